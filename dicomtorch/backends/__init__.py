@@ -1,0 +1,1 @@
+"""Decoders: encoded bytes and an `ImagePixel` in, stored values out."""

@@ -1,0 +1,112 @@
+"""The contract of a decoder, and the list of those there are."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from dicomtorch.errors import OptionError, UnsupportedError
+
+if TYPE_CHECKING:
+    from dicomtorch.attributes import ImagePixel
+
+Buffer = bytes | bytearray | memoryview
+Array = npt.NDArray[Any]
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Decodes the bytes of one frame by value.
+
+    Contract:
+        - `data` is the whole code stream of one frame, item headers dropped, fragments joined; for native data the
+          bytes of the frame (for 1-bit frames already shifted, so that pixel 0 is bit 0).
+        - The result has shape `pixel.shape`, is C contiguous, in native byte order, and holds stored values: unused
+          bits removed, sign extended, interleaved samples. YBR comes out as RGB; palette indices stay indices. No
+          LUT, no rescale, no window, no inversion.
+        - Its type is `pixel.stored_dtype`, except that the code stream wins where it says more: a signed stream in an
+          unsigned header comes out signed.
+        - `out`, if given, has `pixel.shape`; a backend writes into it where its library can and its type is the
+          result's; the returned array is what counts, and may be `out`.
+        - Raises `DecodeError` only. Never resizes, crops or fills. Thread-safe and picklable.
+    """
+
+    name: str
+
+    def supports(self, pixel: ImagePixel) -> bool:
+        """Whether frames described so can be decoded here and now (its library is installed)."""
+        ...
+
+    def decode(self, data: Buffer, pixel: ImagePixel, out: Array | None = None) -> Array:
+        """Decodes one frame.
+
+        Raises:
+            DecodeError: The stream is damaged, or disagrees with `pixel` in size, components or kind.
+        """
+        ...
+
+
+BACKENDS: dict[str, str] = {
+    # In the order in which "auto" prefers them; each module has a `BACKEND`.
+    "imagecodecs": "dicomtorch.backends.imagecodecs",
+    "pydicom": "dicomtorch.backends.pydicom",
+    "simpleitk": "dicomtorch.backends.simpleitk",
+}
+
+
+def get_backend(name: str | Backend) -> Backend:
+    """The backend called `name`; a `Backend` is returned as it is.
+
+    Raises:
+        OptionError: There is none of that name.
+    """
+    if not isinstance(name, str):
+        if isinstance(name, Backend):
+            return name
+        raise OptionError(
+            f"backend must be one of {', '.join(map(repr, ('auto', *BACKENDS)))} or an object with `name`, "
+            f"`supports` and `decode`; got {type(name).__name__}"
+        )
+    if name not in BACKENDS:
+        raise OptionError(
+            f"backend {name!r} is not known; choose one of {', '.join(map(repr, ('auto', *BACKENDS)))}"
+        )
+    backend: Backend = importlib.import_module(BACKENDS[name]).BACKEND
+    return backend
+
+
+def choose_backend(name: str | Backend, pixel: ImagePixel) -> Backend:
+    """The backend that decodes `pixel`; with "auto" the first in `BACKENDS` that can.
+
+    Raises:
+        OptionError: There is no backend of that name.
+        UnsupportedError: It does not decode this; the message says which would.
+    """
+    candidates = list(BACKENDS) if name == "auto" else [name]
+    for candidate in candidates:
+        backend = get_backend(candidate)
+        if backend.supports(pixel):
+            return backend
+    able = [other for other in BACKENDS if get_backend(other).supports(pixel)]
+    hint = f"backend={able[0]!r} can" if able else "no installed backend can"
+    label = name if isinstance(name, str) else name.name
+    raise UnsupportedError(
+        f"backend {label!r} does not decode transfer syntax {pixel.transfer_syntax_uid} with "
+        f"BitsAllocated {pixel.bits_allocated}, BitsStored {pixel.bits_stored}, SamplesPerPixel "
+        f"{pixel.samples_per_pixel}, PhotometricInterpretation {pixel.photometric_interpretation!r}; {hint}"
+    )
+
+
+def allocate(pixel: ImagePixel, out: Array | None) -> Array:
+    """`out` if it fits `pixel` exactly, else a new array."""
+    if (
+        out is not None
+        and out.shape == pixel.shape
+        and out.dtype == pixel.stored_dtype
+        and out.flags.c_contiguous
+    ):
+        return out
+    return np.empty(pixel.shape, pixel.stored_dtype)

@@ -1,0 +1,106 @@
+"""Every exception of the package, and the one place that imports optional packages.
+
+```
+DicomTorchError
+├── SourceError (FileNotFoundError)        a root that is missing, or holds no readable DICOM
+├── HeaderError (ValueError)               a header that is damaged or beyond a limit
+├── EncapsulationError (ValueError)        frames that cannot be located, or items that do not tile their span
+├── StorageError (OSError)                 bytes that could not be read
+├── StaleIndexError (RuntimeError)         a file is not the one that was indexed
+├── IndexFileError (ValueError)            an index that is damaged, foreign or of another version
+├── FrameIndexError (IndexError)           a position outside the index
+├── FrameNotFoundError (KeyError)          `find` met no frame, or more than one
+├── UnsupportedError (NotImplementedError) nothing installed decodes this
+├── DecodeError (ValueError)               a code stream that is damaged or disagrees with its header
+├── PixelValueError (ValueError)           stored values that the asked-for values cannot be made of
+├── OptionError (ValueError)               options that mean nothing, alone or together
+└── MissingDependencyError (ImportError)   an optional package is absent
+```
+
+Each class is built from one string, because a `DataLoader` worker sends an exception to the parent as text.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+
+class DicomTorchError(Exception):
+    """The root: whatever this package raises on purpose is one of these."""
+
+
+class SourceError(DicomTorchError, FileNotFoundError):
+    """The source is missing or holds nothing that can be read as DICOM."""
+
+
+class HeaderError(DicomTorchError, ValueError):
+    """A header is damaged or exceeds a limit."""
+
+
+class EncapsulationError(DicomTorchError, ValueError):
+    """The frames of a Pixel Data element cannot be told apart."""
+
+
+class StorageError(DicomTorchError, OSError):
+    """The operating system did not give the bytes that were asked for."""
+
+
+class StaleIndexError(DicomTorchError, RuntimeError):
+    """A file changed, vanished or was replaced after it was indexed."""
+
+
+class IndexFileError(DicomTorchError, ValueError):
+    """A stored index is damaged, belongs to someone else or has another version."""
+
+
+class FrameIndexError(DicomTorchError, IndexError):
+    """A position is outside the index."""
+
+
+class FrameNotFoundError(DicomTorchError, KeyError):
+    """A look-up did not give exactly one frame."""
+
+    def __str__(self) -> str:
+        # KeyError shows its argument's repr, which would escape the message.
+        return str(self.args[0]) if self.args else ""
+
+
+class UnsupportedError(DicomTorchError, NotImplementedError):
+    """No installed backend decodes this kind of image."""
+
+
+class DecodeError(DicomTorchError, ValueError):
+    """A code stream is damaged or disagrees with the header."""
+
+
+class PixelValueError(DicomTorchError, ValueError):
+    """The values asked for cannot be made from the stored values of this frame."""
+
+
+class OptionError(DicomTorchError, ValueError):
+    """An option, or a combination of options, has no meaning."""
+
+
+class MissingDependencyError(DicomTorchError, ImportError):
+    """An optional package is not installed."""
+
+
+def import_optional(module: str, extra: str) -> ModuleType:
+    """Imports a package that only some users need.
+
+    Args:
+        module: The dotted module name, as in `matplotlib.pyplot`.
+        extra: The extra of this package that installs it, as in `view`.
+
+    Raises:
+        MissingDependencyError: It is not installed; the message has the install line.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise MissingDependencyError(
+            f"{package} is needed for this and could not be imported ({error}). "
+            f'Install it with: pip install "dicomtorch[{extra}]"'
+        ) from error

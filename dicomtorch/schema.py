@@ -1,0 +1,181 @@
+"""The columns of an index: names, kinds and what stands for "missing". There are no nulls.
+
+A name in CamelCase is the DICOM keyword whose value it holds, resolved for the frame (per-frame, then shared functional
+group, then top level); a name in snake_case is ours.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+VERSION = 1
+"""Raised whenever a column is added, dropped or means something else; an index of another version is rebuilt."""
+
+Kind = Literal["int8", "int32", "int64", "float64", "float64[2]", "float64[3]", "float64[6]", "text", "bytes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column.
+
+    Attributes:
+        name: As in the table.
+        kind: "text" is dictionary-encoded UTF-8 with int32 codes, "float64[n]" a fixed-size list.
+    """
+
+    name: str
+    kind: Kind
+
+    @property
+    def missing(self) -> Any:
+        """What stands for an absent value: -1, nan, a tuple of nan, "" or b""."""
+        if self.kind == "text":
+            return ""
+        if self.kind == "bytes":
+            return b""
+        if self.kind == "float64":
+            return math.nan
+        if self.width > 1:
+            return (math.nan,) * self.width
+        return -1
+
+    @property
+    def width(self) -> int:
+        """Numbers per row."""
+        return int(self.kind[8:-1]) if self.kind.endswith("]") else 1
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """Type of one number, int32 for the codes of text."""
+        if self.kind == "text":
+            return np.dtype(np.int32)
+        if self.kind == "bytes":
+            return np.dtype(object)
+        return np.dtype(self.kind.partition("[")[0])
+
+
+def _columns(**kinds: Kind) -> tuple[Column, ...]:
+    return tuple(Column(name, kind) for name, kind in kinds.items())
+
+
+FRAMES = _columns(
+    # Where the frame is. `file` is a row of the files table, `frame` counts from 0 inside its file.
+    file="int32",
+    frame="int32",
+    offset="int64",
+    length="int64",
+    fragments="int32",
+    bit_offset="int8",
+    true_length="int64",
+    span_rule="int8",  # position in attributes.SPAN_RULES
+    # Whose it is.
+    SOPInstanceUID="text",
+    SeriesInstanceUID="text",
+    StudyInstanceUID="text",
+    FrameOfReferenceUID="text",
+    SOPClassUID="text",
+    PatientID="text",
+    IssuerOfPatientID="text",
+    patient="int32",  # dense number of the patient in this index; the study where PatientID is empty
+    # Image Pixel Module; `image_pixel` numbers the distinct ones, `pixel_data_vr` is OB, OW, OF or OD.
+    image_pixel="int32",
+    TransferSyntaxUID="text",
+    Rows="int32",
+    Columns="int32",
+    SamplesPerPixel="int8",
+    PhotometricInterpretation="text",
+    BitsAllocated="int8",
+    BitsStored="int8",
+    HighBit="int8",
+    PixelRepresentation="int8",
+    PlanarConfiguration="int8",
+    pixel_data_vr="text",
+    # Values. A `*_lut` is a row of the lookup table; palette, palette + 1, palette + 2 are red, green, blue.
+    RescaleSlope="float64",
+    RescaleIntercept="float64",
+    RescaleType="text",
+    Units="text",
+    modality_lut="int32",
+    voi_lut="int32",
+    voi_lut_count="int32",
+    WindowCenter="float64",  # the first window
+    WindowWidth="float64",
+    windows="text",  # all of them, "c\\w\\c\\w", where there is more than one
+    VOILUTFunction="text",
+    PresentationLUTShape="text",
+    palette="int32",
+    PixelPresentation="text",
+    PixelPaddingValue="float64",
+    PixelPaddingRangeLimit="float64",
+    real_world_value_map="int32",
+    DoseGridScaling="float64",
+    SegmentationType="text",
+    MaximumFractionalValue="int32",
+    SegmentNumber="int32",
+    ReferencedSOPInstanceUID="text",
+    suv_factor="float64",  # modality values times this are SUVbw
+    suv_problem="text",  # or why there is none: the keyword to blame and a reason
+    # Geometry, in millimetres, patient coordinates (LPS).
+    ImagePositionPatient="float64[3]",
+    ImageOrientationPatient="float64[6]",
+    PixelSpacing="float64[2]",
+    SliceThickness="float64",
+    SpacingBetweenSlices="float64",
+    tile_column="int32",  # Column and Row Position In Total Image Pixel Matrix, from 1
+    tile_row="int32",
+    # What separates frames at one position.
+    Modality="text",
+    ImageType="text",
+    InstanceNumber="int32",
+    AcquisitionNumber="int32",
+    StackID="text",
+    InStackPositionNumber="int32",
+    TemporalPositionIndex="int32",
+    DimensionIndexValues="text",
+    FrameTime="float64",  # nominal, ms
+    time="float64",  # of this frame since the first of its file, ms
+    AcquisitionTime="float64",  # seconds since midnight
+    TriggerTime="float64",
+    EchoTime="float64",
+    DiffusionBValue="float64",
+    NominalPercentageOfCardiacPhase="float64",
+    ComplexImageComponent="text",
+    ConvolutionKernel="text",
+    ContrastBolusAgent="text",
+    KVP="float64",
+    OpticalPathIdentifier="text",
+    # Warnings.
+    BurnedInAnnotation="text",
+    RecognizableVisualFeatures="text",
+)
+
+FILES = _columns(
+    path="bytes",  # below the root of the index, as the file system has it
+    size="int64",
+    mtime_ns="int64",
+    inode="int64",
+    deflated="int8",  # 1: the data set is deflated, spans are offsets into the inflated bytes
+    file_class="int8",  # position in attributes.FILE_CLASSES
+    reason="text",
+    notices="text",  # what was odd, "; " between two
+    first_row="int64",  # -1 without frames
+    rows="int64",
+    claimed_frames="int64",  # NumberOfFrames as the header says, -1 if absent
+)
+
+LOOKUPS = _columns(
+    kind="text",  # "lut" or "real_world_value_map"
+    first_mapped="float64",
+    last_mapped="float64",
+    bits="int32",
+    slope="float64",
+    intercept="float64",
+    units="text",
+    data="bytes",  # little endian uint16 for a LUT, float64 in a real world value map
+)
+
+FRAME_COLUMNS = {column.name: column for column in FRAMES}

@@ -1,0 +1,55 @@
+# `make demo` and `make test` need nothing but Python 3.11 or later; everything goes into $(VENV).
+PYTHON ?= python3
+VENV ?= .venv
+DEMO_OUTPUT ?= out
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+REQUIREMENTS := pyproject.toml constraints.txt
+
+.PHONY: demo test lint format bench clean
+
+# Index the files that come with pydicom, load one epoch, print what was found, write a contact sheet.
+demo: $(VENV)/.view
+	$(BIN)/dicomtorch demo --output $(DEMO_OUTPUT)
+
+# Every test. PYTEST_ARGS="-n 0 -k pixels" and the like go through.
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.lint
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# BENCH_ARGS="--quick" for a look; results go to benchmarks/results.
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+clean:
+	rm -rf $(VENV) $(DEMO_OUTPUT) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/.pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name one with: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) pip # `--group` needs a recent one
+	@touch $@
+
+$(VENV)/.view: $(VENV)/.pip $(REQUIREMENTS)
+	$(PIP) --editable ".[view]"
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.pip $(REQUIREMENTS)
+	$(PIP) --editable ".[all]" --group test
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.pip $(REQUIREMENTS)
+	$(PIP) --editable ".[all]" --group dev
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.pip $(REQUIREMENTS)
+	$(PIP) --editable ".[bench]"
+	@touch $@

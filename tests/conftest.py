@@ -1,0 +1,116 @@
+"""What every test gets: its own cache folder, seeded randomness, and skips that fail where a run was promised."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import HealthCheck, settings
+
+# A slow machine is no failure, so there are no deadlines.
+settings.register_profile(
+    "default", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile(
+    "ci", settings.get_profile("default"), max_examples=20, derandomize=True, print_blob=True
+)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+REQUIRED = frozenset(filter(None, os.environ.get("DICOMTORCH_REQUIRE", "").lower().split(",")))
+"""What this run was promised, as in DICOMTORCH_REQUIRE=samples,simpleitk,cuda.
+
+A test that skips for want of one of these fails instead. A skip belongs to the word if its reason has the word in it
+("samples" also if it has DICOMTORCH_SAMPLES in it).
+"""
+
+_SCRATCH = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # In the environment, and not in a fixture, so that worker and child processes have it too.
+    scratch = tempfile.mkdtemp(prefix="dicomtorch-tests-")
+    config.stash[_SCRATCH] = scratch
+    os.environ["XDG_CACHE_HOME"] = scratch
+    os.environ["MPLBACKEND"] = "Agg"
+    samples = os.environ.get("DICOMTORCH_SAMPLES", "")
+    if "samples" in REQUIRED and not Path(samples).is_dir():
+        raise pytest.UsageError(
+            f"DICOMTORCH_REQUIRE names samples, but DICOMTORCH_SAMPLES is {samples!r}, which is no folder"
+        )
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(config.stash.get(_SCRATCH, ""), ignore_errors=True)
+
+
+def _broken_promise(report: pytest.TestReport | pytest.CollectReport) -> str | None:
+    """The skip's reason if it is one that this run excludes."""
+    if not report.skipped or hasattr(report, "wasxfail"):
+        return None
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return reason if any(word in reason.lower() for word in REQUIRED) else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    report = yield
+    if reason := _broken_promise(report):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid}: required by DICOMTORCH_REQUIRE, but {reason}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Any:
+    report = yield
+    if reason := _broken_promise(report):
+        report.outcome = "failed"
+        report.longrepr = f"{collector.nodeid}: required by DICOMTORCH_REQUIRE, but {reason}"
+    return report
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """The same numbers in every run."""
+    return np.random.default_rng(20_260_101)
+
+
+@pytest.fixture(autouse=True)
+def _global_rng_unchanged() -> Iterator[None]:
+    """Gives each test the same global random state and leaves none behind."""
+    torch = sys.modules.get("torch")  # a test that does not use it must not pay for its import
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    torch_state = torch.get_rng_state() if torch else None
+    random.seed(0)
+    np.random.seed(0)
+    if torch:
+        torch.manual_seed(0)
+    yield
+    random.setstate(python_state)
+    np.random.set_state(numpy_state)
+    if torch:
+        torch.set_rng_state(torch_state)
+
+
+@pytest.fixture(scope="session")
+def bundled() -> Path:
+    """The folder of DICOM files that comes with pydicom."""
+    return Path(pydicom.__file__).parent / "data" / "test_files"
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """The folder of real samples."""
+    folder = os.environ.get("DICOMTORCH_SAMPLES", "")
+    if not Path(folder).is_dir():
+        pytest.skip("DICOMTORCH_SAMPLES does not name a folder of samples")
+    return Path(folder)

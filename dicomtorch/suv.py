@@ -1,0 +1,248 @@
+"""PET: the factor that turns modality values into standardised uptake values by body weight (SUVbw), in g/ml.
+
+SUVbw = activity concentration [Bq/ml] x body weight [g] / injected activity [Bq], the injected activity decayed to the
+moment that the image is decay corrected to (PS3.3 C.8.9.1; the vendor-neutral computation of the RSNA QIBA FDG-PET
+profile). Nothing is assumed: whatever is missing is an error that names the attribute.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+
+from dicomtorch.errors import PixelValueError
+
+MINIMUM_DOSE = 1e6
+"""Bq. Clinical doses are 1e7 to 1e9 Bq; a smaller number is most likely in MBq, and SUV would be off by 10^6."""
+
+_TIME = re.compile(r"(\d{2}):?(?:(\d{2}):?(?:(\d{2})(?:\.(\d{1,6})\d*)?)?)?")
+_DATE = re.compile(r"(\d{4})[.-]?(\d{2})[.-]?(\d{2})")
+_DATE_TIME = re.compile(r"(\d{8})(\d{2}(?:\d{2}(?:\d{2}(?:\.\d+)?)?)?)([+-]\d{4})?")
+
+
+@dataclass(frozen=True, slots=True)
+class PETAttributes:
+    """What the factor is made of, as in the file; absent text is "", absent numbers are nan.
+
+    Attributes:
+        units: (0054,1001), BQML, CNTS or GML.
+        suv_type: (0054,1006).
+        corrected_image: Values of (0028,0051).
+        decay_correction: (0054,1102), START, ADMIN or NONE.
+        patient_weight: (0010,1030), kg.
+        radionuclide_total_dose: (0018,1074), Bq.
+        radionuclide_half_life: (0018,1075), seconds.
+        radiopharmaceutical_start_time: (0018,1072).
+        radiopharmaceutical_start_date_time: (0018,1078).
+        series_date: (0008,0021).
+        series_time: (0008,0031).
+        acquisition_date: (0008,0022).
+        acquisition_time: (0008,0032).
+        timezone_offset: (0008,0201).
+        frame_reference_time: (0054,1300), ms.
+        actual_frame_duration: (0018,1242), ms.
+        ge_scan_date_time: (0009,xx0D) of "GEMS_PETD_01".
+        philips_suv_factor: (7053,xx00) of "Philips PET Private Group", SUVbw per count.
+        philips_activity_factor: (7053,xx09) of the same, Bq/ml per count.
+    """
+
+    units: str = ""
+    suv_type: str = ""
+    corrected_image: tuple[str, ...] = ()
+    decay_correction: str = ""
+    patient_weight: float = math.nan
+    radionuclide_total_dose: float = math.nan
+    radionuclide_half_life: float = math.nan
+    radiopharmaceutical_start_time: str = ""
+    radiopharmaceutical_start_date_time: str = ""
+    series_date: str = ""
+    series_time: str = ""
+    acquisition_date: str = ""
+    acquisition_time: str = ""
+    timezone_offset: str = ""
+    frame_reference_time: float = math.nan
+    actual_frame_duration: float = math.nan
+    ge_scan_date_time: str = ""
+    philips_suv_factor: float = math.nan
+    philips_activity_factor: float = math.nan
+
+
+def suv_factor(pet: PETAttributes) -> float:
+    """The number that modality values are multiplied with to give SUVbw in g/ml.
+
+    Args:
+        pet: The attributes of one image.
+
+    Raises:
+        PixelValueError: It cannot be computed; the message begins with the keyword to blame and holds no patient data.
+    """
+    for correction in ("ATTN", "DECY"):
+        if correction not in pet.corrected_image:
+            raise PixelValueError(f"CorrectedImage (0028,0051) does not have {correction}")
+    if pet.units == "GML":
+        if pet.suv_type not in ("", "BW"):
+            raise PixelValueError("SUVType (0054,1006) is neither BW nor absent")
+        return 1.0
+    if pet.units == "CNTS":
+        if pet.philips_suv_factor > 0:
+            return pet.philips_suv_factor
+        if pet.philips_activity_factor > 0:
+            return pet.philips_activity_factor * _factor_of_activity(pet)
+        raise PixelValueError(
+            "Units (0054,1001) is CNTS, and neither (7053,xx00) nor (7053,xx09) of Philips PET Private Group is there"
+        )
+    if pet.units == "BQML":
+        return _factor_of_activity(pet)
+    raise PixelValueError("Units (0054,1001) is none of BQML, CNTS and GML")
+
+
+def mean_count_time(duration: float, half_life: float) -> float:
+    """Seconds after the start of a frame at which the activity equals its mean over the frame.
+
+    Args:
+        duration: Of the frame, in seconds.
+        half_life: In seconds.
+    """
+    decay = math.log(2) / half_life
+    # -expm1(-x) is 1 - exp(-x) without cancellation for short frames of long-lived nuclides.
+    return math.log(decay * duration / -math.expm1(-decay * duration)) / decay
+
+
+def seconds_of_day(text: str) -> float:
+    """A TM value in seconds since midnight (HH[MM[SS[.F]]], also with the colons of ACR-NEMA); nan if it is none."""
+    parsed = _time(text)
+    if parsed is None:
+        return math.nan
+    return parsed.hour * 3600 + parsed.minute * 60 + parsed.second + parsed.microsecond / 1e6
+
+
+def parse_date_time(text: str) -> datetime | None:
+    """A DT value that has at least an hour, without its offset from UTC; `None` if it is none."""
+    match = _DATE_TIME.fullmatch(text.strip())
+    if match is None:
+        return None
+    day, clock = _date(match[1]), _time(match[2])
+    return None if day is None or clock is None else datetime.combine(day, clock)
+
+
+def _factor_of_activity(pet: PETAttributes) -> float:
+    """Body weight over injected activity, for values in Bq/ml."""
+    weight = _positive(pet.patient_weight, "PatientWeight (0010,1030)")
+    dose = _positive(pet.radionuclide_total_dose, "RadionuclideTotalDose (0018,1074)")
+    if dose < MINIMUM_DOSE:
+        raise PixelValueError(
+            "RadionuclideTotalDose (0018,1074) is below 1e6 Bq; it may be in MBq, which DICOM does not allow"
+        )
+    if pet.decay_correction == "ADMIN":
+        return weight * 1000 / dose
+    if pet.decay_correction != "START":
+        raise PixelValueError("DecayCorrection (0054,1102) is neither START nor ADMIN")
+    half_life = _positive(pet.radionuclide_half_life, "RadionuclideHalfLife (0018,1075)")
+    scan = _scan_start(pet, half_life)
+    decayed = dose * math.exp2(-_since_injection(pet, scan) / half_life)
+    if not decayed > 0:
+        raise PixelValueError(
+            "RadionuclideHalfLife (0018,1075): nothing of the dose is left at the scan"
+        )
+    return weight * 1000 / decayed
+
+
+def _scan_start(pet: PETAttributes, half_life: float) -> datetime:
+    """The moment that DecayCorrection START refers to."""
+    series_time = _required_time(pet.series_time, "SeriesTime (0008,0031)")
+    acquisition_time = _required_time(pet.acquisition_time, "AcquisitionTime (0008,0032)")
+    series_day, acquisition_day = _date(pet.series_date), _date(pet.acquisition_date)
+    # Without any date the times are compared within one day, whichever it is.
+    day = series_day or acquisition_day or date.min + timedelta(days=2)
+    series = datetime.combine(series_day or day, series_time)
+    acquisition = datetime.combine(acquisition_day or day, acquisition_time)
+    if series <= acquisition:
+        return series
+    # Series Time was overwritten by post-processing.
+    if pet.ge_scan_date_time:
+        scan = parse_date_time(pet.ge_scan_date_time)
+        if scan is None:
+            raise PixelValueError("(0009,xx0D) of GEMS_PETD_01 is no date and time")
+        return scan
+    reference = pet.frame_reference_time
+    if not math.isfinite(reference):
+        raise PixelValueError(
+            "FrameReferenceTime (0054,1300) is missing, and SeriesTime (0008,0031) is after AcquisitionTime (0008,0032)"
+        )
+    duration = _positive(pet.actual_frame_duration, "ActualFrameDuration (0018,1242)") / 1000
+    return acquisition + timedelta(seconds=mean_count_time(duration, half_life) - reference / 1000)
+
+
+def _since_injection(pet: PETAttributes, scan: datetime) -> float:
+    """Seconds from the injection to the start of the scan."""
+    if pet.radiopharmaceutical_start_date_time:
+        keyword = "RadiopharmaceuticalStartDateTime (0018,1078)"
+        if _date(pet.series_date) is None and _date(pet.acquisition_date) is None:
+            raise PixelValueError("SeriesDate (0008,0021) is missing")
+        injection = parse_date_time(pet.radiopharmaceutical_start_date_time)
+        if injection is None:
+            raise PixelValueError(f"{keyword} is no date and time")
+        elapsed = (scan - injection).total_seconds() + _zone_difference(pet)
+        if elapsed < 0:
+            raise PixelValueError(f"{keyword} is later than the scan")
+        return elapsed
+    clock = _required_time(
+        pet.radiopharmaceutical_start_time, "RadiopharmaceuticalStartTime (0018,1072)"
+    )
+    elapsed = (scan - datetime.combine(scan.date(), clock)).total_seconds()
+    return elapsed if elapsed >= 0 else elapsed + 86_400  # injected before midnight
+
+
+def _zone_difference(pet: PETAttributes) -> float:
+    """Seconds to add to scan minus injection, where both say how far they are from UTC."""
+    injected = re.search(r"[+-]\d{4}$", pet.radiopharmaceutical_start_date_time.strip())
+    scanned = re.fullmatch(r"[+-]\d{4}", pet.timezone_offset.strip())
+    if injected is None or scanned is None:
+        return 0.0
+    return _offset_seconds(injected[0]) - _offset_seconds(scanned[0])
+
+
+def _offset_seconds(text: str) -> float:
+    seconds = int(text[1:3]) * 3600 + int(text[3:5]) * 60
+    return -seconds if text[0] == "-" else seconds
+
+
+def _positive(value: float, keyword: str) -> float:
+    if math.isnan(value):
+        raise PixelValueError(f"{keyword} is missing")
+    if not 0 < value < math.inf:
+        raise PixelValueError(f"{keyword} is not a positive number")
+    return value
+
+
+def _required_time(text: str, keyword: str) -> time:
+    if not text.strip():
+        raise PixelValueError(f"{keyword} is missing")
+    parsed = _time(text)
+    if parsed is None:
+        raise PixelValueError(f"{keyword} is no time")
+    return parsed
+
+
+def _time(text: str) -> time | None:
+    match = _TIME.fullmatch(text.strip())
+    if match is None:
+        return None
+    hour, minute, second, fraction = match.groups(default="0")
+    try:
+        # 60 is a leap second (PS3.5 section 6.2); Python has none.
+        return time(int(hour), int(minute), min(int(second), 59), int(fraction.ljust(6, "0")))
+    except ValueError:
+        return None
+
+
+def _date(text: str) -> date | None:
+    match = _DATE.fullmatch(text.strip())
+    if match is None:
+        return None
+    try:
+        return date(int(match[1]), int(match[2]), int(match[3]))
+    except ValueError:
+        return None

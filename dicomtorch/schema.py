@@ -15,7 +15,9 @@ import numpy as np
 VERSION = 1
 """Raised whenever a column is added, dropped or means something else; an index of another version is rebuilt."""
 
-Kind = Literal["int8", "int32", "int64", "float64", "float64[2]", "float64[3]", "float64[6]", "text", "bytes"]
+Kind = Literal[
+    "int8", "int32", "int64", "float64", "float64[2]", "float64[3]", "float64[6]", "text", "bytes"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ FRAMES = _columns(
     PixelRepresentation="int8",
     PlanarConfiguration="int8",
     pixel_data_vr="text",
+    frame_values="int32",  # numbers the distinct combinations of the Image Pixel Module and the values below
     # Values. A `*_lut` is a row of the lookup table; palette, palette + 1, palette + 2 are red, green, blue.
     RescaleSlope="float64",
     RescaleIntercept="float64",
@@ -179,3 +182,45 @@ LOOKUPS = _columns(
 )
 
 FRAME_COLUMNS = {column.name: column for column in FRAMES}
+
+IMAGE_PIXEL = (
+    "TransferSyntaxUID",
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PlanarConfiguration",
+    "pixel_data_vr",
+)
+"""The columns that make an `ImagePixel`, in the order of its fields."""
+
+FRAME_VALUES = (
+    "image_pixel",
+    "Modality",
+    "SOPClassUID",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "RescaleType",
+    "modality_lut",
+    "voi_lut",
+    "voi_lut_count",
+    "WindowCenter",
+    "WindowWidth",
+    "windows",
+    "VOILUTFunction",
+    "PresentationLUTShape",
+    "palette",
+    "PixelPresentation",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "real_world_value_map",
+    "DoseGridScaling",
+    "SegmentationType",
+    "MaximumFractionalValue",
+    "suv_factor",
+)
+"""The columns that make a `FrameValues`."""

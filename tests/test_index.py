@@ -1,0 +1,218 @@
+"""`FrameIndex`: building, selecting, storing; the oracle is what was put in."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import random
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from dicomtorch.attributes import LookupTable
+from dicomtorch.errors import (
+    DicomTorchError,
+    FrameIndexError,
+    FrameNotFoundError,
+    IndexFileError,
+    OptionError,
+)
+from dicomtorch.index import FileRows, FrameIndex
+
+PIXEL = {
+    "TransferSyntaxUID": "1.2.840.10008.1.2.1",
+    "Rows": 4,
+    "Columns": 5,
+    "SamplesPerPixel": 1,
+    "PhotometricInterpretation": "MONOCHROME2",
+    "BitsAllocated": 16,
+    "BitsStored": 12,
+    "HighBit": 11,
+    "PixelRepresentation": 0,
+    "PlanarConfiguration": 0,
+    "pixel_data_vr": "OW",
+    "SegmentationType": "",
+}
+
+
+def file_rows(name: str, count: int, **columns: object) -> FileRows:
+    given = {
+        **PIXEL,
+        "frame": list(range(count)),
+        "offset": [1000 + 40 * k for k in range(count)],
+        "length": 40,
+        "fragments": 0,
+        "bit_offset": 0,
+        "SOPInstanceUID": f"1.2.{name}",
+        "voi_lut_count": 0,
+        **columns,
+    }
+    return FileRows(
+        path=name.encode(),
+        size=1000 + 40 * count,
+        mtime_ns=17,
+        inode=3,
+        file_class="image" if count else "no_pixels",
+        reason="" if count else "no Pixel Data",
+        count=count,
+        columns=given if count else {},
+    )
+
+
+@pytest.fixture
+def index() -> FrameIndex:
+    lut = LookupTable(-2, 16, np.array([0, 5, 65535], np.uint16))
+    second = file_rows("b.dcm", 3, PatientID="p2", WindowCenter=[1.0, 2.0, 3.0], WindowWidth=10.0)
+    second.columns |= {"voi_lut": [-1, 0, -1], "voi_lut_count": [0, 1, 0]}
+    second.lookups.append(lut)
+    files = [
+        file_rows("c.dcm", 2, PatientID="", StudyInstanceUID="s3", Modality="MR"),
+        second,
+        file_rows("note.dcm", 0),
+        file_rows("a.dcm", 1, PatientID="p1", ImagePositionPatient=(1.0, 2.0, 3.0), Modality="CT"),
+    ]
+    return FrameIndex.build(files, root=b"/data", tags={"PatientSex": "text", "KVP2": "float64"})
+
+
+def test_files_are_ordered_by_path_and_frames_follow(index: FrameIndex) -> None:
+    assert list(index.files["path"]) == [b"a.dcm", b"b.dcm", b"c.dcm", b"note.dcm"]
+    assert index.column("frame").tolist() == [0, 0, 1, 2, 0, 1]
+    assert [index.path(i) for i in (0, 3, 5)] == [b"/data/a.dcm", b"/data/b.dcm", b"/data/c.dcm"]
+    assert np.asarray(index.files["first_row"]).tolist() == [0, 1, 4, -1]
+
+
+def test_missing_values_are_typed(index: FrameIndex) -> None:
+    assert index.column("ImagePositionPatient")[0].tolist() == [1, 2, 3]
+    assert np.isnan(index.column("ImagePositionPatient")[1]).all()
+    assert index.column("InstanceNumber").tolist() == [-1] * 6
+    assert index.column("PatientSex").tolist() == [""] * 6
+    assert np.isnan(index.column("KVP2")).all()
+
+
+def test_patients_without_id_are_told_apart_by_study(index: FrameIndex) -> None:
+    assert index.column("patient").tolist() == [0, 1, 1, 1, 2, 2]
+
+
+def test_frame_values_are_shared_and_right(index: FrameIndex) -> None:
+    assert index.frame_values(4) is index.frame_values(5)
+    values = index.frame_values(2)
+    assert values.windows == ((2.0, 10.0),)
+    assert values.pixel.bits_stored == 12
+    (lut,) = values.voi_luts
+    assert (lut.first_mapped, lut.bits, lut.data.tolist()) == (-2, 16, [0, 5, 65535])
+    assert values.padding is None
+    assert math.isnan(values.rescale_slope)
+    assert index.frame_values(1).voi_luts == ()
+
+
+def test_selecting(index: FrameIndex) -> None:
+    assert len(index.filter(Modality=["CT", "MR"])) == 3
+    assert index.filter(Modality="XA").column("frame").tolist() == []
+    assert index.filter(frame=0).filter(PatientID="p2").path(0) == b"/data/b.dcm"
+    assert index.select([-1, 0]).column("frame").tolist() == [1, 0]
+    assert index.find(SOPInstanceUID="1.2.b.dcm", frame=1) == 2
+    with pytest.raises(FrameNotFoundError, match="3 frames match the SOPInstanceUID"):
+        index.find(SOPInstanceUID="1.2.b.dcm")
+    with pytest.raises(FrameNotFoundError, match="no frame of 6 matches"):
+        index.find(SOPInstanceUID="1")
+    with pytest.raises(FrameIndexError, match="frame 6 is outside the index, which has 6"):
+        index.row(6)
+    with pytest.raises(OptionError, match="did you mean Modality"):
+        index.column("modality")
+
+
+def test_updated_equals_built_anew() -> None:
+    names = [f"{k:02d}.dcm" for k in range(12)]
+    make = {name: (lambda n=name: file_rows(n, int(n[:2]) % 4, PatientID=n[1])) for name in names}
+    for name in names:
+        plain = make[name]
+
+        def with_lut(plain: object = plain, name: str = name) -> FileRows:
+            rows = plain()  # type: ignore[operator]
+            if rows.count:
+                rows.lookups.append(LookupTable(int(name[:2]), 8, np.arange(3, dtype=np.uint16)))
+                rows.columns |= {"voi_lut": 0, "voi_lut_count": 1}
+            return rows
+
+        make[name] = with_lut
+    chosen = random.Random(3)
+    old_names = sorted(chosen.sample(names, 7))
+    new_names = sorted(chosen.sample(names, 8))
+    old = FrameIndex.build((make[n]() for n in old_names), root=b"/r")
+    keep = np.array([n in new_names for n in old_names])
+    updated = old.updated(keep, (make[n]() for n in new_names if n not in old_names))
+    anew = FrameIndex.build((make[n]() for n in new_names), root=b"/r")
+    assert list(updated.files["path"]) == list(anew.files["path"])
+    for column in anew.columns:
+        if column.name != "voi_lut":
+            ours, theirs = updated.column(column.name), anew.column(column.name)
+            np.testing.assert_array_equal(np.asarray(list(ours)), np.asarray(list(theirs)))
+    for i in range(len(anew)):
+        ours, theirs = updated.frame_values(i).voi_luts[0], anew.frame_values(i).voi_luts[0]
+        assert ours.first_mapped == theirs.first_mapped
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("selected", [False, True])
+def test_pickle_and_save_round_trip(
+    index: FrameIndex, tmp_path, stored: bool, selected: bool
+) -> None:
+    expected = index.select([4, 1]) if selected else index
+    copy = expected
+    if stored:
+        expected.save(tmp_path / "x.index")
+        copy = FrameIndex.load(tmp_path / "x.index")
+        assert (tmp_path / "x.index").stat().st_mode & 0o777 == 0o700
+        with pytest.raises(IndexFileError, match="exists already"):
+            index.save(tmp_path / "x.index")
+    copy = pickle.loads(pickle.dumps(copy))
+    assert copy.uuid == expected.uuid
+    assert copy.root == expected.root
+    for column in expected.columns:
+        ours, theirs = copy.column(column.name), expected.column(column.name)
+        np.testing.assert_array_equal(np.asarray(list(ours)), np.asarray(list(theirs)))
+
+
+def test_a_stored_index_is_plain_arrow(index: FrameIndex, tmp_path) -> None:
+    index.save(tmp_path / "x.index")
+    with pa.ipc.open_file(tmp_path / "x.index" / "frames.arrow") as reader:
+        table = reader.read_all()
+    assert table.column("SOPInstanceUID").to_pylist()[1] == "1.2.b.dcm"
+
+
+@pytest.mark.parametrize("name", ["frames.arrow", "files.arrow", "lookups.arrow", "manifest.json"])
+def test_a_damaged_index_is_refused_by_name(index: FrameIndex, tmp_path, name: str) -> None:
+    index.save(tmp_path / "x.index")
+    path = tmp_path / "x.index" / name
+    whole = path.read_bytes()
+    chosen = random.Random(5)
+    for _ in range(60):
+        damaged = bytearray(whole)
+        if chosen.random() < 0.3:
+            del damaged[chosen.randrange(len(damaged)) :]
+        else:
+            damaged[chosen.randrange(len(damaged))] ^= 1 << chosen.randrange(8)
+        path.write_bytes(damaged)
+        with pytest.raises(IndexFileError, match="scan again"):
+            FrameIndex.load(tmp_path / "x.index")
+
+
+def test_numbers_that_point_outside_are_refused(index: FrameIndex, tmp_path) -> None:
+    # Right CRC, wrong content: what a bug or another program could leave.
+    frames = index._generation.frames
+    frames["offset"] = np.asarray(frames["offset"]).copy()
+    frames["offset"][2] += 100
+    index.save(tmp_path / "x.index")
+    with pytest.raises(IndexFileError, match="points outside its files"):
+        FrameIndex.load(tmp_path / "x.index")
+
+
+def test_an_empty_index(tmp_path) -> None:
+    index = FrameIndex.build([], root=b"/nothing")
+    index.save(tmp_path / "x.index")
+    copy = FrameIndex.load(tmp_path / "x.index")
+    assert len(copy) == 0
+    assert copy.image_pixels() == []
+    with pytest.raises(DicomTorchError, match="is empty"):
+        copy.row(0)

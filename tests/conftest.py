@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import sys
 import tempfile
@@ -28,9 +29,15 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 REQUIRED = frozenset(filter(None, os.environ.get("DICOMTORCH_REQUIRE", "").lower().split(",")))
 """What this run was promised, as in DICOMTORCH_REQUIRE=samples,simpleitk,cuda.
 
-A test that skips for want of one of these fails instead. A skip belongs to the word if its reason has the word in it
-("samples" also if it has DICOMTORCH_SAMPLES in it).
+A test that skips for want of one of these fails instead: its reason then has DICOMTORCH_SAMPLES or CUDA in it, or
+says "could not import 'simpleitk'" (as `pytest.importorskip` does) or "simpleitk is not installed".
 """
+_REASONS = [
+    {"samples": "dicomtorch_samples", "cuda": "cuda"}.get(
+        word, rf"could not import '{re.escape(word)}\b|{re.escape(word)} is not installed"
+    )
+    for word in REQUIRED
+]
 
 _SCRATCH = pytest.StashKey[str]()
 
@@ -42,7 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["XDG_CACHE_HOME"] = scratch
     os.environ["MPLBACKEND"] = "Agg"
     samples = os.environ.get("DICOMTORCH_SAMPLES", "")
-    if "samples" in REQUIRED and not Path(samples).is_dir():
+    if "samples" in REQUIRED and not (samples and Path(samples).is_dir()):
         raise pytest.UsageError(
             f"DICOMTORCH_REQUIRE names samples, but DICOMTORCH_SAMPLES is {samples!r}, which is no folder"
         )
@@ -57,7 +64,7 @@ def _broken_promise(report: pytest.TestReport | pytest.CollectReport) -> str | N
     if not report.skipped or hasattr(report, "wasxfail"):
         return None
     reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-    return reason if any(word in reason.lower() for word in REQUIRED) else None
+    return reason if any(re.search(pattern, reason.lower()) for pattern in _REASONS) else None
 
 
 @pytest.hookimpl(wrapper=True)
@@ -111,6 +118,6 @@ def bundled() -> Path:
 def samples() -> Path:
     """The folder of real samples."""
     folder = os.environ.get("DICOMTORCH_SAMPLES", "")
-    if not Path(folder).is_dir():
+    if not folder or not Path(folder).is_dir():
         pytest.skip("DICOMTORCH_SAMPLES does not name a folder of samples")
     return Path(folder)

@@ -4,6 +4,7 @@
 DicomTorchError
 ├── SourceError (FileNotFoundError)        a root that is missing, or holds no readable DICOM
 ├── HeaderError (ValueError)               a header that is damaged or beyond a limit
+│   └── NotDicomError                      a file that is no DICOM at all
 ├── EncapsulationError (ValueError)        frames that cannot be located, or items that do not tile their span
 ├── StorageError (OSError)                 bytes that could not be read
 ├── StaleIndexError (RuntimeError)         a file is not the one that was indexed
@@ -36,6 +37,10 @@ class SourceError(DicomTorchError, FileNotFoundError):
 
 class HeaderError(DicomTorchError, ValueError):
     """A header is damaged or exceeds a limit."""
+
+
+class NotDicomError(HeaderError):
+    """The bytes are no DICOM at all."""
 
 
 class EncapsulationError(DicomTorchError, ValueError):

@@ -1,0 +1,278 @@
+"""What a scan found, counted: for people as a table, for programs as JSON.
+
+Neither has values that identify a patient; both have paths, unless they are left out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from pydicom.uid import UID
+
+from dicomtorch.attributes import ImagePixel, ScanReport
+from dicomtorch.backends.base import choose_backend
+from dicomtorch.columns import Texts
+from dicomtorch.errors import UnsupportedError
+from dicomtorch.index import FrameIndex, printable
+
+CLASS_NAMES = {
+    "image": "images",
+    "no_pixels": "DICOM without pixels",
+    "unsupported": "images that are not decoded",
+    "not_dicom": "not DICOM",
+    "unreadable": "damaged",
+}
+PROBLEMS = ("unsupported", "unreadable")
+"""File classes that somebody should look at."""
+
+_MOST_LISTED = 20
+
+Row = Sequence[object]
+
+
+def summarize(
+    index: FrameIndex, report: ScanReport, *, redact_paths: bool = False
+) -> dict[str, Any]:
+    """Counts of everything that decides what can be trained on.
+
+    Args:
+        index: The frames.
+        report: The files.
+        redact_paths: Leaves paths out; a file is then named by its number in the scan.
+
+    Returns:
+        A dict of plain values, ready for `json.dumps`:
+            files: Number of files per class.
+            frames: Number of frames.
+            pixel_data_bytes: Encoded bytes of all frames.
+            scan: Files read, reused and removed, and seconds.
+            modalities, sop_classes, transfer_syntaxes: Lists of `name` (and `uid`), `frames`, `files`.
+            sizes: The same of rows, columns, samples_per_pixel and bits_stored.
+            decoding: Per kind of image `transfer_syntax`, `frames`, the `backend` that decodes it ("" if none) and
+                the `reason` if there is none.
+            tags: Per keyword of `tags=`, the frames that have a value and the number of distinct values.
+            findings: `path` (or `file`), `class` and `reason` of each file with something to say about.
+    """
+    return {
+        "files": dict(report.counts),
+        "frames": len(index),
+        "pixel_data_bytes": int(np.sum(index.column("length"))),
+        "scan": {
+            "read": report.read,
+            "reused": report.reused,
+            "removed": report.removed,
+            "seconds": round(report.seconds, 3),
+        },
+        "modalities": _count(index, "Modality"),
+        "sop_classes": _with_names(_count(index, "SOPClassUID")),
+        "transfer_syntaxes": _with_names(_count(index, "TransferSyntaxUID")),
+        "sizes": _sizes(index),
+        "decoding": _decoding(index.image_pixels()),
+        "tags": {keyword: _presence(index.column(keyword)) for keyword in index.tags},
+        "findings": [
+            {
+                **({"file": number} if redact_paths else {"path": printable(finding.path)}),
+                "class": finding.file_class,
+                "reason": finding.reason,
+            }
+            for number, finding in enumerate(report.findings)
+            if finding.file_class != "image" or finding.reason
+        ],
+    }
+
+
+def has_problems(summary: dict[str, Any]) -> bool:
+    """Whether files are damaged or some image cannot be decoded."""
+    return any(summary["files"][name] for name in PROBLEMS) or any(
+        not entry["backend"] for entry in summary["decoding"]
+    )
+
+
+def format_summary(summary: dict[str, Any]) -> str:
+    """The same as text for a terminal."""
+    files = summary["files"]
+    blocks = [
+        _headline(summary),
+        _table(("Files", ""), [(CLASS_NAMES[name], n) for name, n in files.items() if n]),
+    ]
+    if summary["frames"]:
+        undecodable = _undecodable(summary["decoding"])
+        blocks += [
+            _counted("Modality", summary["modalities"]),
+            _counted("SOP class", summary["sop_classes"]),
+            _table(
+                ("Transfer syntax", "frames", "files", "decoded by"),
+                [
+                    (e["name"], e["frames"], e["files"], _decoders(e["uid"], summary["decoding"]))
+                    for e in summary["transfer_syntaxes"]
+                ],
+            ),
+            _table(
+                ("Size", "frames", "files"),
+                [(_size(e), e["frames"], e["files"]) for e in summary["sizes"]],
+            ),
+            *([undecodable] if undecodable else []),
+        ]
+    if summary["tags"]:
+        rows = [(keyword, e["frames"], e["distinct"]) for keyword, e in summary["tags"].items()]
+        blocks.append(_table(("Tag", "frames with a value", "distinct values"), rows))
+    blocks += _finding_blocks(summary["findings"])
+    return "\n\n".join(blocks)
+
+
+def format_bytes(count: float) -> str:
+    """As in 76.7 MB."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _count(index: FrameIndex, name: str) -> list[dict[str, Any]]:
+    """Frames and files per value of a text column, the most frequent first."""
+    column: Texts = index.column(name)
+    codes, frames = np.unique(column.codes, return_counts=True)
+    pairs = np.unique(np.stack([column.codes, index.column("file")]), axis=1)
+    files = Counter(pairs[0].tolist())
+    counted = [
+        {"name": column.value(int(code)), "frames": int(n), "files": files[int(code)]}
+        for code, n in zip(codes, frames, strict=True)
+    ]
+    return sorted(counted, key=lambda entry: (-entry["frames"], entry["name"]))
+
+
+def _with_names(counted: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {**entry, "uid": entry["name"], "name": UID(entry["name"]).name}
+        if entry["name"]
+        else entry | {"uid": ""}
+        for entry in counted
+    ]
+
+
+def _sizes(index: FrameIndex) -> list[dict[str, Any]]:
+    names = ("Rows", "Columns", "SamplesPerPixel", "BitsStored")
+    numbers = np.stack([np.asarray(index.column(name), np.int64) for name in names], axis=1)
+    sizes, inverse, frames = np.unique(numbers, axis=0, return_inverse=True, return_counts=True)
+    pairs = np.unique(np.stack([inverse.reshape(-1), index.column("file")]), axis=1)
+    files = Counter(pairs[0].tolist())
+    keys = ("rows", "columns", "samples_per_pixel", "bits_stored")
+    counted = [
+        {**dict(zip(keys, map(int, size), strict=True)), "frames": int(n), "files": files[k]}
+        for k, (size, n) in enumerate(zip(sizes, frames, strict=True))
+    ]
+    return sorted(counted, key=lambda entry: -entry["frames"])
+
+
+def _decoding(pixels: Iterable[tuple[ImagePixel, int]]) -> list[dict[str, Any]]:
+    found: Counter[tuple[str, str, str]] = Counter()
+    for pixel, frames in pixels:
+        try:
+            backend, reason = choose_backend("auto", pixel).name, ""
+        except UnsupportedError as error:
+            backend, reason = "", str(error)
+        found[pixel.transfer_syntax_uid, backend, reason] += frames
+    return [
+        {"transfer_syntax": uid, "backend": backend, "frames": frames, "reason": reason}
+        for (uid, backend, reason), frames in found.most_common()
+    ]
+
+
+def _presence(column: Any) -> dict[str, int]:
+    """How often a column has a value, and how many different ones; never the values."""
+    if isinstance(column, Texts):
+        codes, frames = np.unique(column.codes, return_counts=True)
+        present = [
+            (code, n) for code, n in zip(codes, frames, strict=True) if column.value(int(code))
+        ]
+        return {"frames": int(sum(n for _, n in present)), "distinct": len(present)}
+    numbers = np.asarray(column, np.float64).reshape(len(column), -1)
+    values = numbers[~(np.isnan(numbers) | (numbers == -1)).all(axis=1)]
+    return {"frames": len(values), "distinct": len(np.unique(values, axis=0))}
+
+
+def _headline(summary: dict[str, Any]) -> str:
+    files, scan = sum(summary["files"].values()), summary["scan"]
+    took = f", scanned in {scan['seconds']:.1f} s" if scan["read"] else ""
+    size = format_bytes(summary["pixel_data_bytes"])
+    return f"{_n(files, 'file')}, {_n(summary['frames'], 'frame')}, {size} of pixel data{took}"
+
+
+def _n(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _size(entry: dict[str, Any]) -> str:
+    samples = f" x {entry['samples_per_pixel']}" if entry["samples_per_pixel"] > 1 else ""
+    return f"{entry['rows']} x {entry['columns']}{samples}, {entry['bits_stored']} bit"
+
+
+def _decoders(uid: str, decoding: list[dict[str, Any]]) -> str:
+    mine = [entry for entry in decoding if entry["transfer_syntax"] == uid]
+    names = sorted({entry["backend"] for entry in mine if entry["backend"]})
+    missing = sum(entry["frames"] for entry in mine if not entry["backend"])
+    return ", ".join([*names, *([f"{_n(missing, 'frame')} by nothing"] if missing else [])])
+
+
+def _undecodable(decoding: list[dict[str, Any]]) -> str:
+    rows = [(entry["frames"], entry["reason"]) for entry in decoding if not entry["backend"]]
+    return "\n".join(f"{_n(frames, 'frame')}: {reason}" for frames, reason in rows)
+
+
+def _counted(title: str, entries: list[dict[str, Any]]) -> str:
+    rows = [(entry["name"] or "(none)", entry["frames"], entry["files"]) for entry in entries]
+    return _table((title, "frames", "files"), rows)
+
+
+def _finding_blocks(findings: list[dict[str, Any]]) -> list[str]:
+    """Damaged and undecodable files by name; of the others only how many there are for each reason."""
+    blocks = []
+    for name in PROBLEMS:
+        mine = [finding for finding in findings if finding["class"] == name]
+        lines = [f"  {_name(finding)}: {finding['reason']}" for finding in mine[:_MOST_LISTED]]
+        if len(mine) > _MOST_LISTED:
+            lines.append(f"  and {len(mine) - _MOST_LISTED:,} more; --json lists them all")
+        if mine:
+            blocks.append("\n".join([f"{CLASS_NAMES[name].capitalize()}:", *lines]))
+    others = Counter(
+        (finding["class"], finding["reason"])
+        for finding in findings
+        if finding["class"] not in PROBLEMS and finding["reason"]
+    )
+    if others:
+        rows = [(f"{CLASS_NAMES[name]}: {why}", n) for (name, why), n in others.most_common()]
+        blocks.append(_table(("Noticed", "files"), rows))
+    return blocks
+
+
+def _name(finding: dict[str, Any]) -> str:
+    return str(finding["path"]) if "path" in finding else f"file {finding['file']}"
+
+
+def _table(header: Row, rows: Sequence[Row]) -> str:
+    """Columns, text to the left and numbers to the right; long tables end with what was left out."""
+    shown, hidden = rows[:_MOST_LISTED], rows[_MOST_LISTED:]
+    cells = [
+        [f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row]
+        for row in (header, *shown)
+    ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    numeric = (
+        [bool(shown) and isinstance(cell, int) for cell in shown[0]]
+        if shown
+        else [False] * len(header)
+    )
+    lines = [
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(line, widths, numeric, strict=True)
+        ).rstrip()
+        for line in cells
+    ]
+    if hidden:
+        lines.append(f"and {len(hidden):,} more; --json lists them all")
+    return "\n".join(lines)

@@ -120,6 +120,7 @@ _LONG: Final = {vr.encode(): vr for vr in _LONG_VRS}  # two reserved bytes, 32-b
 _ITEM: Final = 0xFFFEE000
 _ITEM_END: Final = 0xFFFEE00D
 _SEQUENCE_END: Final = 0xFFFEE0DD
+_PADDING: Final = 1  # stands for tag 0, which has no negative
 _SPECIAL: Final = frozenset((0, _ITEM, _ITEM_END, _SEQUENCE_END)) | PIXEL_DATA_TAGS
 
 _EXPLICIT: Final = (struct.Struct("<I2sH").unpack_from, struct.Struct(">I2sH").unpack_from)
@@ -138,7 +139,7 @@ def _swap(tag: int) -> int:
 def _lookups(wanted: frozenset[int], big_endian: bool) -> tuple[_Lookup, _Lookup]:
     """(for what is recorded, for what is skipped): tag as a word of the file -> tag, negative if special."""
     word = int if big_endian else _swap
-    skipped = {word(tag): -tag or -1 for tag in _SPECIAL}
+    skipped = {word(tag): -(tag or _PADDING) for tag in _SPECIAL}
     return {word(tag): tag for tag in wanted} | skipped, skipped
 
 
@@ -161,7 +162,6 @@ class _Walk:
         self.header = header
         self.limits = limits
         self.lookups = lookups
-        self.big = header.big_endian
         self.buffer = b""
         self.base = self.pos = self.start = 0
         self.skipped = 0  # bytes jumped over without being read
@@ -169,7 +169,7 @@ class _Walk:
         self.began = time.thread_time()  # not wall time: a slow disk is no damage
         self.elements = self.items_met = 0
         self.done = False
-        self.explicit = True
+        self.encoding = True, header.big_endian  # (explicit VR, big endian)
         self.group: Group = header.elements
         self.end = size
         self.items: Items | None = None
@@ -180,11 +180,11 @@ class _Walk:
     def run(self, buffer: bytes, base: int, start: int, explicit: bool) -> None:
         """Walks the data set that begins at offset `start`; `buffer` are the bytes from `base`."""
         self.buffer, self.base, self.pos, self.start = buffer, base, start - base, start
-        self.explicit = explicit
+        self.encoding = explicit, self.header.big_endian
         try:
             while not self.done:
                 count = min(_BATCH, self.limits.elements - self.elements + 1)
-                self.elements += (self._explicit if self.explicit else self._implicit)(count)
+                self.elements += (self._explicit if self.encoding[0] else self._implicit)(count)
                 self._check()
         except struct.error:
             raise self._truncated() from None
@@ -192,7 +192,8 @@ class _Walk:
     def _explicit(self, count: int) -> int:
         """Walks up to `count` elements with explicit VR; returns how many."""
         buffer, pos, group, get, stop = self._locals()
-        head, long_length = _EXPLICIT[self.big], _LENGTH[self.big]
+        encoding = self.encoding
+        head, long_length = _EXPLICIT[encoding[1]], _LENGTH[encoding[1]]
         quick = min(self.limits.text_bytes, 0xFFFF)
         done = 0
         for done in range(1, count + 1):
@@ -224,7 +225,7 @@ class _Walk:
                     name, length, value = self._odd_vr(vr, pos)
                 self.pos = pos
                 self._unusual(tag, name, length, value)
-            if self.done or not self.explicit:
+            if self.done or self.encoding != encoding:
                 return done
             buffer, pos, group, get, stop = self._locals()
         self.pos = pos
@@ -233,7 +234,8 @@ class _Walk:
     def _implicit(self, count: int) -> int:
         """Walks up to `count` elements with implicit VR; returns how many."""
         buffer, pos, group, get, stop = self._locals()
-        head = _PAIR[self.big]
+        encoding = self.encoding
+        head = _PAIR[encoding[1]]
         quick = min(self.limits.text_bytes, 0xFFFF)
         done = 0
         for done in range(1, count + 1):
@@ -257,7 +259,7 @@ class _Walk:
                         continue
                 self.pos = pos
                 self._unusual(tag, "", length, value)
-            if self.done or self.explicit:
+            if self.done or self.encoding != encoding:
                 return done
             buffer, pos, group, get, stop = self._locals()
         self.pos = pos
@@ -337,15 +339,16 @@ class _Walk:
 
     def _odd_vr(self, vr: bytes, pos: int) -> tuple[str, int, int]:
         """(VR, length, value position) of an element whose VR is none of the standard's."""
+        big = self.encoding[1]
         if vr.isalpha() and vr.isupper():
             # PS3.5 section 7.1.2 gives VRs to come two reserved bytes and a 32-bit length.
-            (short,) = struct.unpack_from(">H" if self.big else "<H", self.buffer, pos + 6)
+            (short,) = struct.unpack_from(">H" if big else "<H", self.buffer, pos + 6)
             if short == 0:
-                (length,) = _LENGTH[self.big](self.buffer, pos + 8)
+                (length,) = _LENGTH[big](self.buffer, pos + 8)
                 if length <= self.size - self.base - pos - 12 or length == _UNDEFINED:
                     return "", length, pos + 12
             return "", short, pos + 8
-        (length,) = _LENGTH[self.big](self.buffer, pos + 4)
+        (length,) = _LENGTH[big](self.buffer, pos + 4)
         return "", length, pos + 8
 
     def _unusual(self, tag: int | None, vr: str, length: int, value: int) -> None:
@@ -379,11 +382,23 @@ class _Walk:
             self._next_item()
         elif tag == _SEQUENCE_END and self.stack and self.sequence_end < 0:
             self._next_item()
-        elif tag == 1:
+        elif tag == _PADDING:
             self._padding()
+        elif tag == _ITEM:
+            self._stray_item()
         else:
             self.notice(f"stray {describe(tag)}")
             self.pos = pos + 8
+
+    def _stray_item(self) -> None:
+        """An item outside of a sequence, as after one whose length says 0; it belongs to nothing here."""
+        _, length = _PAIR[self.encoding[1]](self.buffer, self.pos)
+        if length == _UNDEFINED:
+            raise _NotUnderstoodError(
+                f"an item of undefined length outside of a sequence, at offset {self.base + self.pos}"
+            )
+        self.notice(f"an item of {length} bytes outside of a sequence; passed over")
+        self.pos += 8 + length
 
     def _padding(self) -> None:
         """Zeros where a tag should be: harmless if nothing else follows to the end of the file."""
@@ -400,10 +415,15 @@ class _Walk:
         known = vr_of(tag)
         name = known or vr if vr in ("", "UN") else vr
         if name == "SQ" or (length == _UNDEFINED and vr in ("", "UN")):
-            items: Items = []
-            if name == "SQ":
+            items: Items | None = [] if name == "SQ" else None
+            if vr == "UN" and self.encoding[1]:
+                self.notice(
+                    f"{describe(tag)} has VR UN, little endian among big endian; passed over"
+                )
+                items = None
+            if items is not None:
                 self.group[tag] = "SQ", items
-            self._enter(items if name == "SQ" else None, vr, length, value)
+            self._enter(items, vr, length, value)
         elif length == _UNDEFINED:
             self.notice(f"{describe(tag)} has VR {name} and undefined length; passed over")
             self._skip_fragments(value)
@@ -438,7 +458,7 @@ class _Walk:
         if len(self.stack) >= self.limits.depth:
             raise self._beyond("depth", self.limits.depth)
         self.stack.append(
-            (self.group, self.end, self.explicit, self.get, self.items, self.sequence_end)
+            (self.group, self.end, self.encoding, self.get, self.items, self.sequence_end)
         )
         self.items = items
         self.sequence_end = -1 if length == _UNDEFINED else self.base + value + length
@@ -449,20 +469,18 @@ class _Walk:
         self._next_item()
 
     def _enter_unknown(self) -> None:
-        """PS3.5 section 6.2.2 note 4: a sequence in UN is Implicit VR; some writers leave it explicit."""
-        if self.big:
-            raise _NotUnderstoodError(
-                f"a sequence with VR UN in a big endian data set, at offset {self.base + self.pos}"
-            )
+        """PS3.5 section 6.2.2: a sequence in UN is Implicit VR Little Endian; some writers leave it explicit."""
+        if self.encoding[1]:
+            self.get = _lookups(frozenset(), False)[1].get
         self._need(min(16, self.size - self.base - self.pos))
         vr = self.buffer[self.pos + 12 : self.pos + 14]
-        self.explicit = vr in _SHORT or vr in _LONG
+        self.encoding = vr in _SHORT or vr in _LONG, False
 
     def _next_item(self) -> None:
         """Begins the next item, or leaves the sequence if there is none."""
-        unpack = _PAIR[self.big]
+        unpack = _PAIR[self.encoding[1]]
         item, item_end, sequence_end = (
-            (_ITEM, _ITEM_END, _SEQUENCE_END) if self.big else _SWAPPED_DELIMITERS
+            (_ITEM, _ITEM_END, _SEQUENCE_END) if self.encoding[1] else _SWAPPED_DELIMITERS
         )
         while True:
             at = self.base + self.pos
@@ -472,6 +490,10 @@ class _Walk:
                         f"a sequence should end at offset {self.sequence_end}, but its last item "
                         f"ends at {at}"
                     )
+                self._leave()
+                return
+            if at == self.size and self.sequence_end < 0 and len(self.stack) == 1:
+                self.notice("the last sequence has no delimiter")
                 self._leave()
                 return
             self._need(8)
@@ -499,16 +521,16 @@ class _Walk:
                 )
 
     def _leave(self) -> None:
-        (self.group, self.end, self.explicit, self.get, self.items, self.sequence_end) = (
+        (self.group, self.end, self.encoding, self.get, self.items, self.sequence_end) = (
             self.stack.pop()
         )
 
     def _skip_fragments(self, value: int) -> None:
         """Passes over the items of an encapsulated value that is not the image's own."""
         self.pos = value
-        unpack = _PAIR[self.big]
+        unpack = _PAIR[self.encoding[1]]
         item, _, sequence_end = (
-            (_ITEM, _ITEM_END, _SEQUENCE_END) if self.big else _SWAPPED_DELIMITERS
+            (_ITEM, _ITEM_END, _SEQUENCE_END) if self.encoding[1] else _SWAPPED_DELIMITERS
         )
         while True:
             self._need(8)

@@ -138,6 +138,15 @@ class FrameIndex:
             return data
         return data.take(self._rows) if isinstance(data, Texts | Packed) else data[self._rows]
 
+    def gather(self, name: str, positions: npt.NDArray[np.int64]) -> list[Any]:
+        """The values of one column at `positions` as `int`, `float`, `str`, or tuples of `float`."""
+        data: Any = self._column(name)
+        rows = positions if self._rows is None else self._rows[positions]
+        if isinstance(data, Texts):
+            return [data.value(code) for code in data.codes[rows].tolist()]
+        values: list[Any] = data[rows].tolist()
+        return [tuple(value) for value in values] if data.ndim > 1 else values
+
     def report(self) -> ScanReport:
         """What the scan met, file by file."""
         files: Any = self._generation.files
@@ -177,6 +186,24 @@ class FrameIndex:
         """The path of a row of the files table, absolute."""
         path: bytes = self._generation.files["path"][file]
         return os.path.join(self._generation.root, path)
+
+    def stored_file(self, i: int) -> tuple[int, bytes, int, int, bool]:
+        """Number, absolute path, size, mtime_ns of the file of frame `i`, and whether its data set is deflated."""
+        file = int(self._generation.frames["file"][self.row(i)])
+        files = self._generation.files
+        return (
+            file,
+            self.file_path(file),
+            int(files["size"][file]),
+            int(files["mtime_ns"][file]),
+            bool(files["deflated"][file]),
+        )
+
+    def whole_file(self, i: int) -> FrameIndex:
+        """All frames of the file of frame `i`, also those that were not selected."""
+        file = int(self._generation.frames["file"][self.row(i)])
+        first, count = (int(self._generation.files[name][file]) for name in ("first_row", "rows"))
+        return FrameIndex(self._generation, np.arange(first, first + count))
 
     def span(self, i: int) -> FrameSpan:
         """Where the bytes of frame `i` are."""

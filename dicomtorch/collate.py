@@ -1,0 +1,124 @@
+"""Samples -> batch. Registered with torch, so that a plain `DataLoader` uses it with no argument."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data._utils.collate import collate as torch_collate
+from torch.utils.data._utils.collate import default_collate_fn_map
+
+from dicomtorch.buffers import new_batch
+from dicomtorch.errors import OptionError
+from dicomtorch.metadata import FrameMeta
+
+CollateMap = Mapping[Any, Callable[..., Any]]
+
+
+class FrameSample(tuple[Any, Any]):
+    """One sample: `(image, meta)`, the tensor (C, H, W) and its `FrameMeta`."""
+
+    __slots__ = ()
+
+
+class FrameSamples(list[FrameSample]):
+    """Samples that were read together.
+
+    Attributes:
+        images: The batch tensor (B, C, H, W) that the images of the samples are slices of; `None` if sizes differ or a
+            transform made other tensors.
+    """
+
+    images: Tensor | None = None
+
+
+def collate_frames(
+    samples: Sequence[Any], *, collate_fn_map: CollateMap | None = None
+) -> tuple[Any, FrameMeta]:
+    """Makes a batch of `(image, meta)` pairs.
+
+    Images become one tensor (B, C, H, W); samples that were read together lie in one already and are not copied. In
+    `meta` integers become int64 tensors (B,), floats float64 (B,), tuples of n numbers float64 (B, n), texts a list.
+
+    Raises:
+        OptionError: The images differ in size or channels, or the samples in their keys.
+    """
+    images = [sample[0] for sample in samples]
+    metas = [sample[1] for sample in samples]
+    together = getattr(samples, "images", None)
+    if together is None or not _are_slices(images, together):
+        together = _stack(images, metas, collate_fn_map)
+    return together, collate_meta(metas, collate_fn_map=collate_fn_map)
+
+
+def collate_meta(
+    metas: Sequence[Mapping[str, Any]], *, collate_fn_map: CollateMap | None = None
+) -> FrameMeta:
+    """Metadata of a batch from that of its samples; see `collate_frames`."""
+    keys = metas[0].keys()
+    for meta in metas:
+        if meta.keys() != keys:
+            differing = ", ".join(sorted(map(str, keys ^ meta.keys())))
+            raise OptionError(
+                f"the samples of a batch have different metadata keys: {differing}; give every sample every key"
+            )
+    batch = FrameMeta()
+    for key in keys:
+        values = [meta[key] for meta in metas]
+        kind = type(values[0])
+        if kind is str:
+            batch[key] = values
+        elif kind is float or kind is int or (kind is tuple and _is_numbers(values)):
+            batch[key] = torch.from_numpy(np.array(values, np.int64 if kind is int else np.float64))
+        else:
+            batch[key] = torch_collate(values, collate_fn_map=_with_default(collate_fn_map))
+    return batch
+
+
+def _is_numbers(values: list[tuple[Any, ...]]) -> bool:
+    length = len(values[0])
+    return all(len(v) == length and all(type(x) is float for x in v) for v in values)
+
+
+def _are_slices(images: list[Any], batch: Tensor) -> bool:
+    """Whether image k still is `batch[k]`: a transform, a sampler or a wrapper may have put something else there."""
+    if len(images) != len(batch):
+        return False
+    step = batch.stride(0) * batch.element_size()
+    first = batch.data_ptr()
+    return all(
+        isinstance(image, Tensor)
+        and image.data_ptr() == first + k * step
+        and image.shape == batch.shape[1:]
+        and image.dtype == batch.dtype
+        for k, image in enumerate(images)
+    )
+
+
+def _stack(images: list[Any], metas: list[Any], collate_fn_map: CollateMap | None) -> Any:
+    if not all(isinstance(image, Tensor) for image in images):
+        return torch_collate(images, collate_fn_map=_with_default(collate_fn_map))
+    sizes = Counter(tuple(image.shape) for image in images)
+    if len(sizes) > 1:
+        listed = ", ".join(f"{count} of {size}" for size, count in sizes.most_common(4))
+        raise OptionError(
+            f"the images of a batch must have one shape (C, H, W), but there are {listed}. Use size=(H, W) and "
+            f'color="gray" or "rgb" to make them equal, filter the index (index.filter(Rows=..., Columns=...)), '
+            f"or pass a collate_fn that keeps a list"
+        )
+    first = images[0]
+    if any(image.device.type != "cpu" for image in images):
+        return torch.stack(images)
+    batch = new_batch((len(images), *first.shape), first.dtype)
+    return torch.stack(images, out=batch)
+
+
+def _with_default(collate_fn_map: CollateMap | None) -> Any:
+    return default_collate_fn_map if collate_fn_map is None else collate_fn_map
+
+
+default_collate_fn_map[FrameSample] = collate_frames

@@ -1,0 +1,339 @@
+"""`DicomFrames`: every frame of a tree of DICOM files as a `torch.utils.data.Dataset`."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dicomtorch.attributes import PixelOptions, ScanReport, Values
+from dicomtorch.backends.base import Backend
+from dicomtorch.buffers import new_batch
+from dicomtorch.collate import FrameSample, FrameSamples, collate_frames
+from dicomtorch.errors import (
+    DicomTorchError,
+    FrameIndexError,
+    OptionError,
+    SourceError,
+    StaleIndexError,
+    StorageError,
+    UnsupportedError,
+)
+from dicomtorch.index import FrameIndex, printable
+from dicomtorch.metadata import MetadataReader
+from dicomtorch.plot import show_frames
+from dicomtorch.reader import Frame, FrameReader
+from dicomtorch.store import Source, open_index
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A frame that could not be read, with `on_error="replace"`.
+
+    Attributes:
+        index: Its position in the dataset.
+        error: The message, which names file and frame.
+        replaced_by: The position that was read instead.
+    """
+
+    index: int
+    error: str
+    replaced_by: int
+
+
+class DicomFrames(Dataset[FrameSample]):
+    """Every frame of every DICOM file below a folder, decoded when asked for.
+
+    `frames[i]` is `(image, meta)`: a tensor (C, H, W) and a dict. `frames[[3, 5]]` and `frames[10:20]` are a batch,
+    decoded together. A plain `DataLoader(frames, batch_size=32, num_workers=4)` gives batches with no further argument.
+
+    Args:
+        source: A folder, a file, a list of either, or a `FrameIndex`. Folders and files are scanned once; the index is
+            kept in `cache_dir` and only what changed is read again.
+        backend: "auto" (the fastest that can), "imagecodecs", "pydicom", "simpleitk", or an object that is a `Backend`.
+        values: "display": VOI applied, bright is high, float32 in [0, 1]. "modality": rescaled (Hounsfield for CT),
+            float32. "stored": the file's integers, one type for the whole dataset. "real_world": by the Real World
+            Value Map.
+        window: For display: `None` takes the file's VOI, k its k-th window, (center, width) or a preset's name that,
+            "series" one for the whole series, a list of these one channel each.
+        padding: "keep", "fill", or a number for the pixels that the file says are padding.
+        normalize: `None`, "minmax", "zscore", "percentile" or (mean, standard deviation); acts on modality values.
+        color: "auto" as the file is (1 or 3 channels), "rgb", or "gray".
+        size: `None` or (H, W): resized with the aspect kept, antialiased, the rest padded.
+        dtype: `None` for float32, or in "stored" the smallest type for all frames; a cast that loses values raises.
+        tags: DICOM keywords that `meta` shall have too, as in `["PatientSex", "KVP"]`.
+        transform: Called with the image tensor.
+        on_error: "raise", or "replace": the next readable frame, `meta["index"]` differing from `requested_index`.
+        refresh: Compare the tree with the index first.
+        cache_dir: Where indexes are kept; `None`: the user's cache folder.
+
+    Raises:
+        SourceError: There is nothing at `source`, or no image below it.
+        OptionError: An option means nothing, alone or with another.
+        UnsupportedError: `on_error="raise"` and the backend decodes none of the frames.
+
+    Example:
+        >>> frames = DicomFrames("studies/", tags=["PatientSex"])          # doctest: +SKIP
+        >>> image, meta = frames[0]                                        # doctest: +SKIP
+        >>> for images, meta in DataLoader(frames, batch_size=32): ...     # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        source: Source | FrameIndex,
+        *,
+        backend: str | Backend = "auto",
+        values: Values = "display",
+        window: Any = None,
+        padding: Literal["keep", "fill"] | float = "keep",
+        normalize: str | tuple[float, float] | None = None,
+        color: Literal["auto", "rgb", "gray"] = "auto",
+        size: tuple[int, int] | None = None,
+        dtype: torch.dtype | str | None = None,
+        tags: Sequence[str] = (),
+        transform: Callable[[Tensor], Any] | None = None,
+        on_error: Literal["raise", "replace"] = "raise",
+        refresh: bool = True,
+        cache_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        if on_error not in ("raise", "replace"):
+            raise OptionError(f'on_error must be "raise" or "replace"; got {on_error!r}')
+        if isinstance(tags, str):
+            raise OptionError(f"tags must be a list of keywords, as in tags=[{tags!r}]")
+        options = PixelOptions(
+            values=values,
+            window=window,
+            padding=padding,
+            normalize=normalize,
+            color=color,
+            size=size,
+            dtype=None if dtype is None else str(dtype).removeprefix("torch."),
+        )
+        self.transform = transform
+        self.on_error = on_error
+        self._tags = tuple(tags)
+        index = (
+            _check_index(source, self._tags)
+            if isinstance(source, FrameIndex)
+            else open_index(source, tags=self._tags, refresh=refresh, cache_dir=cache_dir)
+        )
+        if not len(index):
+            raise _no_frames(source, index.report())
+        self._reader = FrameReader(index, backend, options)
+        self._leave_out_undecodable()
+        self._metadata = MetadataReader(self._reader.index, self._tags)
+        self._failures: list[Failure] = []
+
+    # What it holds
+
+    @property
+    def index(self) -> FrameIndex:
+        """The index; its positions are those of this dataset."""
+        return self._reader.index
+
+    @property
+    def report(self) -> ScanReport:
+        """What the scan met, file by file, also those without frames."""
+        return self.index.report()
+
+    @property
+    def failures(self) -> list[Failure]:
+        """With `on_error="replace"`: what could not be read in this process so far.
+
+        A `DataLoader` with workers reads in theirs; there `meta["index"] != meta["requested_index"]` tells.
+        """
+        return list(self._failures)
+
+    def find(self, **equals: Any) -> int:
+        """The position of the one frame whose columns equal the values given; see `FrameIndex.find`."""
+        return self.index.find(**equals)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __repr__(self) -> str:
+        return f"DicomFrames({self.index!r}, values={self._reader.options.values!r})"
+
+    # Samples
+
+    def __getitem__(self, i: Any) -> Any:
+        """One sample for an integer, a collated batch for a list, slice, array or tensor of positions."""
+        if isinstance(i, slice):
+            return self._batch(range(*i.indices(len(self))))
+        if isinstance(i, list | tuple | np.ndarray) or (isinstance(i, Tensor) and i.ndim):
+            positions = np.asarray(i)
+            if positions.dtype == np.bool_:
+                raise OptionError("a boolean mask selects frames by frames.index.select(mask)")
+            return self._batch(positions.tolist())
+        position = self._position(i)
+        (sample,) = self._samples([position], None)
+        return sample
+
+    def __getitems__(self, indices: Sequence[int]) -> FrameSamples:
+        """Several samples, read and decoded together; `DataLoader` calls this."""
+        positions = [self._position(i) for i in indices]
+        shapes = {self._reader.shape(position) for position in positions}
+        batch = None
+        if len(shapes) == 1:
+            batch = new_batch((len(positions), *shapes.pop()), self._reader.dtype)
+        samples = self._samples(positions, batch)
+        if self.transform is None:
+            samples.images = batch
+        return samples
+
+    def __iter__(self) -> Iterator[FrameSample]:
+        for i in range(len(self)):
+            yield self[i]
+
+    def _position(self, i: Any) -> int:
+        try:
+            position = i.__index__()
+        except AttributeError:
+            raise OptionError(
+                f"frames[i] takes an integer, a slice, or a list of integers; got {type(i).__name__}"
+            ) from None
+        count = len(self)
+        if not -count <= position < count:
+            raise FrameIndexError(
+                f"frame {position} is outside the dataset, which has {count} frames (0 to {count - 1})"
+            )
+        return int(position + count if position < 0 else position)
+
+    def _batch(self, positions: Sequence[int]) -> Any:
+        if not positions:
+            raise OptionError("an empty list or slice of positions has no batch")
+        return collate_frames(self.__getitems__(positions))
+
+    def _samples(self, requested: list[int], batch: Tensor | None) -> FrameSamples:
+        results = self._reader.read_many(requested, batch)
+        positions = list(requested)
+        for k, result in enumerate(results):
+            if isinstance(result, DicomTorchError):
+                positions[k], results[k] = self._replace(requested[k], result, batch, k)
+        frames = cast(list[Frame], results)
+        metas = self._metadata.of(positions, [frame.voi for frame in frames], requested)
+        return FrameSamples(
+            FrameSample((self._transformed(frame.image), meta))
+            for frame, meta in zip(frames, metas, strict=True)
+        )
+
+    def _transformed(self, image: Tensor) -> Any:
+        return image if self.transform is None else self.transform(image)
+
+    def _replace(
+        self, position: int, error: DicomTorchError, batch: Tensor | None, k: int
+    ) -> tuple[int, Frame]:
+        """The next readable frame; its own tensor where it does not fit into the batch."""
+        if self.on_error == "raise":
+            raise self._with_way_out(error, position) from error
+        for step in range(1, len(self)):
+            other = (position + step) % len(self)
+            fits = batch is not None and self._reader.shape(other) == batch.shape[1:]
+            (found,) = self._reader.read_many([other], batch[k : k + 1] if fits else None)  # type: ignore[index]
+            if isinstance(found, Frame):
+                self._failures.append(Failure(position, str(error), other))
+                if len(self._failures) == 1:
+                    warnings.warn(
+                        f"{error} It was replaced by frame {other}; further ones are replaced without a "
+                        f"warning and listed in frames.failures",
+                        stacklevel=4,
+                    )
+                return other, found
+        raise self._with_way_out(error, position) from error
+
+    def _with_way_out(self, error: DicomTorchError, position: int) -> DicomTorchError:
+        if isinstance(error, StaleIndexError | StorageError):
+            return error
+        return type(error)(
+            f'{error} Leave it out with frames.index.select(...) or use on_error="replace".'
+        )
+
+    # Looking
+
+    def show(self, i: int | slice | Sequence[int] | None = None) -> Figure:
+        """Draws a frame, or several with a slider and the mouse wheel, and returns the matplotlib figure.
+
+        Args:
+            i: A position, or a range of them; `None` for all.
+
+        Raises:
+            MissingDependencyError: matplotlib is not installed.
+        """
+        if isinstance(i, slice) or i is None:
+            positions: Sequence[int] = range(*(i or slice(None)).indices(len(self)))
+        elif isinstance(i, Sequence | np.ndarray):
+            positions = [self._position(k) for k in i]
+        else:
+            positions = [self._position(i)]
+
+        def get(k: int) -> tuple[np.ndarray[Any, Any], str]:
+            (sample,) = self._samples([positions[k]], None)
+            image, meta = sample
+            if not isinstance(image, Tensor) or image.ndim != 3:
+                raise OptionError(
+                    "show draws images (C, H, W); this transform gives something else"
+                )
+            pixels = image.detach().cpu().numpy()
+            picture = pixels[0] if len(pixels) != 3 else np.moveaxis(pixels, 0, -1)
+            return picture, f"frame {meta['index']} of {len(self)}  {meta['Modality']}"
+
+        return show_frames(get, len(positions))
+
+    # Construction
+
+    def _leave_out_undecodable(self) -> None:
+        reader = self._reader
+        if not reader.unsupported:
+            return
+        able = reader.decodable()
+        count, error = int((~able).sum()), next(iter(reader.unsupported.values()))
+        if self.on_error == "raise" or count == len(able):
+            bad = sorted({pixel.transfer_syntax_uid for pixel in reader.unsupported})
+            raise UnsupportedError(
+                f"{count} of {len(able)} frames cannot be decoded: {error}. To train on the others, use "
+                f'on_error="replace", or DicomFrames(index.select(mask)) with an index whose '
+                f"TransferSyntaxUID is not {' or '.join(bad)}"
+            )
+        warnings.warn(
+            f"{count} of {len(able)} frames are left out because they cannot be decoded: {error}",
+            stacklevel=3,
+        )
+        self._reader = reader.restricted(np.flatnonzero(able))
+
+
+def _check_index(index: FrameIndex, tags: Sequence[str]) -> FrameIndex:
+    known = {column.name for column in index.columns}
+    absent = [tag for tag in tags if tag not in known]
+    if absent:
+        raise OptionError(
+            f"the index does not hold {', '.join(absent)}; make one that does: scan(source, tags={absent!r})"
+        )
+    return index
+
+
+def _no_frames(source: Any, report: ScanReport) -> SourceError:
+    names = {
+        "not_dicom": "are not DICOM",
+        "no_pixels": "are DICOM without an image",
+        "unreadable": "are damaged",
+        "unsupported": "hold images that cannot be decoded (video)",
+    }
+    counts = [f"{report.counts[key]} {text}" for key, text in names.items() if report.counts[key]]
+    found = "; ".join(counts) if counts else "there are no files"
+    first = next((f for f in report.findings if f.reason), None)
+    example = f" ({printable(first.path)}: {first.reason})" if first else ""
+    where = "the index" if isinstance(source, FrameIndex) else f"source {source!r}"
+    return SourceError(
+        f"{where} has no frame: {found}{example}. Give a folder that holds DICOM images; "
+        f"`dicomtorch scan FOLDER` lists what is in one"
+    )

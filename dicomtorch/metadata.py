@@ -1,0 +1,77 @@
+"""Index row -> the metadata of a sample: one allow-list, one fixed type per key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dicomtorch.attributes import AppliedVOI
+from dicomtorch.index import FrameIndex
+
+DEFAULT_KEYS = (
+    "frame",
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "StudyInstanceUID",
+    "patient",
+    "Modality",
+    "InstanceNumber",
+    "Rows",
+    "Columns",
+    "PhotometricInterpretation",
+    "PixelSpacing",
+    "SliceThickness",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "FrameTime",
+    "BurnedInAnnotation",
+)
+"""Columns of the index that every sample has. Names, dates, PatientID and free text are not among them."""
+
+
+class FrameMeta(dict[str, Any]):
+    """Metadata of one frame, or of a batch once collated: an ordinary dict.
+
+    Keys of one frame: `index` (position in the dataset's index) and `requested_index` (differs where
+    `on_error="replace"` put another frame in), `frame` (from 0 in its file), the keywords of `DEFAULT_KEYS`,
+    `voi`, `WindowCenter` and `WindowWidth` (how display values were made, see `attributes.AppliedVOI`), and the tags
+    asked for. What is missing is -1, nan, (nan, ...) or "".
+    """
+
+
+class MetadataReader:
+    """Makes `FrameMeta` for positions of one index.
+
+    Args:
+        index: Whose positions.
+        tags: Further columns of it.
+    """
+
+    def __init__(self, index: FrameIndex, tags: Sequence[str] = ()) -> None:
+        self._index = index
+        self._keys = (*DEFAULT_KEYS, *(tag for tag in tags if tag not in DEFAULT_KEYS))
+
+    def of(
+        self, positions: Sequence[int], applied: Sequence[AppliedVOI], requested: Sequence[int]
+    ) -> list[FrameMeta]:
+        """Metadata of several frames.
+
+        Args:
+            positions: In the index, not negative.
+            applied: How each was made display values.
+            requested: The positions that were asked for.
+        """
+        at = np.asarray(positions, np.int64)
+        values: list[Sequence[Any]] = [positions, requested]
+        values += (self._index.gather(name, at) for name in self._keys)
+        values += (
+            [voi.voi for voi in applied],
+            [voi.window_center for voi in applied],
+            [voi.window_width for voi in applied],
+        )
+        names = ("index", "requested_index", *self._keys, "voi", "WindowCenter", "WindowWidth")
+        return [FrameMeta(zip(names, row, strict=True)) for row in zip(*values, strict=True)]

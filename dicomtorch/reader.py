@@ -1,0 +1,340 @@
+"""`FrameReader`: positions of an index -> tensors. The way of every frame, written once.
+
+row -> bytes of its span -> code stream -> stored values -> values asked for. What to do about an error is the datasets'
+business.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+from dicomtorch import encapsulation, pixels
+from dicomtorch.attributes import AppliedVOI, FrameSpan, FrameValues, ImagePixel, PixelOptions
+from dicomtorch.backends.base import Backend, choose_backend
+from dicomtorch.errors import DicomTorchError, UnsupportedError
+from dicomtorch.index import FrameIndex, printable
+from dicomtorch.storage import Scratch, StoredFile
+
+RT_DOSE = "RTDOSE"
+_MOST_SHARED = 1024  # value ranges of series and dose grids that are remembered
+
+
+@dataclass(slots=True)
+class Frame:
+    """One frame that was read.
+
+    Attributes:
+        image: (C, H, W).
+        voi: How it was made display values.
+    """
+
+    image: Tensor
+    voi: AppliedVOI
+
+
+class FrameReader:
+    """Reads frames of an index as tensors.
+
+    Picklable, and safe to use from several threads and in forked processes; holds no open file.
+
+    Args:
+        index: What to read from.
+        backend: A name, "auto", or a `Backend`; chosen here, once for each distinct `ImagePixel`, and never changed.
+        options: What is asked of the pixels.
+
+    Attributes:
+        unsupported: The `ImagePixel`s that the backend does not decode, with the error that says so.
+    """
+
+    def __init__(
+        self,
+        index: FrameIndex,
+        backend: str | Backend = "auto",
+        options: PixelOptions | None = None,
+    ) -> None:
+        self.index = index
+        self.options = options or PixelOptions()
+        self.unsupported: dict[ImagePixel, UnsupportedError] = {}
+        self._backends: dict[ImagePixel, Backend] = {}
+        for pixel, _ in index.image_pixels():
+            try:
+                self._backends[pixel] = choose_backend(backend, pixel)
+            except UnsupportedError as error:
+                self.unsupported[pixel] = error
+        self.dtype = pixels.output_dtype(self._backends, self.options)
+        self._local = _Local()
+        self._shared = _SharedRanges()
+
+    def restricted(self, rows: npt.NDArray[np.int64]) -> FrameReader:
+        """A reader of some positions of this one's index, with the same backends and options."""
+        reader = FrameReader.__new__(FrameReader)
+        reader.__setstate__({**self.__getstate__(), "index": self.index.select(rows)})
+        return reader
+
+    def decodable(self) -> npt.NDArray[np.bool_]:
+        """For each frame of the index whether its backend can decode it."""
+        numbers = np.asarray(self.index.column("image_pixel"))
+        known, first, inverse = np.unique(numbers, return_index=True, return_inverse=True)
+        able = np.zeros(len(known), np.bool_)
+        for k, position in enumerate(first):
+            able[k] = self.index.image_pixel(int(position)) in self._backends
+        return able[inverse]
+
+    def shape(self, position: int) -> tuple[int, int, int]:
+        """(C, H, W) of a frame, without reading it."""
+        return pixels.output_shape(self.index.frame_values(position), self.options)
+
+    def read_many(
+        self,
+        positions: Sequence[int],
+        out: Tensor | None = None,
+        *,
+        num_threads: int | None = None,
+    ) -> list[Frame | DicomTorchError]:
+        """Reads several frames, ordered by file and offset, and gives each or its error in the order asked for.
+
+        Args:
+            positions: In the index.
+            out: (B, C, H, W) of `dtype` to read into, frame k into `out[k]`; `None`: each gets its own tensor.
+            num_threads: At most so many at once; `None`: as many as this process may use.
+        """
+        results: list[Any] = [None] * len(positions)
+        order = self._reading_order(positions)
+        threads = min(num_threads or usable_threads(), len(order))
+
+        def read(part: Sequence[int]) -> None:
+            with _FileGroup(self.index) as files:
+                for k in part:
+                    target = None if out is None else out[k]
+                    results[k] = self._read(positions[k], files, target)
+
+        if threads <= 1:
+            read(order)
+        else:
+            bounds = [len(order) * k // threads for k in range(threads + 1)]
+            parts = [order[a:b] for a, b in itertools.pairwise(bounds)]
+            tasks = [_pool().submit(read, part) for part in parts[1:]]
+            try:
+                read(parts[0])
+            finally:
+                failures = [task.exception() for task in tasks]
+            for failure in failures:
+                if failure is not None:
+                    raise failure
+        return results
+
+    def read_stored(self, position: int) -> npt.NDArray[Any]:
+        """Stored values of one frame, (rows, columns) or (rows, columns, samples); RGB where the file has colour.
+
+        Raises:
+            DicomTorchError: It cannot be read or decoded.
+        """
+        with _FileGroup(self.index) as files:
+            try:
+                # The scratch memory of this thread is read into again: hand out a copy.
+                return np.array(self._stored(self.index, position, files))
+            except DicomTorchError as error:
+                raise self._with_context(error, position) from error
+
+    def read_encoded(self, position: int) -> bytes:
+        """The code stream of one frame as the file has it: fragments joined, nothing decoded.
+
+        Raises:
+            DicomTorchError: It cannot be read.
+        """
+        with _FileGroup(self.index) as files:
+            try:
+                return bytes(self._encoded(self.index, position, files))
+            except DicomTorchError as error:
+                raise self._with_context(error, position) from error
+
+    def _reading_order(self, positions: Sequence[int]) -> list[int]:
+        if len(positions) < 2:
+            return list(range(len(positions)))
+        at = np.asarray(positions, np.int64)
+        files = self.index.gather("file", at)
+        offsets = self.index.gather("offset", at)
+        return sorted(range(len(at)), key=lambda k: (files[k], offsets[k]))
+
+    def _read(
+        self, position: int, files: _FileGroup, out: Tensor | None
+    ) -> Frame | DicomTorchError:
+        try:
+            values = self.index.frame_values(position)
+            stored = self._stored(self.index, position, files)
+            shared = self._shared_range(position, values)
+            image, voi = pixels.apply(stored, values, self.options, out, shared=shared)
+        except DicomTorchError as error:
+            return self._with_context(error, position)
+        return Frame(image, voi)
+
+    def _encoded(self, index: FrameIndex, position: int, files: _FileGroup) -> memoryview | bytes:
+        span = index.span(position)
+        data = files.of(position).read(span.offset, span.length, self._local.scratch)
+        if span.fragments:
+            return encapsulation.join(data, span)
+        if span.bit_offset:
+            return _shift_bits(data, span, index.image_pixel(position))
+        return data
+
+    def _stored(self, index: FrameIndex, position: int, files: _FileGroup) -> npt.NDArray[Any]:
+        pixel = index.image_pixel(position)
+        backend = self._backends.get(pixel)
+        if backend is None:
+            raise UnsupportedError(str(self.unsupported[pixel]))
+        return backend.decode(self._encoded(index, position, files), pixel)
+
+    def _shared_range(self, position: int, values: FrameValues) -> pixels.SharedRange | None:
+        """The mapping that this frame has in common with others: of a dose grid, or `window="series"`."""
+        if self.options.values != "display":
+            return None
+        if values.modality == RT_DOSE:
+            key = ("file", int(self.index.gather("file", np.array([position]))[0]))
+            return self._shared.get(key, lambda: self._dose_range(position))
+        if self.options.window == "series":
+            series = self.index.gather("SeriesInstanceUID", np.array([position]))[0]
+            return self._shared.get(("series", series), lambda: self._series_range(series))
+        return None
+
+    def _dose_range(self, position: int) -> pixels.SharedRange:
+        ranges = self._ranges(self.index.whole_file(position))
+        return pixels.SharedRange(0.0, float(ranges[:, 1].max()), "dose")
+
+    def _series_range(self, series: str) -> pixels.SharedRange:
+        frames = self.index.filter(SeriesInstanceUID=series)
+        _, first = np.unique(np.asarray(frames.column("frame_values")), return_index=True)
+        common = pixels.common_window([frames.frame_values(int(k)) for k in first])
+        if common is not None:
+            return common
+        ranges = self._ranges(frames)
+        return pixels.SharedRange(float(ranges[:, 0].min()), float(ranges[:, 1].max()), "series")
+
+    def _ranges(self, index: FrameIndex) -> npt.NDArray[np.float64]:
+        """Lowest and highest modality value of every frame of `index`, (len, 2)."""
+        with _FileGroup(index) as files:
+            return np.array(
+                [
+                    pixels.frame_range(self._stored(index, k, files), index.frame_values(k))
+                    for k in range(len(index))
+                ]
+            )
+
+    def _with_context(self, error: DicomTorchError, position: int) -> DicomTorchError:
+        """The same error, its message naming file and frame."""
+        frame = self.index.gather("frame", np.array([position]))[0]
+        path = printable(self.index.path(position))
+        named = type(error)(f"{path}, frame {frame} (index {position}): {error}")
+        named.__cause__ = error
+        return named
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_local", "_shared")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._local = _Local()
+        self._shared = _SharedRanges()
+
+
+class _Local(threading.local):
+    """What each thread has of its own."""
+
+    def __init__(self) -> None:
+        self.scratch = Scratch()
+
+
+class _FileGroup:
+    """The file that was read last stays open: positions come ordered by file."""
+
+    def __init__(self, index: FrameIndex) -> None:
+        self._index = index
+        self._number = -1
+        self._file: StoredFile | None = None
+
+    def of(self, position: int) -> StoredFile:
+        number, path, size, mtime_ns, deflated = self._index.stored_file(position)
+        if self._file is None or number != self._number:
+            self.close()
+            self._file = StoredFile(path, size, mtime_ns, deflated=deflated)
+            self._number = number
+        return self._file
+
+    def close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+    def __enter__(self) -> _FileGroup:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _SharedRanges:
+    """Mappings of series and dose grids, computed once, the oldest forgotten."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[Any, pixels.SharedRange] = OrderedDict()
+
+    def get(self, key: Any, make: Callable[[], pixels.SharedRange]) -> pixels.SharedRange:
+        with self._lock:
+            found = self._kept.get(key)
+        if found is None:
+            found = make()
+            with self._lock:
+                self._kept[key] = found
+                if len(self._kept) > _MOST_SHARED:
+                    self._kept.popitem(last=False)
+        return found
+
+
+def _shift_bits(data: memoryview, span: FrameSpan, pixel: ImagePixel) -> bytes:
+    """Bytes of a 1-bit frame that begins inside a byte, moved so that its first pixel is bit 0 (PS3.5 8.1.1)."""
+    bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
+    frame = bits[span.bit_offset : span.bit_offset + pixel.native_bits]
+    return np.packbits(frame, bitorder="little").tobytes()
+
+
+def usable_threads() -> int:
+    """Threads that this process should decode with: its cores, shared among the workers of a `DataLoader`."""
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    worker = get_worker_info()
+    return cores if worker is None else max(1, cores // worker.num_workers)
+
+
+_executor: ThreadPoolExecutor | None = None
+_executor_lock = threading.Lock()
+
+
+def _pool() -> ThreadPoolExecutor:
+    global _executor
+    with _executor_lock:
+        if _executor is None:
+            _executor = ThreadPoolExecutor(max(1, os.cpu_count() or 1), "dicomtorch-decode")
+        return _executor
+
+
+def _forget_pool() -> None:
+    # The threads of an executor do not exist in a forked child, and the lock may be held by one of them.
+    global _executor, _executor_lock
+    _executor, _executor_lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pool)

@@ -1,0 +1,208 @@
+"""Where the indexes of source folders live between runs: immutable generations and a file that names the current one.
+
+`<cache>/indexes/<key>/<uuid>/` is a generation, `<cache>/indexes/<key>/current` holds the uuid of the newest. A process
+that uses an older generation keeps it; those unused for days are removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import sys
+import time
+import uuid as uuids
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import filelock
+import platformdirs
+
+from dicomtorch import generation as generations
+from dicomtorch.errors import IndexFileError
+from dicomtorch.index import FrameIndex, open_generation
+from dicomtorch.scanner import Source, scan
+from dicomtorch.schema import FRAME_COLUMNS
+
+_UNUSED_DAYS = 7.0
+_REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "lustre", "gpfs", "ceph", "afs"})
+
+
+class IndexStore:
+    """The stored indexes of one source.
+
+    Args:
+        sources: Absolute real paths of the folders or files that were asked for.
+        cache_dir: Where to keep indexes; `None`: the user's cache folder.
+    """
+
+    def __init__(
+        self, sources: Sequence[bytes], cache_dir: str | os.PathLike[str] | None = None
+    ) -> None:
+        base = Path(cache_dir) if cache_dir is not None else default_cache_dir()
+        key = hashlib.sha256(b"\0".join(sources)).hexdigest()[:32]
+        self.folder = base / "indexes" / key
+
+    def load(self) -> FrameIndex | None:
+        """The current index, or `None` if there is none that is whole and of this version.
+
+        Raises:
+            IndexFileError: There is one, but it is damaged or of another version.
+        """
+        for attempt in range(2):
+            current = self._current()
+            if current is None:
+                return None
+            try:
+                return self._open(current)
+            except IndexFileError:
+                # Another process may have replaced the generation and removed the old one.
+                if attempt or self._current() == current:
+                    raise
+        return None
+
+    def save(self, index: FrameIndex) -> FrameIndex:
+        """Stores `index` as a new generation, makes it the current one, and returns it as opened from there.
+
+        Raises:
+            OSError: It could not be written; the current one stays.
+        """
+        folder = self.folder / index.uuid
+        index.save(folder)
+        self._set_current(index.uuid)
+        self._remove_unused(keep=index.uuid)
+        return self._open(index.uuid)
+
+    def lock(self) -> filelock.BaseFileLock:
+        """Held by the one process that scans; the system frees it when that process ends, however it ends."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return filelock.FileLock(self.folder / "lock", mode=0o600)
+
+    def _open(self, uuid: str) -> FrameIndex:
+        folder = self.folder / uuid
+        generation = open_generation(folder, uuid, mapped=is_local(folder))
+        with contextlib.suppress(OSError):
+            os.utime(folder / "manifest.json")  # in use: see _remove_unused
+        return FrameIndex(generation)
+
+    def _current(self) -> str | None:
+        try:
+            return str(uuids.UUID((self.folder / "current").read_text("ascii").strip()))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise IndexFileError(
+                f"{self.folder / 'current'} is damaged ({error}); scan again to rebuild it"
+            ) from error
+
+    def _set_current(self, uuid: str) -> None:
+        draft = self.folder / f".current.{uuid}.tmp"
+        try:
+            generations.write_durably(draft, uuid.encode())
+            os.replace(draft, self.folder / "current")
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+
+    def _remove_unused(self, keep: str) -> None:
+        oldest = time.time() - _UNUSED_DAYS * 86_400
+        for entry in os.scandir(self.folder):
+            if not entry.is_dir(follow_symlinks=False) or entry.name == keep:
+                continue
+            manifest = Path(entry.path) / "manifest.json"
+            with contextlib.suppress(OSError):
+                used = (manifest if manifest.exists() else Path(entry.path)).stat().st_mtime
+                if used < oldest:
+                    shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def open_index(
+    source: Source,
+    *,
+    tags: Sequence[str] = (),
+    refresh: bool = True,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> FrameIndex:
+    """The stored index of `source`, compared with the files first; scanned and stored if there is none.
+
+    Args:
+        source: A folder, a file, or a list of either.
+        tags: Keywords that the index shall hold beyond its fixed columns.
+        refresh: Compare with the files; `False` takes a stored index as it is.
+        cache_dir: Where indexes are kept; `None`: the user's cache folder.
+
+    Raises:
+        SourceError: There is nothing at `source`.
+        IndexFileError: `refresh=False`, and the stored index is damaged.
+    """
+    paths = [source] if isinstance(source, str | bytes | os.PathLike) else list(source)
+    store = IndexStore([os.fsencode(os.path.realpath(path)) for path in paths], cache_dir)
+    wanted = [tag for tag in tags if tag not in FRAME_COLUMNS]
+    if not refresh:
+        index = store.load()
+        if index is not None and all(tag in index.tags for tag in wanted):
+            return index
+    try:
+        lock = store.lock()
+        lock.acquire()
+    except OSError as error:
+        return _scan_unstored(source, wanted, store, error)
+    with lock:
+        old = _load_or_rebuild(store)
+        index, _ = scan(source, index=old, tags=wanted)
+        if index is old:
+            return index
+        try:
+            return store.save(index)
+        except OSError as error:
+            _warn_unstored(store, error)
+            return index
+
+
+def _load_or_rebuild(store: IndexStore) -> FrameIndex | None:
+    try:
+        return store.load()
+    except IndexFileError as error:
+        warnings.warn(f"the stored index is made anew: {error}", stacklevel=4)
+        return None
+
+
+def _scan_unstored(
+    source: Source, tags: Sequence[str], store: IndexStore, error: OSError
+) -> FrameIndex:
+    index, _ = scan(source, tags=tags)
+    _warn_unstored(store, error)
+    return index
+
+
+def _warn_unstored(store: IndexStore, error: OSError) -> None:
+    warnings.warn(
+        f"the index cannot be kept in {store.folder} ({error.strerror or error}), so the next start scans "
+        f"again; name a writable folder with cache_dir=",
+        stacklevel=4,
+    )
+
+
+def default_cache_dir() -> Path:
+    """The user's cache folder for this package."""
+    return Path(platformdirs.user_cache_dir("dicomtorch", appauthor=False))
+
+
+def is_local(path: Path) -> bool:
+    """Whether `path` is surely on a local file system, where a file in our own folder may be mapped."""
+    if sys.platform != "linux":
+        return sys.platform == "darwin"
+    try:
+        device = os.stat(path).st_dev
+        wanted = f"{os.major(device)}:{os.minor(device)}"
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+            for line in mounts:
+                fields, _, tail = line.partition(" - ")
+                if fields.split()[2] == wanted:
+                    kind = tail.split()[0]
+                    return kind not in _REMOTE and not kind.startswith("fuse")
+    except OSError:
+        return False
+    return False

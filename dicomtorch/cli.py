@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from dicomtorch.errors import DicomTorchError
+from dicomtorch.errors import DicomTorchError, OptionError
 
 EXIT_OK = 0
 EXIT_FOUND_PROBLEMS = 1
@@ -123,7 +123,7 @@ def _add_scan(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _scan(arguments: argparse.Namespace) -> int:
-    from dicomtorch.scan import scan
+    from dicomtorch.scanner import scan
     from dicomtorch.summary import format_summary, has_problems, summarize
 
     index, report = scan(arguments.root, tags=arguments.tags)
@@ -159,7 +159,22 @@ def _add_show(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    raise NotImplementedError
+    from dicomtorch.datasets import DicomFrames
+    from dicomtorch.errors import import_optional
+
+    pyplot = import_optional("matplotlib.pyplot", "view")
+    frames = DicomFrames(arguments.path, window=arguments.window and tuple(arguments.window))
+    figure = frames.show(arguments.frame)
+    if arguments.output is not None:
+        figure.savefig(arguments.output)
+    elif figure.canvas.required_interactive_framework is None:
+        raise OptionError(
+            f"matplotlib's backend {pyplot.get_backend()!r} opens no window here; write a picture with "
+            f"--output FILE.png, or name another backend in MPLBACKEND"
+        )
+    else:
+        pyplot.show()
+    return EXIT_OK
 
 
 def _add_demo(commands: Commands[argparse.ArgumentParser]) -> None:

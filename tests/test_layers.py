@@ -20,14 +20,15 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "suv",
         "storage",
         "generation",
-        "pixels",
+        "voi",
         "geometry",
         "buffers",
         "backends",
     ),
-    ("index",),
-    ("capability", "resolve", "stacks", "metadata", "samplers", "cache", "store"),
-    ("scan", "reader", "collate"),
+    ("index", "pipeline"),
+    ("capability", "resolve", "stacks", "metadata", "samplers", "cache", "pixels"),
+    ("scanner", "reader", "collate"),
+    ("store",),
     ("datasets", "masks", "summary"),
     ("loader",),
     ("demo", "bench"),
@@ -51,7 +52,7 @@ MAY_IMPORT_TORCH = {
     *("demo", "bench"),
 }
 MAY_IMPORT_PYDICOM = {
-    *("tags", "header", "scan", "summary", "backends.pydicom", "backends.simpleitk"),
+    *("tags", "header", "scanner", "summary", "backends.pydicom", "backends.simpleitk"),
     *("demo", "bench"),
 }
 
@@ -169,7 +170,11 @@ def test_library_is_imported_where_it_belongs(library, allowed):
 @pytest.mark.parametrize(
     ("module", "statement", "complaint"),
     [
-        ("index", "from dicomtorch.scan import scan", "index (layer 3) imports scan (layer 5)"),
+        (
+            "index",
+            "from dicomtorch.scanner import scan",
+            "index (layer 3) imports scanner (layer 5)",
+        ),
         (
             "header",
             "def f():\n    import dicomtorch.storage",
@@ -179,7 +184,7 @@ def test_library_is_imported_where_it_belongs(library, allowed):
         ("header", "from dicomtorch import DicomFrames", "imports from the package itself"),
         ("cli", "from dicomtorch.nothing import f", "which is in no layer"),
         ("backends.pydicom", "import dicomtorch.backends.simpleitk", "do not know each other"),
-        ("scan", "from dicomtorch.index import FrameIndex", None),
+        ("scanner", "from dicomtorch.index import FrameIndex", None),
         ("backends.pydicom", "from dicomtorch.backends.base import allocate", None),
     ],
 )

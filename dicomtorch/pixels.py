@@ -1,0 +1,540 @@
+"""Stored values -> the tensor asked for: the fused pass over the pixels, statistics, sizes and types.
+
+Everything here is pure. `apply` has three ways that give the same values: one multiplication, one addition and one
+clamp where that is all there is to it; a table of all stored values where they are at most 16 bits wide; the formulas
+in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dicomtorch.attributes import (
+    AppliedVOI,
+    FrameValues,
+    ImagePixel,
+    PixelOptions,
+)
+from dicomtorch.errors import OptionError, PixelValueError
+from dicomtorch.pipeline import (
+    Plan,
+    evaluate,
+    make_plan,
+    modality,
+    num_channels,
+    padding_mask,
+    with_range,
+)
+from dicomtorch.voi import Mapping, Range, SharedRange, common_window, ranged
+
+__all__ = [
+    "Plan",
+    "Resized",
+    "SharedRange",
+    "apply",
+    "common_window",
+    "frame_range",
+    "normalized",
+    "num_channels",
+    "output_dtype",
+    "output_shape",
+    "padding_mask",
+    "make_plan",
+    "resized",
+]
+
+Array = npt.NDArray[Any]
+
+# BT.601, as in PS3.3 C.7.6.3.1.2.
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+PERCENTILES = (1.0, 99.0)
+
+STORED_DTYPES = (
+    torch.uint8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+    torch.float32,
+    torch.float64,
+)
+# Whole numbers up to here are exact.
+EXACT = {
+    torch.float16: 1 << 11,
+    torch.bfloat16: 1 << 8,
+    torch.float32: 1 << 24,
+    torch.float64: 1 << 53,
+}
+
+# A scaled value far from 0 loses digits when the offset brings it back to [0, 1]; beyond this, the sum comes first.
+LARGEST_OFFSET = 4.0
+# Rows are converted in blocks that stay in the cache of one core.
+BLOCK = 1 << 18
+
+
+class Resized(NamedTuple):
+    """What `size=` did: the image lies in a frame of padding.
+
+    Attributes:
+        scale: Output pixels for one input pixel.
+        top: Rows of padding above it.
+        left: Columns of padding left of it.
+        rows: Its rows.
+        columns: Its columns.
+    """
+
+    scale: float
+    top: int
+    left: int
+    rows: int
+    columns: int
+
+
+def resized(rows: int, columns: int, size: tuple[int, int]) -> Resized:
+    """Where an image comes to lie in `size`, its aspect kept, centred (the odd pixel is below or right)."""
+    scale = min(size[0] / rows, size[1] / columns)
+    inner_rows = min(size[0], max(1, round(rows * scale)))
+    inner_columns = min(size[1], max(1, round(columns * scale)))
+    top, left = (size[0] - inner_rows) // 2, (size[1] - inner_columns) // 2
+    return Resized(scale, top, left, inner_rows, inner_columns)
+
+
+def output_shape(values: FrameValues, options: PixelOptions) -> tuple[int, int, int]:
+    """(C, H, W) of the tensor of a frame.
+
+    Raises:
+        PixelValueError: The options have no meaning for this frame.
+    """
+    rows, columns = options.size or (values.pixel.rows, values.pixel.columns)
+    return (num_channels(values, options), rows, columns)
+
+
+def output_dtype(pixels: Iterable[ImagePixel], options: PixelOptions) -> torch.dtype:
+    """The one type of all tensors of a dataset.
+
+    For "stored" it is the smallest of uint8, int16, int32, int64, float32 and float64 that holds all that the headers
+    admit; for everything else float32; the user's if that loses nothing.
+
+    Raises:
+        OptionError: No type holds them, or the one asked for does not.
+    """
+    wanted = None if options.dtype is None else torch_dtype(options.dtype)
+    if options.values != "stored":
+        return wanted or torch.float32
+    distinct = list(pixels)
+    if wanted is not None:
+        for pixel in distinct:
+            if not _holds(wanted, pixel):
+                raise OptionError(
+                    f"dtype={options.dtype!r} does not hold stored values with (0028,0101) BitsStored "
+                    f"{pixel.bits_stored}, PixelRepresentation {pixel.pixel_representation} "
+                    f"({pixel.stored_dtype}); use dtype=None, or leave such frames out"
+                )
+        return wanted
+    for dtype in STORED_DTYPES:
+        if all(_holds(dtype, pixel) for pixel in distinct):
+            return dtype
+    raise OptionError(
+        "no one type holds all stored values: (0028,0101) BitsStored are "
+        f"{sorted({pixel.bits_stored for pixel in distinct})}, of them float: "
+        f"{any(pixel.is_float for pixel in distinct)}; use values='modality', or leave some frames out"
+    )
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The torch type of a name that `PixelOptions` accepts."""
+    dtype = getattr(torch, name)
+    assert isinstance(dtype, torch.dtype)
+    return dtype
+
+
+def _holds(dtype: torch.dtype, pixel: ImagePixel) -> bool:
+    if pixel.is_float:
+        # float32 and float64 are the only float types that pixel data have.
+        return dtype == torch.float64 or (dtype == torch.float32 and pixel.pixel_data_vr == "OF")
+    low = -(1 << (pixel.bits_stored - 1)) if pixel.pixel_representation else 0
+    high = low + (1 << pixel.bits_stored) - 1
+    return _holds_range(dtype, low, high)
+
+
+def _holds_range(dtype: torch.dtype, low: int, high: int) -> bool:
+    if dtype.is_floating_point:
+        return max(-low, high) <= EXACT[dtype]
+    info = torch.iinfo(dtype)
+    return info.min <= low and high <= info.max
+
+
+def frame_range(stored: Array, values: FrameValues) -> Range:
+    """Lowest and highest modality value of a frame, without padding and what is not finite.
+
+    Returns:
+        (inf, -inf) if nothing is left, so that the range of several frames is the least of the lowest and the greatest
+        of the highest.
+    """
+    return _range(stored, make_plan(values, PixelOptions("modality")))
+
+
+def _range(stored: Array, plan: Plan) -> Range:
+    counted = _counted(stored, plan)
+    if not counted.size:
+        return (math.inf, -math.inf)
+    if plan.is_affine:
+        ends = np.array([counted.min(), counted.max()])
+        ends = modality(plan, ends)
+    else:
+        ends = modality(plan, np.unique(counted))
+    ends = ends[np.isfinite(ends)]
+    return (float(ends.min()), float(ends.max())) if ends.size else (math.inf, -math.inf)
+
+
+def _counted(stored: Array, plan: Plan) -> Array:
+    """Stored values that enter a statistic."""
+    mask = padding_mask(stored, plan.values.padding)
+    counted = stored if mask is None else stored[~mask]
+    return counted[np.isfinite(counted)] if stored.dtype.kind == "f" else counted
+
+
+def apply(
+    stored: Array,
+    values: FrameValues,
+    options: PixelOptions,
+    out: Tensor | None = None,
+    *,
+    shared: SharedRange | Sequence[SharedRange | None] | None = None,
+    plan: Plan | None = None,
+) -> tuple[Tensor, AppliedVOI]:
+    """Makes the tensor of one frame.
+
+    Args:
+        stored: Stored values as a backend gives them: (rows, columns) or (rows, columns, samples).
+        values: What the frame says about them.
+        options: What is asked for.
+        out: (C, H, W) on the CPU to write into, of the type of `output_dtype`; `None` for a new tensor.
+        shared: One mapping to display for several frames; for each channel one if there are several windows.
+        plan: `make_plan(values, options)`, if the caller has kept it.
+
+    Returns:
+        The tensor (`out` if given), and how it was made display values: of the first channel.
+
+    Raises:
+        PixelValueError: The values asked for cannot be made of this frame, or do not fit the type.
+    """
+    plan = plan or make_plan(values, options)
+    if stored.shape != values.pixel.shape:
+        raise PixelValueError(
+            f"stored values have shape {stored.shape}; (0028,0010) Rows, (0028,0011) Columns and (0028,0002) "
+            f"SamplesPerPixel say {values.pixel.shape}"
+        )
+    shape = output_shape(values, options)
+    if out is None:
+        out = torch.empty(shape, dtype=output_dtype((values.pixel,), options))
+    elif tuple(out.shape) != shape:
+        raise PixelValueError(f"out has shape {tuple(out.shape)}; this frame needs {shape}")
+    planes = stored[None] if stored.ndim == 2 else stored.transpose(2, 0, 1)
+    if options.values == "stored":
+        _store(planes, plan, out)
+        return out, AppliedVOI()
+    channels = _ranged_channels(stored, plan, shared)
+    _convert(planes, plan, channels, out)
+    return out, channels[0].voi if channels else AppliedVOI("full")
+
+
+def _ranged_channels(
+    stored: Array, plan: Plan, shared: SharedRange | Sequence[SharedRange | None] | None
+) -> tuple[Mapping, ...]:
+    channels = with_range(plan, shared)
+    if all(mapping.kind != "range" for mapping in channels):
+        return channels
+    span = _range(stored, plan)
+    return tuple(
+        ranged(mapping, span, mapping.voi.voi or "frame") if mapping.kind == "range" else mapping
+        for mapping in channels
+    )
+
+
+# --- Stored values ------------------------------------------------------------------------------------
+
+
+def _store(planes: Array, plan: Plan, out: Tensor) -> None:
+    """Copies stored values into the type of the dataset."""
+    options = plan.options
+    mask = None if plan.background is None else padding_mask(planes, plan.padding)
+    if mask is not None:
+        planes = planes.copy()
+        planes[mask] = _stored_background(planes, mask, plan)
+    if options.size is not None:
+        planes = _resized_nearest(
+            planes, resized(planes.shape[1], planes.shape[2], options.size), options.size
+        )
+    _cast(planes, out, "stored values")
+
+
+def _stored_background(planes: Array, mask: npt.NDArray[np.bool_], plan: Plan) -> Any:
+    background = plan.background
+    assert background is not None
+    if not isinstance(plan.options.padding, str):
+        with np.errstate(all="ignore"):
+            number = np.asarray(background).astype(planes.dtype)
+        if number != background and not (math.isnan(background) and np.isnan(number)):
+            raise PixelValueError(
+                f"padding={background:g} is no value of {planes.dtype}, the type of the stored values of this frame"
+            )
+        return number
+    counted = planes[~mask]
+    return counted.min() if counted.size else planes.dtype.type(0)
+
+
+def _cast(planes: Array, out: Tensor, what: str) -> None:
+    """Copies numbers into `out`, or raises if one of them is not a value of its type."""
+    dtype = out.dtype
+    low: float
+    high: float
+    if dtype != torch.bfloat16 and np.can_cast(planes.dtype, out.numpy().dtype):
+        np.copyto(out.numpy(), planes)
+        return
+    if planes.dtype.kind in "iu":
+        low, high = int(planes.min(initial=0)), int(planes.max(initial=0))
+        fits = _holds_range(dtype, int(low), int(high))
+    elif dtype.is_floating_point:
+        exact = what != "stored values" or dtype == torch.float64 or planes.dtype == np.float32
+        finite = np.isfinite(planes)
+        largest = float(np.abs(planes[finite]).max(initial=0))
+        fits = exact and largest <= torch.finfo(dtype).max
+        low, high = -largest, largest
+    else:
+        low, high = float(planes.min()), float(planes.max())
+        fits = bool(np.isfinite(planes).all() and (planes == np.rint(planes)).all())
+        fits = fits and _holds_range(dtype, math.floor(low), math.ceil(high))
+    if not fits:
+        raise PixelValueError(
+            f"{what} of this frame ({planes.dtype}, {low:g} to {high:g}) are not all values of {dtype}; "
+            "choose another dtype="
+        )
+    if dtype == torch.bfloat16:
+        out.copy_(torch.from_numpy(np.ascontiguousarray(planes, np.float32)))
+    else:
+        np.copyto(out.numpy(), planes, casting="unsafe")
+
+
+# --- Computed values ----------------------------------------------------------------------------------
+
+
+def _convert(planes: Array, plan: Plan, channels: tuple[Mapping, ...], out: Tensor) -> None:
+    """Fills `out` with everything but stored values."""
+    options = plan.options
+    computed = 3 if plan.palette else max(len(planes), len(channels))
+    direct = (
+        out.dtype in (torch.float32, torch.float64)
+        and options.size is None
+        and (out.shape[0] >= computed)
+        and out.is_contiguous()
+    )
+    if direct:
+        image = out.numpy()
+    else:
+        kind = np.float64 if out.dtype == torch.float64 else np.float32
+        image = np.empty((max(computed, out.shape[0]), *planes.shape[1:]), kind)
+    part = image[:computed]
+    _fill(planes, plan, channels, part)
+    _check_overflow(planes, part)
+    _paint_padding(planes, plan, part)
+    if options.color == "gray" and computed == 3 and (len(planes) == 3 or plan.palette):
+        image = np.tensordot(LUMA.astype(image.dtype), part, 1)[None]
+    elif computed < out.shape[0]:
+        image[computed:] = image[:computed]
+    if direct:
+        return
+    if options.size is not None:
+        image = _resized(image, plan)
+    _cast(image, out, f"{options.values} values")
+
+
+def _fill(planes: Array, plan: Plan, channels: tuple[Mapping, ...], image: Array) -> None:
+    if plan.is_affine and all(mapping.kind == "linear" for mapping in channels):
+        if len(channels) == 1:
+            mapping = channels[0]
+            _linear(planes, image, *plan.folded(mapping), mapping.low, mapping.high)
+        else:
+            for k, mapping in enumerate(channels):
+                _linear(planes, image[k : k + 1], *plan.folded(mapping), mapping.low, mapping.high)
+        if plan.options.values == "display" and planes.dtype.kind == "f":
+            image[np.isnan(image)] = 0.0
+        return
+    stored = planes[0]
+    if stored.dtype.kind in "iu" and stored.dtype.itemsize <= 2:
+        table = _table(plan, channels, stored)
+        if table is not None:
+            index = np.ascontiguousarray(stored).view(f"u{stored.dtype.itemsize}")
+            for k in range(len(image)):
+                image[k] = table[k][index]
+            return
+    image[...] = evaluate(plan, channels, stored)
+
+
+def _table(
+    plan: Plan, channels: tuple[Mapping, ...], stored: Array
+) -> npt.NDArray[np.float32] | None:
+    """Results for every stored value of a type, in the order of their bits read as unsigned."""
+    kept = channels is plan.channels
+    table = plan.tables.get(stored.dtype.str) if kept else None
+    if table is None and stored.size >= 1 << (8 * stored.dtype.itemsize):
+        bits = np.arange(1 << (8 * stored.dtype.itemsize)).astype(f"u{stored.dtype.itemsize}")
+        table = evaluate(plan, channels, bits.view(stored.dtype)).astype(np.float32)
+        if kept:
+            plan.tables[stored.dtype.str] = table
+    return table
+
+
+def _linear(
+    planes: Array, image: Array, scale: float, offset: float, low: float, high: float
+) -> None:
+    """Computes clip(planes * scale + offset, low, high), right to some 2e-7 of the larger of 1 and the result."""
+    rows = max(1, BLOCK // max(1, planes.shape[0] * planes.shape[2]))
+    for start in range(0, planes.shape[1], rows):
+        part = np.s_[:, start : start + rows]
+        _linear_block(planes[part], image[part], scale, offset)
+        if low != -math.inf or high != math.inf:
+            np.clip(image[part], low, high, out=image[part])
+
+
+def _linear_block(planes: Array, image: Array, scale: float, offset: float) -> None:
+    if scale == 0.0:
+        image.fill(offset)
+        return
+    small = planes.dtype.kind in "iu" and planes.dtype.itemsize <= 2
+    whole = scale.is_integer() and offset.is_integer() and abs(scale) < 256
+    if image.dtype == np.float64:
+        np.multiply(planes, scale, out=image)
+        np.add(image, offset, out=image)
+    elif small and (abs(offset) <= LARGEST_OFFSET or whole):
+        np.copyto(image, planes)
+        if scale != 1.0:
+            np.multiply(image, np.float32(scale), out=image)
+        if offset != 0.0:
+            np.add(image, np.float32(offset), out=image)
+    else:
+        # (s + offset / scale) * scale: the sum in float64, so that only the result is rounded.
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.add(planes, offset / scale, out=image, dtype=np.float64, casting="same_kind")
+            np.multiply(image, np.float32(scale), out=image)
+
+
+def _check_overflow(planes: Array, image: Array) -> None:
+    """float64 pixel data may hold what float32 cannot; display has clamped it by now."""
+    if planes.dtype == np.float64 and image.dtype == np.float32:
+        lost = np.isinf(image) & np.isfinite(planes)
+        if lost.any():
+            raise PixelValueError(
+                f"{int(lost.sum())} values of this frame are beyond float32; use dtype='float64'"
+            )
+
+
+def _paint_padding(planes: Array, plan: Plan, image: Array) -> None:
+    """Normalises, where asked for, and gives padded pixels their value."""
+    options = plan.options
+    if plan.background is None and options.normalize is None:
+        return
+    mask = padding_mask(planes, plan.padding)
+    if options.normalize is not None:
+        image[...] = normalized(image, options.normalize, mask)
+    if mask is None or plan.background is None:
+        return
+    background = plan.background
+    if options.padding == "fill" and math.isnan(background):
+        counted = image[np.isfinite(image) & ~mask]
+        background = float(counted.min()) if counted.size else 0.0
+    np.copyto(image, background, where=mask)
+
+
+def normalized(
+    image: Array, how: str | tuple[float, float], mask: npt.NDArray[np.bool_] | None = None
+) -> Array:
+    """Normalises modality values; for a clip or a volume pass all of it.
+
+    "minmax": to [0, 1]. "zscore": mean 0 and (population) standard deviation 1. "percentile": the 1st to the 99th
+    percentile to [0, 1], clamped. (mean, standard deviation): those are subtracted and divided by. A constant image
+    gives 0.
+
+    Args:
+        image: Modality values of any shape.
+        how: See above.
+        mask: Where there is padding, of a shape that broadcasts.
+
+    Returns:
+        Of the type of `image`; 0 where there is padding or what is not finite, which enter no statistic.
+    """
+    counted = np.isfinite(image)
+    if mask is not None:
+        counted &= ~mask
+    sample = image[counted]
+    result = np.zeros_like(image)
+    if not sample.size:
+        return result
+    if isinstance(how, tuple):
+        center, width = how
+    elif how == "zscore":
+        center, width = float(sample.mean(dtype=np.float64)), float(sample.std(dtype=np.float64))
+    elif how == "minmax":
+        center = float(sample.min())
+        width = float(sample.max()) - center
+    else:
+        center, high = (float(q) for q in np.percentile(sample, PERCENTILES))
+        width = high - center
+    if width > 0:
+        result[counted] = (sample - center) / width
+    if how == "percentile":
+        np.clip(result, 0.0, 1.0, out=result)
+    return result
+
+
+# --- Sizes --------------------------------------------------------------------------------------------
+
+
+def _resized(image: Array, plan: Plan) -> Array:
+    """Bilinear, antialiased when shrinking, aspect kept; labels by nearest neighbour."""
+    options = plan.options
+    assert options.size is not None
+    where = resized(image.shape[1], image.shape[2], options.size)
+    if plan.values.segmentation_type in ("BINARY", "LABELMAP"):
+        return _resized_nearest(image, where, options.size)
+    inner = torch.nn.functional.interpolate(
+        torch.from_numpy(np.ascontiguousarray(image))[None],
+        size=(where.rows, where.columns),
+        mode="bilinear",
+        align_corners=False,
+        antialias=True,
+    )[0].numpy()
+    return _framed(inner, where, options.size, _frame_value(inner, options))
+
+
+def _frame_value(image: Array, options: PixelOptions) -> float:
+    """What surrounds a resized image: the number of `padding=`, else 0, or the lowest value where 0 means something."""
+    if not isinstance(options.padding, str):
+        return options.padding
+    if options.values == "display" or options.normalize is not None:
+        return 0.0
+    finite = image[np.isfinite(image)]
+    return float(finite.min()) if finite.size else 0.0
+
+
+def _resized_nearest(planes: Array, where: Resized, size: tuple[int, int]) -> Array:
+    rows = (np.arange(where.rows) + 0.5) * planes.shape[1] / where.rows
+    columns = (np.arange(where.columns) + 0.5) * planes.shape[2] / where.columns
+    inner = planes[:, rows.astype(np.int64)][:, :, columns.astype(np.int64)]
+    return _framed(inner, where, size, 0)
+
+
+def _framed(inner: Array, where: Resized, size: tuple[int, int], value: float) -> Array:
+    if inner.shape[1:] == size:
+        return inner
+    image = np.full((len(inner), *size), value, inner.dtype)
+    rows = slice(where.top, where.top + where.rows)
+    columns = slice(where.left, where.left + where.columns)
+    image[:, rows, columns] = inner
+    return image

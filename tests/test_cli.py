@@ -1,0 +1,226 @@
+"""The command line as a user meets it: output, exit codes, one-line errors, no identifiers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from dicomtorch import cli
+from dicomtorch.demo import run as run_demo
+
+PROGRAM = [sys.executable, "-m", "dicomtorch"]
+COMMANDS = ("scan", "show", "demo")
+
+
+@pytest.fixture
+def tree(tmp_path, bundled):
+    """Two images of one frame, one of several, and a text file."""
+    root = tmp_path / "Doe^Jane"
+    root.mkdir()
+    for name in ("CT_small.dcm", "MR_small.dcm", "rtdose.dcm"):
+        shutil.copy(bundled / name, root)
+    (root / "notes.txt").write_text("not DICOM\n" * 100)
+    return root
+
+
+def run(capsys, *arguments):
+    code = cli.main([str(argument) for argument in arguments])
+    output = capsys.readouterr()
+    return code, output.out, output.err
+
+
+def test_scan_counts_what_pydicom_finds(capsys, tree):
+    code, out, _ = run(capsys, "scan", tree, "--json")
+    found = json.loads(out)
+    datasets = [pydicom.dcmread(path) for path in tree.glob("*.dcm")]
+    frames = Counter()
+    for dataset in datasets:
+        frames[dataset.Modality] += int(dataset.get("NumberOfFrames", 1))
+    assert code == cli.EXIT_OK
+    assert found["files"]["image"] == len(datasets)
+    assert found["files"]["not_dicom"] == 1
+    assert found["frames"] == sum(frames.values())
+    assert {e["name"]: e["frames"] for e in found["modalities"]} == dict(frames)
+    assert {e["uid"] for e in found["sop_classes"]} == {d.SOPClassUID for d in datasets}
+    assert {e["uid"] for e in found["transfer_syntaxes"]} == {
+        d.file_meta.TransferSyntaxUID for d in datasets
+    }
+    assert {(e["rows"], e["columns"], e["bits_stored"]) for e in found["sizes"]} == {
+        (d.Rows, d.Columns, d.BitsStored) for d in datasets
+    }
+    assert sum(e["frames"] for e in found["decoding"] if e["backend"]) == found["frames"]
+    assert found["pixel_data_bytes"] == sum(len(dataset.PixelData) for dataset in datasets)
+
+
+def test_scan_prints_a_table(capsys, tree):
+    code, out, err = run(capsys, "scan", tree)
+    assert code == cli.EXIT_OK
+    assert err == ""
+    assert re.search(r"^4 files, \d+ frames, ", out)
+    for line in (
+        r"^CT +1 +1$",
+        r"^RTDOSE +15 +1$",
+        r"^images +3$",
+        r"^not DICOM +1$",
+        r"CT Image Storage",
+    ):
+        assert re.search(line, out, re.MULTILINE), line
+
+
+def test_scan_of_a_damaged_file_names_it_and_exits_with_1(capsys, tree, bundled):
+    data = (bundled / "CT_small.dcm").read_bytes()
+    (tree / "cut.dcm").write_bytes(data[:1000])
+    code, out, _ = run(capsys, "scan", tree)
+    assert code == cli.EXIT_FOUND_PROBLEMS
+    assert re.search(r"^Damaged:\n  \S*cut\.dcm: \S", out, re.MULTILINE)
+
+
+def test_scan_prints_no_identifier(capsys, tree):
+    for options in ([], ["--json"]):
+        _, out, _ = run(capsys, "scan", tree, *options, "--tags", "PatientName", "PatientID")
+        for path in tree.glob("*.dcm"):
+            dataset = pydicom.dcmread(path)
+            for keyword in ("PatientName", "PatientID", "SOPInstanceUID", "StudyInstanceUID"):
+                value = str(dataset.get(keyword, ""))
+                assert not value or value not in out, keyword
+
+
+def test_tags_are_counted(capsys, tree):
+    _, out, _ = run(capsys, "scan", tree / "CT_small.dcm", "--json", "--tags", "PatientSex", "KVP")
+    assert json.loads(out)["tags"] == {
+        "PatientSex": {"frames": 1, "distinct": 1},
+        "KVP": {"frames": 1, "distinct": 1},
+    }
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_redacted_output_has_no_path(capsys, tree, options):
+    (tree / "cut.dcm").write_bytes((tree / "CT_small.dcm").read_bytes()[:1000])
+    code, out, err = run(capsys, "scan", tree, "--redact-paths", *options)
+    assert code == cli.EXIT_FOUND_PROBLEMS
+    for name in ("Doe", "cut.dcm", "CT_small", str(tree.parent)):
+        assert name not in out + err
+
+
+def test_redacted_error_has_no_path(capsys, tmp_path):
+    code, out, err = run(capsys, "scan", tmp_path / "Doe^Jane", "--redact-paths")
+    assert (code, out) == (cli.EXIT_ERROR, "")
+    assert "Doe" not in err
+    assert "SourceError" in err
+
+
+@pytest.mark.parametrize("command", ["scan", "show"])
+def test_missing_source_is_one_line_and_exit_2(capsys, tmp_path, command):
+    code, out, err = run(capsys, command, tmp_path / "nowhere")
+    assert (code, out) == (cli.EXIT_ERROR, "")
+    assert re.fullmatch(r"dicomtorch: .*nowhere.*\n", err)
+
+
+def test_unknown_tag_is_one_line_and_exit_2(capsys, tree):
+    code, _, err = run(capsys, "scan", tree, "--tags", "PatientSecks")
+    assert code == cli.EXIT_ERROR
+    assert re.fullmatch(r"dicomtorch: .*PatientSecks.*\n", err)
+
+
+@pytest.mark.parametrize("arguments", [[], ["scan"], ["nothing"], ["demo", "--workers", "-1"]])
+def test_wrong_usage_exits_with_2(capsys, arguments):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_examples(capsys, command):
+    with pytest.raises(SystemExit) as caught:
+        cli.main([command, "--help"])
+    out = capsys.readouterr().out
+    assert caught.value.code == 0
+    assert f"dicomtorch {command}" in out.partition("examples:")[2]
+    assert "exit codes:" in out
+
+
+def test_every_command_is_in_the_readme_and_tested():
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    parser = cli.make_parser()
+    (choices,) = (action.choices for action in parser._actions if action.dest == "command")
+    assert set(choices) == set(COMMANDS)
+    for command in choices:
+        assert f"dicomtorch {command}" in readme
+
+
+def test_interrupt_exits_with_130(capsys, monkeypatch, tree):
+    def interrupted(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dicomtorch.scanner.scan", interrupted)
+    assert run(capsys, "scan", tree) == (cli.EXIT_INTERRUPTED, "", "dicomtorch: interrupted\n")
+
+
+def test_a_closed_pipe_is_no_error(tree):
+    with subprocess.Popen(
+        [*PROGRAM, "scan", tree, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        err = process.stderr.read()
+    assert (process.returncode, err) == (0, b"")
+
+
+def test_version():
+    done = subprocess.run([*PROGRAM, "--version"], capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"dicomtorch \d+\.\d+\.\d+\S*\n", done.stdout)
+
+
+def test_show_writes_a_picture(capsys, tmp_path, tree):
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "ct.png"
+    code, _, err = run(
+        capsys, "show", tree / "CT_small.dcm", 0, "--window", 40, 400, "--output", picture
+    )
+    assert (code, err) == (cli.EXIT_OK, "")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_show_without_a_display_says_what_to_do(capsys, tree):
+    pytest.importorskip("matplotlib")
+    code, _, err = run(capsys, "show", tree)
+    assert code == cli.EXIT_ERROR
+    assert "--output" in err
+
+
+def test_demo_of_a_small_folder(tmp_path, tree):
+    pytest.importorskip("PIL")
+    lines = "\n".join(run_demo(tmp_path / "out", source=tree, num_workers=2))
+    assert "RTDOSE" in lines
+    assert re.search(r"17 frames of 1 x 256 x 256 in [\d.]+ s, \d+ frames/s", lines)
+    assert (tmp_path / "out" / "contact-sheet.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_interrupted_demo_ends_cleanly(tmp_path):
+    pytest.importorskip("PIL")
+    with subprocess.Popen(
+        [*PROGRAM, "demo", "--output", tmp_path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C reaches the whole group
+    ) as process:
+        while "Transfer syntax" not in (line := process.stdout.readline()):
+            assert line, process.stderr.read()
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == cli.EXIT_INTERRUPTED
+    assert err.endswith("dicomtorch: interrupted\n")
+    with pytest.raises(ProcessLookupError):  # no worker is left in the group
+        os.killpg(process.pid, 0)

@@ -355,6 +355,10 @@ class _Walk:
         """Deals with an element that the fast path leaves: special, a sequence, long, or of undefined length."""
         if tag is not None and tag < 0:
             self._special(-tag, vr, length, value)
+        elif tag is not None and (vr or VRS.get(tag)) == "SQ":
+            items: Items = []
+            self.group[tag] = "SQ", items
+            self._enter(items, vr, length, value)
         elif tag is not None:
             self._wanted(tag, vr, length, value)
         elif length != _UNDEFINED:
@@ -492,11 +496,8 @@ class _Walk:
                     )
                 self._leave()
                 return
-            if at == self.size and self.sequence_end < 0 and len(self.stack) == 1:
-                self.notice("the last sequence has no delimiter")
-                self._leave()
-                return
-            self._need(8)
+            if self.pos + 8 > len(self.buffer):
+                self._fill(at, 8)
             word, length = unpack(self.buffer, self.pos)
             if word == sequence_end:
                 self.pos += 8

@@ -1,0 +1,252 @@
+"""Decoding with imagecodecs: every still-image transfer syntax, straight into the caller's array, without the GIL.
+
+Of its decoders `jpeg_decode`, `ljpeg_decode`, `jpegsof3_decode` and `dicomrle_decode` are never used: damaged streams make
+them end the process.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from dicomtorch.attributes import (
+    DEFLATED_IMAGE_FRAME,
+    ENCAPSULATED_UNCOMPRESSED,
+    HTJ2K_FAMILY,
+    JPEG_2000_FAMILY,
+    JPEG_DCT,
+    JPEG_LOSSLESS_FAMILY,
+    JPEG_LS_FAMILY,
+    JPEG_XL_FAMILY,
+    JPEG_XL_LOSSLESS,
+    NATIVE,
+    RLE_LOSSLESS,
+    ImagePixel,
+)
+from dicomtorch.backends import guard, values
+from dicomtorch.backends.base import Array, Buffer
+from dicomtorch.backends.streams import J2KStream, JPEGStream, JXLStream, rle_segments
+from dicomtorch.errors import DecodeError, import_optional
+
+_CODECS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(NATIVE | {ENCAPSULATED_UNCOMPRESSED, DEFLATED_IMAGE_FRAME}, ()),
+    RLE_LOSSLESS: ("PACKBITS",),
+    **dict.fromkeys(JPEG_DCT | JPEG_LOSSLESS_FAMILY, ("JPEG8",)),
+    **dict.fromkeys(JPEG_LS_FAMILY, ("JPEGLS",)),
+    **dict.fromkeys(JPEG_2000_FAMILY, ("JPEG2K",)),
+    **dict.fromkeys(HTJ2K_FAMILY, ("HTJ2K", "JPEG2K")),
+    **dict.fromkeys(JPEG_XL_FAMILY, ("JPEGXL",)),
+}
+_BITS: dict[str, tuple[int, ...]] = {
+    # BitsAllocated that a syntax is used with (PS3.5 section 8.2, tables 8.2.1-1 to 8.2.4-1); the rest takes all.
+    **dict.fromkeys(JPEG_DCT | JPEG_LOSSLESS_FAMILY | JPEG_LS_FAMILY | JPEG_XL_FAMILY, (8, 16)),
+    **dict.fromkeys(JPEG_2000_FAMILY | HTJ2K_FAMILY, (1, 8, 16, 32)),
+    RLE_LOSSLESS: (1, 8, 16, 32, 64),
+}
+_RLE_SLACK = 256
+"""Bytes by which a segment may give more than its plane: the last run of some encoders overshoots."""
+
+
+@cache
+def _installed() -> bool:
+    return importlib.util.find_spec("imagecodecs") is not None
+
+
+@cache
+def _library() -> Any:
+    return import_optional("imagecodecs", "all")
+
+
+class ImagecodecsBackend:
+    """Decodes with imagecodecs. Has no state: safe in threads and in pickles."""
+
+    name = "imagecodecs"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+    def supports(self, pixel: ImagePixel) -> bool:
+        """Whether frames described so can be decoded here and now."""
+        syntax = pixel.transfer_syntax_uid
+        if syntax not in _CODECS or values.unsupported_reason(pixel):
+            return False
+        if pixel.bits_allocated not in _BITS.get(syntax, (pixel.bits_allocated,)):
+            return False
+        return _installed() and all(getattr(_library(), codec).available for codec in _CODECS[syntax])
+
+    def decode(self, data: Buffer, pixel: ImagePixel, out: Array | None = None) -> Array:
+        """Decodes one frame.
+
+        Of native data the result is a view of `data` where every bit counts: read-only if `data` is.
+
+        Raises:
+            DecodeError: The stream is damaged, or disagrees with `pixel`.
+        """
+        stream = guard.check(data, pixel)
+        if pixel.transfer_syntax_uid == RLE_LOSSLESS:
+            return _decode_rle(data, pixel, out)
+        if isinstance(stream, JPEGStream):
+            decode = _decode_jpegls if stream.process == 0xF7 else _decode_jpeg
+            return decode(data, pixel, stream, out)
+        if isinstance(stream, J2KStream):
+            return _decode_j2k(data, pixel, stream, out)
+        if isinstance(stream, JXLStream):
+            return _decode_jxl(data, pixel, stream, out)
+        return values.decode_flat(data, pixel, out)
+
+
+BACKEND = ImagecodecsBackend()
+
+
+def _target(pixel: ImagePixel, dtype: str, out: Array | None) -> Array:
+    """`out` seen as `dtype` if the codec can write there, else a new array."""
+    wanted = np.dtype(dtype)
+    if (
+        out is not None
+        and out.shape == pixel.shape
+        and out.dtype.kind in "iu"
+        and out.dtype.itemsize == wanted.itemsize
+        and out.flags.c_contiguous
+    ):
+        return out.view(wanted)
+    return np.empty(pixel.shape, wanted)
+
+
+def _call(codec: str, data: Buffer, **arguments: Any) -> Array:
+    """Runs a decoder; whatever it says is wrong becomes a `DecodeError`."""
+    try:
+        decoded: Array = getattr(_library(), codec)(data, **arguments)
+    except (RuntimeError, ValueError, TypeError, OverflowError) as error:
+        raise DecodeError(f"the code stream is damaged: imagecodecs.{codec}: {error}") from error
+    return decoded
+
+
+def _decode_jpeg(data: Buffer, pixel: ImagePixel, stream: JPEGStream, out: Array | None) -> Array:
+    target = _target(pixel, "u1" if stream.precision <= 8 else "u2", out)
+    source = None
+    if pixel.samples_per_pixel == 3:
+        ybr = not stream.lossless and values.dct_is_ybr(stream, pixel)
+        source = "YCBCR" if ybr else "RGB"
+    elif pixel.samples_per_pixel == 4:
+        source = "CMYK"
+    result = _call(
+        "jpeg8_decode", data, colorspace=source, outcolorspace="RGB" if source == "YCBCR" else source, out=target
+    )
+    if stream.lossless and pixel.samples_per_pixel == 3:
+        result = values.tag_to_rgb(result, pixel)
+    return values.finish(
+        result, pixel, precision=stream.precision, signed=False, lossless=stream.lossless, out=out
+    )
+
+
+def _decode_jpegls(data: Buffer, pixel: ImagePixel, stream: JPEGStream, out: Array | None) -> Array:
+    target = _target(pixel, "u1" if stream.precision <= 8 else "u2", out)
+    if bytes(data[-2:]) != b"\xff\xd9":
+        data = bytes(data) + b"\xff\xd9"  # CharLS takes seconds to find that a stream has no end
+    result = _call("jpegls_decode", data, out=target)
+    if pixel.samples_per_pixel == 3:
+        result = values.tag_to_rgb(result, pixel)
+    return values.finish(
+        result, pixel, precision=stream.precision, signed=False, lossless=stream.lossless, out=out
+    )
+
+
+def _decode_j2k(data: Buffer, pixel: ImagePixel, stream: J2KStream, out: Array | None) -> Array:
+    size = next(size for size in (1, 2, 4) if stream.precision <= 8 * size)
+    target = _target(pixel, f"{'i' if stream.signed else 'u'}{size}", out)
+    codestream = memoryview(data)[stream.start : stream.stop]
+    if stream.high_throughput:
+        result = _call("htj2k_decode", codestream, out=target)
+    else:
+        result = _call("jpeg2k_decode", codestream, numthreads=1, out=target)
+    return values.finish(
+        values.j2k_to_rgb(result, stream, pixel),
+        pixel,
+        precision=stream.precision,
+        signed=stream.signed,
+        lossless=stream.reversible,
+        out=out,
+    )
+
+
+def _decode_jxl(data: Buffer, pixel: ImagePixel, stream: JXLStream, out: Array | None) -> Array:
+    precision = stream.precision or pixel.bits_stored
+    target = _target(pixel, "u1" if precision <= 8 else "u2", out)
+    result = _call("jpegxl_decode", data, numthreads=1, out=target)
+    lossless = pixel.transfer_syntax_uid == JPEG_XL_LOSSLESS
+    return values.finish(result, pixel, precision=precision, signed=False, lossless=lossless, out=out)
+
+
+# --- RLE ----------------------------------------------------------------------------------------------------------------
+
+
+def _decode_rle(data: Buffer, pixel: ImagePixel, out: Array | None) -> Array:
+    """RLE (PS3.5 annex G): a segment per byte of a sample, the most significant first, sample after sample."""
+    count = guard.rle_segment_count(pixel)
+    segments = rle_segments(data, count)
+    view = memoryview(data)
+    pixels = pixel.rows * pixel.columns
+    length = (pixels + 7) // 8 if pixel.bits_allocated == 1 else pixels
+    direct = count == 1 and pixel.bits_allocated == 8 and out is not None
+    if direct and out is not None and out.dtype.itemsize == 1 and out.size == pixels and out.flags.c_contiguous:
+        planes = out.view(np.uint8).reshape(1, length)
+    else:
+        planes = np.empty((count, length), np.uint8)
+    for number, (start, stop) in enumerate(segments):
+        _unpack(view[start:stop], planes[number], number, start)
+    if pixel.bits_allocated == 1:
+        return np.unpackbits(planes[0], count=pixels, bitorder="little").view(pixel.stored_dtype).reshape(pixel.shape)
+    samples = values.align(_join_bytes(planes, pixel), pixel, out)
+    if pixel.samples_per_pixel == 1:
+        return samples.reshape(pixel.shape)
+    interleaved = np.moveaxis(samples.reshape(-1, pixel.rows, pixel.columns), 0, -1)
+    if pixel.samples_per_pixel == 3:
+        interleaved = values.tag_to_rgb(interleaved, pixel)
+    return values.deliver(interleaved, out)
+
+
+def _join_bytes(planes: Array, pixel: ImagePixel) -> Array:
+    """Words of BitsAllocated from their bytes, flat, sample after sample."""
+    width = pixel.bits_allocated // 8
+    if width == 1:
+        return planes.reshape(-1)
+    by_sample = planes.reshape(pixel.samples_per_pixel, width, -1)
+    word = np.dtype(f"u{width}")
+    words = by_sample[:, 0].astype(word)
+    for byte in range(1, width):
+        words <<= word.type(8)
+        words |= by_sample[:, byte]
+    return words.reshape(-1)
+
+
+def _unpack(segment: memoryview, plane: Array, number: int, offset: int) -> None:
+    """Fills `plane` from one PackBits segment, whose output must be exactly as long.
+
+    A decoder stops when it has all bytes (PS3.5 G.3.2), so neither a pad byte that is not zero nor a last run that
+    overshoots is damage.
+    """
+    packbits = _library().packbits_decode
+    problem: Exception
+    try:
+        if len(packbits(segment, out=plane)) == plane.size:
+            return
+        problem = ValueError("too few bytes")
+    except RuntimeError as error:
+        problem = error
+    roomy = np.empty(plane.size + _RLE_SLACK, np.uint8)
+    for candidate in (segment, segment[:-1]):
+        try:
+            got = packbits(candidate, out=roomy)
+        except (RuntimeError, ValueError) as error:
+            problem = error
+            continue
+        if len(got) >= plane.size:
+            plane[:] = roomy[: plane.size]
+            return
+        problem = ValueError(f"it gives {len(got)} bytes")
+    raise DecodeError(
+        f"RLE segment {number} at byte {offset} of the frame is damaged: {problem}; expected {plane.size} bytes"
+    ) from problem

@@ -1,0 +1,494 @@
+"""From files to an index: walks folders, reads headers, and takes over what has not changed.
+
+Nothing is written, and no bad file ends a scan: each is in the report with its class and the reason.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import os
+import stat
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from dicomtorch.attributes import (
+    DEFLATED_IMAGE_FRAME,
+    ENCAPSULATED_UNCOMPRESSED,
+    HTJ2K_FAMILY,
+    JPEG_2000_FAMILY,
+    JPEG_DCT,
+    JPEG_LOSSLESS_FAMILY,
+    JPEG_LS_FAMILY,
+    JPEG_XL_FAMILY,
+    LIMITS,
+    NATIVE,
+    RLE_LOSSLESS,
+    SPAN_RULES,
+    VIDEO,
+    FileClass,
+    Limits,
+    ScanReport,
+)
+from dicomtorch.encapsulation import locate_frames
+from dicomtorch.errors import (
+    EncapsulationError,
+    HeaderError,
+    NotDicomError,
+    OptionError,
+    SourceError,
+)
+from dicomtorch.generation import FileRows
+from dicomtorch.header import Header, Read, array, read_header
+from dicomtorch.index import FrameIndex, printable
+from dicomtorch.resolve import Resolver, Tag
+from dicomtorch.schema import FRAME_COLUMNS, Kind
+from dicomtorch.tags import KEYWORDS
+
+PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+Source = PathLike | Sequence[PathLike]
+
+KNOWN_SYNTAXES = (
+    NATIVE
+    | {RLE_LOSSLESS, ENCAPSULATED_UNCOMPRESSED, DEFLATED_IMAGE_FRAME}
+    | JPEG_DCT
+    | JPEG_LOSSLESS_FAMILY
+    | JPEG_LS_FAMILY
+    | JPEG_2000_FAMILY
+    | HTJ2K_FAMILY
+    | JPEG_XL_FAMILY
+)
+"""Transfer syntaxes of still images."""
+
+_DIRECTORY_RECORDS = 0x00041200  # (0004,1200), in every DICOMDIR
+_UNREAD = -1  # modification time of what could not be opened, so that the next scan tries again
+_OPEN = os.O_RDONLY
+for _flag in ("O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY"):
+    _OPEN |= getattr(os, _flag, 0)
+
+_INTEGER_VRS = frozenset(("IS", "US", "SS", "UL", "SL", "UV", "SV"))
+_FLOAT_VRS = frozenset(("DS", "FL", "FD"))
+_REFUSED_VRS = frozenset(("SQ", "OB", "OW", "OF", "OD", "OL", "OV", "UN", "OB or OW", "US or OW"))
+_KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFLNK: "a symbolic link",
+}
+
+
+@dataclass(slots=True)
+class _Entry:
+    """What the walk met: a regular file, or something to report as it is (`reason`)."""
+
+    path: bytes
+    size: int
+    mtime_ns: int
+    inode: int
+    file_class: FileClass = "image"
+    reason: str = ""
+
+
+def scan(
+    source: Source,
+    *,
+    index: FrameIndex | None = None,
+    tags: Sequence[str] = (),
+    follow_symlinks: bool = False,
+    progress: bool | None = None,
+    limits: Limits = LIMITS,
+) -> tuple[FrameIndex, ScanReport]:
+    """Indexes every frame of every DICOM file of `source`.
+
+    Args:
+        source: A folder, a file, or a list of either.
+        index: An earlier index of the same source: files whose size, time and inode are as they were are taken over
+            from it without being read.
+        tags: Keywords that become further columns, taken per frame, shared, or from the main data set. Numbers
+            that have one value are float64 or int64 columns, everything else is text, several values joined with a
+            backslash. If `index` lacks one, everything is read again, with its tags and these.
+        follow_symlinks: Whether to go into symbolic links to folders and to read those to files.
+        progress: Whether to show progress on stderr; `None`: on a terminal, after two seconds.
+        limits: What one header may cost.
+
+    Returns:
+        The index, which is the same object as `index` if nothing changed, and what was met.
+
+    Raises:
+        SourceError: There is nothing at `source`.
+        OptionError: `tags` has a keyword that does not exist, or whose values cannot be a column.
+    """
+    began = time.monotonic()
+    columns = tag_columns(tags)
+    root, starts = _roots(source)
+    if index is not None and index.root != root:
+        index = None
+    reread = index is not None and not columns.keys() <= index.tags.keys()
+    if index is not None:
+        columns = tag_columns([*index.tags, *columns])
+    entries = _walk(root, starts, follow_symlinks)
+    old = {} if index is None else {path: k for k, path in enumerate(index.files["path"])}
+    kept, fresh = (
+        _compare(index, old, entries) if index is not None and not reread else ([], entries)
+    )
+    resolver = Resolver(tags=columns, extra={_DIRECTORY_RECORDS}, limits=limits)
+    shown = tqdm(
+        fresh,
+        desc="scan",
+        unit="file",
+        delay=2.0,
+        disable=None if progress is None else not progress,
+        leave=False,
+    )
+    rows = [_read_entry(root, entry, resolver, limits) for entry in shown]
+    kinds: dict[str, Kind] = {keyword: tag.kind for keyword, tag in columns.items()}
+    removed = len(old.keys() - {entry.path for entry in entries})
+    if index is None or reread:
+        result = FrameIndex.build(rows, root=root, tags=kinds)
+    elif removed or not _unchanged(index, old, rows):
+        keep = np.zeros(len(old), np.bool_)
+        keep[kept] = True
+        result = index.updated(keep, rows)
+    else:
+        result = index
+    return result, ScanReport(
+        findings=result.report().findings,
+        read=len(rows),
+        reused=len(kept),
+        removed=removed,
+        seconds=time.monotonic() - began,
+    )
+
+
+def tag_columns(keywords: Iterable[str]) -> dict[str, Tag]:
+    """The columns that `keywords` ask for, without those that every index has.
+
+    Raises:
+        OptionError: A keyword does not exist, or is that of a sequence or of bulk data.
+    """
+    from pydicom.datadict import dictionary_VM, dictionary_VR, keyword_dict, tag_for_keyword
+
+    result = {}
+    for keyword in keywords:
+        if keyword in FRAME_COLUMNS:
+            continue
+        number = tag_for_keyword(keyword)
+        if number is None:
+            close = difflib.get_close_matches(keyword, keyword_dict, 3, 0.7)
+            hint = f"; did you mean {' or '.join(close)}?" if close else ""
+            raise OptionError(
+                f"tags: {keyword!r} is no keyword of the DICOM dictionary{hint} Keywords look like "
+                f"'PatientSex'"
+            )
+        vr = dictionary_VR(number)
+        if vr in _REFUSED_VRS:
+            raise OptionError(
+                f"tags: {keyword} has VR {vr}, which cannot be a column; name an attribute with a "
+                f"text or number value"
+            )
+        single = dictionary_VM(number) == "1"
+        vr = vr[:2]  # "US or SS" is read as US where the file does not say
+        kind: Kind = "text"
+        if single and vr in _FLOAT_VRS:
+            kind = "float64"
+        elif single and vr in _INTEGER_VRS:
+            kind = "int64"
+        result[keyword] = Tag(number, vr, kind)
+    return result
+
+
+def _roots(source: Source) -> tuple[bytes, list[bytes]]:
+    """(folder that all paths are below, the absolute paths to walk)."""
+    paths = [source] if isinstance(source, str | bytes | os.PathLike) else list(source)
+    if not paths:
+        raise SourceError("the list of sources is empty; name a folder or files")
+    starts = []
+    for path in paths:
+        start = os.path.abspath(os.path.expanduser(os.fsencode(path)))
+        try:
+            os.stat(start)
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            raise SourceError(
+                f"{printable(start)} cannot be opened ({why}); name a folder or file that exists and may be read"
+            ) from error
+        starts.append(start)
+    folders = [start if os.path.isdir(start) else os.path.dirname(start) for start in starts]
+    return os.path.commonpath(folders), sorted(set(starts))
+
+
+def _walk(root: bytes, starts: Sequence[bytes], follow: bool) -> list[_Entry]:
+    """Everything below `starts` that is no folder, ordered by path; what cannot be read is an entry with a reason."""
+    found: dict[bytes, _Entry] = {}
+    for start in starts:
+        below = os.path.relpath(start, root)
+        if not os.path.isdir(start):
+            found[below] = _stat_entry(below, start)
+            continue
+        prefix = b"" if below == b"." else below + os.sep.encode()
+        for entry in _walk_folder(start, prefix, follow):
+            found[entry.path] = entry
+    return [found[path] for path in sorted(found)]
+
+
+def _stat_entry(path: bytes, absolute: bytes) -> _Entry:
+    try:
+        info = os.stat(absolute)
+    except OSError as error:
+        return _failed(path, error)
+    return _Entry(path, info.st_size, info.st_mtime_ns, info.st_ino)
+
+
+def _failed(path: bytes, error: OSError) -> _Entry:
+    return _Entry(path, 0, _UNREAD, 0, "unreadable", _reason(error))
+
+
+def _reason(error: OSError) -> str:
+    name = errno.errorcode.get(error.errno or 0, "OSError")
+    return f"{error.strerror or 'the system gave no reason'} ({name})"
+
+
+def _walk_folder(start: bytes, prefix: bytes, follow: bool) -> Iterator[_Entry]:
+    folders = [(start, prefix)]
+    entered: set[tuple[int, int]] = set()
+    while folders:
+        folder, prefix = folders.pop()
+        try:
+            if follow:
+                info = os.stat(folder)
+                if (info.st_dev, info.st_ino) in entered:
+                    reason = "a symbolic link back into a folder that was walked already"
+                    yield _Entry(prefix[:-1], 0, info.st_mtime_ns, info.st_ino, "not_dicom", reason)
+                    continue
+                entered.add((info.st_dev, info.st_ino))
+            with os.scandir(folder) as listing:
+                entries = list(listing)
+        except OSError as error:
+            yield _failed(prefix[:-1] or b".", error)
+            continue
+        for entry in entries:
+            path = prefix + entry.name
+            try:
+                if entry.is_dir(follow_symlinks=follow):
+                    folders.append((entry.path, path + os.sep.encode()))
+                    continue
+                info = entry.stat(follow_symlinks=follow)
+            except OSError as error:
+                yield _failed(path, error)
+                continue
+            if stat.S_ISREG(info.st_mode):
+                yield _Entry(path, info.st_size, info.st_mtime_ns, info.st_ino)
+            else:
+                reason = _kind(info.st_mode)
+                if stat.S_ISLNK(info.st_mode):
+                    reason += "; follow_symlinks=True goes into it"
+                yield _Entry(path, 0, info.st_mtime_ns, info.st_ino, "not_dicom", reason)
+
+
+def _kind(mode: int) -> str:
+    return _KINDS.get(stat.S_IFMT(mode), "no regular file")
+
+
+def _compare(
+    index: FrameIndex, old: Mapping[bytes, int], entries: Sequence[_Entry]
+) -> tuple[list[int], list[_Entry]]:
+    """(rows of the files table that still hold, entries that have to be read)."""
+    if not entries:
+        return [], []
+    rows = np.array([old.get(entry.path, -1) for entry in entries], np.int64)
+    now = np.array([(entry.size, entry.mtime_ns, entry.inode) for entry in entries], np.int64)
+    if not old:
+        return [], list(entries)
+    before = np.stack([np.asarray(index.files[n])[rows] for n in ("size", "mtime_ns", "inode")], 1)
+    same = (rows >= 0) & (before == now).all(1) & (now[:, 1] != _UNREAD)
+    return rows[same].tolist(), [entries[k] for k in np.flatnonzero(~same).tolist()]
+
+
+def _unchanged(index: FrameIndex, old: Mapping[bytes, int], rows: Sequence[FileRows]) -> bool:
+    """Whether all of `rows`, which were read anew, are failures that the index has just so."""
+    files = index.files
+    for item in rows:
+        k = old.get(item.path)
+        if k is None or item.mtime_ns != _UNREAD or files["mtime_ns"][k] != _UNREAD:
+            return False
+        if files["reason"][k] != item.reason:
+            return False
+    return True
+
+
+def _read_entry(root: bytes, entry: _Entry, resolver: Resolver, limits: Limits) -> FileRows:
+    if entry.reason:
+        return FileRows(
+            entry.path, entry.size, entry.mtime_ns, entry.inode, entry.file_class, entry.reason
+        )
+    try:
+        return read_file(os.path.join(root, entry.path), entry.path, resolver, limits)
+    except OSError as error:
+        return FileRows(entry.path, entry.size, _UNREAD, entry.inode, "unreadable", _reason(error))
+
+
+def read_file(
+    absolute: bytes, path: bytes, resolver: Resolver, limits: Limits = LIMITS
+) -> FileRows:
+    """What there is to know about one file; it is opened once and its pixel data are not read.
+
+    Args:
+        absolute: Where it is.
+        path: What it is called in the index.
+        resolver: Holds what files have in common.
+        limits: What a header may cost.
+
+    Raises:
+        OSError: The system did not open or read it.
+    """
+    # O_NONBLOCK: opening a FIFO would wait for a writer.
+    descriptor = os.open(absolute, _OPEN)
+    try:
+        info = os.fstat(descriptor)
+        rows = FileRows(path, info.st_size, info.st_mtime_ns, info.st_ino, "not_dicom")
+        if not stat.S_ISREG(info.st_mode):
+            rows.reason = _kind(info.st_mode)
+        elif not info.st_size:
+            rows.reason = "an empty file"
+        else:
+            _read_dicom(_reader(descriptor), rows, resolver, limits)
+        return rows
+    finally:
+        os.close(descriptor)
+
+
+def _reader(descriptor: int) -> Read:
+    """Positioned reads; fewer bytes only at the end of the file."""
+
+    def read(offset: int, length: int) -> bytes:
+        data = _pread(descriptor, length, offset)
+        if len(data) == length or not data:
+            return data
+        parts = [data]
+        while data and length > len(data):
+            offset, length = offset + len(data), length - len(data)
+            data = _pread(descriptor, length, offset)
+            parts.append(data)
+        return b"".join(parts)
+
+    return read
+
+
+if hasattr(os, "pread"):
+    _pread = os.pread
+else:
+
+    def _pread(descriptor: int, length: int, offset: int, /) -> bytes:
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        return os.read(descriptor, length)
+
+
+def _read_dicom(read: Read, rows: FileRows, resolver: Resolver, limits: Limits) -> None:
+    """Fills in `rows`."""
+    try:
+        header = read_header(read, rows.size, resolver.wanted, limits)
+        rows.deflated = header.deflated
+        rows.file_class, rows.reason = _classify(header, resolver)
+        notices = list(header.notices)
+        if rows.file_class != "no_pixels":
+            rows.claimed_frames = resolver.number_of_frames(header, notices)
+        if rows.file_class == "unsupported" and rows.claimed_frames >= 0:
+            rows.reason += f"; {rows.claimed_frames} frames claimed"
+        if rows.file_class == "image":
+            _resolve_frames(read, header, rows, resolver, limits, notices)
+        rows.notices = "; ".join(dict.fromkeys(notices))
+    except NotDicomError as error:
+        rows.file_class, rows.reason = "not_dicom", str(error)
+    except (HeaderError, EncapsulationError) as error:
+        rows.file_class, rows.reason, rows.count = "unreadable", str(error), 0
+        rows.columns, rows.lookups = {}, []
+
+
+def _classify(header: Header, resolver: Resolver) -> tuple[FileClass, str]:
+    syntax = header.transfer_syntax_uid
+    if header.pixel_data is None:
+        if _DIRECTORY_RECORDS in header.elements:
+            return "no_pixels", "a DICOMDIR (Media Storage Directory)"
+        uid = resolver.text(header, "SOPClassUID")
+        return "no_pixels", _uid_name(uid) if uid else "no SOPClassUID"
+    if syntax in VIDEO:
+        return "unsupported", f"video is not decoded: TransferSyntaxUID is {_uid_name(syntax)}"
+    if syntax not in KNOWN_SYNTAXES:
+        named = f"is {_uid_name(syntax)}, which is not known" if syntax else "is absent"
+        return "unsupported", f"(0002,0010) TransferSyntaxUID {named}"
+    return "image", ""
+
+
+@lru_cache(maxsize=256)
+def _uid_name(uid: str) -> str:
+    """A UID of the standard with its name."""
+    from pydicom.uid import UID
+
+    name = UID(uid).name
+    return uid if name == uid else f"{uid} ({name})"
+
+
+def _resolve_frames(
+    read: Read,
+    header: Header,
+    rows: FileRows,
+    resolver: Resolver,
+    limits: Limits,
+    notices: list[str],
+) -> None:
+    """Finds the frames of an image and resolves their columns."""
+    assert header.pixel_data is not None
+    pixel = resolver.image_pixel(header, notices)
+    size = rows.size
+    if header.inflated is not None:
+        inflated = header.inflated
+        size = len(inflated)
+
+        def read(offset: int, length: int) -> bytes:
+            return inflated[offset : offset + length]
+
+    spans = locate_frames(
+        read,
+        size,
+        header.pixel_data,
+        pixel,
+        rows.claimed_frames if rows.claimed_frames >= 0 else None,
+        extended_offsets=_table(header, "ExtendedOffsetTable"),
+        extended_lengths=_table(header, "ExtendedOffsetTableLengths"),
+        limits=limits,
+    )
+    notices.extend(spans.notices)
+    rows.count = len(spans.offset)
+    if not rows.count:
+        raise EncapsulationError("; ".join(("no frame is there in whole", *spans.notices)))
+    if spans.photometric_interpretation not in ("", pixel.photometric_interpretation):
+        pixel = replace(pixel, photometric_interpretation=spans.photometric_interpretation)
+    resolved = resolver.resolve(header, pixel, rows.count)
+    notices.extend(resolved.notices)
+    rows.lookups = resolved.lookups
+    rows.columns = resolved.columns
+    rows.columns.update(
+        frame=np.arange(rows.count),
+        offset=spans.offset,
+        length=spans.length,
+        fragments=spans.fragments,
+        bit_offset=spans.bit_offset,
+        true_length=spans.true_length,
+        span_rule=SPAN_RULES.index(spans.rule),
+    )
+
+
+def _table(header: Header, keyword: str) -> npt.NDArray[Any] | None:
+    """An extended offset table or its lengths."""
+    tag, vr = KEYWORDS[keyword]
+    element = header.elements.get(tag)
+    return None if element is None else array((vr, element[1]), header.big_endian)

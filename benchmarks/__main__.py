@@ -22,11 +22,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from benchmarks import competitors, data
-from dicomtorch import FrameIndex, scan
+from dicomtorch import FrameIndex, __version__, scan
 
 OURS = "dicomtorch"
 PACKAGES = (
-    *("dicomtorch", "torch", "numpy", "pydicom", "SimpleITK", "imagecodecs", "pyarrow"),
+    *("torch", "numpy", "pydicom", "SimpleITK", "imagecodecs", "pyarrow"),
     *("pylibjpeg-openjpeg", "pylibjpeg-rle", "pylibjpeg-libjpeg", "pyjpegls", "python-gdcm"),
 )
 LOADER_SYNTAXES = ("uncompressed", "jpeg_2000")
@@ -183,7 +183,7 @@ def table(title: str, results: Sequence[Result]) -> str:
 
 def versions() -> dict[str, str]:
     """Of everything that takes part; "" for what is not installed."""
-    found = {"python": platform.python_version()}
+    found = {"dicomtorch": __version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:
             found[name] = version(name)

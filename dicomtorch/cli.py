@@ -11,9 +11,9 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
+from dicomtorch import __version__
 from dicomtorch.errors import DicomTorchError, OptionError
 
 EXIT_OK = 0
@@ -70,9 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
         f"{_EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--version", action="version", version=f"dicomtorch {version('dicomtorch')}"
-    )
+    parser.add_argument("--version", action="version", version=f"dicomtorch {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (_add_scan, _add_show, _add_demo):
         add(commands)
@@ -127,7 +125,7 @@ def _scan(arguments: argparse.Namespace) -> int:
     from dicomtorch.summary import format_summary, has_problems, summarize
 
     index, report = scan(arguments.root, tags=arguments.tags)
-    summary = summarize(index, report, redact_paths=arguments.redact_paths)
+    summary = summarize(index, report, tags=arguments.tags, redact_paths=arguments.redact_paths)
     print(json.dumps(summary, indent=2) if arguments.json else format_summary(summary))
     return EXIT_FOUND_PROBLEMS if has_problems(summary) else EXIT_OK
 

@@ -5,11 +5,13 @@ Neither has values that identify a patient; both have paths, unless they are lef
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from pydicom.uid import UID
 
 from dicomtorch.attributes import ImagePixel, ScanReport
@@ -34,13 +36,18 @@ Row = Sequence[object]
 
 
 def summarize(
-    index: FrameIndex, report: ScanReport, *, redact_paths: bool = False
+    index: FrameIndex,
+    report: ScanReport,
+    *,
+    tags: Sequence[str] = (),
+    redact_paths: bool = False,
 ) -> dict[str, Any]:
     """Counts of everything that decides what can be trained on.
 
     Args:
         index: The frames.
         report: The files.
+        tags: Columns of the index to look at more closely.
         redact_paths: Leaves paths out; a file is then named by its number in the scan.
 
     Returns:
@@ -53,7 +60,7 @@ def summarize(
             sizes: The same of rows, columns, samples_per_pixel and bits_stored.
             decoding: Per kind of image `transfer_syntax`, `frames`, the `backend` that decodes it ("" if none) and
                 the `reason` if there is none.
-            tags: Per keyword of `tags=`, the frames that have a value and the number of distinct values.
+            tags: Per column of `tags`, the frames that have a value and the number of distinct values.
             findings: `path` (or `file`), `class` and `reason` of each file with something to say about.
     """
     return {
@@ -71,7 +78,7 @@ def summarize(
         "transfer_syntaxes": _with_names(_count(index, "TransferSyntaxUID")),
         "sizes": _sizes(index),
         "decoding": _decoding(index.image_pixels()),
-        "tags": {keyword: _presence(index.column(keyword)) for keyword in index.tags},
+        "tags": {keyword: _presence(index.column(keyword)) for keyword in tags},
         "findings": [
             {
                 **({"file": number} if redact_paths else {"path": printable(finding.path)}),
@@ -136,13 +143,20 @@ def _count(index: FrameIndex, name: str) -> list[dict[str, Any]]:
     """Frames and files per value of a text column, the most frequent first."""
     column: Texts = index.column(name)
     codes, frames = np.unique(column.codes, return_counts=True)
-    pairs = np.unique(np.stack([column.codes, index.column("file")]), axis=1)
-    files = Counter(pairs[0].tolist())
+    files = _files_of_each(column.codes, index)
     counted = [
         {"name": column.value(int(code)), "frames": int(n), "files": files[int(code)]}
         for code, n in zip(codes, frames, strict=True)
     ]
     return sorted(counted, key=lambda entry: (-entry["frames"], entry["name"]))
+
+
+def _files_of_each(numbers: npt.NDArray[Any], index: FrameIndex) -> Counter[int]:
+    """How many files have frames with each number."""
+    file = np.asarray(index.column("file"), np.int64)
+    most = int(file.max(initial=0)) + 1
+    pairs = np.unique(numbers.astype(np.int64) * most + file)
+    return Counter((pairs // most).tolist())
 
 
 def _with_names(counted: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -158,8 +172,7 @@ def _sizes(index: FrameIndex) -> list[dict[str, Any]]:
     names = ("Rows", "Columns", "SamplesPerPixel", "BitsStored")
     numbers = np.stack([np.asarray(index.column(name), np.int64) for name in names], axis=1)
     sizes, inverse, frames = np.unique(numbers, axis=0, return_inverse=True, return_counts=True)
-    pairs = np.unique(np.stack([inverse.reshape(-1), index.column("file")]), axis=1)
-    files = Counter(pairs[0].tolist())
+    files = _files_of_each(inverse.reshape(-1), index)
     keys = ("rows", "columns", "samples_per_pixel", "bits_stored")
     counted = [
         {**dict(zip(keys, map(int, size), strict=True)), "frames": int(n), "files": files[k]}
@@ -238,14 +251,19 @@ def _finding_blocks(findings: list[dict[str, Any]]) -> list[str]:
             lines.append(f"  and {len(mine) - _MOST_LISTED:,} more; --json lists them all")
         if mine:
             blocks.append("\n".join([f"{CLASS_NAMES[name].capitalize()}:", *lines]))
-    others = Counter(
-        (finding["class"], finding["reason"])
-        for finding in findings
-        if finding["class"] not in PROBLEMS and finding["reason"]
-    )
-    if others:
-        rows = [(f"{CLASS_NAMES[name]}: {why}", n) for (name, why), n in others.most_common()]
-        blocks.append(_table(("Noticed", "files"), rows))
+    alike: dict[
+        str, list[str]
+    ] = {}  # reasons that differ in numbers only, such as offsets, are one line
+    for finding in findings:
+        if finding["class"] not in PROBLEMS and finding["reason"]:
+            line = f"{CLASS_NAMES[finding['class']]}: {finding['reason']}"
+            alike.setdefault(re.sub(r"\d+", "", line), []).append(line)
+    if alike:
+        lines = [
+            f"  {len(same):6,}  {same[0]}{', or the like' * (len(set(same)) > 1)}"
+            for same in sorted(alike.values(), key=len, reverse=True)
+        ]
+        blocks.append("\n".join(["Noticed (files):", *lines]))
     return blocks
 
 

@@ -90,6 +90,8 @@ def imports_of(source: str, module: str, modules: set[str]) -> list[Import]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}:{node.lineno}: imports are absolute"
             for name in node.names:
+                if (node.module, name.name) == ("dicomtorch", "__version__"):
+                    continue  # a constant, there before anything is loaded
                 target = f"{node.module}.{name.name}"
                 inside = target.removeprefix("dicomtorch.")
                 # `from dicomtorch import errors` names a module, `from dicomtorch.errors import X` does not.

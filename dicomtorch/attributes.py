@@ -196,7 +196,7 @@ class FrameSpan:
         offset: First byte in the file (in the inflated data set if the transfer syntax is deflated). For an
             encapsulated frame: the item tag of its first fragment.
         length: Bytes to read: for an encapsulated frame all its items, headers included.
-        fragments: Items in the span; 0 for native data.
+        fragments: Items in the span; 0 for native data, -1 if an offset table made counting them unnecessary.
         bit_offset: For 1-bit native frames, the bit of the first byte at which the frame begins (0 to 7).
         true_length: Length from the Extended Offset Table without padding; -1 if unknown.
     """

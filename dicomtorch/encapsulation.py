@@ -9,7 +9,7 @@ import re
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -27,18 +27,8 @@ from dicomtorch.attributes import (
     Limits,
     SpanRule,
 )
+from dicomtorch.elements import PixelDataElement
 from dicomtorch.errors import EncapsulationError
-
-if TYPE_CHECKING:
-    from typing import Protocol
-
-    class Element(Protocol):
-        """What is needed of `header.PixelDataElement`."""
-
-        tag: int
-        offset: int
-        length: int
-
 
 Read = Callable[[int, int], bytes]  # (offset, length) -> bytes, fewer only at the end of the file
 Integers = npt.NDArray[np.int64]
@@ -106,7 +96,7 @@ class FrameSpans:
 def locate_frames(
     read: Read,
     size: int,
-    element: Element,
+    element: PixelDataElement,
     pixel: ImagePixel,
     number_of_frames: int | None,
     *,
@@ -155,13 +145,13 @@ def locate_frames(
     )
 
 
-def _name(element: Element) -> str:
+def _name(element: PixelDataElement) -> str:
     return f"({element.tag >> 16:04X},{element.tag & 0xFFFF:04X}) at offset {element.offset}"
 
 
 def _native(
     size: int,
-    element: Element,
+    element: PixelDataElement,
     pixel: ImagePixel,
     claimed: int,
     limits: Limits,
@@ -311,7 +301,7 @@ class _Encapsulated:
         self,
         read: Read,
         size: int,
-        element: Element,
+        element: PixelDataElement,
         pixel: ImagePixel,
         claimed: int,
         limits: Limits,

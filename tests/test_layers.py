@@ -12,9 +12,9 @@ PACKAGE = Path(__file__).parents[1] / "dicomtorch"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "schema"),
-    ("attributes", "columns", "tags", "plot"),
+    ("attributes", "columns", "tags", "elements", "plot"),
     (
-        "header",
+        "walk",
         "encapsulation",
         "lookup",
         "suv",
@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "buffers",
         "backends",
     ),
-    ("index", "pipeline"),
+    ("index", "header", "pipeline"),
     ("capability", "resolve", "stacks", "metadata", "samplers", "cache", "pixels"),
     ("scanner", "reader", "collate"),
     ("store",),
@@ -52,7 +52,7 @@ MAY_IMPORT_TORCH = {
     *("demo", "bench"),
 }
 MAY_IMPORT_PYDICOM = {
-    *("tags", "header", "scanner", "summary", "backends.pydicom", "backends.simpleitk"),
+    *("tags", "elements", "header", "scanner", "summary", "backends.pydicom", "backends.simpleitk"),
     *("demo", "bench"),
 }
 
@@ -178,9 +178,9 @@ def test_library_is_imported_where_it_belongs(library, allowed):
             "index (layer 3) imports scanner (layer 5)",
         ),
         (
-            "header",
+            "walk",
             "def f():\n    import dicomtorch.storage",
-            "header (layer 2) imports storage (layer 2)",
+            "walk (layer 2) imports storage (layer 2)",
         ),
         ("errors", "from dicomtorch import attributes", "errors (layer 0) imports attributes"),
         ("header", "from dicomtorch import DicomFrames", "imports from the package itself"),

@@ -11,7 +11,7 @@ import imagecodecs
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import (
     UID,
     CTImageStorage,
@@ -71,8 +71,7 @@ def _rle(stored: Stored) -> bytes:
     _describe_pixels(dataset, stored, bits_stored=16, signed=False)
     dataset.PixelData = stored.tobytes()
     dataset.compress(RLELossless, encoding_plugin="pydicom")
-    item: bytes = dataset.PixelData[16:]  # after the empty offset table and the item's own header
-    return item
+    return get_frame(dataset.PixelData, 0, number_of_frames=1)
 
 
 SYNTAXES = {

@@ -6,12 +6,18 @@ PS3.5 section 8 and annex D, PS3.3 C.7.6.3.
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from dicomtorch.attributes import DEFLATED_IMAGE_FRAME, EXPLICIT_VR_BIG_ENDIAN, ImagePixel
+from dicomtorch.attributes import (
+    DEFLATED_IMAGE_FRAME,
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    ImagePixel,
+)
 from dicomtorch.backends.base import Array, Buffer
 from dicomtorch.backends.streams import J2KStream, JPEGStream
 from dicomtorch.errors import DecodeError
@@ -86,20 +92,36 @@ def decode_flat(data: Buffer, pixel: ImagePixel, out: Array | None = None) -> Ar
     """
     if pixel.transfer_syntax_uid == DEFLATED_IMAGE_FRAME:
         data = inflate(data, pixel)
-    words = _words(data, pixel)
-    samples = align(words, pixel, out)
-    if pixel.samples_per_pixel == 1:
-        return samples.reshape(pixel.shape)
+    samples = align(_words(data, pixel), pixel, out)
     photometric = pixel.photometric_interpretation
     if pixel.samples_per_pixel == 3 and photometric in ("YBR_FULL_422", "YBR_PARTIAL_422"):
         samples = _upsample_422(samples, pixel)
-    elif pixel.planar_configuration == 1:
+    elif pixel.samples_per_pixel > 1 and pixel.planar_configuration == 1:
         samples = np.moveaxis(samples.reshape(-1, pixel.rows, pixel.columns), 0, -1)
-    else:
-        samples = samples.reshape(pixel.shape)
+    return _finish_color(samples.reshape(pixel.shape), pixel, out)
+
+
+def finish_flat(words: Array, pixel: ImagePixel, out: Array | None = None) -> Array:
+    """Stored values of samples that were neither compressed nor aligned: words of BitsAllocated bits, interleaved.
+
+    Args:
+        words: Of shape `pixel.shape`, unsigned or floating point.
+        pixel: What they mean.
+        out: Written to if it fits and a copy has to be made.
+    """
+    samples = align(words.reshape(-1), pixel, out)
+    return _finish_color(samples.reshape(pixel.shape), pixel, out)
+
+
+def _finish_color(samples: Array, pixel: ImagePixel, out: Array | None) -> Array:
     if pixel.samples_per_pixel == 3:
         samples = tag_to_rgb(samples, pixel)
     return deliver(samples, out)
+
+
+def as_little_endian(pixel: ImagePixel) -> ImagePixel:
+    """The same image in Explicit VR Little Endian."""
+    return replace(pixel, transfer_syntax_uid=EXPLICIT_VR_LITTLE_ENDIAN)
 
 
 def deliver(values: Array, out: Array | None) -> Array:
@@ -119,20 +141,31 @@ def _words(data: Buffer, pixel: ImagePixel) -> Array:
     needed = (pixel.native_bits + 7) // 8
     if pixel.is_float:
         return _number_view(data, f"{'>' if big else '<'}f{bits // 8}", count)
-    if big and not (bits <= 8 and pixel.pixel_data_vr == "OB"):
-        # OW is a string of 16-bit words, each big endian; what is packed into them is not (PS3.5 6.2, 8.1.1).
-        if len(data) < needed + needed % 2:
-            raise DecodeError(
-                f"(7FE0,0010) PixelData OW in Explicit VR Big Endian: the frame has {len(data)} bytes, expected "
-                f"{needed + needed % 2}, whole 16-bit words"
-            )
-        swapped = np.frombuffer(data, ">u2", (needed + 1) // 2)
-        data = cast(Buffer, swapped.astype("<u2").view(np.uint8).data)
+    data = little_endian_words(data, pixel)
     if bits == 1:
         return np.unpackbits(np.frombuffer(data, np.uint8, needed), count=count, bitorder="little")
     if bits == 12:
         return _unpack_12(np.frombuffer(data, np.uint8, needed), count)
     return _number_view(data, f"<u{bits // 8}", count)
+
+
+def little_endian_words(data: Buffer, pixel: ImagePixel) -> Buffer:
+    """The bytes of a native frame as they would be in Explicit VR Little Endian.
+
+    OW is a string of 16-bit words, each big endian in Explicit VR Big Endian; what is packed into them is not (PS3.5 6.2,
+    8.1.1). OB is a string of bytes.
+    """
+    if pixel.transfer_syntax_uid != EXPLICIT_VR_BIG_ENDIAN:
+        return data
+    if pixel.bits_allocated <= 8 and pixel.pixel_data_vr == "OB":
+        return data
+    needed = (pixel.native_bits + 15) // 16
+    if len(data) < 2 * needed:
+        raise DecodeError(
+            f"(7FE0,0010) PixelData OW in Explicit VR Big Endian: the frame has {len(data)} bytes, expected {2 * needed}, "
+            "whole 16-bit words"
+        )
+    return cast(Buffer, np.frombuffer(data, ">u2", needed).astype("<u2").view(np.uint8).data)
 
 
 def _number_view(data: Buffer, dtype: str, count: int) -> Array:

@@ -43,7 +43,7 @@ class Mapping:
             "range": still to be given a range, by `ranged`. "constant": `offset`.
         scale: See `kind`.
         offset: See `kind`.
-        low: Lowest result; for "range" the start of the range if that is fixed, else nan.
+        low: Lowest result; for "range" the start of the range if it is finite, whatever the pixels.
         high: Highest result.
         table: The VOI LUT.
         voi: What goes into `meta`.
@@ -145,7 +145,7 @@ def voi_mapping(values: FrameValues, window: Window, notices: list[str]) -> Mapp
     if pixel.bits_stored <= 8 and not pixel.is_float and not rescaled:
         low = -(1 << (pixel.bits_stored - 1)) if pixel.pixel_representation else 0
         return ranged(Mapping("range"), (low, low + (1 << pixel.bits_stored) - 1), "full")
-    return Mapping("range", low=math.nan)
+    return Mapping("range")
 
 
 def _check_hounsfield(values: FrameValues, preset: str) -> None:
@@ -245,7 +245,7 @@ def ranged(mapping: Mapping, span: Range, voi: str) -> Mapping:
     A range without extent, or without a finite value, gives 0 everywhere.
     """
     low, high = span
-    if mapping.kind == "range" and not math.isnan(mapping.low):
+    if mapping.kind == "range" and math.isfinite(mapping.low):
         low = mapping.low
     if not (math.isfinite(low) and math.isfinite(high)):
         return Mapping("constant", voi=AppliedVOI(voi))

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
@@ -25,9 +26,11 @@ from dicomtorch.attributes import AppliedVOI, FrameSpan, FrameValues, ImagePixel
 from dicomtorch.backends.base import Backend, choose_backend
 from dicomtorch.errors import DicomTorchError, UnsupportedError
 from dicomtorch.index import FrameIndex, printable
+from dicomtorch.pipeline import Plan, make_plan
 from dicomtorch.storage import Scratch, StoredFile
+from dicomtorch.voi import SharedRange, common_window, is_dose
 
-RT_DOSE = "RTDOSE"
+_MOST_PLANS = 4096
 _MOST_SHARED = 1024  # value ranges of series and dose grids that are remembered
 
 
@@ -74,8 +77,13 @@ class FrameReader:
             except UnsupportedError as error:
                 self.unsupported[pixel] = error
         self.dtype = pixels.output_dtype(self._backends, self.options)
+        self._renew()
+
+    def _renew(self) -> None:
+        """What belongs to one process and is made anew in each."""
         self._local = _Local()
         self._shared = _SharedRanges()
+        self._plans: dict[int, Plan] = {}
 
     def restricted(self, rows: npt.NDArray[np.int64]) -> FrameReader:
         """A reader of some positions of this one's index, with the same backends and options."""
@@ -175,7 +183,11 @@ class FrameReader:
             values = self.index.frame_values(position)
             stored = self._stored(self.index, position, files)
             shared = self._shared_range(position, values)
-            image, voi = pixels.apply(stored, values, self.options, out, shared=shared)
+            if out is None:
+                out = torch.empty(pixels.output_shape(values, self.options), dtype=self.dtype)
+            image, voi = pixels.apply(
+                stored, values, self.options, out, shared=shared, plan=self._plan(values)
+            )
         except DicomTorchError as error:
             return self._with_context(error, position)
         return Frame(image, voi)
@@ -196,11 +208,20 @@ class FrameReader:
             raise UnsupportedError(str(self.unsupported[pixel]))
         return backend.decode(self._encoded(index, position, files), pixel)
 
-    def _shared_range(self, position: int, values: FrameValues) -> pixels.SharedRange | None:
+    def _plan(self, values: FrameValues) -> Plan:
+        # Frames that share their values share the object, see `FrameIndex.frame_values`.
+        known = self._plans.get(id(values))
+        if known is None or known.values is not values:
+            if len(self._plans) >= _MOST_PLANS:
+                self._plans.clear()
+            known = self._plans[id(values)] = make_plan(values, self.options)
+        return known
+
+    def _shared_range(self, position: int, values: FrameValues) -> SharedRange | None:
         """The mapping that this frame has in common with others: of a dose grid, or `window="series"`."""
         if self.options.values != "display":
             return None
-        if values.modality == RT_DOSE:
+        if is_dose(values):
             key = ("file", int(self.index.gather("file", np.array([position]))[0]))
             return self._shared.get(key, lambda: self._dose_range(position))
         if self.options.window == "series":
@@ -208,18 +229,18 @@ class FrameReader:
             return self._shared.get(("series", series), lambda: self._series_range(series))
         return None
 
-    def _dose_range(self, position: int) -> pixels.SharedRange:
+    def _dose_range(self, position: int) -> SharedRange:
         ranges = self._ranges(self.index.whole_file(position))
-        return pixels.SharedRange(0.0, float(ranges[:, 1].max()), "dose")
+        return SharedRange(0.0, float(ranges[:, 1].max()), "dose")
 
-    def _series_range(self, series: str) -> pixels.SharedRange:
+    def _series_range(self, series: str) -> SharedRange:
         frames = self.index.filter(SeriesInstanceUID=series)
         _, first = np.unique(np.asarray(frames.column("frame_values")), return_index=True)
-        common = pixels.common_window([frames.frame_values(int(k)) for k in first])
+        common = common_window(frames.frame_values(int(k)) for k in first)
         if common is not None:
             return common
         ranges = self._ranges(frames)
-        return pixels.SharedRange(float(ranges[:, 0].min()), float(ranges[:, 1].max()), "series")
+        return SharedRange(float(ranges[:, 0].min()), float(ranges[:, 1].max()), "series")
 
     def _ranges(self, index: FrameIndex) -> npt.NDArray[np.float64]:
         """Lowest and highest modality value of every frame of `index`, (len, 2)."""
@@ -240,12 +261,12 @@ class FrameReader:
         return named
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_local", "_shared")}
+        own = ("_local", "_shared", "_plans")
+        return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._local = _Local()
-        self._shared = _SharedRanges()
+        self._renew()
 
 
 class _Local(threading.local):
@@ -288,9 +309,9 @@ class _SharedRanges:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: OrderedDict[Any, pixels.SharedRange] = OrderedDict()
+        self._kept: OrderedDict[Any, SharedRange] = OrderedDict()
 
-    def get(self, key: Any, make: Callable[[], pixels.SharedRange]) -> pixels.SharedRange:
+    def get(self, key: Any, make: Callable[[], SharedRange]) -> SharedRange:
         with self._lock:
             found = self._kept.get(key)
         if found is None:

@@ -23,7 +23,8 @@ import platformdirs
 from dicomtorch import generation as generations
 from dicomtorch.errors import IndexFileError
 from dicomtorch.index import FrameIndex, open_generation
-from dicomtorch.scanner import Source, scan
+from dicomtorch.scanner import Source as Source
+from dicomtorch.scanner import scan
 from dicomtorch.schema import FRAME_COLUMNS
 
 _UNUSED_DAYS = 7.0

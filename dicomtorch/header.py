@@ -76,7 +76,7 @@ def read_header(read: Read, size: int, wanted: Collection[int], limits: Limits =
     buffer = read(0, min(size, FIRST_READ))
     size = size if len(buffer) == min(size, FIRST_READ) else len(buffer)
     position = 132 if buffer[128:132] == b"DICM" else 0
-    if not position and not _looks_like_dicom(buffer, size):
+    if not position and not _looks_like_dicom(buffer):
         raise NotDicomError(
             f"no DICOM: neither DICM at offset 128 nor a data set at offset 0 of {size} bytes"
         )
@@ -113,12 +113,13 @@ def _reader(data: bytes) -> Read:
     return lambda offset, length: data[offset : offset + length]
 
 
-def _looks_like_dicom(buffer: bytes, size: int) -> bool:
+def _looks_like_dicom(buffer: bytes) -> bool:
     """Whether a file without preamble begins with file meta or with group 0008, and goes on like a data set."""
     if buffer[:2] not in (b"\x02\x00", b"\x08\x00", b"\x00\x08"):
         return False
     big = buffer[:1] == b"\x00"
-    return max(_plausible(buffer, 0, size, explicit, big) for explicit in (True, False)) >= 3
+    found = (_plausible(buffer, 0, len(buffer), explicit, big) for explicit in (True, False))
+    return max(found) >= 3
 
 
 def _plausible(buffer: bytes, pos: int, size: int, explicit: bool, big: bool) -> int:
@@ -283,13 +284,13 @@ def header_from_pydicom(
     except (Exception, RecursionError, MemoryError) as error:
         raise HeaderError(f"{cause}; pydicom fails too ({type(error).__name__})") from cause
     position = start + data.tell()
-    result = Header(header.transfer_syntax_uid, header.big_endian, elements, None)
+    result = Header(header.transfer_syntax_uid, header.big_endian, elements)
     result.deflated, result.inflated = header.deflated, header.inflated
     result.notices = [*header.notices, f"read by pydicom, because {cause}"]
     if position < size:
-        walk = Walk(read, size, result, frozenset(), limits)
-        walk.run(b"", position, position, explicit)
-        if result.pixel_data is None:
+        Walk(read, size, result, frozenset(), limits).run(b"", position, position, explicit)
+        # Anything but pixel data there means that pydicom lost its way, or ran out of the bytes it was given.
+        if result.pixel_data is None or result.pixel_data.offset - position > 12:
             raise HeaderError(f"{cause}; pydicom stops at offset {position}") from cause
     return result
 
@@ -299,18 +300,17 @@ def _from_dataset(dataset: Dataset, wanted: frozenset[int], depth: int) -> Group
     if depth == 0:
         raise RecursionError
     group: Group = {}
-    for tag in wanted:
-        element = dataset.get_item(tag) if tag in dataset else None
-        if element is None:
-            continue
-        vr = element.VR or vr_of(tag)
-        if vr == "UN":
-            vr = vr_of(tag) or vr
+    for tag in map(int, wanted.intersection(dataset.keys())):
+        element = dataset.get_item(tag)
+        vr, value = element.VR, element.value or b""
+        if vr in (None, "UN"):
+            vr = vr_of(tag)
         if vr == "SQ":
-            group[tag] = (
-                "SQ",
-                [_from_dataset(item, wanted, depth - 1) for item in dataset[tag].value],
-            )
-        elif isinstance(element.value, bytes) or element.value is None:
-            group[tag] = vr, element.value or b""
+            items = dataset[tag].value
+            value = [_from_dataset(item, wanted, depth - 1) for item in items]
+        elif isinstance(value, str):  # Specific Character Set, which pydicom converts at once
+            value = value.encode()
+        elif not isinstance(value, bytes):
+            value = "\\".join(value).encode()
+        group[tag] = vr or "", value
     return group

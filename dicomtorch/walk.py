@@ -24,28 +24,11 @@ _LARGEST_READ: Final = 1 << 20
 _BATCH: Final = 4096
 UNDEFINED: Final = 0xFFFFFFFF
 
-_TEXT: Final = (
-    "AE",
-    "AS",
-    "CS",
-    "DA",
-    "DT",
-    "LO",
-    "LT",
-    "PN",
-    "SH",
-    "ST",
-    "TM",
-    "UC",
-    "UI",
-    "UR",
-    "UT",
+_TEXT: Final = frozenset(
+    ["AE", "AS", "CS", "DA", "DT", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"]
 )
-_SHORT_VRS: Final = {*_TEXT, "AT", "DS", "FL", "FD", "IS", "SL", "SS", "UL", "US"} - {
-    "UC",
-    "UR",
-    "UT",
-}
+_NUMBERS: Final = frozenset(["AT", "DS", "FL", "FD", "IS", "SL", "SS", "UL", "US"])
+_SHORT_VRS: Final = (_TEXT | _NUMBERS) - {"UC", "UR", "UT"}
 _LONG_VRS: Final = ("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV")
 SHORT: Final = {vr.encode(): vr for vr in _SHORT_VRS}  # 16-bit length
 LONG: Final = {vr.encode(): vr for vr in _LONG_VRS}  # two reserved bytes, 32-bit length
@@ -275,13 +258,13 @@ class Walk:
         """(VR, length, value position) of an element whose VR is none of the standard's."""
         big = self.encoding[1]
         if vr.isalpha() and vr.isupper():
-            # PS3.5 section 7.1.2 gives VRs to come two reserved bytes and a 32-bit length.
-            (short,) = struct.unpack_from(">H" if big else "<H", self.buffer, pos + 6)
-            if short == 0:
-                (length,) = _LENGTH[big](self.buffer, pos + 8)
-                if length <= self.size - self.base - pos - 12 or length == UNDEFINED:
-                    return "", length, pos + 12
-            return "", short, pos + 8
+            group, element, short, next_group, next_element = struct.unpack_from(
+                ">HH2xHHH" if big else "<HH2xHHH", self.buffer, pos
+            )
+            # PS3.5 section 7.1.2 gives VRs to come two reserved bytes and a 32-bit length, others 16 bits.
+            if short or (next_group == group and next_element > element):
+                return "", short, pos + 8
+            return "", _LENGTH[big](self.buffer, pos + 8)[0], pos + 12
         (length,) = _LENGTH[big](self.buffer, pos + 4)
         return "", length, pos + 8
 
@@ -400,7 +383,8 @@ class Walk:
         )
         self.items = items
         self.sequence_end = -1 if length == UNDEFINED else self.base + value + length
-        self.get = self.lookups[items is None].get
+        if self.encoding[1] == self.header.big_endian:
+            self.get = self.lookups[items is None].get
         self.pos = value
         if vr == "UN":
             self._enter_unknown()

@@ -8,9 +8,13 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 
-from dicomtorch.attributes import NATIVE, ImagePixel
+from dicomtorch.attributes import NATIVE, ImagePixel, PixelDataVR
 
-PIXEL_ELEMENTS = (("PixelData", ""), ("FloatPixelData", "OF"), ("DoubleFloatPixelData", "OD"))
+PIXEL_ELEMENTS: tuple[tuple[str, PixelDataVR | None], ...] = (
+    ("PixelData", None),
+    ("FloatPixelData", "OF"),
+    ("DoubleFloatPixelData", "OD"),
+)
 
 
 def read(path: Path) -> Dataset:
@@ -40,7 +44,9 @@ def image_pixel(ds: Dataset) -> ImagePixel:
         rows=int(ds.Rows),
         columns=int(ds.Columns),
         samples_per_pixel=int(ds.get("SamplesPerPixel") or 1),
-        photometric_interpretation=str(ds.get("PhotometricInterpretation") or "MONOCHROME2").strip(),
+        photometric_interpretation=str(
+            ds.get("PhotometricInterpretation") or "MONOCHROME2"
+        ).strip(),
         bits_allocated=bits,
         bits_stored=stored,
         high_bit=int(ds.get("HighBit", stored - 1)),
@@ -60,9 +66,7 @@ def frames(ds: Dataset, wanted: set[int] | None = None) -> dict[int, bytes]:
     keyword = next(keyword for keyword, _ in PIXEL_ELEMENTS if keyword in ds)
     value, number, pixel = ds[keyword].value, number_of_frames(ds), image_pixel(ds)
     if pixel.transfer_syntax_uid in NATIVE:
-        return {
-            k: _native(value, k, pixel) for k in range(number) if wanted is None or k in wanted
-        }
+        return {k: _native(value, k, pixel) for k in range(number) if wanted is None or k in wanted}
     table = ds.get("ExtendedOffsetTable"), ds.get("ExtendedOffsetTableLengths")
     found = {}
     for k, frame in enumerate(

@@ -1,8 +1,8 @@
 """What a code stream claims must equal the header before native code sees it.
 
 Native decoders crash, hang, leak or allocate without bound on streams that a glance at their headers would refuse.
-`check` is that glance: pure Python, a few microseconds a frame. It gives what the stream says, because the colour and the
-sign of the values follow from it.
+`check` is that glance: pure Python, a few microseconds a frame. It gives what the stream says, because the colour and
+the sign of the values follow from it.
 """
 
 from __future__ import annotations
@@ -22,12 +22,11 @@ from dicomtorch.attributes import (
     ImagePixel,
     Limits,
 )
+from dicomtorch.backends.jpeg2000 import J2KStream, parse_j2k
 from dicomtorch.backends.streams import (
     Buffer,
-    J2KStream,
     JPEGStream,
     JXLStream,
-    parse_j2k,
     parse_jpeg,
     parse_jxl,
     rle_segments,
@@ -118,7 +117,10 @@ def _check_size(pixel: ImagePixel, limits: Limits) -> None:
             f"(0028,0002) SamplesPerPixel {pixel.samples_per_pixel}: expected 1 to {limits.samples_per_pixel} "
             "(Limits.samples_per_pixel)"
         )
-    if pixels * pixel.samples_per_pixel * ((pixel.bits_allocated + 7) // 8) > limits.decoded_bytes_per_frame:
+    if (
+        pixels * pixel.samples_per_pixel * ((pixel.bits_allocated + 7) // 8)
+        > limits.decoded_bytes_per_frame
+    ):
         raise DecodeError(
             f"{_describe(pixel)}: more than {limits.decoded_bytes_per_frame} bytes (Limits.decoded_bytes_per_frame)"
         )

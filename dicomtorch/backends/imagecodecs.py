@@ -1,7 +1,7 @@
 """Decoding with imagecodecs: every still-image transfer syntax, straight into the caller's array, without the GIL.
 
-Of its decoders `jpeg_decode`, `ljpeg_decode`, `jpegsof3_decode` and `dicomrle_decode` are never used: damaged streams make
-them end the process.
+Of its decoders `jpeg_decode`, `ljpeg_decode`, `jpegsof3_decode` and `dicomrle_decode` are never used: damaged streams
+make them end the process.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from dicomtorch.attributes import (
 )
 from dicomtorch.backends import guard, values
 from dicomtorch.backends.base import Array, Buffer
-from dicomtorch.backends.streams import J2KStream, JPEGStream, JXLStream, rle_segments
+from dicomtorch.backends.jpeg2000 import J2KStream
+from dicomtorch.backends.streams import JPEGStream, JXLStream, rle_segments
 from dicomtorch.errors import DecodeError, import_optional
 
 _CODECS: dict[str, tuple[str, ...]] = {
@@ -60,6 +61,19 @@ def _library() -> Any:
     return import_optional("imagecodecs", "all")
 
 
+@cache
+def _missing_codecs(syntax: str) -> tuple[str, ...]:
+    return tuple(codec for codec in _CODECS[syntax] if not getattr(_library(), codec).available)
+
+
+def _knows(pixel: ImagePixel) -> bool:
+    """Whether imagecodecs with all its codecs decodes frames described so."""
+    syntax = pixel.transfer_syntax_uid
+    if syntax not in _CODECS or values.unsupported_reason(pixel):
+        return False
+    return pixel.bits_allocated in _BITS.get(syntax, (pixel.bits_allocated,))
+
+
 class ImagecodecsBackend:
     """Decodes with imagecodecs. Has no state: safe in threads and in pickles."""
 
@@ -70,12 +84,16 @@ class ImagecodecsBackend:
 
     def supports(self, pixel: ImagePixel) -> bool:
         """Whether frames described so can be decoded here and now."""
-        syntax = pixel.transfer_syntax_uid
-        if syntax not in _CODECS or values.unsupported_reason(pixel):
-            return False
-        if pixel.bits_allocated not in _BITS.get(syntax, (pixel.bits_allocated,)):
-            return False
-        return _installed() and all(getattr(_library(), codec).available for codec in _CODECS[syntax])
+        return _knows(pixel) and _installed() and not _missing_codecs(pixel.transfer_syntax_uid)
+
+    def missing(self, pixel: ImagePixel) -> str:
+        """What to install so that frames described so can be decoded; "" if nothing is missing or would help."""
+        if not _knows(pixel) or self.supports(pixel):
+            return ""
+        if not _installed():
+            return "pip install imagecodecs"
+        codecs = ", ".join(_missing_codecs(pixel.transfer_syntax_uid))
+        return f"an imagecodecs that was built with {codecs}, as the one on PyPI is"
 
     def decode(self, data: Buffer, pixel: ImagePixel, out: Array | None = None) -> Array:
         """Decodes one frame.
@@ -133,7 +151,11 @@ def _decode_jpeg(data: Buffer, pixel: ImagePixel, stream: JPEGStream, out: Array
     elif pixel.samples_per_pixel == 4:
         source = "CMYK"
     result = _call(
-        "jpeg8_decode", data, colorspace=source, outcolorspace="RGB" if source == "YCBCR" else source, out=target
+        "jpeg8_decode",
+        data,
+        colorspace=source,
+        outcolorspace="RGB" if source == "YCBCR" else source,
+        out=target,
     )
     if stream.lossless and pixel.samples_per_pixel == 3:
         result = values.tag_to_rgb(result, pixel)
@@ -177,10 +199,12 @@ def _decode_jxl(data: Buffer, pixel: ImagePixel, stream: JXLStream, out: Array |
     target = _target(pixel, "u1" if precision <= 8 else "u2", out)
     result = _call("jpegxl_decode", data, numthreads=1, out=target)
     lossless = pixel.transfer_syntax_uid == JPEG_XL_LOSSLESS
-    return values.finish(result, pixel, precision=precision, signed=False, lossless=lossless, out=out)
+    return values.finish(
+        result, pixel, precision=precision, signed=False, lossless=lossless, out=out
+    )
 
 
-# --- RLE ----------------------------------------------------------------------------------------------------------------
+# --- RLE ----------------------------------------------------------------------
 
 
 def _decode_rle(data: Buffer, pixel: ImagePixel, out: Array | None) -> Array:
@@ -191,14 +215,24 @@ def _decode_rle(data: Buffer, pixel: ImagePixel, out: Array | None) -> Array:
     pixels = pixel.rows * pixel.columns
     length = (pixels + 7) // 8 if pixel.bits_allocated == 1 else pixels
     direct = count == 1 and pixel.bits_allocated == 8 and out is not None
-    if direct and out is not None and out.dtype.itemsize == 1 and out.size == pixels and out.flags.c_contiguous:
+    if (
+        direct
+        and out is not None
+        and out.dtype.itemsize == 1
+        and out.size == pixels
+        and out.flags.c_contiguous
+    ):
         planes = out.view(np.uint8).reshape(1, length)
     else:
         planes = np.empty((count, length), np.uint8)
     for number, (start, stop) in enumerate(segments):
         _unpack(view[start:stop], planes[number], number, start)
     if pixel.bits_allocated == 1:
-        return np.unpackbits(planes[0], count=pixels, bitorder="little").view(pixel.stored_dtype).reshape(pixel.shape)
+        return (
+            np.unpackbits(planes[0], count=pixels, bitorder="little")
+            .view(pixel.stored_dtype)
+            .reshape(pixel.shape)
+        )
     samples = values.align(_join_bytes(planes, pixel), pixel, out)
     if pixel.samples_per_pixel == 1:
         return samples.reshape(pixel.shape)

@@ -1,7 +1,7 @@
 """Decoding with pydicom's pixel decoders and whichever of their plug-ins are installed.
 
-pydicom is told what the code stream is, not what the header makes of it, and gives the samples as they are; what follows is
-the same for every backend. GDCM is never used: in process, damaged files make it abort.
+pydicom is told what the code stream is, not what the header makes of it, and gives the samples as they are; what
+follows is the same for every backend. GDCM is never used: in process, damaged files make it abort.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from dicomtorch.attributes import (
 )
 from dicomtorch.backends import guard, values
 from dicomtorch.backends.base import Array, Buffer
-from dicomtorch.backends.streams import J2KStream, JPEGStream
+from dicomtorch.backends.jpeg2000 import J2KStream
+from dicomtorch.backends.streams import JPEGStream
 from dicomtorch.errors import DecodeError, import_optional
 
 if TYPE_CHECKING:
@@ -38,6 +39,15 @@ _PLUGINS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(JPEG_LS_FAMILY, ("pyjpegls", "pylibjpeg")),
     **dict.fromkeys(JPEG_2000_FAMILY, ("pylibjpeg", "pillow")),
     **dict.fromkeys(HTJ2K_FAMILY, ("pylibjpeg",)),
+}
+
+_PACKAGES: dict[str, str] = {
+    RLE_LOSSLESS: "pylibjpeg pylibjpeg-rle",
+    **dict.fromkeys(
+        {JPEG_BASELINE, JPEG_EXTENDED} | JPEG_LOSSLESS_FAMILY, "pylibjpeg pylibjpeg-libjpeg (GPL)"
+    ),
+    **dict.fromkeys(JPEG_LS_FAMILY, "pyjpegls"),
+    **dict.fromkeys(JPEG_2000_FAMILY | HTJ2K_FAMILY, "pylibjpeg pylibjpeg-openjpeg"),
 }
 
 
@@ -71,6 +81,18 @@ def _plugin(pixel: ImagePixel) -> str:
     return ""
 
 
+def _knows(pixel: ImagePixel) -> bool:
+    """Whether pydicom with all its plug-ins decodes frames described so."""
+    syntax = pixel.transfer_syntax_uid
+    if values.unsupported_reason(pixel) or pixel.samples_per_pixel not in (1, 3):
+        return False
+    if syntax in NATIVE:
+        return pixel.bits_allocated != 12
+    if pixel.bits_allocated == 32:
+        return syntax == RLE_LOSSLESS
+    return syntax in _PLUGINS and pixel.bits_allocated in (8, 16)
+
+
 class PydicomBackend:
     """Decodes with pydicom. Has no state: safe in threads and in pickles."""
 
@@ -81,16 +103,17 @@ class PydicomBackend:
 
     def supports(self, pixel: ImagePixel) -> bool:
         """Whether frames described so can be decoded here and now, with the plug-ins that are installed."""
-        syntax = pixel.transfer_syntax_uid
-        if not _installed() or values.unsupported_reason(pixel):
+        if not _installed() or not _knows(pixel):
             return False
-        if syntax in NATIVE:
-            return pixel.bits_allocated != 12 and pixel.samples_per_pixel in (1, 3)
-        if pixel.samples_per_pixel not in (1, 3) or pixel.bits_allocated not in (8, 16, 32):
-            return False
-        if pixel.bits_allocated == 32 and syntax != RLE_LOSSLESS:
-            return False
-        return syntax in _PLUGINS and _plugin(pixel) != ""
+        return pixel.transfer_syntax_uid in NATIVE or _plugin(pixel) != ""
+
+    def missing(self, pixel: ImagePixel) -> str:
+        """What to install so that frames described so can be decoded; "" if nothing is missing or would help."""
+        if not _knows(pixel) or self.supports(pixel):
+            return ""
+        if not _installed():
+            return "pip install pydicom"
+        return f"pip install {_PACKAGES[pixel.transfer_syntax_uid]}"
 
     def decode(self, data: Buffer, pixel: ImagePixel, out: Array | None = None) -> Array:
         """Decodes one frame.
@@ -107,7 +130,9 @@ class PydicomBackend:
             return _decode_jpeg(data, pixel, stream, out)
         if isinstance(stream, J2KStream):
             return _decode_j2k(data, pixel, stream, out)
-        raise DecodeError(f"transfer syntax {pixel.transfer_syntax_uid} is none that pydicom decodes")
+        raise DecodeError(
+            f"transfer syntax {pixel.transfer_syntax_uid} is none that pydicom decodes"
+        )
 
 
 BACKEND = PydicomBackend()
@@ -136,7 +161,9 @@ def _run(data: Buffer, pixel: ImagePixel, plugin: str, **options: Any) -> Array:
             data, index=0, raw=True, validate=False, decoding_plugin=plugin, **arguments
         )
     except Exception as error:
-        raise DecodeError(f"the code stream is damaged: pydicom ({plugin or 'native'}): {error}") from error
+        raise DecodeError(
+            f"the code stream is damaged: pydicom ({plugin or 'native'}): {error}"
+        ) from error
     except BaseException as error:
         # A panic of the Rust code in pylibjpeg-rle derives from BaseException.
         if type(error).__name__ != "PanicException":
@@ -151,8 +178,12 @@ def _decode_native(data: Buffer, pixel: ImagePixel) -> Array:
     swap = pixel.transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN
     options: dict[str, Any] = {"planar_configuration": pixel.planar_configuration}
     if pixel.is_float:
-        options["pixel_keyword"] = "FloatPixelData" if pixel.pixel_data_vr == "OF" else "DoubleFloatPixelData"
-    elif swap and (pixel.bits_allocated > 16 or (pixel.bits_allocated == 1 and pixel.pixel_data_vr == "OW")):
+        options["pixel_keyword"] = (
+            "FloatPixelData" if pixel.pixel_data_vr == "OF" else "DoubleFloatPixelData"
+        )
+    elif swap and (
+        pixel.bits_allocated > 16 or (pixel.bits_allocated == 1 and pixel.pixel_data_vr == "OW")
+    ):
         # pydicom reads the words of these as big endian numbers; OW has only 16-bit words (PS3.5 6.2).
         data = values.little_endian_words(data, pixel)
         pixel = values.as_little_endian(pixel)
@@ -187,7 +218,9 @@ def _decode_jpeg(data: Buffer, pixel: ImagePixel, stream: JPEGStream, out: Array
     )
     if stream.lossless or stream.process == 0xF7:
         result = values.tag_to_rgb(result, pixel) if pixel.samples_per_pixel == 3 else result
-    elif ybr and not (plugin == "pillow" and stream.adobe >= 0):  # Pillow has converted it by the Adobe segment
+    elif ybr and not (
+        plugin == "pillow" and stream.adobe >= 0
+    ):  # Pillow has converted it by the Adobe segment
         result = values.ybr_to_rgb(result, stream.precision)
     return values.finish(
         result, pixel, precision=stream.precision, signed=False, lossless=stream.lossless, out=out

@@ -1,8 +1,9 @@
 """Decoding with SimpleITK, that is GDCM, from a file of one frame in memory.
 
-SimpleITK reads files and decodes all frames of one. So each frame is wrapped as a DICOM file of its own, which says what the
-code stream is and nothing else, least of all a rescale, and is read from memory. GDCM may abort the process on damaged
-streams that the guard cannot tell from whole ones: use it to compare, not on files of unknown origin.
+SimpleITK reads files and decodes all frames of one. So each frame is wrapped as a DICOM file of its own, which says
+what the code stream is and nothing else, least of all a rescale, and is read from memory. GDCM may abort the process on
+damaged streams that the guard cannot tell from whole ones: use it to compare, not on files of unknown origin. Its JPEG
+codecs try 8, 12 and 16 bits in turn and say on the standard error stream which did not fit.
 """
 
 from __future__ import annotations
@@ -32,11 +33,15 @@ from dicomtorch.attributes import (
 )
 from dicomtorch.backends import guard, values
 from dicomtorch.backends.base import Array, Buffer
-from dicomtorch.backends.streams import J2KStream, JPEGStream
+from dicomtorch.backends.jpeg2000 import J2KStream
+from dicomtorch.backends.streams import JPEGStream
 from dicomtorch.errors import DecodeError, import_optional
 
 _ENCAPSULATED = (
-    {RLE_LOSSLESS, JPEG_BASELINE, JPEG_EXTENDED} | JPEG_LOSSLESS_FAMILY | JPEG_LS_FAMILY | JPEG_2000_FAMILY
+    {RLE_LOSSLESS, JPEG_BASELINE, JPEG_EXTENDED}
+    | JPEG_LOSSLESS_FAMILY
+    | JPEG_LS_FAMILY
+    | JPEG_2000_FAMILY
 )
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _UID = "2.25.1"
@@ -52,6 +57,24 @@ def _library() -> Any:
     return import_optional("SimpleITK", "all")
 
 
+def _knows(pixel: ImagePixel) -> bool:
+    """What GDCM was seen to decode to the right values."""
+    syntax, samples = pixel.transfer_syntax_uid, pixel.samples_per_pixel
+    if values.unsupported_reason(pixel) or pixel.is_float:
+        return False
+    if pixel.bits_allocated not in (8, 16) or samples not in (1, 3):
+        return False
+    if syntax in NATIVE:
+        # It takes subsampled chroma for whole.
+        return pixel.photometric_interpretation not in ("YBR_FULL_422", "YBR_PARTIAL_422")
+    if syntax == RLE_LOSSLESS:
+        # It puts the bytes of 16-bit colour samples into the wrong order.
+        return pixel.bits_allocated == 8 or samples == 1
+    if syntax in JPEG_LS_FAMILY:
+        return pixel.bits_stored >= 8  # it refuses fewer
+    return syntax in _ENCAPSULATED
+
+
 class SimpleITKBackend:
     """Decodes with SimpleITK. Has no state: safe in threads and in pickles."""
 
@@ -62,17 +85,11 @@ class SimpleITKBackend:
 
     def supports(self, pixel: ImagePixel) -> bool:
         """Whether frames described so can be decoded here and now."""
-        if not _installed() or values.unsupported_reason(pixel) or pixel.is_float:
-            return False
-        if pixel.bits_allocated not in (8, 16) or pixel.samples_per_pixel not in (1, 3):
-            return False
-        if pixel.transfer_syntax_uid in NATIVE:
-            # GDCM takes subsampled chroma for whole.
-            return pixel.photometric_interpretation not in ("YBR_FULL_422", "YBR_PARTIAL_422")
-        if pixel.transfer_syntax_uid == RLE_LOSSLESS:
-            # GDCM puts the bytes of 16-bit colour samples into the wrong order.
-            return pixel.bits_allocated == 8 or pixel.samples_per_pixel == 1
-        return pixel.transfer_syntax_uid in _ENCAPSULATED
+        return _installed() and _knows(pixel)
+
+    def missing(self, pixel: ImagePixel) -> str:
+        """What to install so that frames described so can be decoded; "" if nothing is missing or would help."""
+        return "pip install SimpleITK" if _knows(pixel) and not _installed() else ""
 
     def decode(self, data: Buffer, pixel: ImagePixel, out: Array | None = None) -> Array:
         """Decodes one frame.
@@ -99,7 +116,11 @@ def _decode_native(data: Buffer, pixel: ImagePixel) -> Array:
     little = memoryview(values.little_endian_words(data, pixel))[: (pixel.native_bits + 7) // 8]
     value = bytes(little) + b"\0" * (len(little) % 2)
     return _read(
-        value, pixel, EXPLICIT_VR_LITTLE_ENDIAN, bits=pixel.bits_allocated, planar=pixel.planar_configuration
+        value,
+        pixel,
+        EXPLICIT_VR_LITTLE_ENDIAN,
+        bits=pixel.bits_allocated,
+        planar=pixel.planar_configuration,
     )
 
 
@@ -110,7 +131,7 @@ def _decode_jpeg(data: Buffer, pixel: ImagePixel, stream: JPEGStream, out: Array
         _items(data),
         pixel,
         pixel.transfer_syntax_uid,
-        bits=max(stream.precision, 8),  # GDCM refuses 7 bits of JPEG-LS
+        bits=stream.precision,
         photometric="YBR_FULL" if ybr else "RGB",
     )
     if not dct and pixel.samples_per_pixel == 3:
@@ -216,7 +237,13 @@ def _items(data: Buffer) -> bytes:
 
 
 def _one_frame_file(
-    value: bytes, pixel: ImagePixel, syntax: str, bits: int, signed: bool, photometric: str, planar: int
+    value: bytes,
+    pixel: ImagePixel,
+    syntax: str,
+    bits: int,
+    signed: bool,
+    photometric: str,
+    planar: int,
 ) -> bytes:
     """A Part 10 file (PS3.10 7.1) that has what GDCM needs to decode one frame."""
     meta = b"".join(
@@ -230,7 +257,11 @@ def _one_frame_file(
     )
     encapsulated = syntax != EXPLICIT_VR_LITTLE_ENDIAN
     pixels = struct.pack(
-        "<HH2s2xI", 0x7FE0, 0x0010, b"OB" if encapsulated else b"OW", 0xFFFFFFFF if encapsulated else len(value)
+        "<HH2s2xI",
+        0x7FE0,
+        0x0010,
+        b"OB" if encapsulated else b"OW",
+        0xFFFFFFFF if encapsulated else len(value),
     )
     return b"".join(
         (

@@ -19,7 +19,8 @@ from dicomtorch.attributes import (
     ImagePixel,
 )
 from dicomtorch.backends.base import Array, Buffer
-from dicomtorch.backends.streams import J2KStream, JPEGStream
+from dicomtorch.backends.jpeg2000 import J2KStream
+from dicomtorch.backends.streams import JPEGStream
 from dicomtorch.errors import DecodeError
 
 YBR_FULL = ("YBR_FULL", "YBR_FULL_422")
@@ -128,7 +129,12 @@ def deliver(values: Array, out: Array | None) -> Array:
     """`values` as a C contiguous array, in `out` if it is of their type and shape."""
     if values.flags.c_contiguous:
         return values
-    if out is not None and out.shape == values.shape and out.dtype == values.dtype and out.flags.c_contiguous:
+    if (
+        out is not None
+        and out.shape == values.shape
+        and out.dtype == values.dtype
+        and out.flags.c_contiguous
+    ):
         np.copyto(out, values)
         return out
     return np.ascontiguousarray(values)
@@ -152,8 +158,8 @@ def _words(data: Buffer, pixel: ImagePixel) -> Array:
 def little_endian_words(data: Buffer, pixel: ImagePixel) -> Buffer:
     """The bytes of a native frame as they would be in Explicit VR Little Endian.
 
-    OW is a string of 16-bit words, each big endian in Explicit VR Big Endian; what is packed into them is not (PS3.5 6.2,
-    8.1.1). OB is a string of bytes.
+    OW is a string of 16-bit words, each big endian in Explicit VR Big Endian; what is packed into them is not
+    (PS3.5 6.2, 8.1.1). OB is a string of bytes.
     """
     if pixel.transfer_syntax_uid != EXPLICIT_VR_BIG_ENDIAN:
         return data
@@ -162,14 +168,14 @@ def little_endian_words(data: Buffer, pixel: ImagePixel) -> Buffer:
     needed = (pixel.native_bits + 15) // 16
     if len(data) < 2 * needed:
         raise DecodeError(
-            f"(7FE0,0010) PixelData OW in Explicit VR Big Endian: the frame has {len(data)} bytes, expected {2 * needed}, "
-            "whole 16-bit words"
+            f"(7FE0,0010) PixelData OW in Explicit VR Big Endian: the frame has {len(data)} bytes, "
+            f"expected {2 * needed}, whole 16-bit words"
         )
     return cast(Buffer, np.frombuffer(data, ">u2", needed).astype("<u2").view(np.uint8).data)
 
 
 def _number_view(data: Buffer, dtype: str, count: int) -> Array:
-    view = np.frombuffer(data, dtype, count)
+    view: Array = np.frombuffer(data, dtype, count)
     native = view.dtype.newbyteorder("=")
     if view.dtype != native or not view.flags.aligned:
         return view.astype(native)
@@ -198,18 +204,26 @@ def align(words: Array, pixel: ImagePixel, out: Array | None) -> Array:
         return words.view(target)
     low = pixel.high_bit + 1 - stored
     flat = None
-    if out is not None and out.dtype == target and out.size == words.size and out.flags.c_contiguous:
+    if (
+        out is not None
+        and out.dtype == target
+        and out.size == words.size
+        and out.flags.c_contiguous
+    ):
         flat = out.reshape(-1)
     if signed:
         # The field goes to the top of the word and comes back with its sign.
-        result = np.left_shift(words, width - stored - low, dtype=words.dtype).view(f"i{width // 8}")
+        result = np.left_shift(words, width - stored - low, dtype=words.dtype).view(
+            f"i{width // 8}"
+        )
         return _narrow(np.right_shift(result, width - stored, out=result), target, flat)
     mask = words.dtype.type((1 << stored) - 1)
     if low:
         shifted = np.right_shift(words, words.dtype.type(low))
         return _narrow(np.bitwise_and(shifted, mask, out=shifted), target, flat)
     if target == words.dtype:
-        return np.bitwise_and(words, mask, out=flat)
+        masked: Array = np.bitwise_and(words, mask, out=flat)
+        return masked
     return _narrow(np.bitwise_and(words, mask), target, flat)
 
 
@@ -221,12 +235,18 @@ def _narrow(values: Array, target: np.dtype[Any], flat: Array | None) -> Array:
 
 
 def finish(
-    decoded: Array, pixel: ImagePixel, *, precision: int, signed: bool, lossless: bool, out: Array | None = None
+    decoded: Array,
+    pixel: ImagePixel,
+    *,
+    precision: int,
+    signed: bool,
+    lossless: bool,
+    out: Array | None = None,
 ) -> Array:
     """Stored values from what a codec gave: sign, unused bits, type.
 
-    The stream decides its sign; the header says which bits of an unsigned one are a two's complement number. Bits beyond
-    BitsStored are masked in a lossless stream (they may hold an overlay) and clamped in a lossy one (they are overshoot).
+    The stream decides its sign; the header says which bits of an unsigned one are a two's complement number. Bits
+    beyond BitsStored are masked in a lossless stream (they may hold an overlay), clamped in a lossy one (overshoot).
 
     Args:
         decoded: Of shape `pixel.shape`.
@@ -241,7 +261,9 @@ def finish(
     target = pixel.stored_dtype if not signed else np.dtype(f"i{pixel.stored_dtype.itemsize}")
     width = decoded.dtype.itemsize * 8
     if precision > stored and not lossless:
-        low, high = (-(1 << stored - 1), (1 << stored - 1) - 1) if signed else (0, (1 << stored) - 1)
+        low, high = (
+            (-(1 << stored - 1), (1 << stored - 1) - 1) if signed else (0, (1 << stored) - 1)
+        )
         decoded = np.clip(decoded, low, high)
     elif precision > stored and not as_signed:
         decoded = np.bitwise_and(decoded, decoded.dtype.type((1 << stored) - 1))
@@ -251,7 +273,12 @@ def finish(
         if bits < width:
             decoded = np.left_shift(decoded, width - bits)
             decoded = np.right_shift(decoded, width - bits, out=decoded)
-    if out is not None and out.dtype == target and out.shape == decoded.shape and out.flags.c_contiguous:
+    if (
+        out is not None
+        and out.dtype == target
+        and out.shape == decoded.shape
+        and out.flags.c_contiguous
+    ):
         if not _same_memory(out, decoded):
             np.copyto(out, decoded, casting="unsafe")
         return out
@@ -260,7 +287,9 @@ def finish(
 
 def _same_memory(one: Array, other: Array) -> bool:
     return bool(
-        one.ctypes.data == other.ctypes.data and one.dtype == other.dtype and one.strides == other.strides
+        one.ctypes.data == other.ctypes.data
+        and one.dtype == other.dtype
+        and one.strides == other.strides
     )
 
 
@@ -296,10 +325,13 @@ def ybr_to_rgb(samples: Array, bits: int, *, partial: bool = False) -> Array:
         bits: Bits stored; black is 0 (16 of 256 if `partial`), white 2^bits - 1 (235 of 256).
         partial: Whether Y has 219 and Cb, Cr 224 of 256 steps.
     """
-    top, real = (1 << bits) - 1, np.float32 if bits <= 8 else np.float64
+    top = (1 << bits) - 1
+    real: Any = np.float32 if bits <= 8 else np.float64
     unit = 2.0 ** (bits - 8)
-    scale_y, scale_c, black = (top / (219 * unit), top / (224 * unit), 16 * unit) if partial else (1.0, 1.0, 0.0)
-    luma = samples[..., 0].astype(real)
+    scale_y, scale_c, black = (
+        (top / (219 * unit), top / (224 * unit), 16 * unit) if partial else (1.0, 1.0, 0.0)
+    )
+    luma: Array = samples[..., 0].astype(real)
     luma -= real(black)
     luma *= real(scale_y)
     luma += real(0.5)  # rounding is then cutting off

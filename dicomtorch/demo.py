@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pydicom
 import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 from torch.utils.data import DataLoader
 
 from dicomtorch import plot
@@ -46,7 +50,7 @@ def run(output: Path, *, source: Path | None = None, num_workers: int = 2) -> It
     yield from epoch(frames, num_workers)
     picture = output / "contact-sheet.png"
     shown = contact_sheet(frames, picture)
-    yield f"Wrote {picture}: the first frames of {shown} files, as training sees them."
+    yield f"Wrote {picture}: {shown} frames that look different, as training sees them."
 
 
 def epoch(frames: DicomFrames, num_workers: int) -> Iterator[str]:
@@ -58,46 +62,61 @@ def epoch(frames: DicomFrames, num_workers: int) -> Iterator[str]:
         num_workers=num_workers,
         generator=torch.Generator().manual_seed(0),
     )
-    count, replaced, total, squares = 0, 0, 0.0, 0.0
+    count, total, squares = 0, 0.0, 0.0
+    replaced: list[int] = []
     start = time.perf_counter()
-    for images, meta in loader:
-        count += len(images)
-        replaced += int((meta["index"] != meta["requested_index"]).sum())
-        total += float(images.mean(dtype=torch.float64)) * len(images)
-        squares += float(images.double().square().mean()) * len(images)
+    with warnings.catch_warnings():
+        # Workers warn of the first frame that each replaces; all of them are named below.
+        warnings.filterwarnings("ignore", message=".*It was replaced by frame")
+        for images, meta in loader:
+            count += len(images)
+            replaced += meta["requested_index"][meta["index"] != meta["requested_index"]].tolist()
+            total += float(images.sum(dtype=torch.float64))
+            squares += float(images.double().square().sum())
     seconds = time.perf_counter() - start
-    mean = total / count
-    deviation = (squares / count - mean * mean) ** 0.5
+    pixels = count * images[0].numel()
+    mean = total / pixels
+    deviation = (squares / pixels - mean * mean) ** 0.5
+    shape = " x ".join(map(str, images[0].shape))
     yield (
-        f"\nOne shuffled epoch, DataLoader with {num_workers} workers: {count} frames of 1 x 256 x 256 in "
+        f"\nOne shuffled epoch, DataLoader with {num_workers} workers: {count} frames of {shape} in "
         f"{seconds:.1f} s, {count / seconds:.0f} frames/s with the start of the workers; "
         f"mean {mean:.3f}, standard deviation {deviation:.3f}"
     )
-    if replaced:
-        yield f"{replaced} frames could not be decoded and were replaced by the next readable one."
+    for i in replaced:
+        yield f"Frame {i} was replaced by the next readable one: {_error_of(frames, i)}"
 
 
 def contact_sheet(frames: DicomFrames, path: Path) -> int:
-    """A picture of the first frame of each kind of image.
+    """A picture of the first frame of each file, without those that look like one that is there.
 
     Returns:
         The number of frames in it.
     """
-    images, captions = [], []
-    looked_at = DicomFrames(frames.index)
-    for i in _one_per_file(frames):
+    images: list[npt.NDArray[np.float32]] = []
+    captions, seen = [], list[Tensor]()
+    as_is = DicomFrames(frames.index)  # their own sizes and colours
+    _, first_of_file = np.unique(frames.index.column("file"), return_index=True)
+    for i in first_of_file.tolist():
         try:
-            image, meta = looked_at[i]
-        except DicomTorchError:  # the epoch has counted it already
+            image, meta = as_is[i]
+        except DicomTorchError:  # the epoch has named it
             continue
+        look = adaptive_avg_pool2d(image.mean(0, keepdim=True), 8)
+        if any(float((look - other).abs().max()) < 0.05 for other in seen):
+            continue
+        seen.append(look)
         images.append(image.numpy())
-        captions.append(f"{meta['Modality']} {meta['Rows']}x{meta['Columns']}")
+        captions.append(f"{meta['Modality'] or '-'}, {meta['Rows']} x {meta['Columns']}")
         if len(images) == PICTURES:
             break
     plot.contact_sheet(images, captions, columns=8, tile=128, path=path)
     return len(images)
 
 
-def _one_per_file(frames: DicomFrames) -> list[int]:
-    _, first = np.unique(frames.index.column("file"), return_index=True)
-    return [int(i) for i in first]
+def _error_of(frames: DicomFrames, i: int) -> str:
+    try:
+        DicomFrames(frames.index)[i]
+    except DicomTorchError as error:
+        return str(error)
+    return "it can be read now"

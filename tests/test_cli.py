@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -206,11 +207,9 @@ def test_demo_of_a_small_folder(tmp_path, tree):
     assert (tmp_path / "out" / "contact-sheet.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.slow
-def test_interrupted_demo_ends_cleanly(tmp_path):
-    pytest.importorskip("PIL")
+def interrupted_demo(output):
     with subprocess.Popen(
-        [*PROGRAM, "demo", "--output", tmp_path],
+        [*PROGRAM, "demo", "--output", output],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -218,9 +217,23 @@ def test_interrupted_demo_ends_cleanly(tmp_path):
     ) as process:
         while "Transfer syntax" not in (line := process.stdout.readline()):
             assert line, process.stderr.read()
+        time.sleep(0.2)  # into the epoch, so that there are workers
         os.killpg(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=20)
-    assert process.returncode == cli.EXIT_INTERRUPTED
-    assert err.endswith("dicomtorch: interrupted\n")
-    with pytest.raises(ProcessLookupError):  # no worker is left in the group
+    with pytest.raises(ProcessLookupError):  # nothing is left in the group
         os.killpg(process.pid, 0)
+    return process.returncode, err
+
+
+@pytest.mark.slow
+def test_interrupted_demo_ends_cleanly(tmp_path):
+    pytest.importorskip("PIL")
+    # Python drops an interrupt that falls into a hook of `os.fork`, and a fast machine may be done: three attempts.
+    results = [interrupted_demo(tmp_path)]
+    while results[-1][0] == 0 and len(results) < 3:
+        results.append(interrupted_demo(tmp_path))
+    code, err = results[-1]
+    assert code == cli.EXIT_INTERRUPTED
+    assert "dicomtorch: interrupted\n" in err
+    # A worker may complain that nobody took its file descriptor; the interrupt itself must show no traceback.
+    assert "KeyboardInterrupt" not in err

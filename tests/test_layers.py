@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,22 +13,19 @@ PACKAGE = Path(__file__).parents[1] / "dicomtorch"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "schema"),
-    ("attributes", "columns", "tags", "elements", "plot"),
+    ("attributes", "columns", "elements", "tags", "plot"),
     (
-        "walk",
-        "encapsulation",
-        "lookup",
-        "suv",
-        "storage",
-        "generation",
-        "voi",
-        "geometry",
-        "buffers",
-        "backends",
+        *("walk", "encapsulation", "lookup", "suv", "storage", "generation", "voi", "geometry"),
+        *("buffers", "backends"),
     ),
-    ("index", "header", "pipeline"),
-    ("capability", "resolve", "stacks", "metadata", "samplers", "cache", "pixels"),
-    ("scanner", "reader", "collate"),
+    ("header", "index", "pipeline", "resolve_image", "resolve_groups"),
+    (
+        *("resolve_values", "resolve_geometry", "capability", "stacks", "metadata", "samplers"),
+        *("cache", "pixels"),
+    ),
+    ("resolve", "reader", "collate"),
+    ("scan_file",),
+    ("scanner",),
     ("store",),
     ("datasets", "masks", "summary"),
     ("loader",),
@@ -42,6 +40,7 @@ BACKEND_COMMONS = {
     "backends",
     "backends.base",
     "backends.guard",
+    "backends.jpeg2000",
     "backends.streams",
     "backends.values",
 }
@@ -52,7 +51,7 @@ MAY_IMPORT_TORCH = {
     *("demo", "bench"),
 }
 MAY_IMPORT_PYDICOM = {
-    *("tags", "elements", "header", "scanner", "summary", "backends.pydicom", "backends.simpleitk"),
+    *("tags", "elements", "header", "scan_file", "scanner", "summary", "backends.pydicom", "backends.simpleitk"),
     *("demo", "bench"),
 }
 
@@ -175,14 +174,14 @@ def test_library_is_imported_where_it_belongs(library, allowed):
         (
             "index",
             "from dicomtorch.scanner import scan",
-            "index (layer 3) imports scanner (layer 5)",
+            r"index \(layer \d\) imports scanner \(layer \d\)",
         ),
         (
             "walk",
             "def f():\n    import dicomtorch.storage",
-            "walk (layer 2) imports storage (layer 2)",
+            r"walk \(layer \d\) imports storage \(layer \d\)",
         ),
-        ("errors", "from dicomtorch import attributes", "errors (layer 0) imports attributes"),
+        ("errors", "from dicomtorch import attributes", r"errors \(layer \d\) imports attributes"),
         ("header", "from dicomtorch import DicomFrames", "imports from the package itself"),
         ("cli", "from dicomtorch.nothing import f", "which is in no layer"),
         ("backends.pydicom", "import dicomtorch.backends.simpleitk", "do not know each other"),
@@ -193,7 +192,7 @@ def test_library_is_imported_where_it_belongs(library, allowed):
 def test_the_rules_can_fail(module, statement, complaint):
     (found,) = imports_of(statement, module, {"attributes", "index"})
     problem = problem_of(found)
-    assert (problem is None) if complaint is None else (complaint in str(problem))
+    assert (problem is None) if complaint is None else re.search(complaint, str(problem))
 
 
 def test_imports_for_types_are_told_apart():

@@ -11,79 +11,26 @@ import os
 import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
-from dicomtorch.attributes import (
-    DEFLATED_IMAGE_FRAME,
-    ENCAPSULATED_UNCOMPRESSED,
-    HTJ2K_FAMILY,
-    JPEG_2000_FAMILY,
-    JPEG_DCT,
-    JPEG_LOSSLESS_FAMILY,
-    JPEG_LS_FAMILY,
-    JPEG_XL_FAMILY,
-    LIMITS,
-    NATIVE,
-    RLE_LOSSLESS,
-    SPAN_RULES,
-    VIDEO,
-    FileClass,
-    Limits,
-    ScanReport,
-)
-from dicomtorch.encapsulation import locate_frames
-from dicomtorch.errors import (
-    EncapsulationError,
-    HeaderError,
-    NotDicomError,
-    OptionError,
-    SourceError,
-)
+from dicomtorch.attributes import LIMITS, FileClass, Limits, ScanReport
+from dicomtorch.errors import OptionError, SourceError
 from dicomtorch.generation import FileRows
-from dicomtorch.header import Header, Read, array, read_header
 from dicomtorch.index import FrameIndex, printable
 from dicomtorch.resolve import Resolver, Tag
+from dicomtorch.scan_file import DIRECTORY_RECORDS, kind_of, read_file
 from dicomtorch.schema import FRAME_COLUMNS, Kind
-from dicomtorch.tags import KEYWORDS
 
 PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 Source = PathLike | Sequence[PathLike]
 
-KNOWN_SYNTAXES = (
-    NATIVE
-    | {RLE_LOSSLESS, ENCAPSULATED_UNCOMPRESSED, DEFLATED_IMAGE_FRAME}
-    | JPEG_DCT
-    | JPEG_LOSSLESS_FAMILY
-    | JPEG_LS_FAMILY
-    | JPEG_2000_FAMILY
-    | HTJ2K_FAMILY
-    | JPEG_XL_FAMILY
-)
-"""Transfer syntaxes of still images."""
-
-_DIRECTORY_RECORDS = 0x00041200  # (0004,1200), in every DICOMDIR
 _UNREAD = -1  # modification time of what could not be opened, so that the next scan tries again
-_OPEN = os.O_RDONLY
-for _flag in ("O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY"):
-    _OPEN |= getattr(os, _flag, 0)
-
 _INTEGER_VRS = frozenset(("IS", "US", "SS", "UL", "SL", "UV", "SV"))
 _FLOAT_VRS = frozenset(("DS", "FL", "FD"))
 _REFUSED_VRS = frozenset(("SQ", "OB", "OW", "OF", "OD", "OL", "OV", "UN", "OB or OW", "US or OW"))
-_KINDS = {
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a character device",
-    stat.S_IFBLK: "a block device",
-    stat.S_IFDIR: "a folder",
-    stat.S_IFLNK: "a symbolic link",
-}
 
 
 @dataclass(slots=True)
@@ -140,7 +87,7 @@ def scan(
     kept, fresh = (
         _compare(index, old, entries) if index is not None and not reread else ([], entries)
     )
-    resolver = Resolver(tags=columns, extra={_DIRECTORY_RECORDS}, limits=limits)
+    resolver = Resolver(tags=columns, extra={DIRECTORY_RECORDS}, limits=limits)
     shown = tqdm(
         fresh,
         desc="scan",
@@ -288,14 +235,10 @@ def _walk_folder(start: bytes, prefix: bytes, follow: bool) -> Iterator[_Entry]:
             if stat.S_ISREG(info.st_mode):
                 yield _Entry(path, info.st_size, info.st_mtime_ns, info.st_ino)
             else:
-                reason = _kind(info.st_mode)
+                reason = kind_of(info.st_mode)
                 if stat.S_ISLNK(info.st_mode):
                     reason += "; follow_symlinks=True goes into it"
                 yield _Entry(path, 0, info.st_mtime_ns, info.st_ino, "not_dicom", reason)
-
-
-def _kind(mode: int) -> str:
-    return _KINDS.get(stat.S_IFMT(mode), "no regular file")
 
 
 def _compare(
@@ -334,161 +277,3 @@ def _read_entry(root: bytes, entry: _Entry, resolver: Resolver, limits: Limits) 
         return read_file(os.path.join(root, entry.path), entry.path, resolver, limits)
     except OSError as error:
         return FileRows(entry.path, entry.size, _UNREAD, entry.inode, "unreadable", _reason(error))
-
-
-def read_file(
-    absolute: bytes, path: bytes, resolver: Resolver, limits: Limits = LIMITS
-) -> FileRows:
-    """What there is to know about one file; it is opened once and its pixel data are not read.
-
-    Args:
-        absolute: Where it is.
-        path: What it is called in the index.
-        resolver: Holds what files have in common.
-        limits: What a header may cost.
-
-    Raises:
-        OSError: The system did not open or read it.
-    """
-    # O_NONBLOCK: opening a FIFO would wait for a writer.
-    descriptor = os.open(absolute, _OPEN)
-    try:
-        info = os.fstat(descriptor)
-        rows = FileRows(path, info.st_size, info.st_mtime_ns, info.st_ino, "not_dicom")
-        if not stat.S_ISREG(info.st_mode):
-            rows.reason = _kind(info.st_mode)
-        elif not info.st_size:
-            rows.reason = "an empty file"
-        else:
-            _read_dicom(_reader(descriptor), rows, resolver, limits)
-        return rows
-    finally:
-        os.close(descriptor)
-
-
-def _reader(descriptor: int) -> Read:
-    """Positioned reads; fewer bytes only at the end of the file."""
-
-    def read(offset: int, length: int) -> bytes:
-        data = _pread(descriptor, length, offset)
-        if len(data) == length or not data:
-            return data
-        parts = [data]
-        while data and length > len(data):
-            offset, length = offset + len(data), length - len(data)
-            data = _pread(descriptor, length, offset)
-            parts.append(data)
-        return b"".join(parts)
-
-    return read
-
-
-if hasattr(os, "pread"):
-    _pread = os.pread
-else:
-
-    def _pread(descriptor: int, length: int, offset: int, /) -> bytes:
-        os.lseek(descriptor, offset, os.SEEK_SET)
-        return os.read(descriptor, length)
-
-
-def _read_dicom(read: Read, rows: FileRows, resolver: Resolver, limits: Limits) -> None:
-    """Fills in `rows`."""
-    try:
-        header = read_header(read, rows.size, resolver.wanted, limits)
-        rows.deflated = header.deflated
-        rows.file_class, rows.reason = _classify(header, resolver)
-        notices = list(header.notices)
-        if rows.file_class != "no_pixels":
-            rows.claimed_frames = resolver.number_of_frames(header, notices)
-        if rows.file_class == "unsupported" and rows.claimed_frames >= 0:
-            rows.reason += f"; {rows.claimed_frames} frames claimed"
-        if rows.file_class == "image":
-            _resolve_frames(read, header, rows, resolver, limits, notices)
-        rows.notices = "; ".join(dict.fromkeys(notices))
-    except NotDicomError as error:
-        rows.file_class, rows.reason = "not_dicom", str(error)
-    except (HeaderError, EncapsulationError) as error:
-        rows.file_class, rows.reason, rows.count = "unreadable", str(error), 0
-        rows.columns, rows.lookups = {}, []
-
-
-def _classify(header: Header, resolver: Resolver) -> tuple[FileClass, str]:
-    syntax = header.transfer_syntax_uid
-    if header.pixel_data is None:
-        if _DIRECTORY_RECORDS in header.elements:
-            return "no_pixels", "a DICOMDIR (Media Storage Directory)"
-        uid = resolver.text(header, "SOPClassUID")
-        return "no_pixels", _uid_name(uid) if uid else "no SOPClassUID"
-    if syntax in VIDEO:
-        return "unsupported", f"video is not decoded: TransferSyntaxUID is {_uid_name(syntax)}"
-    if syntax not in KNOWN_SYNTAXES:
-        named = f"is {_uid_name(syntax)}, which is not known" if syntax else "is absent"
-        return "unsupported", f"(0002,0010) TransferSyntaxUID {named}"
-    return "image", ""
-
-
-@lru_cache(maxsize=256)
-def _uid_name(uid: str) -> str:
-    """A UID of the standard with its name."""
-    from pydicom.uid import UID
-
-    name = UID(uid).name
-    return uid if name == uid else f"{uid} ({name})"
-
-
-def _resolve_frames(
-    read: Read,
-    header: Header,
-    rows: FileRows,
-    resolver: Resolver,
-    limits: Limits,
-    notices: list[str],
-) -> None:
-    """Finds the frames of an image and resolves their columns."""
-    assert header.pixel_data is not None
-    pixel = resolver.image_pixel(header, notices)
-    size = rows.size
-    if header.inflated is not None:
-        inflated = header.inflated
-        size = len(inflated)
-
-        def read(offset: int, length: int) -> bytes:
-            return inflated[offset : offset + length]
-
-    spans = locate_frames(
-        read,
-        size,
-        header.pixel_data,
-        pixel,
-        rows.claimed_frames if rows.claimed_frames >= 0 else None,
-        extended_offsets=_table(header, "ExtendedOffsetTable"),
-        extended_lengths=_table(header, "ExtendedOffsetTableLengths"),
-        limits=limits,
-    )
-    notices.extend(spans.notices)
-    rows.count = len(spans.offset)
-    if not rows.count:
-        raise EncapsulationError("; ".join(("no frame is there in whole", *spans.notices)))
-    if spans.photometric_interpretation not in ("", pixel.photometric_interpretation):
-        pixel = replace(pixel, photometric_interpretation=spans.photometric_interpretation)
-    resolved = resolver.resolve(header, pixel, rows.count)
-    notices.extend(resolved.notices)
-    rows.lookups = resolved.lookups
-    rows.columns = resolved.columns
-    rows.columns.update(
-        frame=np.arange(rows.count),
-        offset=spans.offset,
-        length=spans.length,
-        fragments=spans.fragments,
-        bit_offset=spans.bit_offset,
-        true_length=spans.true_length,
-        span_rule=SPAN_RULES.index(spans.rule),
-    )
-
-
-def _table(header: Header, keyword: str) -> npt.NDArray[Any] | None:
-    """An extended offset table or its lengths."""
-    tag, vr = KEYWORDS[keyword]
-    element = header.elements.get(tag)
-    return None if element is None else array((vr, element[1]), header.big_endian)

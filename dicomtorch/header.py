@@ -150,7 +150,7 @@ def _plausible(buffer: bytes, pos: int, size: int, explicit: bool, big: bool) ->
         else:
             value, length = 8, int.from_bytes(head[4:8], order)
         if length == UNDEFINED:
-            return 4
+            return 4 if count else 1
         last, pos = tag, pos + value + length
         if pos > size:
             return 4 if tag in PIXEL_DATA_TAGS and count else count
@@ -163,20 +163,18 @@ def _encoding(header: Header, buffer: bytes, pos: int, size: int) -> bool:
     """Finds the encoding of the data set, sets `header`'s syntax and byte order; returns whether VRs are explicit."""
     stated = header.transfer_syntax_uid
     expected = _ENCODINGS.get(stated, (True, False))
-    others = [encoding for encoding in _ENCODINGS.values() if encoding != expected]
-    for explicit, big in (expected, *others, (False, True)):
-        found = _plausible(buffer, pos, size, explicit, big)
-        if found >= 2 or (found and (explicit, big) == expected):
-            break
-    else:
-        if pos >= size:
-            raise HeaderError(
-                f"no data set follows the file meta, which ends with the file at offset {pos}"
-            )
-        raise HeaderError(
-            f"no data element of any encoding at offset {pos}, where the data set should begin; "
-            f"TransferSyntaxUID is {stated or 'absent'}"
+    candidates = sorted(_UIDS, key=lambda encoding: encoding != expected)
+    found = [_plausible(buffer, pos, size, *expected)]
+    if found[0] < 2:
+        found += [_plausible(buffer, pos, size, *encoding) for encoding in candidates[1:]]
+    if not any(found):
+        what = (
+            f"no data set follows the file meta, which ends with the file at offset {pos}"
+            if pos >= size
+            else f"no data element of any encoding at offset {pos}, where the data set should begin"
         )
+        raise HeaderError(f"{what}; TransferSyntaxUID is {stated or 'absent'}")
+    explicit, big = candidates[found.index(max(found))]
     header.big_endian = big
     actual = _UIDS[explicit, big]
     if not stated:
@@ -287,12 +285,20 @@ def header_from_pydicom(
     result = Header(header.transfer_syntax_uid, header.big_endian, elements)
     result.deflated, result.inflated = header.deflated, header.inflated
     result.notices = [*header.notices, f"read by pydicom, because {cause}"]
-    if position < size:
-        Walk(read, size, result, frozenset(), limits).run(b"", position, position, explicit)
-        # Anything but pixel data there means that pydicom lost its way, or ran out of the bytes it was given.
-        if result.pixel_data is None or result.pixel_data.offset - position > 12:
-            raise HeaderError(f"{cause}; pydicom stops at offset {position}") from cause
+    if position < size and not _finds_pixel_data(read, size, position, result, explicit, limits):
+        raise HeaderError(f"{cause}; pydicom stops at offset {position}") from cause
     return result
+
+
+def _finds_pixel_data(
+    read: Read, size: int, position: int, header: Header, explicit: bool, limits: Limits
+) -> bool:
+    """Whether the element at `position` is pixel data; elsewhere pydicom lost its way or ran out of bytes."""
+    try:
+        Walk(read, size, header, frozenset(), limits).run(b"", position, position, explicit)
+    except HeaderError:
+        return False
+    return header.pixel_data is not None and header.pixel_data.offset - position <= 12
 
 
 def _from_dataset(dataset: Dataset, wanted: frozenset[int], depth: int) -> Group:

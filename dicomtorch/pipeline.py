@@ -73,7 +73,7 @@ class Plan:
     background: float | None = None
     inverted: bool = False
     notices: tuple[str, ...] = ()
-    tables: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict, repr=False)
+    tables: dict[str, Array] = field(default_factory=dict, repr=False)
 
     @property
     def is_affine(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ from dicomtorch.pipeline import (
     padding_mask,
     with_range,
 )
+from dicomtorch.resize import Resized, resize, resize_nearest, resized
 from dicomtorch.voi import Mapping, Range, SharedRange, common_window, ranged
 
 __all__ = [
@@ -76,33 +77,6 @@ EXACT = {
 LARGEST_OFFSET = 4.0
 # Rows are converted in blocks that stay in the cache of one core.
 BLOCK = 1 << 18
-
-
-class Resized(NamedTuple):
-    """What `size=` did: the image lies in a frame of padding.
-
-    Attributes:
-        scale: Output pixels for one input pixel.
-        top: Rows of padding above it.
-        left: Columns of padding left of it.
-        rows: Its rows.
-        columns: Its columns.
-    """
-
-    scale: float
-    top: int
-    left: int
-    rows: int
-    columns: int
-
-
-def resized(rows: int, columns: int, size: tuple[int, int]) -> Resized:
-    """Where an image comes to lie in `size`, its aspect kept, centred (the odd pixel is below or right)."""
-    scale = min(size[0] / rows, size[1] / columns)
-    inner_rows = min(size[0], max(1, round(rows * scale)))
-    inner_columns = min(size[1], max(1, round(columns * scale)))
-    top, left = (size[0] - inner_rows) // 2, (size[1] - inner_columns) // 2
-    return Resized(scale, top, left, inner_rows, inner_columns)
 
 
 def output_shape(values: FrameValues, options: PixelOptions) -> tuple[int, int, int]:
@@ -269,9 +243,7 @@ def _store(planes: Array, plan: Plan, out: Tensor) -> None:
         planes = planes.copy()
         planes[mask] = _stored_background(planes, mask, plan)
     if options.size is not None:
-        planes = _resized_nearest(
-            planes, resized(planes.shape[1], planes.shape[2], options.size), options.size
-        )
+        planes = resize_nearest(planes, options.size)
     _cast(planes, out, "stored values")
 
 
@@ -351,8 +323,18 @@ def _convert(planes: Array, plan: Plan, channels: tuple[Mapping, ...], out: Tens
     if direct:
         return
     if options.size is not None:
-        image = _resized(image, plan)
+        if plan.values.segmentation_type in ("BINARY", "LABELMAP"):
+            image = resize_nearest(image, options.size)
+        else:
+            image = resize(image, options.size, _surroundings(options))
     _cast(image, out, f"{options.values} values")
+
+
+def _surroundings(options: PixelOptions) -> float | None:
+    if not isinstance(options.padding, str):
+        return options.padding
+    # 0 is black in display and the mean or the lowest value after normalisation; elsewhere it may be water.
+    return 0.0 if options.values == "display" or options.normalize is not None else None
 
 
 def _fill(planes: Array, plan: Plan, channels: tuple[Mapping, ...], image: Array) -> None:
@@ -368,26 +350,32 @@ def _fill(planes: Array, plan: Plan, channels: tuple[Mapping, ...], image: Array
         return
     stored = planes[0]
     if stored.dtype.kind in "iu" and stored.dtype.itemsize <= 2:
-        table = _table(plan, channels, stored)
+        table = _table(plan, channels, stored, image.dtype)
         if table is not None:
             index = np.ascontiguousarray(stored).view(f"u{stored.dtype.itemsize}")
             for k in range(len(image)):
-                image[k] = table[k][index]
+                # The table has an entry for every index: "wrap" only saves the test.
+                np.take(table[k], index, out=image[k], mode="wrap")
             return
     image[...] = evaluate(plan, channels, stored)
 
 
 def _table(
-    plan: Plan, channels: tuple[Mapping, ...], stored: Array
-) -> npt.NDArray[np.float32] | None:
-    """Results for every stored value of a type, in the order of their bits read as unsigned."""
+    plan: Plan, channels: tuple[Mapping, ...], stored: Array, dtype: np.dtype[Any]
+) -> Array | None:
+    """Results for every stored value of a type, in the order of their bits read as unsigned.
+
+    Returns:
+        (channels, values), or `None` where the image has fewer pixels than there are values.
+    """
+    key = f"{stored.dtype.str} {dtype.str}"
     kept = channels is plan.channels
-    table = plan.tables.get(stored.dtype.str) if kept else None
+    table = plan.tables.get(key) if kept else None
     if table is None and stored.size >= 1 << (8 * stored.dtype.itemsize):
         bits = np.arange(1 << (8 * stored.dtype.itemsize)).astype(f"u{stored.dtype.itemsize}")
-        table = evaluate(plan, channels, bits.view(stored.dtype)).astype(np.float32)
+        table = evaluate(plan, channels, bits.view(stored.dtype)).astype(dtype)
         if kept:
-            plan.tables[stored.dtype.str] = table
+            plan.tables[key] = table
     return table
 
 
@@ -396,11 +384,31 @@ def _linear(
 ) -> None:
     """Computes clip(planes * scale + offset, low, high), right to some 2e-7 of the larger of 1 and the result."""
     rows = max(1, BLOCK // max(1, planes.shape[0] * planes.shape[2]))
+    clamped = _needs_clamp(planes.dtype, image.dtype, scale, offset, low, high)
     for start in range(0, planes.shape[1], rows):
         part = np.s_[:, start : start + rows]
         _linear_block(planes[part], image[part], scale, offset)
-        if low != -math.inf or high != math.inf:
+        if clamped:
             np.clip(image[part], low, high, out=image[part])
+
+
+def _needs_clamp(
+    stored: np.dtype[Any],
+    image: np.dtype[Any],
+    scale: float,
+    offset: float,
+    low: float,
+    high: float,
+) -> bool:
+    """Whether a result can be outside: 8-bit images that use their full range have none to clamp."""
+    if low == -math.inf and high == math.inf:
+        return False
+    if stored.itemsize > 1:
+        return True
+    ends = np.array([[[np.iinfo(stored).min, np.iinfo(stored).max]]], stored)
+    results = np.empty(ends.shape, image)
+    _linear_block(ends, results, scale, offset)
+    return bool(results.min() < low or results.max() > high)
 
 
 def _linear_block(planes: Array, image: Array, scale: float, offset: float) -> None:
@@ -472,69 +480,32 @@ def normalized(
     counted = np.isfinite(image)
     if mask is not None:
         counted &= ~mask
-    sample = image[counted]
-    result = np.zeros_like(image)
+    whole = bool(counted.all())
+    sample = image if whole else image[counted]
     if not sample.size:
-        return result
-    if isinstance(how, tuple):
-        center, width = how
-    elif how == "zscore":
-        center, width = float(sample.mean(dtype=np.float64)), float(sample.std(dtype=np.float64))
-    elif how == "minmax":
-        center = float(sample.min())
-        width = float(sample.max()) - center
-    else:
-        center, high = (float(q) for q in np.percentile(sample, PERCENTILES))
-        width = high - center
-    if width > 0:
-        result[counted] = (sample - center) / width
+        return np.zeros_like(image)
+    center, width = _center_and_width(sample, how)
+    if width <= 0:
+        return np.zeros_like(image)
+    result = (sample - center) / width
     if how == "percentile":
         np.clip(result, 0.0, 1.0, out=result)
-    return result
-
-
-# --- Sizes --------------------------------------------------------------------------------------------
-
-
-def _resized(image: Array, plan: Plan) -> Array:
-    """Bilinear, antialiased when shrinking, aspect kept; labels by nearest neighbour."""
-    options = plan.options
-    assert options.size is not None
-    where = resized(image.shape[1], image.shape[2], options.size)
-    if plan.values.segmentation_type in ("BINARY", "LABELMAP"):
-        return _resized_nearest(image, where, options.size)
-    inner = torch.nn.functional.interpolate(
-        torch.from_numpy(np.ascontiguousarray(image))[None],
-        size=(where.rows, where.columns),
-        mode="bilinear",
-        align_corners=False,
-        antialias=True,
-    )[0].numpy()
-    return _framed(inner, where, options.size, _frame_value(inner, options))
-
-
-def _frame_value(image: Array, options: PixelOptions) -> float:
-    """What surrounds a resized image: the number of `padding=`, else 0, or the lowest value where 0 means something."""
-    if not isinstance(options.padding, str):
-        return options.padding
-    if options.values == "display" or options.normalize is not None:
-        return 0.0
-    finite = image[np.isfinite(image)]
-    return float(finite.min()) if finite.size else 0.0
-
-
-def _resized_nearest(planes: Array, where: Resized, size: tuple[int, int]) -> Array:
-    rows = (np.arange(where.rows) + 0.5) * planes.shape[1] / where.rows
-    columns = (np.arange(where.columns) + 0.5) * planes.shape[2] / where.columns
-    inner = planes[:, rows.astype(np.int64)][:, :, columns.astype(np.int64)]
-    return _framed(inner, where, size, 0)
-
-
-def _framed(inner: Array, where: Resized, size: tuple[int, int], value: float) -> Array:
-    if inner.shape[1:] == size:
-        return inner
-    image = np.full((len(inner), *size), value, inner.dtype)
-    rows = slice(where.top, where.top + where.rows)
-    columns = slice(where.left, where.left + where.columns)
-    image[:, rows, columns] = inner
+    if whole:
+        return result
+    image = np.zeros_like(image)
+    image[counted] = result
     return image
+
+
+def _center_and_width(sample: Array, how: str | tuple[float, float]) -> tuple[float, float]:
+    if isinstance(how, tuple):
+        return how
+    if how == "zscore":
+        # The mean is taken off first: sums of squares of large values have no digits left for small differences.
+        mean = float(sample.mean(dtype=np.float64))
+        return mean, float(np.sqrt(np.square(sample - mean).mean(dtype=np.float64)))
+    if how == "minmax":
+        low, high = float(sample.min()), float(sample.max())
+    else:
+        low, high = (float(q) for q in np.percentile(sample, PERCENTILES))
+    return low, high - low

@@ -16,6 +16,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("attributes", "columns", "elements", "tags", "plot"),
     (
         *("walk", "encapsulation", "lookup", "suv", "storage", "generation", "voi", "geometry"),
+        "resize",
         *("buffers", "backends"),
     ),
     ("header", "index", "pipeline", "resolve_image", "resolve_groups"),
@@ -47,7 +48,8 @@ BACKEND_COMMONS = {
 FACADE = "__init__"  # re-exports the public names; nothing in the package may lean on it
 
 MAY_IMPORT_TORCH = {
-    *("pixels", "buffers", "samplers", "collate", "cache", "reader", "datasets", "masks", "loader"),
+    *("resize", "pixels", "buffers", "samplers", "collate", "cache", "reader", "datasets"),
+    *("masks", "loader"),
     *("demo", "bench"),
 }
 MAY_IMPORT_PYDICOM = {

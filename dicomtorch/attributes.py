@@ -6,6 +6,7 @@ Nothing here reads, decodes or computes: these are the values that the layers ha
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -56,11 +57,12 @@ JPEG_LS_FAMILY = frozenset({JPEG_LS_LOSSLESS, JPEG_LS_NEAR_LOSSLESS})
 JPEG_2000_FAMILY = frozenset({JPEG_2000_LOSSLESS, JPEG_2000})
 HTJ2K_FAMILY = frozenset({HTJ2K_LOSSLESS, HTJ2K_LOSSLESS_RPCL, HTJ2K})
 JPEG_XL_FAMILY = frozenset({JPEG_XL_LOSSLESS, JPEG_XL_RECOMPRESSION, JPEG_XL})
+# Of 100 to 105 there is a fragmentable form each.
 VIDEO = frozenset(
-    f"1.2.840.10008.1.2.4.{number}"
-    for number in (
-        ["100", "100.1", "101", "101.1", "102", "102.1", "103", "103.1", "104", "104.1", "105", "105.1", "106", "106.1", "107", "108"]
-    )
+    f"1.2.840.10008.1.2.4.{number}{fragmentable}"
+    for number in range(100, 109)
+    for fragmentable in ("", ".1")
+    if not fragmentable or number <= 105
 )
 LOSSY = frozenset(
     JPEG_DCT | {JPEG_LS_NEAR_LOSSLESS, JPEG_2000, HTJ2K, JPEG_XL, JPEG_XL_RECOMPRESSION}
@@ -312,6 +314,18 @@ class Windows(tuple[Window, ...]):
 
     __slots__ = ()
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Windows) and tuple.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash((Windows, *self))
+
+    def __repr__(self) -> str:
+        return repr(list(self))
+
 
 CT_PRESETS: dict[str, tuple[float, float]] = {
     "brain": (40, 80),
@@ -356,7 +370,7 @@ class PixelOptions:
     """
 
     values: Values = "display"
-    window: Window | tuple[Window, ...] = None
+    window: Window | Sequence[Window] = None
     padding: Literal["keep", "fill"] | float = "keep"
     normalize: str | tuple[float, float] | None = None
     color: Literal["auto", "rgb", "gray"] = "auto"

@@ -30,6 +30,7 @@ from dicomtorch.index import FrameIndex, printable
 from dicomtorch.metadata import MetadataReader
 from dicomtorch.plot import show_frames
 from dicomtorch.reader import Frame, FrameReader
+from dicomtorch.resize import resized
 from dicomtorch.store import Source, open_index
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ class DicomFrames(Dataset[FrameSample]):
         padding: "keep", "fill", or a number for the pixels that the file says are padding.
         normalize: `None`, "minmax", "zscore", "percentile" or (mean, standard deviation); acts on modality values.
         color: "auto" as the file is (1 or 3 channels), "rgb", or "gray".
-        size: `None` or (H, W): resized with the aspect kept, antialiased, the rest padded.
+        size: `None` or (H, W): resized with the aspect kept, antialiased, the rest padded; geometry in `meta` stays
+            that of the file, and `meta["resized"]` has what was done: (scale, top, left, rows, columns).
         dtype: `None` for float32, or in "stored" the smallest type for all frames; a cast that loses values raises.
         tags: DICOM keywords that `meta` shall have too, as in `["PatientSex", "KVP"]`.
         transform: Called with the image tensor.
@@ -222,6 +224,11 @@ class DicomFrames(Dataset[FrameSample]):
                 positions[k], results[k] = self._replace(requested[k], result, batch, k)
         frames = cast(list[Frame], results)
         metas = self._metadata.of(positions, [frame.voi for frame in frames], requested)
+        size = self._reader.options.size
+        if size is not None:
+            for meta in metas:
+                where = resized(meta["Rows"], meta["Columns"], size)
+                meta["resized"] = tuple(float(number) for number in where)
         return FrameSamples(
             FrameSample((self._transformed(frame.image), meta))
             for frame, meta in zip(frames, metas, strict=True)

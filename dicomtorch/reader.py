@@ -7,6 +7,7 @@ business.
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import threading
 from collections import OrderedDict
@@ -29,6 +30,8 @@ from dicomtorch.index import FrameIndex, printable
 from dicomtorch.pipeline import Plan, make_plan
 from dicomtorch.storage import Scratch, StoredFile
 from dicomtorch.voi import SharedRange, common_window, is_dose
+
+_logger = logging.getLogger("dicomtorch")
 
 _MOST_PLANS = 4096
 _MOST_SHARED = 1024  # value ranges of series and dose grids that are remembered
@@ -84,6 +87,7 @@ class FrameReader:
         self._local = _Local()
         self._shared = _SharedRanges()
         self._plans: dict[int, Plan] = {}
+        self._noticed: set[str] = set()
 
     def restricted(self, rows: npt.NDArray[np.int64]) -> FrameReader:
         """A reader of some positions of this one's index, with the same backends and options."""
@@ -186,7 +190,7 @@ class FrameReader:
             if out is None:
                 out = torch.empty(pixels.output_shape(values, self.options), dtype=self.dtype)
             image, voi = pixels.apply(
-                stored, values, self.options, out, shared=shared, plan=self._plan(values)
+                stored, values, self.options, out, shared=shared, plan=self._plan(values, position)
             )
         except DicomTorchError as error:
             return self._with_context(error, position)
@@ -208,13 +212,17 @@ class FrameReader:
             raise UnsupportedError(str(self.unsupported[pixel]))
         return backend.decode(self._encoded(index, position, files), pixel)
 
-    def _plan(self, values: FrameValues) -> Plan:
+    def _plan(self, values: FrameValues, position: int) -> Plan:
         # Frames that share their values share the object, see `FrameIndex.frame_values`.
         known = self._plans.get(id(values))
         if known is None or known.values is not values:
             if len(self._plans) >= _MOST_PLANS:
                 self._plans.clear()
             known = self._plans[id(values)] = make_plan(values, self.options)
+            for notice in set(known.notices) - self._noticed:
+                self._noticed.add(notice)
+                path = printable(self.index.path(position))
+                _logger.warning("%s (first seen in %s; said once)", notice, path)
         return known
 
     def _shared_range(self, position: int, values: FrameValues) -> SharedRange | None:
@@ -261,7 +269,7 @@ class FrameReader:
         return named
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_local", "_shared", "_plans")
+        own = ("_local", "_shared", "_plans", "_noticed")
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

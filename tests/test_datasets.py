@@ -411,3 +411,22 @@ def test_a_frame_index_as_source(series: Path) -> None:
     assert isinstance(index, FrameIndex)
     frames = DicomFrames(index.filter(InstanceNumber=[2, 9]))
     assert [meta["InstanceNumber"] for _, meta in frames] == [2, 9]
+
+
+def test_resized_says_what_was_done(tmp_path: Path) -> None:
+    write(ct(ct_pixels(0, 20, 40)), tmp_path / "a" / "0.dcm")
+    frames = DicomFrames(tmp_path / "a", size=(30, 20))
+    _, meta = frames[0]
+    assert meta["resized"] == (0.5, 10.0, 0.0, 10.0, 20.0)
+    assert (meta["Rows"], meta["Columns"]) == (20, 40)
+    assert frames[[0, 0]][1]["resized"].shape == (2, 5)
+
+
+def test_an_odd_value_is_noted_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_series(tmp_path / "a", 3, WindowWidth=-5)
+    frames = DicomFrames(tmp_path / "a")
+    with caplog.at_level("WARNING", "dicomtorch"):
+        for i in range(3):
+            assert frames[i][1]["voi"] == "frame"
+    (record,) = caplog.records
+    assert "WindowWidth" in record.getMessage()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -68,16 +69,30 @@ def texts(element: Element | None, character_set: str = "") -> list[str]:
     vr, value = element
     if not isinstance(value, bytes) or not value.strip(b" \0"):
         return []
+    single = vr in ("ST", "LT", "UT", "UR")
     encoding = _PYTHON_ENCODINGS.get(character_set, "") if vr in _LOCALIZED else "ascii"
-    if encoding:
-        text = value.decode(encoding, "backslashreplace")
-        parts = [text] if vr in ("ST", "LT", "UT", "UR") else text.split("\\")
+    if not encoding:
+        parts = [_decode_extended(part, character_set) for part in value.split(b"\\")]
     else:
-        from pydicom.charset import convert_encodings, decode_bytes
-
-        encodings = convert_encodings(character_set.split("\\"))
-        parts = [decode_bytes(part, encodings, {ord("^"), ord("=")}) for part in value.split(b"\\")]
+        try:
+            text = value.decode(encoding)
+            parts = [text] if single else text.split("\\")
+        except UnicodeDecodeError:
+            raw = [value] if single else value.split(b"\\")
+            parts = [part.decode(encoding, "backslashreplace") for part in raw]
     return [part.strip(" \0") for part in parts]
+
+
+def _decode_extended(value: bytes, character_set: str) -> str:
+    """Text with code extensions (PS3.3 C.12.1.1.2), which pydicom knows; ASCII if a term is unknown."""
+    from pydicom.charset import convert_encodings, decode_bytes, python_encoding
+
+    terms = [term.strip() for term in character_set.split("\\")]
+    if not python_encoding.keys() >= set(terms):
+        return value.decode("ascii", "backslashreplace")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # bytes that fit nowhere come out as U+FFFD
+        return decode_bytes(value, convert_encodings(terms), {ord("^"), ord("=")})
 
 
 _LOCALIZED: Final = frozenset(("LO", "LT", "PN", "SH", "ST", "UC", "UT"))
@@ -140,11 +155,8 @@ def floats(element: Element | None, big_endian: bool = False) -> list[float]:
         return []
     vr, value = element
     if vr in ("DS", "IS"):
-        try:
-            return [float(part) for part in value.split(b"\\")]
-        except ValueError:
-            return [_float(part) for part in value.split(b"\\")] if value.strip(b" \0") else []
-    return [float(number) for number in array(element, big_endian)]
+        return [_float(part) for part in value.split(b"\\")] if value.strip(b" \0") else []
+    return [float(number) for number in array(element, big_endian).tolist()]
 
 
 def integers(element: Element | None, big_endian: bool = False) -> list[int | None]:
@@ -156,26 +168,31 @@ def integers(element: Element | None, big_endian: bool = False) -> list[int | No
         return []
     vr, value = element
     if vr in ("DS", "IS"):
-        try:
-            return [int(part) for part in value.split(b"\\")]
-        except ValueError:
-            return [_integer(number) for number in floats(element)]
+        return [_integer(part) for part in value.split(b"\\")] if value.strip(b" \0") else []
     numbers = array(element, big_endian)
     if vr == "AT":
-        pairs = numbers[: numbers.size // 2 * 2].reshape(-1, 2)
-        return [int(group) << 16 | int(number) for group, number in pairs]
+        pairs = numbers[: numbers.size // 2 * 2].reshape(-1, 2).tolist()
+        return [group << 16 | number for group, number in pairs]
     if numbers.dtype.kind == "f":
-        return [_integer(float(number)) for number in numbers]
-    return list(map(int, numbers))
+        return [int(number) if number.is_integer() else None for number in numbers.tolist()]
+    return list(numbers.tolist())
 
 
 def _float(part: bytes) -> float:
-    text = part.strip(b" \0\t\r\n").replace(b",", b".")
+    """A decimal string; Python would also take underscores for digit grouping."""
     try:
-        return math.nan if b"_" in text else float(text)
+        return math.nan if b"_" in part else float(part)
+    except ValueError:
+        pass
+    try:
+        return float(part.strip(b" \0\t\r\n").replace(b",", b"."))
     except ValueError:
         return math.nan
 
 
-def _integer(number: float) -> int | None:
-    return int(number) if number.is_integer() else None
+def _integer(part: bytes) -> int | None:
+    try:
+        return None if b"_" in part else int(part)
+    except ValueError:
+        number = _float(part)
+        return int(number) if number.is_integer() else None

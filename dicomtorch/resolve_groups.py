@@ -29,6 +29,7 @@ _VITAL: Final = frozenset(TAGS[k] for k in ("RescaleSlope", "RescaleIntercept", 
 _MOST_REMEMBERED: Final = 1 << 16
 _INT32: Final = range(-(1 << 31), 1 << 31)
 _NO_GROUP: Final = object()
+_MANY: Final = 16  # values from which on converting them at once pays
 
 
 def keywords(text: str) -> tuple[str, ...]:
@@ -80,6 +81,48 @@ class Context:
             notices.append(f"{text}; taken as absent")
             return None
         return value
+
+    def convert_many(
+        self, tag: int, kind: str, elements: list[Element], notices: list[str]
+    ) -> list[Any]:
+        """What `convert` gives for each of `elements`; numbers are converted all at once where they can be."""
+        found = self._numbers_at_once(kind, elements) if len(elements) >= _MANY else None
+        if found is not None:
+            return found
+        return [self.convert(tag, kind, element, notices) for element in elements]
+
+    def _numbers_at_once(self, kind: str, elements: list[Element]) -> list[Any] | None:
+        """The values of elements of one VR with one value each (`kind` says how wide), else `None`."""
+        vr = elements[0][0]
+        width = int(kind[8:-1]) if kind.endswith("]") else 1
+        if kind == "text" and vr == "UL":
+            width = len(elements[0][1]) // 4
+        elif kind not in ("int32", "float64") and width == 1:
+            return None
+        if any(element[0] != vr for element in elements):
+            return None
+        values: list[bytes] = [element[1] for element in elements]
+        if vr in ("DS", "IS"):
+            if any(value.count(b"\\") != width - 1 for value in values):
+                return None
+            joined = (vr, b"\\".join(values))
+        else:
+            if not values[0] or any(len(value) != len(values[0]) for value in values):
+                return None
+            joined = (vr, b"".join(values))
+        numbers: list[Any] = (
+            floats(joined, self.big_endian)
+            if kind.startswith("float64")
+            else integers(joined, self.big_endian)
+        )
+        if len(numbers) != width * len(values) or not all(map(_finite, numbers)):
+            return None
+        if kind == "text":
+            texts_ = list(map(str, numbers))
+            return ["\\".join(texts_[k : k + width]) for k in range(0, len(texts_), width)]
+        if kind == "int32" and not (_INT32[0] <= min(numbers) and max(numbers) <= _INT32[-1]):
+            return None
+        return numbers if width == 1 else list(zip(*[iter(numbers)] * width, strict=True))
 
     def text(self, element: Element) -> str:
         """The value as text; several are joined with a backslash."""
@@ -233,18 +276,23 @@ class Frames:
 
     def fill(self, name: str, tag: int, kind: str, macro: Group | list[Group | None]) -> None:
         """Sets a column from an attribute of a macro; frames without the macro keep the main data set's value."""
-        convert, notices = self.context.convert, self.notices
+        notices = self.notices
         if isinstance(macro, dict):
             element = macro.get(tag)
             self.columns.pop(name, None)
-            self.put(name, None if element is None else convert(tag, kind, element, notices))
+            if element is not None:
+                self.put(name, self.context.convert(tag, kind, element, notices))
             return
         missing = self.missing(name)
         elements: list[Any] = [_NO_GROUP if g is None else g.get(tag) for g in macro]
         values: dict[Any, Any] = {None: missing, _NO_GROUP: self.columns.get(name, missing)}
-        for element in set(elements) - values.keys():
-            value = convert(tag, kind, element, notices)
-            values[element] = missing if value is None else value
+        distinct = list(set(elements) - values.keys())
+        if distinct:
+            found = self.context.convert_many(tag, kind, distinct, notices)
+            values.update(
+                (element, missing if value is None else value)
+                for element, value in zip(distinct, found, strict=True)
+            )
         self.spread(name, [values[element] for element in elements])
 
     def spread(self, name: str, values: list[Any]) -> None:

@@ -53,6 +53,8 @@ VALUE_TAGS: Final = (
 )
 """What `resolve_values` reads beyond single attributes."""
 
+_MANY: Final = 16  # frames from which on a look at all of them at once pays
+
 _Table = tuple[Element, Element, bool, int]  # descriptor, data, whether segmented, tag of the data
 
 
@@ -180,10 +182,12 @@ def _voi(frames: Frames) -> None:
     if not isinstance(macro, list):
         frames.columns.update(_voi_of(frames, frames.top if macro is None else macro))
         return
+    sources = [frames.top if group is None else group for group in macro]
+    if _plain_windows(frames, sources):
+        return
     known: dict[Any, dict[str, Any]] = {}
     found = []
-    for group in macro:
-        source = frames.top if group is None else group
+    for source in sources:
         key = _voi_key(source)
         columns = known.get(key)
         if columns is None:
@@ -192,6 +196,28 @@ def _voi(frames: Frames) -> None:
     for name in {name for columns in known.values() for name in columns}:
         missing = FRAME_COLUMNS[name].missing
         frames.spread(name, [columns.get(name, missing) for columns in found])
+
+
+def _plain_windows(frames: Frames, groups: list[Group]) -> bool:
+    """Sets the columns if each group has one window that is as it should be, and nothing else."""
+    if len(groups) < _MANY:
+        return False
+    windows = []
+    for keyword in ("WindowCenter", "WindowWidth"):
+        tag = TAGS[keyword]
+        elements = [group[tag] for group in groups if tag in group and len(group) == 2]
+        if len(elements) != len(groups):
+            return False
+        told: list[str] = []
+        numbers = frames.context.convert_many(tag, "float64", elements, told)
+        if told or None in numbers:
+            return False
+        windows.append(numbers)
+    if min(windows[1]) < 1:
+        return False
+    frames.spread("WindowCenter", windows[0])
+    frames.spread("WindowWidth", windows[1])
+    return True
 
 
 def _voi_key(group: Group) -> Any:
@@ -221,11 +247,11 @@ def _voi_of(frames: Frames, group: Group) -> dict[str, Any]:
 def _windows(frames: Frames, group: Group, function: str) -> dict[str, Any]:
     centers = frames.get("WindowCenter", "list", group) or ()
     widths = frames.get("WindowWidth", "list", group) or ()
-    center_name, width_name = describe(TAGS["WindowCenter"]), describe(TAGS["WindowWidth"])
+    width_name = describe(TAGS["WindowWidth"])
     if centers and widths and len(centers) != len(widths):
         frames.notices.append(
-            f"{center_name} has {len(centers)} values and {width_name} has {len(widths)}; those "
-            f"without a partner are ignored"
+            f"{describe(TAGS['WindowCenter'])} has {len(centers)} values and {width_name} has "
+            f"{len(widths)}; those without a partner are ignored"
         )
     pairs = [pair for pair in zip(centers, widths, strict=False) if all(map(math.isfinite, pair))]
     for _, width in pairs:

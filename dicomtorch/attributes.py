@@ -57,12 +57,12 @@ JPEG_LS_FAMILY = frozenset({JPEG_LS_LOSSLESS, JPEG_LS_NEAR_LOSSLESS})
 JPEG_2000_FAMILY = frozenset({JPEG_2000_LOSSLESS, JPEG_2000})
 HTJ2K_FAMILY = frozenset({HTJ2K_LOSSLESS, HTJ2K_LOSSLESS_RPCL, HTJ2K})
 JPEG_XL_FAMILY = frozenset({JPEG_XL_LOSSLESS, JPEG_XL_RECOMPRESSION, JPEG_XL})
-# Of 100 to 105 there is a fragmentable form each.
+# Of 100 to 106 there is a fragmentable form each.
 VIDEO = frozenset(
     f"1.2.840.10008.1.2.4.{number}{fragmentable}"
     for number in range(100, 109)
     for fragmentable in ("", ".1")
-    if not fragmentable or number <= 105
+    if not fragmentable or number <= 106
 )
 LOSSY = frozenset(
     JPEG_DCT | {JPEG_LS_NEAR_LOSSLESS, JPEG_2000, HTJ2K, JPEG_XL, JPEG_XL_RECOMPRESSION}
@@ -393,7 +393,7 @@ class PixelOptions:
     @property
     def windows(self) -> tuple[Window, ...]:
         """One window for each channel of a grayscale image."""
-        return self.window if isinstance(self.window, Windows) else (self.window,)  # type: ignore[return-value]
+        return tuple(self.window) if isinstance(self.window, Windows) else (self.window,)  # type: ignore[return-value]
 
     def _refuse_contradictions(self) -> None:
         if self.window is not None and self.values != "display":

@@ -33,7 +33,7 @@ def test_windows(given: Any, kept: Any) -> None:
     options = PixelOptions(window=given)
     assert options.window == kept
     assert isinstance(options.window, Windows) == isinstance(kept, Windows)
-    assert options.windows == (kept if isinstance(kept, Windows) else (kept,))
+    assert options.windows == (tuple(kept) if isinstance(kept, Windows) else (kept,))
     assert dataclasses.replace(options) == options
     assert pickle.loads(pickle.dumps(options)) == options
     assert hash(options) == hash(dataclasses.replace(options))

@@ -214,11 +214,11 @@ def _first_line(error: Exception) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     output = Path("out") / "benchmarks"
-    parser.add_argument("--frames", type=int, default=128, help="per syntax; default: %(default)s")
+    parser.add_argument("--frames", type=int, default=64, help="per syntax; default: %(default)s")
     parser.add_argument(
         "--size", type=int, default=512, help="rows and columns; default: %(default)s"
     )
-    parser.add_argument("--repeats", type=int, default=5, help="timed rounds; default: %(default)s")
+    parser.add_argument("--repeats", type=int, default=3, help="timed rounds; default: %(default)s")
     parser.add_argument("--batch-size", type=int, default=32, help="default: %(default)s")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument(

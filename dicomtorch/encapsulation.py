@@ -463,18 +463,19 @@ class _Encapsulated:
         """
         start = _JPEG_START if self.syntax in _JPEG else _JPEG_2000_START
         starts: list[int] = []
-        ended = True
-        tail = 0  # bytes of the fragment before that are read with the head of the next
+        window = (
+            b""  # the last bytes of the frame so far, over fragments that are smaller than that
+        )
+        tail = 0  # bytes of the fragment before, which are read with the head of the next
         for number, (offset, length) in enumerate(zip(items.offsets, items.lengths, strict=True)):
             data = self.read(offset - tail, min(tail + 24, self.size - offset + tail))
-            if tail:
-                ended = _END in data[:tail]
-            head = data[tail + 8 : tail + 8 + min(length, 16)]
-            if ended and start.match(head):
+            window = (window + data[:tail])[-_END_MARKER_WITHIN:]
+            head = data[tail + 8 : tail + 8 + length]
+            if (number == 0 or _END in window) and start.match(head):
                 starts.append(number)
+                window = b""
             elif not starts:
                 return []
-            # An empty fragment changes nothing: the markers around it are each other's neighbours.
             tail = min(length, _END_MARKER_WITHIN)
         return starts
 

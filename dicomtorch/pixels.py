@@ -418,7 +418,7 @@ def _linear_block(planes: Array, image: Array, scale: float, offset: float) -> N
     small = planes.dtype.kind in "iu" and planes.dtype.itemsize <= 2
     whole = scale.is_integer() and offset.is_integer() and abs(scale) < 256
     if image.dtype == np.float64:
-        np.multiply(planes, scale, out=image)
+        np.multiply(planes, scale, out=image, dtype=np.float64)
         np.add(image, offset, out=image)
     elif small and (abs(offset) <= LARGEST_OFFSET or whole):
         np.copyto(image, planes)

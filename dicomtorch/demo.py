@@ -21,7 +21,7 @@ from dicomtorch.errors import DicomTorchError
 from dicomtorch.summary import format_summary, summarize
 
 BATCH_SIZE = 16
-PICTURES = 48
+PICTURES = 24
 
 
 def bundled_files() -> Path:
@@ -88,7 +88,7 @@ def epoch(frames: DicomFrames, num_workers: int) -> Iterator[str]:
 
 
 def contact_sheet(frames: DicomFrames, path: Path) -> int:
-    """A picture of the first frame of each file, without those that look like one that is there.
+    """A picture of the first frame of each file, large ones first, without those that look like one that is there.
 
     Returns:
         The number of frames in it.
@@ -97,7 +97,8 @@ def contact_sheet(frames: DicomFrames, path: Path) -> int:
     captions, seen = [], list[Tensor]()
     as_is = DicomFrames(frames.index)  # their own sizes and colours
     _, first_of_file = np.unique(frames.index.column("file"), return_index=True)
-    for i in first_of_file.tolist():
+    pixels = np.multiply(frames.index.column("Rows"), frames.index.column("Columns"))
+    for i in sorted(first_of_file.tolist(), key=lambda i: -int(pixels[i])):
         try:
             image, meta = as_is[i]
         except DicomTorchError:  # the epoch has named it

@@ -6,6 +6,7 @@ PS3.10 section 7 (file meta), PS3.5 section 7 (data elements), annex A (transfer
 from __future__ import annotations
 
 import io
+import warnings
 import zlib
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Final, Literal
@@ -86,7 +87,7 @@ def read_header(read: Read, size: int, wanted: Collection[int], limits: Limits =
     if stated == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
         if _plausible(buffer, position - base, size - base, True, False) < 2:
             header.deflated = True
-            buffer = header.inflated = _inflate(read(position, size - position), header, limits)
+            buffer = header.inflated = _inflate(read, position, size, header, limits)
             position = base = 0
             size = len(buffer)
             read = _reader(buffer)
@@ -100,7 +101,7 @@ def read_header(read: Read, size: int, wanted: Collection[int], limits: Limits =
     try:
         walk.run(buffer, base, position, explicit)
     except NotUnderstoodError as error:
-        return header_from_pydicom(
+        header = header_from_pydicom(
             read, size, position, tags, header, explicit, limits, cause=error
         )
     if not stated and header.pixel_data is not None and header.pixel_data.length < 0:
@@ -230,8 +231,14 @@ def _file_meta(read: Read, size: int, buffer: bytes, pos: int) -> tuple[str, int
         pos += value + length
 
 
-def _inflate(data: bytes, header: Header, limits: Limits) -> bytes:
+def _inflate(read: Read, start: int, size: int, header: Header, limits: Limits) -> bytes:
     """The data set of Deflated Explicit VR Little Endian (PS3.5 annex A.5: RFC 1951, no zlib header)."""
+    if size - start > limits.inflated_bytes:
+        raise HeaderError(
+            f"the deflated data set has {size - start} bytes, more than Limits.inflated_bytes = "
+            f"{limits.inflated_bytes}"
+        )
+    data = read(start, size - start)
     by_ratio = limits.inflated_ratio * len(data) + (64 << 10)
     name, most = min(
         (("inflated_bytes", limits.inflated_bytes), ("inflated_ratio", by_ratio)),
@@ -266,26 +273,29 @@ def header_from_pydicom(
     """Reads what the walk made no sense of with pydicom, if the data set in front of the pixels is small.
 
     Raises:
-        HeaderError: It is too large for that, or pydicom fails as well; then the message is that of `cause`.
+        HeaderError: pydicom does not get to the pixel data, fails as well, or the header is too large for it; the
+            message begins with that of `cause`.
     """
     from pydicom.filereader import read_dataset
 
     data = io.BytesIO(read(start, min(size - start, _FALLBACK_BYTES)))
     try:
-        dataset = read_dataset(
-            data,
-            is_implicit_VR=not explicit,
-            is_little_endian=not header.big_endian,
-            stop_when=lambda tag, vr, length: int(tag) in PIXEL_DATA_TAGS,
-        )
-        elements = _from_dataset(dataset, wanted, limits.depth)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the notice below says it all
+            dataset = read_dataset(
+                data,
+                is_implicit_VR=not explicit,
+                is_little_endian=not header.big_endian,
+                stop_when=lambda tag, vr, length: int(tag) in PIXEL_DATA_TAGS,
+            )
+            elements = _from_dataset(dataset, wanted, limits.depth)
     except (Exception, RecursionError, MemoryError) as error:
         raise HeaderError(f"{cause}; pydicom fails too ({type(error).__name__})") from cause
     position = start + data.tell()
     result = Header(header.transfer_syntax_uid, header.big_endian, elements)
     result.deflated, result.inflated = header.deflated, header.inflated
     result.notices = [*header.notices, f"read by pydicom, because {cause}"]
-    if position < size and not _finds_pixel_data(read, size, position, result, explicit, limits):
+    if not _finds_pixel_data(read, size, position, result, explicit, limits):
         raise HeaderError(f"{cause}; pydicom stops at offset {position}") from cause
     return result
 
@@ -293,7 +303,7 @@ def header_from_pydicom(
 def _finds_pixel_data(
     read: Read, size: int, position: int, header: Header, explicit: bool, limits: Limits
 ) -> bool:
-    """Whether the element at `position` is pixel data; elsewhere pydicom lost its way or ran out of bytes."""
+    """Whether pydicom stopped at pixel data, and not because it lost its way or ran out of bytes."""
     try:
         Walk(read, size, header, frozenset(), limits).run(b"", position, position, explicit)
     except HeaderError:

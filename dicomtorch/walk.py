@@ -18,6 +18,11 @@ from dicomtorch.tags import PIXEL_DATA_TAGS, VRS, describe, vr_of
 
 Read = Callable[[int, int], bytes]  # (offset, length) -> bytes, fewer only at the end of the file
 
+
+class NotUnderstoodError(HeaderError):
+    """Not beyond a limit and not cut off: another parser may make sense of it."""
+
+
 FIRST_READ: Final = 1 << 16
 _READ_AFTER_JUMP: Final = 1 << 14
 _LARGEST_READ: Final = 1 << 20
@@ -49,6 +54,9 @@ _Lookup = dict[int, int]
 def _swap(tag: int) -> int:
     """The tag as one little endian 32-bit word reads: the element number comes out on top."""
     return (tag & 0xFFFF) << 16 | tag >> 16
+
+
+_SWAPPED_DELIMITERS: Final = (_swap(_ITEM), _swap(_ITEM_END), _swap(_SEQUENCE_END))
 
 
 @lru_cache(maxsize=16)
@@ -466,10 +474,3 @@ class Walk:
                     f"got the word {word:08X}"
                 )
             self.pos += 8 + length
-
-
-_SWAPPED_DELIMITERS: Final = (_swap(_ITEM), _swap(_ITEM_END), _swap(_SEQUENCE_END))
-
-
-class NotUnderstoodError(HeaderError):
-    """Not beyond a limit and not cut off: another parser may make sense of it."""

@@ -570,6 +570,8 @@ def test_deflated_limits():
     read(data)
     with pytest.raises(HeaderError, match="inflated_bytes = 1000000"):
         read(data, limits=replace(LIMITS, inflated_bytes=1_000_000))
+    with pytest.raises(HeaderError, match="inflated_bytes = 100"):
+        read(data, limits=replace(LIMITS, inflated_bytes=100))
     with pytest.raises(HeaderError, match="inflated_ratio = 100"):
         read(data, limits=replace(LIMITS, inflated_ratio=100))
 
@@ -612,6 +614,11 @@ def test_pydicom_reads_what_the_walk_cannot():
     }
     assert found.pixel_data.offset == len(part10(overrun())) - 8
     assert "read by pydicom" in found.notices[-1]
+
+
+def test_pydicom_is_not_believed_without_pixel_data():
+    with pytest.raises(HeaderError, match="should end at offset"):
+        read(part10(overrun())[:-20])
 
 
 def test_pydicom_gets_small_headers_only():

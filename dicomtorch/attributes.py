@@ -524,7 +524,7 @@ class AppliedVOI:
     """How one frame became display values; goes into `meta`.
 
     Attributes:
-        voi: "user", "lut", "file", "full", "frame", "sample", "series", "label", or "" where no VOI is applied.
+        voi: "user", "lut", "file", "full", "frame", "dose", "sample", "series", "label", or "" where no VOI is applied.
         window_center: Of the window used, in modality values; nan for a LUT and where none was used.
         window_width: The same.
     """

@@ -50,7 +50,7 @@ class Plan:
         options: What it was made of.
         channels: One mapping for each channel computed from modality values; () for palette images.
         slope: x = slope * (stored value, or entry of `table`) + intercept.
-        intercept: See `slope`; after normalisation of units (Gy, SUV).
+        intercept: See `slope`; both give Gy for dose and SUVbw where that is asked for.
         table: The Modality LUT.
         real_world: Taken in place of `table`, `slope` and `intercept`.
         palette: Red, green and blue, of a palette image or supplemental.
@@ -79,16 +79,6 @@ class Plan:
     def is_affine(self) -> bool:
         """Whether stored values become modality values by slope and intercept alone."""
         return self.table is None and self.real_world is None and not self.palette
-
-    @property
-    def is_open(self) -> bool:
-        """Whether a channel still needs a range."""
-        return any(mapping.kind == "range" for mapping in self.channels)
-
-    @property
-    def is_linear(self) -> bool:
-        """Whether one multiplication, one addition and one clamp do it all, padding aside."""
-        return self.is_affine and all(mapping.kind == "linear" for mapping in self.channels)
 
     def folded(self, mapping: Mapping) -> tuple[float, float]:
         """(scale, offset) from stored values straight to the result of a linear mapping, polarity included.
@@ -266,7 +256,7 @@ def with_range(
     Returns:
         The mappings; those that still need the range of the frame are "range".
     """
-    if shared is None or plan.options.values != "display":
+    if shared is None or plan.options.values != "display" or not plan.channels:
         return plan.channels
     each = [shared] * len(plan.channels) if isinstance(shared, SharedRange) else shared
     return tuple(

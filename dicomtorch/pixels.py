@@ -73,7 +73,7 @@ EXACT = {
     torch.float64: 1 << 53,
 }
 
-# A scaled value far from 0 loses digits when the offset brings it back to [0, 1]; beyond this, the sum comes first.
+# A scaled value far from 0 loses digits when the offset brings it back; beyond this, the origin is moved first.
 LARGEST_OFFSET = 4.0
 # Rows are converted in blocks that stay in the cache of one core.
 BLOCK = 1 << 18
@@ -420,8 +420,13 @@ def _linear_block(planes: Array, image: Array, scale: float, offset: float) -> N
     if image.dtype == np.float64:
         np.multiply(planes, scale, out=image, dtype=np.float64)
         np.add(image, offset, out=image)
-    elif small and (abs(offset) <= LARGEST_OFFSET or whole):
+    elif small and abs(offset / scale) < EXACT[torch.float32] / 2:
         np.copyto(image, planes)
+        if abs(offset) > LARGEST_OFFSET and not whole:
+            # Differences of whole numbers are exact.
+            origin = round(-offset / scale)
+            np.subtract(image, np.float32(origin), out=image)
+            offset += origin * scale
         if scale != 1.0:
             np.multiply(image, np.float32(scale), out=image)
         if offset != 0.0:

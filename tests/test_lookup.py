@@ -17,7 +17,6 @@ from dicomtorch.attributes import LookupTable
 from dicomtorch.errors import HeaderError
 from dicomtorch.lookup import expand_segmented_palette, lookup_table
 
-
 PALETTES = Path(pydicom.data.__file__).parent / "palettes"
 
 

@@ -27,6 +27,7 @@ from dicomtorch.schema import FRAME_COLUMNS, Kind
 PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 Source = PathLike | Sequence[PathLike]
 
+_PROGRESS_DELAY = 2.0  # seconds
 _UNREAD = -1  # modification time of what could not be opened, so that the next scan tries again
 _INTEGER_VRS = frozenset(("IS", "US", "SS", "UL", "SL", "UV", "SV"))
 _FLOAT_VRS = frozenset(("DS", "FL", "FD"))
@@ -92,7 +93,7 @@ def scan(
         fresh,
         desc="scan",
         unit="file",
-        delay=2.0,
+        delay=_PROGRESS_DELAY,
         disable=None if progress is None else not progress,
         leave=False,
     )

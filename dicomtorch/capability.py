@@ -49,7 +49,7 @@ class Capability:
     """What can be done with the frames of one kind.
 
     Attributes:
-        pixel: What they have in common; its rows and columns are 0, as they decide nothing.
+        pixel: What they have in common; its rows and columns are those of the largest.
         frames: How many frames there are.
         backends: The names of the backends that decode them here and now, the one that "auto" takes first.
         advice: Empty if `backends` is not; else what to install, or why nothing would help.
@@ -81,10 +81,14 @@ def table(
     """
     candidates = [get_backend(backend) for backend in backends]
     counts: Counter[ImagePixel] = Counter()
+    largest: dict[ImagePixel, ImagePixel] = {}
     for pixel, frames in image_pixels:
-        counts[replace(pixel, rows=0, columns=0)] += frames
+        kind = replace(pixel, rows=0, columns=0)
+        counts[kind] += frames
+        largest[kind] = max(pixel, largest.get(kind, kind), key=lambda one: one.rows * one.columns)
     rows = []
-    for pixel, frames in counts.most_common():
+    for kind, frames in counts.most_common():
+        pixel = largest[kind]
         able = tuple(backend.name for backend in candidates if backend.supports(pixel))
         rows.append(Capability(pixel, frames, able, "" if able else _advice(pixel, candidates)))
     return rows

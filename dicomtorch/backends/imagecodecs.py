@@ -181,7 +181,7 @@ def _decode_j2k(data: Buffer, pixel: ImagePixel, stream: J2KStream, out: Array |
     target = _target(pixel, f"{'i' if stream.signed else 'u'}{size}", out)
     codestream = memoryview(data)[stream.start : stream.stop]
     if stream.high_throughput:
-        result = _call("htj2k_decode", codestream, out=target)
+        result = _decode_htj2k(codestream, target)
     else:
         result = _call("jpeg2k_decode", codestream, numthreads=1, out=target)
     return values.finish(
@@ -191,6 +191,23 @@ def _decode_j2k(data: Buffer, pixel: ImagePixel, stream: J2KStream, out: Array |
         signed=stream.signed,
         lossless=stream.reversible,
         out=out,
+    )
+
+
+def _decode_htj2k(codestream: memoryview, target: Array) -> Array:
+    """Decodes with OpenJPH, and makes sure that it came to the last row.
+
+    imagecodecs loses what OpenJPH throws while it hands out rows (it shows up as an unraisable exception) and returns
+    as if all were well. Rows come in order: if the last one keeps two different fillings, it was never written.
+    """
+    last = target[-1] if target.ndim == 2 else target[-1, :, -1]
+    for filling in (0x55, 0x2A):
+        last[...] = filling
+        result = _call("htj2k_decode", codestream, out=target)
+        if (last != filling).any():
+            return result
+    raise DecodeError(
+        "the code stream is damaged: imagecodecs.htj2k_decode: stopped before the last row"
     )
 
 

@@ -50,6 +50,9 @@ _PACKAGES: dict[str, str] = {
     **dict.fromkeys(JPEG_2000_FAMILY | HTJ2K_FAMILY, "pylibjpeg pylibjpeg-openjpeg"),
 }
 
+_ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\0\x64\0\0\0\0\0"
+"""Says that the components are RGB; without it pydicom asks Pillow for YCbCr, which libjpeg cannot make of them."""
+
 
 @cache
 def _installed() -> bool:
@@ -207,6 +210,8 @@ def _decode_jpeg(data: Buffer, pixel: ImagePixel, stream: JPEGStream, out: Array
         # pydicom warns where this does not fit the marks of the stream; with raw=True it converts nothing.
         dct = stream.process not in (0xC3, 0xF7)
         photometric = "YBR_FULL" if stream.jfif or (dct and stream.ids != b"RGB") else "RGB"
+    if plugin == "pillow" and stream.ids == b"RGB" and not stream.jfif and stream.adobe < 0:
+        data = b"".join((memoryview(data)[:2], _ADOBE_RGB, memoryview(data)[2:]))
     result = _run(
         _encapsulate(data),
         pixel,

@@ -68,8 +68,9 @@ def _knows(pixel: ImagePixel) -> bool:
         # It takes subsampled chroma for whole.
         return pixel.photometric_interpretation not in ("YBR_FULL_422", "YBR_PARTIAL_422")
     if syntax == RLE_LOSSLESS:
-        # It puts the bytes of 16-bit colour samples into the wrong order.
-        return pixel.bits_allocated == 8 or samples == 1
+        # It puts the bytes of 16-bit colour samples into the wrong order, and refuses frames of fewer than 67 pixels.
+        small = pixel.rows * pixel.columns < 128
+        return (pixel.bits_allocated == 8 or samples == 1) and not small
     if syntax in JPEG_LS_FAMILY:
         return pixel.bits_stored >= 8  # it refuses fewer
     return syntax in _ENCAPSULATED

@@ -249,7 +249,7 @@ def parse_jpeg(data: Buffer) -> JPEGStream:
     if code == 0xC3:
         _check_lossless_tables(walk, position, count)
     near = data[position + 3 + 2 * count]
-    if code != 0xF7 and not _has_end(data, position + length):
+    if not _has_end(data, position + length):
         raise damaged("end of the JPEG stream", len(data), "the end of the frame", "EOI (ff d9)")
     return JPEGStream(
         rows=rows,

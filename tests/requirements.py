@@ -1,0 +1,34 @@
+"""What a test needs and a machine may lack: `require("simpleitk")` skips, or fails where the run promised it.
+
+The promise is DICOMTORCH_REQUIRE=samples,simpleitk,...; `conftest` turns a skip into a failure by its reason.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+
+MODULES = {"simpleitk": "SimpleITK"}
+
+
+def samples_folder() -> Path | None:
+    """The folder of real samples, `None` without one."""
+    folder = os.environ.get("DICOMTORCH_SAMPLES", "")
+    return Path(folder) if folder and Path(folder).is_dir() else None
+
+
+def reason_to_skip(name: str) -> str:
+    """Why what is called `name` cannot be used; "" if it can."""
+    if name == "samples":
+        return "" if samples_folder() else "DICOMTORCH_SAMPLES does not name a folder of samples"
+    missing = importlib.util.find_spec(MODULES.get(name, name)) is None
+    return f"{name} is not installed" if missing else ""
+
+
+def require(name: str) -> None:
+    """Skips the test unless "samples" or the library called `name` is there."""
+    if reason := reason_to_skip(name):
+        pytest.skip(reason)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from dicomtorch.attributes import LIMITS, ImagePixel, Limits, LookupTable, RealWorldValueMap
 from dicomtorch.elements import Group, Header, texts
 from dicomtorch.resolve_geometry import GEOMETRY_TAGS, resolve_geometry
-from dicomtorch.resolve_groups import TAGS, Context, Frames, keywords, tags_of
+from dicomtorch.resolve_groups import TAGS, Context, Frames, keywords, tags_of, without_items
 from dicomtorch.resolve_image import IMAGE_PIXEL_TAGS, read_image_pixel, read_number_of_frames
 from dicomtorch.resolve_values import VALUE_TAGS, resolve_values
 from dicomtorch.schema import FRAME_COLUMNS, IMAGE_PIXEL, Column, Kind
@@ -159,7 +159,7 @@ class Resolver:
         assert element is not None
         elements = header.elements
         encoding = (header.transfer_syntax_uid, header.big_endian, element.tag, element.vr)
-        key = (encoding, *map(elements.get, IMAGE_PIXEL_TAGS))
+        key = (encoding, *(without_items(elements.get(tag)) for tag in IMAGE_PIXEL_TAGS))
         found = self._pixels.get(key)
         if found is None:
             told: list[str] = []
@@ -195,7 +195,7 @@ class Resolver:
         return Resolved(frames.columns, frames.lookups, list(dict.fromkeys(frames.notices)))
 
     def _context(self, header: Header) -> Context:
-        element = header.elements.get(TAGS["SpecificCharacterSet"])
+        element = without_items(header.elements.get(TAGS["SpecificCharacterSet"]))
         key = (header.big_endian, None if element is None else element[1])
         context = self._contexts.get(key)
         if context is None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from dicomtorch.resolve_groups import TAGS, Frames, keywords, tags_of
+from dicomtorch.resolve_groups import NO_GROUP, TAGS, Frames, elements_of, keywords, tags_of
 from dicomtorch.schema import FRAME_COLUMNS
 from dicomtorch.tags import describe
 
@@ -184,11 +184,11 @@ def _acquisition_times(frames: Frames) -> None:
     if not isinstance(macro, list):
         return
     tag = TAGS["FrameAcquisitionDateTime"]
-    elements = [None if group is None else group.get(tag) for group in macro]
+    elements, different = elements_of(macro, tag)
     convert, notices = frames.context.convert, frames.notices
     moments: dict[Any, datetime | None] = {
-        element: None if element is None else convert(tag, "moment", element, notices)
-        for element in set(elements)
+        element: None if element in (None, NO_GROUP) else convert(tag, "moment", element, notices)
+        for element in different
     }
     found = [moments[element] for element in elements]
     if not any(found):

@@ -27,8 +27,8 @@ _NUMERIC: Final = _BINARY | {"DS", "IS"}
 # A malformed one of these must not pass for absent: every value of the image is made with it.
 _VITAL: Final = frozenset(TAGS[k] for k in ("RescaleSlope", "RescaleIntercept", "DoseGridScaling"))
 _MOST_REMEMBERED: Final = 1 << 16
-_INT32: Final = range(-(1 << 31), 1 << 31)
-_NO_GROUP: Final = object()
+_RANGES: Final = {"int32": range(-(1 << 31), 1 << 31), "int64": range(-(1 << 63), 1 << 63)}
+NO_GROUP: Final = object()
 _MANY: Final = 16  # values from which on converting them at once pays
 
 
@@ -120,7 +120,7 @@ class Context:
         if kind == "text":
             texts_ = list(map(str, numbers))
             return ["\\".join(texts_[k : k + width]) for k in range(0, len(texts_), width)]
-        if kind == "int32" and not (_INT32[0] <= min(numbers) and max(numbers) <= _INT32[-1]):
+        if kind == "int32" and not all(n in _RANGES[kind] for n in (min(numbers), max(numbers))):
             return None
         return numbers if width == 1 else list(zip(*[iter(numbers)] * width, strict=True))
 
@@ -157,8 +157,8 @@ class Context:
         if kind in ("int32", "int64"):
             whole = integers(element, self.big_endian) if numbers else []
             number = next(iter(_exactly(whole, 1)), None)
-            if number is not None and kind == "int32" and number not in _INT32:
-                raise _MalformedError("an integer of 32 bits")
+            if number is not None and number not in _RANGES[kind]:
+                raise _MalformedError(f"an integer of {kind[3:]} bits")
             return number
         return tuple(_exactly(numbers, int(kind[8:-1]))) or None
 
@@ -284,9 +284,9 @@ class Frames:
                 self.put(name, self.context.convert(tag, kind, element, notices))
             return
         missing = self.missing(name)
-        elements: list[Any] = [_NO_GROUP if g is None else g.get(tag) for g in macro]
-        values: dict[Any, Any] = {None: missing, _NO_GROUP: self.columns.get(name, missing)}
-        distinct = list(set(elements) - values.keys())
+        elements, different = elements_of(macro, tag)
+        values: dict[Any, Any] = {None: missing, NO_GROUP: self.columns.get(name, missing)}
+        distinct = list(different - values.keys())
         if distinct:
             found = self.context.convert_many(tag, kind, distinct, notices)
             values.update(
@@ -312,6 +312,21 @@ class Frames:
         first, _, rest = what.partition(";")
         tail = f";{rest}" if rest else ""
         self.notices.append(f"{describe(TAGS[keyword])} has {count} {first} for {frames}{tail}")
+
+
+def elements_of(groups: list[Group | None], tag: int) -> tuple[list[Any], set[Any]]:
+    """(an attribute's element in each group, the distinct ones); `NO_GROUP` where there is no group."""
+    elements: list[Any] = [NO_GROUP if group is None else group.get(tag) for group in groups]
+    try:
+        return elements, set(elements)
+    except TypeError:
+        elements = [e if e is NO_GROUP else without_items(e) for e in elements]
+        return elements, set(elements)
+
+
+def without_items(element: Element | None) -> Element | None:
+    """The element, its value empty if the file says that it is a sequence where it cannot be one."""
+    return element if element is None or isinstance(element[1], bytes) else (element[0], b"")
 
 
 def _first_item(element: Element | None, default: Group | None) -> Group | None:

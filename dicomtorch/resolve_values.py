@@ -15,7 +15,7 @@ from dicomtorch.attributes import LookupTable, RealWorldValueMap
 from dicomtorch.elements import Element, Group, array, floats
 from dicomtorch.errors import HeaderError, PixelValueError
 from dicomtorch.lookup import lookup_table
-from dicomtorch.resolve_groups import TAGS, Frames, keywords, tags_of
+from dicomtorch.resolve_groups import TAGS, Frames, keywords, tags_of, without_items
 from dicomtorch.schema import FRAME_COLUMNS
 from dicomtorch.suv import PETAttributes, suv_factor
 from dicomtorch.tags import PRIVATE, describe, private_tags
@@ -118,8 +118,12 @@ def _tables_of(items: list[Group]) -> tuple[_Table, ...]:
     return tuple(
         (item[descriptor_tag], item[data_tag], False, data_tag)
         for item in items
-        if descriptor_tag in item and data_tag in item
+        if _has(item, descriptor_tag) and _has(item, data_tag)
     )
+
+
+def _has(group: Group, tag: int) -> bool:
+    return tag in group and isinstance(group[tag][1], bytes)
 
 
 def _store(
@@ -165,7 +169,7 @@ def _palette(frames: Frames) -> None:
     tables = []
     for descriptor, plain, segmented in _PALETTES:
         data = plain if plain in top or segmented not in top else segmented
-        if descriptor in top and data in top:
+        if _has(top, descriptor) and _has(top, data):
             tables.append((top[descriptor], top[data], data == segmented, data))
     first, count = _store(frames, tuple(tables), frames.pixel.pixel_representation == 1)
     if count == 3:
@@ -224,7 +228,8 @@ def _voi_key(group: Group) -> Any:
     """Equal for groups with the same windows and tables."""
     tags = (TAGS["WindowCenter"], TAGS["WindowWidth"], TAGS["VOILUTFunction"])
     luts = group.get(TAGS["VOILUTSequence"])
-    return (*map(group.get, tags), None if luts is None else _tables_of(luts[1]))
+    tables = _tables_of(luts[1]) if luts is not None and luts[0] == "SQ" else ()
+    return (*(without_items(group.get(tag)) for tag in tags), tables)
 
 
 def _voi_of(frames: Frames, group: Group) -> dict[str, Any]:
@@ -305,7 +310,7 @@ def _real_world_value_map(frames: Frames, group: Group) -> int:
     for item in frames.items("MeasurementUnitsCodeSequence", group)[:1]:
         codes = (frames.get(keyword, "text", item) for keyword in ("CodeValue", "LongCodeValue"))
         units = next(filter(None, codes), "")
-    data = group.get(TAGS["RealWorldValueLUTData"])
+    data = without_items(group.get(TAGS["RealWorldValueLUTData"]))
     if data is not None and not data[1]:
         data = None
     first, last = _mapped(frames, "First", group), _mapped(frames, "Last", group)

@@ -184,7 +184,7 @@ class DicomFrames(Dataset[FrameSample]):
     def __getitems__(self, indices: Sequence[int]) -> FrameSamples:
         """Several samples, read and decoded together; `DataLoader` calls this."""
         positions = [self._position(i) for i in indices]
-        shapes = {self._reader.shape(position) for position in positions}
+        shapes = self._reader.shapes(positions)
         batch = None
         if len(shapes) == 1:
             batch = new_batch((len(positions), *shapes.pop()), self._reader.dtype)

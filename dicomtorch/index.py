@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -33,9 +33,32 @@ from dicomtorch.errors import FrameIndexError, FrameNotFoundError, IndexFileErro
 from dicomtorch.generation import LUT_COLUMNS, FileRows, Generation, Rows, frame_columns
 from dicomtorch.schema import IMAGE_PIXEL, Column, Kind
 
-__all__ = ["FileRows", "FrameIndex", "printable"]
+__all__ = ["FileRows", "FrameIndex", "FrameLocation", "printable"]
 
+_SPAN = ("offset", "length", "fragments", "bit_offset", "true_length")
 _MOST_KEPT = 4096  # value objects kept per index; each is some 500 bytes
+
+
+class FrameLocation(NamedTuple):
+    """Where the bytes of a frame are, and what they mean: the numbers of a row that reading needs.
+
+    Attributes:
+        position: In the index that was asked.
+        file: Row of the files table.
+        size: Bytes that the file must have.
+        mtime_ns: Time of its last change.
+        deflated: Whether offsets count in the inflated data set.
+        values: Equal for frames that share their `FrameValues`, of the whole scan.
+        span: The fields of its `FrameSpan`.
+    """
+
+    position: int
+    file: int
+    size: int
+    mtime_ns: int
+    deflated: bool
+    values: int
+    span: tuple[int, int, int, int, int]
 
 
 class FrameIndex:
@@ -187,17 +210,22 @@ class FrameIndex:
         path: bytes = self._generation.files["path"][file]
         return os.path.join(self._generation.root, path)
 
-    def stored_file(self, i: int) -> tuple[int, bytes, int, int, bool]:
-        """Number, absolute path, size, mtime_ns of the file of frame `i`, and whether its data set is deflated."""
-        file = int(self._generation.frames["file"][self.row(i)])
-        files = self._generation.files
-        return (
-            file,
-            self.file_path(file),
-            int(files["size"][file]),
-            int(files["mtime_ns"][file]),
-            bool(files["deflated"][file]),
-        )
+    def locate(self, positions: Sequence[int] | npt.NDArray[np.int64]) -> list[FrameLocation]:
+        """Where frames are; looked up together, which costs little more than one.
+
+        Args:
+            positions: Not negative.
+        """
+        at = np.asarray(positions, np.int64)
+        rows = at if self._rows is None else self._rows[at]
+        frames: dict[str, Any] = self._generation.frames
+        files: dict[str, Any] = self._generation.files
+        numbers = frames["file"][rows]
+        of_file = (files[name][numbers].tolist() for name in ("size", "mtime_ns", "deflated"))
+        spans = zip(*(frames[name][rows].tolist() for name in _SPAN), strict=True)
+        values = frames["frame_values"][rows].tolist()
+        parts = (at.tolist(), numbers.tolist(), *of_file, values, spans)
+        return [FrameLocation(*row) for row in zip(*parts, strict=True)]
 
     def whole_file(self, i: int) -> FrameIndex:
         """All frames of the file of frame `i`, also those that were not selected."""

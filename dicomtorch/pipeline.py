@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
 IDENTITY = Mapping("linear")
+_SURELY = 1e-3  # beyond a bound of [0, 1] by more than float32 arithmetic can be wrong
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +81,28 @@ class Plan:
     def is_affine(self) -> bool:
         """Whether stored values become modality values by slope and intercept alone."""
         return self.table is None and self.real_world is None and not self.palette
+
+    @cached_property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the tensor."""
+        return output_shape(self.values, self.options)
+
+    @cached_property
+    def paints(self) -> bool:
+        """Whether padded pixels have to be given a value: not if the mapping gives them that value anyway."""
+        background = self.background
+        if background is None or self.padding is None or not self.is_affine or not self.channels:
+            return background is not None
+        for mapping in self.channels:
+            if mapping.kind != "linear" or background not in (mapping.low, mapping.high):
+                return True
+            scale, offset = self.folded(mapping)
+            ends = [scale * end + offset for end in self.padding]
+            below = background == mapping.low and max(ends) < mapping.low - _SURELY
+            above = background == mapping.high and min(ends) > mapping.high + _SURELY
+            if not (below or above):
+                return True
+        return False
 
     def folded(self, mapping: Mapping) -> tuple[float, float]:
         """(scale, offset) from stored values straight to the result of a linear mapping, polarity included.
@@ -137,6 +161,16 @@ def num_channels(values: FrameValues, options: PixelOptions) -> int:
     if options.color == "gray":
         return len(options.windows)
     return max(values.pixel.samples_per_pixel, len(options.windows))
+
+
+def output_shape(values: FrameValues, options: PixelOptions) -> tuple[int, int, int]:
+    """(C, H, W) of the tensor of a frame.
+
+    Raises:
+        PixelValueError: The options have no meaning for this frame.
+    """
+    rows, columns = options.size or (values.pixel.rows, values.pixel.columns)
+    return (num_channels(values, options), rows, columns)
 
 
 def make_plan(values: FrameValues, options: PixelOptions) -> Plan:

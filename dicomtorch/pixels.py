@@ -29,6 +29,7 @@ from dicomtorch.pipeline import (
     make_plan,
     modality,
     num_channels,
+    output_shape,
     padding_mask,
     with_range,
 )
@@ -76,17 +77,7 @@ EXACT = {
 # A scaled value far from 0 loses digits when the offset brings it back; beyond this, the origin is moved first.
 LARGEST_OFFSET = 4.0
 # Rows are converted in blocks that stay in the cache of one core.
-BLOCK = 1 << 18
-
-
-def output_shape(values: FrameValues, options: PixelOptions) -> tuple[int, int, int]:
-    """(C, H, W) of the tensor of a frame.
-
-    Raises:
-        PixelValueError: The options have no meaning for this frame.
-    """
-    rows, columns = options.size or (values.pixel.rows, values.pixel.columns)
-    return (num_channels(values, options), rows, columns)
+BLOCK = 1 << 17
 
 
 def output_dtype(pixels: Iterable[ImagePixel], options: PixelOptions) -> torch.dtype:
@@ -205,7 +196,7 @@ def apply(
             f"stored values have shape {stored.shape}; (0028,0010) Rows, (0028,0011) Columns and (0028,0002) "
             f"SamplesPerPixel say {values.pixel.shape}"
         )
-    shape = output_shape(values, options)
+    shape = plan.shape if plan.values is values else output_shape(values, options)
     if out is None:
         out = torch.empty(shape, dtype=output_dtype((values.pixel,), options))
     elif tuple(out.shape) != shape:
@@ -315,7 +306,8 @@ def _convert(planes: Array, plan: Plan, channels: tuple[Mapping, ...], out: Tens
     part = image[:computed]
     _fill(planes, plan, channels, part)
     _check_overflow(planes, part)
-    _paint_padding(planes, plan, part)
+    if plan.paints or channels is not plan.channels or options.normalize is not None:
+        _paint_padding(planes, plan, part)
     if options.color == "gray" and computed == 3 and (len(planes) == 3 or plan.palette):
         image = np.tensordot(LUMA.astype(image.dtype), part, 1)[None]
     elif computed < out.shape[0]:

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,15 +25,16 @@ from torch.utils.data import get_worker_info
 from dicomtorch import encapsulation, pixels
 from dicomtorch.attributes import AppliedVOI, FrameSpan, FrameValues, ImagePixel, PixelOptions
 from dicomtorch.backends.base import Backend, choose_backend
+from dicomtorch.buffers import new_batch
 from dicomtorch.errors import DicomTorchError, UnsupportedError
-from dicomtorch.index import FrameIndex, printable
+from dicomtorch.index import FrameIndex, FrameLocation, printable
 from dicomtorch.pipeline import Plan, make_plan
 from dicomtorch.storage import Scratch, StoredFile
 from dicomtorch.voi import SharedRange, common_window, is_dose
 
 _logger = logging.getLogger("dicomtorch")
 
-_MOST_PLANS = 4096
+_MOST_RECIPES = 4096
 _MOST_SHARED = 1024  # value ranges of series and dose grids that are remembered
 
 
@@ -48,6 +49,15 @@ class Frame:
 
     image: Tensor
     voi: AppliedVOI
+
+
+class _Recipe(NamedTuple):
+    """What frames that share their values have in common."""
+
+    values: FrameValues
+    backend: Backend
+    plan: Plan
+    shares: str  # what their mapping to display is in common with: "dose" (of the file), "series", or ""
 
 
 class FrameReader:
@@ -86,7 +96,7 @@ class FrameReader:
         """What belongs to one process and is made anew in each."""
         self._local = _Local()
         self._shared = _SharedRanges()
-        self._plans: dict[int, Plan] = {}
+        self._recipes: dict[int, _Recipe] = {}
         self._noticed: set[str] = set()
 
     def restricted(self, rows: npt.NDArray[np.int64]) -> FrameReader:
@@ -108,6 +118,11 @@ class FrameReader:
         """(C, H, W) of a frame, without reading it."""
         return pixels.output_shape(self.index.frame_values(position), self.options)
 
+    def shapes(self, positions: Sequence[int]) -> set[tuple[int, int, int]]:
+        """The (C, H, W) that occur among several frames."""
+        alike = {where.values: where.position for where in self.index.locate(positions)}
+        return {self.shape(position) for position in alike.values()}
+
     def read_many(
         self,
         positions: Sequence[int],
@@ -123,14 +138,15 @@ class FrameReader:
             num_threads: At most so many at once; `None`: as many as this process may use.
         """
         results: list[Any] = [None] * len(positions)
-        order = self._reading_order(positions)
+        where = self.index.locate(positions)
+        order = sorted(range(len(where)), key=lambda k: (where[k].file, where[k].span))
         threads = min(num_threads or usable_threads(), len(order))
 
         def read(part: Sequence[int]) -> None:
             with _FileGroup(self.index) as files:
                 for k in part:
                     target = None if out is None else out[k]
-                    results[k] = self._read(positions[k], files, target)
+                    results[k] = self._read(where[k], files, target)
 
         if threads <= 1:
             read(order)
@@ -156,7 +172,9 @@ class FrameReader:
         with _FileGroup(self.index) as files:
             try:
                 # The scratch memory of this thread is read into again: hand out a copy.
-                return np.array(self._stored(self.index, position, files))
+                (where,) = self.index.locate([position])
+                pixel = self.index.image_pixel(position)
+                return np.array(self._stored(where, files, pixel, self._backend(pixel)))
             except DicomTorchError as error:
                 raise self._with_context(error, position) from error
 
@@ -168,74 +186,81 @@ class FrameReader:
         """
         with _FileGroup(self.index) as files:
             try:
-                return bytes(self._encoded(self.index, position, files))
+                (where,) = self.index.locate([position])
+                return bytes(self._encoded(where, files, self.index.image_pixel(position)))
             except DicomTorchError as error:
                 raise self._with_context(error, position) from error
 
-    def _reading_order(self, positions: Sequence[int]) -> list[int]:
-        if len(positions) < 2:
-            return list(range(len(positions)))
-        at = np.asarray(positions, np.int64)
-        files = self.index.gather("file", at)
-        offsets = self.index.gather("offset", at)
-        return sorted(range(len(at)), key=lambda k: (files[k], offsets[k]))
-
     def _read(
-        self, position: int, files: _FileGroup, out: Tensor | None
+        self, where: FrameLocation, files: _FileGroup, out: Tensor | None
     ) -> Frame | DicomTorchError:
         try:
-            values = self.index.frame_values(position)
-            stored = self._stored(self.index, position, files)
-            shared = self._shared_range(position, values)
+            recipe = self._recipe(where)
+            values = recipe.values
             if out is None:
-                out = torch.empty(pixels.output_shape(values, self.options), dtype=self.dtype)
+                # One tensor each, in a worker too: there a segment is for a whole batch.
+                fresh = torch.empty if get_worker_info() else new_batch
+                out = fresh(recipe.plan.shape, dtype=self.dtype)
+            # First, because measuring other frames goes through the same memory.
+            shared = self._shared_range(where, recipe.shares) if recipe.shares else None
+            stored = self._stored(where, files, values.pixel, recipe.backend)
             image, voi = pixels.apply(
-                stored, values, self.options, out, shared=shared, plan=self._plan(values, position)
+                stored, values, self.options, out, shared=shared, plan=recipe.plan
             )
         except DicomTorchError as error:
-            return self._with_context(error, position)
+            return self._with_context(error, where.position)
         return Frame(image, voi)
 
-    def _encoded(self, index: FrameIndex, position: int, files: _FileGroup) -> memoryview | bytes:
-        span = index.span(position)
-        data = files.of(position).read(span.offset, span.length, self._local.scratch)
-        if span.fragments:
-            return encapsulation.join(data, span)
-        if span.bit_offset:
-            return _shift_bits(data, span, index.image_pixel(position))
-        return data
+    def _encoded(
+        self, where: FrameLocation, files: _FileGroup, pixel: ImagePixel
+    ) -> memoryview | bytes:
+        offset, length, fragments, bit_offset, _ = where.span
+        data = files.of(where).read(offset, length, self._local.scratch)
+        if fragments:
+            return encapsulation.join(data, FrameSpan(*where.span))
+        return _shift_bits(data, bit_offset, pixel) if bit_offset else data
 
-    def _stored(self, index: FrameIndex, position: int, files: _FileGroup) -> npt.NDArray[Any]:
-        pixel = index.image_pixel(position)
+    def _stored(
+        self, where: FrameLocation, files: _FileGroup, pixel: ImagePixel, backend: Backend
+    ) -> npt.NDArray[Any]:
+        """Stored values, in memory of this thread that the next frame overwrites, or in memory of their own."""
+        data = self._encoded(where, files, pixel)
+        return backend.decode(data, pixel, self._local.decoded(pixel))
+
+    def _backend(self, pixel: ImagePixel) -> Backend:
         backend = self._backends.get(pixel)
         if backend is None:
             raise UnsupportedError(str(self.unsupported[pixel]))
-        return backend.decode(self._encoded(index, position, files), pixel)
+        return backend
 
-    def _plan(self, values: FrameValues, position: int) -> Plan:
-        # Frames that share their values share the object, see `FrameIndex.frame_values`.
-        known = self._plans.get(id(values))
-        if known is None or known.values is not values:
-            if len(self._plans) >= _MOST_PLANS:
-                self._plans.clear()
-            known = self._plans[id(values)] = make_plan(values, self.options)
-            for notice in set(known.notices) - self._noticed:
+    def _recipe(self, where: FrameLocation) -> _Recipe:
+        known = self._recipes.get(where.values)
+        if known is None:
+            if len(self._recipes) >= _MOST_RECIPES:
+                self._recipes.clear()
+            values = self.index.frame_values(where.position)
+            plan = make_plan(values, self.options)
+            known = _Recipe(values, self._backend(values.pixel), plan, self._shares(values))
+            self._recipes[where.values] = known
+            for notice in set(plan.notices) - self._noticed:
                 self._noticed.add(notice)
-                path = printable(self.index.path(position))
+                path = printable(self.index.path(where.position))
                 _logger.warning("%s (first seen in %s; said once)", notice, path)
         return known
 
-    def _shared_range(self, position: int, values: FrameValues) -> SharedRange | None:
-        """The mapping that this frame has in common with others: of a dose grid, or `window="series"`."""
+    def _shares(self, values: FrameValues) -> str:
         if self.options.values != "display":
-            return None
+            return ""
         if is_dose(values):
-            key = ("file", int(self.index.gather("file", np.array([position]))[0]))
-            return self._shared.get(key, lambda: self._dose_range(position))
-        if self.options.window == "series":
-            series = self.index.gather("SeriesInstanceUID", np.array([position]))[0]
-            return self._shared.get(("series", series), lambda: self._series_range(series))
-        return None
+            return "dose"
+        return "series" if self.options.window == "series" else ""
+
+    def _shared_range(self, where: FrameLocation, shares: str) -> SharedRange:
+        """The mapping that this frame has in common with others: of a dose grid, or `window="series"`."""
+        if shares == "dose":
+            return self._shared.get(("file", where.file), lambda: self._dose_range(where.position))
+        series = self.index.gather("SeriesInstanceUID", np.array([where.position]))[0]
+        return self._shared.get(("series", series), lambda: self._series_range(series))
 
     def _dose_range(self, position: int) -> SharedRange:
         ranges = self._ranges(self.index.whole_file(position))
@@ -253,12 +278,12 @@ class FrameReader:
     def _ranges(self, index: FrameIndex) -> npt.NDArray[np.float64]:
         """Lowest and highest modality value of every frame of `index`, (len, 2)."""
         with _FileGroup(index) as files:
-            return np.array(
-                [
-                    pixels.frame_range(self._stored(index, k, files), index.frame_values(k))
-                    for k in range(len(index))
-                ]
-            )
+            ranges = []
+            for where in index.locate(range(len(index))):
+                values = index.frame_values(where.position)
+                stored = self._stored(where, files, values.pixel, self._backend(values.pixel))
+                ranges.append(pixels.frame_range(stored, values))
+        return np.array(ranges)
 
     def _with_context(self, error: DicomTorchError, position: int) -> DicomTorchError:
         """The same error, its message naming file and frame."""
@@ -269,7 +294,7 @@ class FrameReader:
         return named
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_local", "_shared", "_plans", "_noticed")
+        own = ("_local", "_shared", "_recipes", "_noticed")
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -282,6 +307,15 @@ class _Local(threading.local):
 
     def __init__(self) -> None:
         self.scratch = Scratch()
+        self._decoded: npt.NDArray[Any] = np.empty((0, 0))
+
+    def decoded(self, pixel: ImagePixel) -> npt.NDArray[Any] | None:
+        """An array that a decoder may write to; fresh pages for every frame would cost as much as a fast decoder."""
+        if not pixel.is_encapsulated:
+            return None
+        if self._decoded.shape != pixel.shape or self._decoded.dtype != pixel.stored_dtype:
+            self._decoded = np.empty(pixel.shape, pixel.stored_dtype)
+        return self._decoded
 
 
 class _FileGroup:
@@ -292,12 +326,12 @@ class _FileGroup:
         self._number = -1
         self._file: StoredFile | None = None
 
-    def of(self, position: int) -> StoredFile:
-        number, path, size, mtime_ns, deflated = self._index.stored_file(position)
-        if self._file is None or number != self._number:
+    def of(self, where: FrameLocation) -> StoredFile:
+        if self._file is None or where.file != self._number:
             self.close()
-            self._file = StoredFile(path, size, mtime_ns, deflated=deflated)
-            self._number = number
+            path = self._index.file_path(where.file)
+            self._file = StoredFile(path, where.size, where.mtime_ns, deflated=where.deflated)
+            self._number = where.file
         return self._file
 
     def close(self) -> None:
@@ -331,10 +365,10 @@ class _SharedRanges:
         return found
 
 
-def _shift_bits(data: memoryview, span: FrameSpan, pixel: ImagePixel) -> bytes:
+def _shift_bits(data: memoryview, bit_offset: int, pixel: ImagePixel) -> bytes:
     """Bytes of a 1-bit frame that begins inside a byte, moved so that its first pixel is bit 0 (PS3.5 8.1.1)."""
     bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
-    frame = bits[span.bit_offset : span.bit_offset + pixel.native_bits]
+    frame = bits[bit_offset : bit_offset + pixel.native_bits]
     return np.packbits(frame, bitorder="little").tobytes()
 
 

@@ -198,6 +198,19 @@ def test_what_a_jpeg_stream_may_have_around_it() -> None:
     assert guard.check(data + bytes(500), pixel) == plain
 
 
+def test_jpeg_streams_that_only_cost_time_are_refused() -> None:
+    data, pixel = frame(a.JPEG_BASELINE)
+    size = data.index(SOF0) + 5
+    large = data[:size] + b"\x3f\xff\x3f\xff" + data[size + 4 :]
+    with pytest.raises(DecodeError, match="entropy-coded data"):
+        guard.check(large, replace(pixel, rows=0x3FFF, columns=0x3FFF))
+    progressive = data.replace(SOF0, b"\xff\xc2", 1)
+    guard.check(progressive, pixel)
+    scan = data[data.index(SOS) : -2]
+    with pytest.raises(DecodeError, match="201 scans"):
+        guard.check(progressive[:-2] + scan * 200 + b"\xff\xd9", pixel)
+
+
 def test_jpeg_facts() -> None:
     data, _ = frame(a.JPEG_BASELINE, COLOR)
     stream = streams.parse_jpeg(data)

@@ -31,6 +31,9 @@ class Backend(Protocol):
           unsigned header comes out signed.
         - `out`, if given, has `pixel.shape`; a backend writes into it where its library can and its type is the
           result's; the returned array is what counts, and may be `out`.
+        - Of native data the result may be a view of `data`, read-only if `data` is: `data` stays as it is while the
+          result is in use.
+        - A backend may have `missing(pixel) -> str`: what to install so that it would decode `pixel`, or "".
         - Raises `DecodeError` only. Never resizes, crops or fills. Thread-safe and picklable.
     """
 

@@ -22,6 +22,8 @@ ADOBE = b"Adobe"
 _SOF_KINDS = frozenset({0xC0, 0xC1, 0xC2, 0xC3})
 _OTHER_SOF = frozenset({0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7})
 END_MARKER = b"\xff\xd9"
+_SCANS = 199
+"""Scans after the first that a progressive stream may have; encoders write about ten."""
 _TAIL = 64
 """Bytes at the end of a frame in which its end marker is looked for first."""
 
@@ -251,6 +253,8 @@ def parse_jpeg(data: Buffer) -> JPEGStream:
     near = data[position + 3 + 2 * count]
     if not _has_end(data, position + length):
         raise damaged("end of the JPEG stream", len(data), "the end of the frame", "EOI (ff d9)")
+    if code != 0xF7:
+        _check_scans(data, position + length, code, rows * columns)
     return JPEGStream(
         rows=rows,
         columns=columns,
@@ -263,6 +267,20 @@ def parse_jpeg(data: Buffer) -> JPEGStream:
         jfif=walk.jfif,
         adobe=walk.adobe,
     )
+
+
+def _check_scans(data: Buffer, start: int, code: int, pixels: int) -> None:
+    """Refuses images that are large for nothing, and progressions without end: both only cost time.
+
+    A lossless sample takes a bit, a DCT block of 64 pixels at least one.
+    """
+    size, least = len(data) - start, pixels // (8 if code == 0xC3 else 512)
+    if size < least:
+        raise damaged(
+            "entropy-coded data", start, f"{size} bytes", f"at least {least} for {pixels} pixels"
+        )
+    if code == 0xC2 and (scans := bytes(memoryview(data)[start:]).count(b"\xff\xda")) > _SCANS:
+        raise damaged("progressive JPEG", start, f"{scans + 1} scans", f"at most {_SCANS + 1}")
 
 
 def _check_lossless_tables(walk: _JPEGWalk, position: int, count: int) -> None:

@@ -12,6 +12,7 @@ import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from tqdm import tqdm
@@ -78,43 +79,82 @@ def scan(
     began = time.monotonic()
     columns = tag_columns(tags)
     root, starts = _roots(source)
-    if index is not None and index.root != root:
-        index = None
-    reread = index is not None and not columns.keys() <= index.tags.keys()
     if index is not None:
-        columns = tag_columns([*index.tags, *columns])
+        index = _whole(index) if index.root == root else None
     entries = _walk(root, starts, follow_symlinks)
     old = {} if index is None else {path: k for k, path in enumerate(index.files["path"])}
-    kept, fresh = (
-        _compare(index, old, entries) if index is not None and not reread else ([], entries)
-    )
+    removed = len(old.keys() - {entry.path for entry in entries})
+    kept: list[int] = []
+    fresh = entries
+    complete = False
+    if index is not None:
+        complete = columns.keys() <= index.tags.keys()
+        columns = tag_columns([*index.tags, *columns])
+        if complete:
+            kept, fresh = _compare(index, old, entries)
     resolver = Resolver(tags=columns, extra={DIRECTORY_RECORDS}, limits=limits)
+    rows = _read(root, fresh, resolver, limits, progress)
+    if index is None or not complete:
+        kinds: dict[str, Kind] = {keyword: tag.kind for keyword, tag in columns.items()}
+        result = FrameIndex.build(rows, root=root, tags=kinds)
+    else:
+        result = _update(index, old, kept, rows, removed)
+    return result, ScanReport(
+        findings=result.report().findings,
+        read=len(fresh),
+        reused=len(kept),
+        removed=removed,
+        seconds=time.monotonic() - began,
+    )
+
+
+def _whole(index: FrameIndex) -> FrameIndex:
+    """The index of the scan that `index` may be a selection of."""
+    files = index.files
+    if len(index) == int(np.sum(np.asarray(files["rows"]))):
+        return index
+    return index.updated(np.ones(len(files["path"]), np.bool_), ())
+
+
+def _read(
+    root: bytes,
+    entries: Sequence[_Entry],
+    resolver: Resolver,
+    limits: Limits,
+    progress: bool | None,
+) -> Iterator[FileRows]:
     shown = tqdm(
-        fresh,
+        entries,
         desc="scan",
         unit="file",
         delay=_PROGRESS_DELAY,
         disable=None if progress is None else not progress,
         leave=False,
     )
-    rows = [_read_entry(root, entry, resolver, limits) for entry in shown]
-    kinds: dict[str, Kind] = {keyword: tag.kind for keyword, tag in columns.items()}
-    removed = len(old.keys() - {entry.path for entry in entries})
-    if index is None or reread:
-        result = FrameIndex.build(rows, root=root, tags=kinds)
-    elif removed or not _unchanged(index, old, rows):
-        keep = np.zeros(len(old), np.bool_)
-        keep[kept] = True
-        result = index.updated(keep, rows)
+    for entry in shown:
+        yield _read_entry(root, entry, resolver, limits)
+
+
+def _update(
+    index: FrameIndex,
+    old: Mapping[bytes, int],
+    kept: Sequence[int],
+    rows: Iterator[FileRows],
+    removed: int,
+) -> FrameIndex:
+    """`index` with the files `kept` and the new `rows`; itself if that changes nothing."""
+    # Failures are tried again in every scan: as long as each fails as before, nothing changed.
+    again: list[FileRows] = []
+    for item in rows:
+        again.append(item)
+        if not _failed_before(index, old, item):
+            break
     else:
-        result = index
-    return result, ScanReport(
-        findings=result.report().findings,
-        read=len(rows),
-        reused=len(kept),
-        removed=removed,
-        seconds=time.monotonic() - began,
-    )
+        if not removed:
+            return index
+    keep = np.zeros(len(old), np.bool_)
+    keep[list(kept)] = True
+    return index.updated(keep, chain(again, rows))
 
 
 def tag_columns(keywords: Iterable[str]) -> dict[str, Tag]:
@@ -132,7 +172,7 @@ def tag_columns(keywords: Iterable[str]) -> dict[str, Tag]:
         number = tag_for_keyword(keyword)
         if number is None:
             close = difflib.get_close_matches(keyword, keyword_dict, 3, 0.7)
-            hint = f"; did you mean {' or '.join(close)}?" if close else ""
+            hint = f"; did you mean {' or '.join(close)}?" if close else "."
             raise OptionError(
                 f"tags: {keyword!r} is no keyword of the DICOM dictionary{hint} Keywords look like "
                 f"'PatientSex'"
@@ -171,7 +211,10 @@ def _roots(source: Source) -> tuple[bytes, list[bytes]]:
             ) from error
         starts.append(start)
     folders = [start if os.path.isdir(start) else os.path.dirname(start) for start in starts]
-    return os.path.commonpath(folders), sorted(set(starts))
+    try:
+        return os.path.commonpath(folders), sorted(set(starts))
+    except ValueError as error:
+        raise SourceError("the sources lie on different drives; scan each drive alone") from error
 
 
 def _walk(root: bytes, starts: Sequence[bytes], follow: bool) -> list[_Entry]:
@@ -257,16 +300,14 @@ def _compare(
     return rows[same].tolist(), [entries[k] for k in np.flatnonzero(~same).tolist()]
 
 
-def _unchanged(index: FrameIndex, old: Mapping[bytes, int], rows: Sequence[FileRows]) -> bool:
-    """Whether all of `rows`, which were read anew, are failures that the index has just so."""
-    files = index.files
-    for item in rows:
-        k = old.get(item.path)
-        if k is None or item.mtime_ns != _UNREAD or files["mtime_ns"][k] != _UNREAD:
-            return False
-        if files["reason"][k] != item.reason:
-            return False
-    return True
+def _failed_before(index: FrameIndex, old: Mapping[bytes, int], item: FileRows) -> bool:
+    """Whether a file could not be opened, for the same reason as when the index was made."""
+    files, k = index.files, old.get(item.path, -1)
+    return (
+        k >= 0
+        and item.mtime_ns == _UNREAD == files["mtime_ns"][k]
+        and files["reason"][k] == item.reason
+    )
 
 
 def _read_entry(root: bytes, entry: _Entry, resolver: Resolver, limits: Limits) -> FileRows:

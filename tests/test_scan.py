@@ -180,6 +180,16 @@ def test_an_image_that_cannot_be_read_says_why(
     assert reason in found
 
 
+def test_a_sequence_where_a_value_should_be_is_told(tmp_path: Path) -> None:
+    dataset = ct(ct_pixels())
+    dataset.add_new(0x00180050, "SQ", [Dataset()])  # SliceThickness
+    dataset.add_new(0x00080005, "SQ", [])  # SpecificCharacterSet
+    write(dataset, tmp_path / "x.dcm")
+    index, report = scan(tmp_path)
+    assert math.isnan(index.column("SliceThickness")[0])
+    assert "SliceThickness has VR SQ" in report.findings[0].reason
+
+
 def test_limits_are_obeyed(series: Path) -> None:
     index, report = scan(series, limits=Limits(pixels_per_frame=100))
     assert len(index) == 0
@@ -379,6 +389,13 @@ def test_an_index_of_another_folder_is_not_used(series: Path, tmp_path: Path) ->
     new, report = scan(tmp_path / "copy", index=index)
     assert new.root == os.fsencode(tmp_path / "copy")
     assert report.read == 3
+
+
+def test_a_selection_stands_for_its_whole_scan(series: Path) -> None:
+    index, _ = scan(series)
+    whole, report = scan(series, index=index.select([1]))
+    assert len(whole) == 3
+    assert (report.read, report.reused) == (0, 3)
 
 
 # Columns that are asked for

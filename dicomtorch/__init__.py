@@ -14,22 +14,34 @@ if TYPE_CHECKING:
     from dicomtorch.backends.base import Backend
     from dicomtorch.collate import FrameSample, collate_frames
     from dicomtorch.datasets import DicomFrames
+    from dicomtorch.epochs import ClipSampler
     from dicomtorch.errors import DicomTorchError
     from dicomtorch.index import FrameIndex
     from dicomtorch.metadata import FrameMeta
     from dicomtorch.reader import FrameReader
+    from dicomtorch.samplers import (
+        BalancedSampler,
+        GroupBatchSampler,
+        GroupSampler,
+        LocalShuffleSampler,
+    )
     from dicomtorch.scanner import scan
 
 __all__ = [
     "Backend",
+    "BalancedSampler",
+    "ClipSampler",
     "DicomFrames",
     "DicomTorchError",
     "FrameIndex",
     "FrameMeta",
     "FrameReader",
     "FrameSample",
+    "GroupBatchSampler",
+    "GroupSampler",
     "ImagePixel",
     "Limits",
+    "LocalShuffleSampler",
     "PixelOptions",
     "ScanReport",
     "__version__",
@@ -39,14 +51,19 @@ __all__ = [
 
 _MODULES = {
     "Backend": "dicomtorch.backends.base",
+    "BalancedSampler": "dicomtorch.samplers",
+    "ClipSampler": "dicomtorch.epochs",
     "DicomFrames": "dicomtorch.datasets",
     "DicomTorchError": "dicomtorch.errors",
     "FrameIndex": "dicomtorch.index",
     "FrameMeta": "dicomtorch.metadata",
     "FrameReader": "dicomtorch.reader",
     "FrameSample": "dicomtorch.collate",
+    "GroupBatchSampler": "dicomtorch.samplers",
+    "GroupSampler": "dicomtorch.samplers",
     "ImagePixel": "dicomtorch.attributes",
     "Limits": "dicomtorch.attributes",
+    "LocalShuffleSampler": "dicomtorch.samplers",
     "PixelOptions": "dicomtorch.attributes",
     "ScanReport": "dicomtorch.attributes",
     "collate_frames": "dicomtorch.collate",

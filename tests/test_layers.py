@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("attributes", "columns", "elements", "tags", "plot"),
     (
         *("walk", "encapsulation", "lookup", "suv", "storage", "generation", "voi", "geometry"),
-        "resize",
+        *("resize", "epochs"),
         *("buffers", "backends"),
     ),
     ("header", "index", "pipeline", "resolve_image", "resolve_groups"),
@@ -48,7 +48,7 @@ BACKEND_COMMONS = {
 FACADE = "__init__"  # re-exports the public names; nothing in the package may lean on it
 
 MAY_IMPORT_TORCH = {
-    *("resize", "pixels", "buffers", "samplers", "collate", "cache", "reader", "datasets"),
+    *("resize", "pixels", "buffers", "epochs", "samplers", "collate", "cache", "reader", "datasets"),
     *("masks", "loader"),
     *("demo", "bench"),
 }

@@ -199,7 +199,8 @@ class FrameSpan:
             encapsulated frame: the item tag of its first fragment.
         length: Bytes to read: for an encapsulated frame all its items, headers included.
         fragments: Items in the span; 0 for native data, -1 if an offset table made counting them unnecessary.
-        bit_offset: For 1-bit native frames, the bit of the first byte at which the frame begins (0 to 7).
+        bit_offset: The bit of the first byte at which a native frame begins (0 to 7), of the first 16-bit word where
+            pixels are packed into big endian words (0 to 15).
         true_length: Length from the Extended Offset Table without padding; -1 if unknown.
     """
 

@@ -60,7 +60,8 @@ class FrameSpans:
         offset: int64. First byte in the file: of the frame, or of the item tag of its first fragment.
         length: int64. Bytes to read, item headers included.
         fragments: int32. Items in the span, 0 for native data, -1 where a table made counting unnecessary.
-        bit_offset: int8. For 1-bit native frames, the bit of the first byte at which the frame begins.
+        bit_offset: int8. The bit of the first byte, of the first word in Explicit Big Endian OW, at which a native
+            frame begins.
         true_length: int64. Length from the Extended Offset Table without padding; -1 if unknown.
         rule: What told the frames apart.
         found: Frames that the element holds; differs from the frames here where more are there than claimed.
@@ -168,7 +169,8 @@ def _native(
             f"{_name(element)} states {element.length} bytes, the file has {available} of them"
         )
     bits, interpretation = _native_frame(pixel, claimed, element.length, notices)
-    whole = available * 8 // bits
+    words = _packs_into_big_endian_words(pixel)
+    whole = (available // 2 * 2 if words else available) * 8 // bits
     if min(whole, claimed) > limits.frames_per_file:
         raise EncapsulationError(
             f"{min(whole, claimed)} frames are more than Limits.frames_per_file = "
@@ -182,16 +184,9 @@ def _native(
     elif excess > 1:
         notices.append(f"{excess} bytes follow the last frame")
     start = np.arange(count, dtype=np.int64) * bits
-    offset, bit_offset = start // 8, start % 8
-    length = (bit_offset + bits + 7) // 8
-    if _swaps_bytes_in_words(pixel):
-        if count > 1 and bits % 16:
-            raise EncapsulationError(
-                f"{_name(element)} is big endian OW and holds several frames of {bits} bits, which "
-                "share 16-bit words; this is not supported, convert the file to little endian"
-            )
-        length = (length + 1) // 2 * 2
-        length = np.minimum(length, available)
+    unit = 16 if words else 8
+    offset, bit_offset = start // unit * (unit // 8), start % unit
+    length = (bit_offset + bits + unit - 1) // unit * (unit // 8)
     return FrameSpans(
         offset + element.offset,
         length,
@@ -205,13 +200,35 @@ def _native(
     )
 
 
-def _swaps_bytes_in_words(pixel: ImagePixel) -> bool:
-    """Whether neighbouring bytes are swapped, so that the last pixel of an odd frame lies behind its padding."""
+def _packs_into_big_endian_words(pixel: ImagePixel) -> bool:
+    """Whether pixels lie in 16-bit words that are big endian, so that frames can share one (PS3.5 8.1.1, 8.2)."""
     return (
         pixel.transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN
         and pixel.pixel_data_vr == "OW"
-        and pixel.bits_allocated <= 8
+        and pixel.bits_allocated % 16 != 0
     )
+
+
+def align(data: bytes | memoryview, bit_offset: int, pixel: ImagePixel) -> bytes:
+    """The bytes of a native frame that begins inside a byte or word, moved so that its first pixel is at bit 0.
+
+    Args:
+        data: The bytes of its span.
+        bit_offset: Of the span.
+        pixel: Says whether the bits are counted in bytes or in big endian words, which the result then has too.
+    """
+    words = _packs_into_big_endian_words(pixel)
+    octets = np.frombuffer(data, np.uint8)
+    if words:
+        octets = octets.reshape(-1, 2)[:, ::-1].reshape(-1)
+    if bit_offset % 8 == 0:
+        moved = octets[bit_offset // 8 :][: (pixel.native_bits + 7) // 8]
+    else:
+        bits = np.unpackbits(octets, bitorder="little")
+        moved = np.packbits(bits[bit_offset : bit_offset + pixel.native_bits], bitorder="little")
+    if words:
+        moved = np.pad(moved, (0, moved.size % 2)).reshape(-1, 2)[:, ::-1]
+    return moved.tobytes()
 
 
 def _native_frame(

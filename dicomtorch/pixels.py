@@ -34,7 +34,7 @@ from dicomtorch.pipeline import (
     with_range,
 )
 from dicomtorch.resize import Resized, resize, resize_nearest, resized
-from dicomtorch.voi import Mapping, Range, SharedRange, common_window, ranged
+from dicomtorch.voi import Mapping, Range, SharedRange, common_window, is_supplemental, ranged
 
 __all__ = [
     "Plan",
@@ -161,6 +161,9 @@ def _range(stored: Array, plan: Plan) -> Range:
 def _counted(stored: Array, plan: Plan) -> Array:
     """Stored values that enter a statistic."""
     mask = padding_mask(stored, plan.values.padding)
+    if is_supplemental(plan.values):
+        colored = stored >= plan.values.palette[0].first_mapped
+        mask = colored if mask is None else mask | colored
     counted = stored if mask is None else stored[~mask]
     return counted[np.isfinite(counted)] if stored.dtype.kind == "f" else counted
 

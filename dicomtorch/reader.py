@@ -30,7 +30,7 @@ from dicomtorch.errors import DicomTorchError, UnsupportedError
 from dicomtorch.index import FrameIndex, FrameLocation, printable
 from dicomtorch.pipeline import Plan, make_plan
 from dicomtorch.storage import Scratch, StoredFile
-from dicomtorch.voi import SharedRange, common_window, is_dose
+from dicomtorch.voi import SharedRange, common_window, has_voi, is_dose
 
 _logger = logging.getLogger("dicomtorch")
 
@@ -57,7 +57,9 @@ class _Recipe(NamedTuple):
     values: FrameValues
     backend: Backend
     plan: Plan
-    shares: str  # what their mapping to display is in common with: "dose" (of the file), "series", or ""
+    shares: tuple[
+        str, ...
+    ]  # for each channel, what has the same mapping: "file", "series", or "" for none
 
 
 class FrameReader:
@@ -202,7 +204,7 @@ class FrameReader:
                 fresh = torch.empty if get_worker_info() else new_batch
                 out = fresh(recipe.plan.shape, dtype=self.dtype)
             # First, because measuring other frames goes through the same memory.
-            shared = self._shared_range(where, recipe.shares) if recipe.shares else None
+            shared = self._shared_ranges(where, recipe.shares) if recipe.shares else None
             stored = self._stored(where, files, values.pixel, recipe.backend)
             image, voi = pixels.apply(
                 stored, values, self.options, out, shared=shared, plan=recipe.plan
@@ -218,7 +220,7 @@ class FrameReader:
         data = files.of(where).read(offset, length, self._local.scratch)
         if fragments:
             return encapsulation.join(data, FrameSpan(*where.span))
-        return _shift_bits(data, bit_offset, pixel) if bit_offset else data
+        return encapsulation.align(data, bit_offset, pixel) if bit_offset else data
 
     def _stored(
         self, where: FrameLocation, files: _FileGroup, pixel: ImagePixel, backend: Backend
@@ -240,7 +242,7 @@ class FrameReader:
                 self._recipes.clear()
             values = self.index.frame_values(where.position)
             plan = make_plan(values, self.options)
-            known = _Recipe(values, self._backend(values.pixel), plan, self._shares(values))
+            known = _Recipe(values, self._backend(values.pixel), plan, self._shares(plan))
             self._recipes[where.values] = known
             for notice in set(plan.notices) - self._noticed:
                 self._noticed.add(notice)
@@ -248,19 +250,30 @@ class FrameReader:
                 _logger.warning("%s (first seen in %s; said once)", notice, path)
         return known
 
-    def _shares(self, values: FrameValues) -> str:
-        if self.options.values != "display":
-            return ""
-        if is_dose(values):
-            return "dose"
-        return "series" if self.options.window == "series" else ""
+    def _shares(self, plan: Plan) -> tuple[str, ...]:
+        if self.options.values != "display" or not has_voi(plan.values):
+            return ()
+        shares = []
+        for window, mapping in zip(self.options.windows, plan.channels, strict=True):
+            grid = is_dose(plan.values) and mapping.kind == "range"
+            shares.append("series" if window == "series" else "file" if grid else "")
+        return tuple(shares) if any(shares) else ()
 
-    def _shared_range(self, where: FrameLocation, shares: str) -> SharedRange:
-        """The mapping that this frame has in common with others: of a dose grid, or `window="series"`."""
-        if shares == "dose":
-            return self._shared.get(("file", where.file), lambda: self._dose_range(where.position))
-        series = self.index.gather("SeriesInstanceUID", np.array([where.position]))[0]
-        return self._shared.get(("series", series), lambda: self._series_range(series))
+    def _shared_ranges(
+        self, where: FrameLocation, shares: tuple[str, ...]
+    ) -> list[SharedRange | None]:
+        """The mapping of each channel that this frame has in common with its dose grid or its series."""
+        found: dict[str, SharedRange | None] = {"": None}
+        if "file" in shares:
+            found["file"] = self._shared.get(
+                ("file", where.file), lambda: self._dose_range(where.position)
+            )
+        if "series" in shares:
+            series = self.index.gather("SeriesInstanceUID", np.array([where.position]))[0]
+            found["series"] = self._shared.get(
+                ("series", series), lambda: self._series_range(series)
+            )
+        return [found[what] for what in shares]
 
     def _dose_range(self, position: int) -> SharedRange:
         ranges = self._ranges(self.index.whole_file(position))
@@ -268,21 +281,31 @@ class FrameReader:
 
     def _series_range(self, series: str) -> SharedRange:
         frames = self.index.filter(SeriesInstanceUID=series)
-        _, first = np.unique(np.asarray(frames.column("frame_values")), return_index=True)
-        common = common_window(frames.frame_values(int(k)) for k in first)
+        numbers = np.asarray(frames.column("frame_values"))
+        known, first = np.unique(numbers, return_index=True)
+        values = [frames.frame_values(int(k)) for k in first]
+        common = common_window(values, "series")
         if common is not None:
             return common
-        ranges = self._ranges(frames)
+        counted = [number for number, of in zip(known, values, strict=True) if has_voi(of)]
+        ranges = self._ranges(frames.select(np.flatnonzero(np.isin(numbers, counted))))
         return SharedRange(float(ranges[:, 0].min()), float(ranges[:, 1].max()), "series")
 
     def _ranges(self, index: FrameIndex) -> npt.NDArray[np.float64]:
         """Lowest and highest modality value of every frame of `index`, (len, 2)."""
+        ranges = []
         with _FileGroup(index) as files:
-            ranges = []
             for where in index.locate(range(len(index))):
                 values = index.frame_values(where.position)
-                stored = self._stored(where, files, values.pixel, self._backend(values.pixel))
-                ranges.append(pixels.frame_range(stored, values))
+                try:
+                    stored = self._stored(where, files, values.pixel, self._backend(values.pixel))
+                    ranges.append(pixels.frame_range(stored, values))
+                except DicomTorchError as error:
+                    path = printable(index.path(where.position))
+                    frame = index.gather("frame", np.array([where.position]))[0]
+                    raise type(error)(
+                        f"it is shown alike with frame {frame} of {path}, which cannot be measured: {error}"
+                    ) from error
         return np.array(ranges)
 
     def _with_context(self, error: DicomTorchError, position: int) -> DicomTorchError:
@@ -363,13 +386,6 @@ class _SharedRanges:
                 if len(self._kept) > _MOST_SHARED:
                     self._kept.popitem(last=False)
         return found
-
-
-def _shift_bits(data: memoryview, bit_offset: int, pixel: ImagePixel) -> bytes:
-    """Bytes of a 1-bit frame that begins inside a byte, moved so that its first pixel is bit 0 (PS3.5 8.1.1)."""
-    bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
-    frame = bits[bit_offset : bit_offset + pixel.native_bits]
-    return np.packbits(frame, bitorder="little").tobytes()
 
 
 def usable_threads() -> int:

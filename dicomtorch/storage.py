@@ -18,6 +18,11 @@ from dicomtorch.errors import StaleIndexError, StorageError
 _REFRESH = "refresh the index (DicomFrames(root), or scan(root, index=old)) and start again"
 
 
+_LONG_VRS = frozenset(
+    (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
+)
+
+
 class StoredFile:
     """One file, open for positioned reads, checked to have the size and time that the index knows.
 
@@ -160,7 +165,7 @@ def _inflate(descriptor: int, size: int) -> bytes:
         if not count:
             raise StaleIndexError(f"the file became shorter while it was read; {_REFRESH}")
         done += count
-    start = deflated_offset(content[:512])
+    start = deflated_offset(content)
     most = min(LIMITS.inflated_bytes, LIMITS.inflated_ratio * size + (64 << 10))
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
@@ -174,16 +179,21 @@ def _inflate(descriptor: int, size: int) -> bytes:
     return data
 
 
-def deflated_offset(start: memoryview | bytes) -> int:
-    """Where the data set of a Part 10 file begins: after the preamble and the file meta group (PS3.10 section 7.1).
+def deflated_offset(content: memoryview | bytes) -> int:
+    """Where the data set of a Part 10 file begins: after the preamble, if there is one, and group 0002 (PS3.10 7.1).
 
-    Raises:
-        StorageError: The file meta group has no length element.
+    The group is passed over element by element: its stated length is absent or wrong in some files.
     """
-    view = bytes(start[128:144])
-    if view[:10] != b"DICM\x02\x00\x00\x00UL":
-        raise StorageError("a deflated file needs (0002,0000) FileMetaInformationGroupLength")
-    return 144 + int.from_bytes(view[12:16], "little")
+    position = 132 if bytes(content[128:132]) == b"DICM" else 0
+    while bytes(content[position : position + 2]) == b"\x02\x00":
+        head = bytes(content[position : position + 12])
+        if head[4:6] in _LONG_VRS:
+            position += 12 + int.from_bytes(head[8:12], "little")
+        elif head[4:6].isalpha() and head[4:6].isupper():
+            position += 8 + int.from_bytes(head[6:8], "little")
+        else:  # Implicit VR, which the standard does not have here
+            position += 8 + int.from_bytes(head[4:8], "little")
+    return position
 
 
 def _storage_error(what: str, error: OSError) -> StorageError:

@@ -102,6 +102,12 @@ def is_color(values: FrameValues) -> bool:
     return pixel.samples_per_pixel > 1 or pixel.is_palette or is_supplemental(values)
 
 
+def has_voi(values: FrameValues) -> bool:
+    """Whether display depends on a VOI, which several frames can have in common: not for colour and segmentations."""
+    gray = not is_color(values) or is_supplemental(values)
+    return gray and values.segmentation_type not in ("BINARY", "FRACTIONAL", "LABELMAP")
+
+
 def rescale(values: FrameValues) -> tuple[float, float]:
     """Slope and intercept of the file, 1 and 0 where absent."""
     slope, intercept = values.rescale_slope, values.rescale_intercept
@@ -276,7 +282,7 @@ def common_window(
     """
     mappings: dict[tuple[object, ...], Mapping] = {}
     for values in frames:
-        if not is_color(values) or is_supplemental(values):
+        if has_voi(values):
             mapping = voi_mapping(values, window, [])
             mappings.setdefault(mapping.key, mapping)
     if any(mapping.kind == "range" for mapping in mappings.values()):

@@ -30,7 +30,7 @@ from dicomtorch.attributes import (
     ImagePixel,
 )
 from dicomtorch.elements import Header, PixelDataElement, array, integers, texts
-from dicomtorch.encapsulation import FrameSpans, join, locate_frames
+from dicomtorch.encapsulation import FrameSpans, align, join, locate_frames
 from dicomtorch.errors import EncapsulationError, HeaderError
 from dicomtorch.header import read_header
 from dicomtorch.tags import VRS, tag_of
@@ -434,10 +434,48 @@ def test_big_endian_words_of_8_bit_pixels_keep_their_padding():
     pixel: Any = {"transfer_syntax_uid": EXPLICIT_VR_BIG_ENDIAN, "rows": 3, "columns": 3}
     spans = native(10, 1, bits_allocated=8, bits_stored=8, **pixel)
     assert spans.length.tolist() == [10]
-    with pytest.raises(EncapsulationError, match="big endian OW"):
-        native(18, 2, bits_allocated=8, bits_stored=8, **pixel)
+    spans = native(18, 2, bits_allocated=8, bits_stored=8, **pixel)
+    assert (spans.offset - spans.offset[0]).tolist() == [0, 8]
+    assert spans.bit_offset.tolist() == [0, 8]
+    assert spans.length.tolist() == [10, 10]
+    # Of the first pixel of a word its second byte is needed.
+    assert native(17, 2, bits_allocated=8, bits_stored=8, **pixel).length.tolist() == [10]
     spans = native(18, 2, bits_allocated=8, bits_stored=8, pixel_data_vr="OB", **pixel)
     assert spans.length.tolist() == [9, 9]
+
+
+@given(
+    st.sampled_from([1, 8, 12]),
+    st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    st.integers(1, 4),
+    st.booleans(),
+    st.randoms(use_true_random=False),
+)
+def test_frames_that_share_bytes_and_words(bits, shape, count, big, random):
+    """PS3.5 8.1.1: pixels are packed from the lowest bit of each byte or word on, over the borders of frames."""
+    cells = [random.getrandbits(bits) for _ in range(shape[0] * shape[1] * count)]
+    unit = 2 if big else 1
+    whole = sum(cell << bits * k for k, cell in enumerate(cells))
+    size = -(-len(cells) * bits // 16) * 2
+    data = whole.to_bytes(size, "little")
+    if big:
+        data = b"".join(data[k : k + 2][::-1] for k in range(0, size, 2))
+    syntax = EXPLICIT_VR_BIG_ENDIAN if big else EXPLICIT_VR_LITTLE_ENDIAN
+    pixel = ImagePixel(syntax, *shape, bits_allocated=bits, bits_stored=bits, high_bit=bits - 1)
+    where = PixelDataElement(PIXEL_DATA, "OW", 0, size)
+    spans = locate_frames(lambda offset, n: data[offset : offset + n], size, where, pixel, count)
+    assert len(spans) == count
+    each = shape[0] * shape[1]
+    for frame in range(count):
+        span = spans.span(frame)
+        moved = align(data[span.offset :][: span.length], span.bit_offset, pixel)
+        assert span.offset % unit == len(moved) % unit == 0
+        octets = bytearray(moved)
+        if big:
+            octets[::2], octets[1::2] = octets[1::2], octets[::2]
+        number = int.from_bytes(octets, "little")
+        expected = cells[frame * each : (frame + 1) * each]
+        assert [number >> bits * k & (1 << bits) - 1 for k in range(each)] == expected
 
 
 # --- properties -------------------------------------------------------------------------------------------------------

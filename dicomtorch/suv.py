@@ -7,6 +7,7 @@ profile). Nothing is assumed: whatever is missing is an error that names the att
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from dataclasses import dataclass
@@ -120,7 +121,12 @@ def seconds_of_day(text: str) -> float:
 
 def parse_date_time(text: str) -> datetime | None:
     """A DT value that has at least an hour, without its offset from UTC; `None` if it is none."""
-    match = _DATE_TIME.fullmatch(text.strip())
+    text = text.strip()
+    if text[:8].isdigit():
+        # Files with many frames have one each, and this is ten times as fast as the expressions.
+        with contextlib.suppress(ValueError):
+            return datetime.fromisoformat(f"{text[:8]}T{text[8:]}").replace(tzinfo=None)
+    match = _DATE_TIME.fullmatch(text)
     if match is None:
         return None
     day, clock = _date(match[1]), _time(match[2])

@@ -53,14 +53,6 @@ def unsupported_reason(pixel: ImagePixel) -> str:
     return ""
 
 
-def describe_bits(pixel: ImagePixel) -> str:
-    """The attributes that decide the bits of a value, for messages."""
-    return (
-        f"BitsAllocated {pixel.bits_allocated}, BitsStored {pixel.bits_stored}, HighBit {pixel.high_bit}, "
-        f"PixelRepresentation {pixel.pixel_representation}"
-    )
-
-
 def inflate(data: Buffer, pixel: ImagePixel) -> bytes:
     """Inflates a frame of Deflated Image Frame Compression (PS3.5 A.4.13): raw deflate, no more than the frame's size.
 

@@ -48,12 +48,31 @@ BACKEND_COMMONS = {
 FACADE = "__init__"  # re-exports the public names; nothing in the package may lean on it
 
 MAY_IMPORT_TORCH = {
-    *("resize", "pixels", "buffers", "epochs", "samplers", "collate", "cache", "reader", "datasets"),
+    *(
+        "resize",
+        "pixels",
+        "buffers",
+        "epochs",
+        "samplers",
+        "collate",
+        "cache",
+        "reader",
+        "datasets",
+    ),
     *("masks", "loader"),
     *("demo", "bench"),
 }
 MAY_IMPORT_PYDICOM = {
-    *("tags", "elements", "header", "scan_file", "scanner", "summary", "backends.pydicom", "backends.simpleitk"),
+    *(
+        "tags",
+        "elements",
+        "header",
+        "scan_file",
+        "scanner",
+        "summary",
+        "backends.pydicom",
+        "backends.simpleitk",
+    ),
     *("demo", "bench"),
 }
 
@@ -150,6 +169,12 @@ def all_imports() -> list[Import]:
 def test_every_module_is_in_a_layer():
     unknown = [name for name in all_modules() if name != FACADE and layer_of(name) is None]
     assert not unknown, f"give these a layer in the table: {unknown}"
+
+
+def test_the_page_for_contributors_names_every_module():
+    page = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = {name.rstrip("/") for name in re.findall(r"`(\w+/?)`", page)}
+    assert {name.partition(".")[0] for name in all_modules()} - {FACADE} <= named
 
 
 def test_imports_point_strictly_down():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 
 import numpy as np
@@ -10,7 +11,7 @@ import pydicom
 import pytest
 
 from benchmarks import __main__ as benchmark
-from benchmarks import competitors, data
+from benchmarks import competitors, data, samplers
 
 TINY = ["--frames", "5", "--size", "32", "--repeats", "1", "--batch-size", "2"]
 
@@ -79,3 +80,16 @@ def test_a_competitor_with_other_values_is_not_timed(folder, monkeypatch):
     monkeypatch.setattr(competitors, "readers", wrong)
     with pytest.raises(AssertionError, match="pydicom, uncompressed"):
         run(folder, "--workers", "0", "--syntaxes", "uncompressed")
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system cannot drop cached pages")
+def test_samplers_are_measured_with_a_cold_cache(tmp_path, capsys):
+    small = ["--files", "4", "--frames", "6", "--size", "8", "--batch-size", "6", "--repeats", "2"]
+    places = ["--data", str(tmp_path / "data"), "--output", str(tmp_path)]
+    assert samplers.main([*small, *places, "--orders", "6", "6:2"]) == 0
+    rows = json.loads((tmp_path / "samplers.json").read_text())
+    assert [row["order"] for row in rows] == ["plain shuffle", "window 6, block None", "window 6, block 2"]
+    assert rows[1]["files_per_batch"] == 1
+    assert rows[2]["files_per_batch"] > 1
+    assert all(row["frames_per_second"] > 0 and len(row["repeats"]) == 2 for row in rows)
+    assert "files per batch" in capsys.readouterr().out

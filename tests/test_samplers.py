@@ -63,7 +63,7 @@ def epochs(sampler: Any, count: int = 3) -> list[list[Any]]:
 
 
 MAKERS: dict[str, Any] = {
-    "local": lambda index, **o: LocalShuffleSampler(index, window=16, **o),
+    "local": lambda index, **o: LocalShuffleSampler(index, window=16, block=None, **o),
     "blocks": lambda index, **o: LocalShuffleSampler(index, window=7, block=3, **o),
     "group": lambda index, **o: GroupSampler(index, num_frames=3, **o),
     "uniform": lambda index, **o: GroupSampler(index, "PatientID", 4, "uniform", **o),
@@ -210,10 +210,24 @@ def test_neighbouring_seeds_and_epochs_are_uncorrelated(large):
 
 
 @settings(max_examples=20)
+@given(seed=seeds, window=st.integers(1, 60), block=st.integers(1, 9))
+def test_blocks_stay_near_and_files_do_not(index, seed, window, block):
+    sampler = LocalShuffleSampler(index, window=window, block=block, seed=seed)
+    order = list(sampler)
+    files = np.asarray(index.column("file"))[order]
+    blocks = np.asarray(index.column("frame"))[order] // block
+    for k in range(len(SIZES)):
+        for number in range(-(-SIZES[k] // block)):
+            places = np.flatnonzero((files == k) & (blocks == number))
+            assert len(places) == min(block, SIZES[k] - number * block)
+            assert places[-1] - places[0] < block + 2 * window
+
+
+@settings(max_examples=20)
 @given(seed=seeds, window=st.integers(1, 60))
 def test_frames_of_a_file_stay_near(index, seed, window):
     files = np.asarray(index.column("file"))[
-        list(LocalShuffleSampler(index, window=window, seed=seed))
+        list(LocalShuffleSampler(index, window=window, block=None, seed=seed))
     ]
     for k, size in enumerate(SIZES):
         places = np.flatnonzero(files == k)
@@ -221,7 +235,7 @@ def test_frames_of_a_file_stay_near(index, seed, window):
 
 
 def test_local_shuffle_with_one_frame_windows_keeps_files_in_order(index):
-    order = list(LocalShuffleSampler(index, window=1, seed=3))
+    order = list(LocalShuffleSampler(index, window=1, block=None, seed=3))
     for number in range(len(SIZES)):
         mine = [i for i in order if index.gather("file", np.array([i]))[0] == number]
         assert mine == sorted(mine)

@@ -17,7 +17,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-def signature_block() -> str:
+def signature_block():
     (block,) = (block for block in BLOCKS if block.startswith("DicomFrames(\n    source,"))
     return block
 

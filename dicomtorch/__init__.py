@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dicomtorch.backends.base import Backend
     from dicomtorch.collate import FrameSample, collate_frames
     from dicomtorch.datasets import DicomFrames
-    from dicomtorch.epochs import ClipSampler
+    from dicomtorch.epochs import ClipSampler, ShuffleSampler
     from dicomtorch.errors import DicomTorchError
     from dicomtorch.index import FrameIndex
     from dicomtorch.metadata import FrameMeta
@@ -44,6 +44,7 @@ __all__ = [
     "LocalShuffleSampler",
     "PixelOptions",
     "ScanReport",
+    "ShuffleSampler",
     "__version__",
     "collate_frames",
     "scan",
@@ -66,6 +67,7 @@ _MODULES = {
     "LocalShuffleSampler": "dicomtorch.samplers",
     "PixelOptions": "dicomtorch.attributes",
     "ScanReport": "dicomtorch.attributes",
+    "ShuffleSampler": "dicomtorch.epochs",
     "collate_frames": "dicomtorch.collate",
     "scan": "dicomtorch.scanner",
 }

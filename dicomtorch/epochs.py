@@ -8,7 +8,7 @@ sampler shards itself, and is a `torch.utils.data.DistributedSampler` because tr
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from typing import Any, TypedDict, TypeVar, Unpack
 
 import numpy as np
@@ -149,6 +149,11 @@ class EpochSampler(DistributedSampler[T_co]):
                 self._position = k + 1
                 yield item
 
+    @property
+    def start(self) -> int:
+        """Item of this rank at which the next iteration begins: not 0 where a state was loaded."""
+        return self._start
+
     def set_epoch(self, epoch: int) -> None:
         """Begins another epoch; the same one again changes nothing, so that a resumed epoch goes on."""
         if epoch < 0:
@@ -197,6 +202,30 @@ class EpochSampler(DistributedSampler[T_co]):
             )
         self.epoch = state["epoch"]
         self._start = self._position = state["position"]
+
+
+class ShuffleSampler(EpochSampler[int]):
+    """Every item once, in another order in each epoch: for volumes, crops, clips, or any other dataset.
+
+    Args:
+        source: A dataset, or anything with a length.
+        shuffle: `False`: in order, as for validation.
+        **options: `seed`, `num_replicas`, `rank`, `drop_last`, as in `EpochSampler`.
+    """
+
+    def __init__(
+        self, source: Sized, *, shuffle: bool = True, **options: Unpack[EpochOptions]
+    ) -> None:
+        super().__init__(len(source), **options)
+        self.shuffle = shuffle
+
+    def _order(self, epoch: int) -> Ints:
+        if self.shuffle:
+            return self._permutation(epoch, self._num_items)
+        return np.arange(self._num_items)
+
+    def _fingerprint(self) -> list[Any]:
+        return [self.shuffle]
 
 
 class ClipSampler(EpochSampler[tuple[int, int]]):

@@ -22,6 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("header", "index", "pipeline", "resolve_image", "resolve_groups"),
     (
         *("resolve_values", "resolve_geometry", "capability", "stacks", "metadata", "samplers"),
+        *("sequences",),
         *("cache", "pixels"),
     ),
     ("resolve", "reader", "collate"),

@@ -24,6 +24,7 @@ from dicomtorch import (
     GroupBatchSampler,
     GroupSampler,
     LocalShuffleSampler,
+    ShuffleSampler,
     scan,
 )
 from dicomtorch.errors import OptionError
@@ -77,9 +78,10 @@ MAKERS: dict[str, Any] = {
     "bags": lambda index, **o: GroupBatchSampler(
         index, num_groups=2, num_frames=3, small_groups="repeat", **o
     ),
+    "shuffle": lambda index, **o: ShuffleSampler(index, **o),
     "clips": lambda index, **o: ClipSampler(np.arange(1, len(index) + 1), num_clips=2, **o),
 }  # fmt: skip
-ONCE = ("local", "blocks", "group", "uniform", "all", "exact", "weights")
+ONCE = ("local", "blocks", "shuffle", "group", "uniform", "all", "exact", "weights")
 makers = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
 seeds = st.integers(0, 2**64 - 1)
 subsets = st.sets(st.integers(0, sum(SIZES) - 1), min_size=8).map(sorted)
@@ -232,6 +234,10 @@ def test_frames_of_a_file_stay_near(index, seed, window):
     for k, size in enumerate(SIZES):
         places = np.flatnonzero(files == k)
         assert places[-1] - places[0] < size + 2 * window
+
+
+def test_shuffle_sampler_can_keep_the_order():
+    assert list(ShuffleSampler("abcde", shuffle=False, num_replicas=2, rank=1)) == [1, 3, 0]
 
 
 def test_local_shuffle_with_one_frame_windows_keeps_files_in_order(index):

@@ -16,9 +16,11 @@ import ctypes
 import math
 import mmap
 import os
+import threading
 import uuid
 import weakref
 from collections import deque
+from collections.abc import Callable, Iterator
 from functools import cache
 from multiprocessing.reduction import DupFd
 from typing import Any
@@ -35,6 +37,7 @@ _FREE, _SENT, _RETIRED = 0, 1, 2
 _PROT_READ_WRITE = 3
 _SMALLEST = 1 << 16  # bytes; below it a fresh allocation costs nothing worth saving
 _MOST_FREE = 6  # buffers kept for later, private or per worker
+Allocate = Callable[[tuple[int, ...], torch.dtype], Tensor]
 Key = tuple[int, bytes]  # process that made a segment, and which of its segments
 _HAS_MEMFD = hasattr(os, "memfd_create")  # Linux
 _HAS_PRIVATE = hasattr(mmap, "MAP_PRIVATE") and hasattr(mmap, "MAP_ANONYMOUS")
@@ -49,6 +52,8 @@ def new_batch(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         shape: (B, C, H, W), or any other.
         dtype: Of the elements.
     """
+    if _here.allocate is not None:
+        return _here.allocate(shape, dtype)
     nbytes = math.prod(shape) * dtype.itemsize
     if nbytes < _SMALLEST:
         return torch.empty(shape, dtype=dtype)
@@ -62,6 +67,23 @@ def new_batch(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return _slots.batch(shape, dtype, nbytes)
     storage = torch.UntypedStorage._new_shared(nbytes)  # type: ignore[no-untyped-call]
     return torch.empty(0, dtype=dtype).set_(storage, 0, shape)  # type: ignore[call-overload,no-any-return]
+
+
+class _Here(threading.local):
+    allocate: Allocate | None = None
+
+
+_here = _Here()
+
+
+@contextlib.contextmanager
+def allocated_by(allocate: Allocate) -> Iterator[None]:
+    """Batches that this thread makes meanwhile lie in memory from `allocate(shape, dtype)`, as in pinned memory."""
+    before, _here.allocate = _here.allocate, allocate
+    try:
+        yield
+    finally:
+        _here.allocate = before
 
 
 def _tensor_over(owner: Any, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -78,8 +100,12 @@ class _PrivatePool:
     def batch(self, shape: tuple[int, ...], dtype: torch.dtype, nbytes: int) -> Tensor:
         memory = self._take(nbytes)
         owner = (ctypes.c_char * nbytes).from_buffer(memory)
-        weakref.finalize(owner, self._free.append, memory).atexit = False
+        weakref.finalize(owner, self._give_back, memory).atexit = False
         return _tensor_over(owner, shape, dtype)
+
+    def _give_back(self, memory: mmap.mmap) -> None:
+        if len(self._free) < _MOST_FREE:
+            self._free.append(memory)
 
     def _take(self, nbytes: int) -> mmap.mmap:
         size = -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
@@ -91,8 +117,10 @@ class _PrivatePool:
             # A little larger will do: the last batch of an epoch is smaller than the others.
             if size <= len(memory) <= 4 * size:
                 return memory
-            if len(self._free) < _MOST_FREE:
-                self._free.appendleft(memory)
+            self._free.appendleft(memory)
+        if len(self._free) >= _MOST_FREE:  # none fits: make room for those of the new size
+            with contextlib.suppress(IndexError):
+                self._free.popleft()
         memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if hasattr(mmap, "MADV_HUGEPAGE"):
             with contextlib.suppress(OSError):  # a kernel without huge pages is only slower
@@ -187,9 +215,8 @@ class _Slot:
 class _SharedBatch(Tensor):
     """A batch in a slot: an ordinary tensor here, an address when it is sent to the parent."""
 
-    __torch_function__ = (
-        torch._C._disabled_torch_function_impl
-    )  # what is computed from it is a plain tensor
+    # What is computed from it is a plain tensor.
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
     _slot: _Slot
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -204,8 +231,16 @@ class _Slots:
 
     def __init__(self) -> None:
         self._slots: list[_Slot] = []
+        self._lock = threading.Lock()  # finalizers never take it
 
     def batch(self, shape: tuple[int, ...], dtype: torch.dtype, nbytes: int) -> Tensor:
+        with self._lock:
+            slot, owner = self._claim(nbytes)
+        batch = _tensor_over(owner, shape, dtype).as_subclass(_SharedBatch)
+        batch._slot = slot
+        return batch
+
+    def _claim(self, nbytes: int) -> tuple[_Slot, Any]:
         free = sorted((slot for slot in self._slots if slot.is_free), key=lambda slot: slot.size)
         slot = next((slot for slot in free if slot.size >= nbytes), None)
         if slot is None:
@@ -217,9 +252,7 @@ class _Slots:
         for other in surplus:
             self._slots.remove(other)
             other.retire()
-        batch = _tensor_over(slot.claim(nbytes), shape, dtype).as_subclass(_SharedBatch)
-        batch._slot = slot
-        return batch
+        return slot, slot.claim(nbytes)
 
 
 _slots = _Slots()
@@ -263,7 +296,7 @@ _attached = _Attached()
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except OSError:  # gone, or its number is now somebody else's
         return False
     return True
 

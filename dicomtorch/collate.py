@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from dicomtorch.errors import OptionError
 from dicomtorch.metadata import FrameMeta
 
 CollateMap = Mapping[Any, Callable[..., Any]]
+
+_INLINE = 1 << 16  # bytes of a tensor up to which it travels with the message
 
 
 class FrameSample(tuple[Any, Any]):
@@ -121,4 +124,28 @@ def _with_default(collate_fn_map: CollateMap | None) -> Any:
     return default_collate_fn_map if collate_fn_map is None else collate_fn_map
 
 
+def _reduce_meta(meta: FrameMeta) -> tuple[Any, ...]:
+    """Numbers go with the message: torch would make a shared segment, with a descriptor, for each key of each batch."""
+    inline = [key for key, value in meta.items() if _is_small(value)]
+    return _restore_meta, ({**meta, **{key: meta[key].numpy() for key in inline}}, inline)
+
+
+def _is_small(value: Any) -> bool:
+    return (
+        type(value) is Tensor
+        and value.device.type == "cpu"
+        and value.layout == torch.strided
+        and not value.requires_grad
+        and value.dtype != torch.bfloat16
+        and value.nbytes <= _INLINE
+    )
+
+
+def _restore_meta(items: dict[str, Any], inline: list[str]) -> FrameMeta:
+    for key in inline:
+        items[key] = torch.from_numpy(items[key])
+    return FrameMeta(items)
+
+
 default_collate_fn_map[FrameSample] = collate_frames
+ForkingPickler.register(FrameMeta, _reduce_meta)

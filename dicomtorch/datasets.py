@@ -193,6 +193,10 @@ class DicomFrames(Dataset[FrameSample]):
             samples.images = batch
         return samples
 
+    def will_need(self, indices: Sequence[int]) -> None:
+        """Says which frames are asked for soon, so that the system reads them into its cache; `FrameLoader` does."""
+        self._reader.will_need([self._position(i) for i in indices])
+
     def __iter__(self) -> Iterator[FrameSample]:
         for i in range(len(self)):
             yield self[i]

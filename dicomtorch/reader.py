@@ -29,7 +29,7 @@ from dicomtorch.buffers import new_batch
 from dicomtorch.errors import DicomTorchError, UnsupportedError
 from dicomtorch.index import FrameIndex, FrameLocation, printable
 from dicomtorch.pipeline import Plan, make_plan
-from dicomtorch.storage import Scratch, StoredFile
+from dicomtorch.storage import Scratch, StoredFile, will_need
 from dicomtorch.voi import SharedRange, common_window, has_voi, is_dose
 
 _logger = logging.getLogger("dicomtorch")
@@ -164,6 +164,13 @@ class FrameReader:
                 if failure is not None:
                     raise failure
         return results
+
+    def will_need(self, positions: Sequence[int]) -> None:
+        """Asks the system to read frames into its cache ahead of time; it may not, and nothing is said of errors."""
+        located = self.index.locate(positions)
+        for where in sorted(located, key=lambda where: (where.file, where.span)):
+            start, length = (0, 0) if where.deflated else where.span[:2]
+            will_need(self.index.file_path(where.file), start, length)
 
     def read_stored(self, position: int) -> npt.NDArray[Any]:
         """Stored values of one frame, (rows, columns) or (rows, columns, samples); RGB where the file has colour.
@@ -388,11 +395,25 @@ class _SharedRanges:
         return found
 
 
+class _Limit(threading.local):
+    threads = 0
+
+
+_limit = _Limit()
+
+
+def limit_threads(threads: int) -> None:
+    """What the calling thread reads from now on is decoded by at most so many; its caller has threads of its own."""
+    _limit.threads = threads
+
+
 def usable_threads() -> int:
     """Threads that this process should decode with: its cores, shared among the workers of a `DataLoader`."""
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
+    if _limit.threads:
+        return _limit.threads
     worker = get_worker_info()
     return cores if worker is None else max(1, cores // worker.num_workers)
 

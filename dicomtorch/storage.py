@@ -130,6 +130,22 @@ class Scratch:
         return memoryview(self._memory)[:length]
 
 
+def will_need(path: bytes, offset: int, length: int) -> None:
+    """Asks the system to read part of a file into its cache; length 0 is to the end. A hint: it fails in silence."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # the read itself will say so
+        return
+    try:
+        os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_WILLNEED)
+    except OSError:
+        return
+    finally:
+        os.close(descriptor)
+
+
 class _Inflated:
     """The last data set that was inflated: its frames are usually read one after the other."""
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, generate_uid
+from torch.utils.data import DataLoader
+
+from dicomtorch import DicomFrames, FrameIndex, ScanReport, scan
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 
@@ -63,7 +68,9 @@ def write(dataset: Dataset, path: Path) -> Path:
     return path
 
 
-def encapsulated(dataset: Dataset, frames: list[bytes], transfer_syntax_uid: str = JPEG2000Lossless) -> Dataset:
+def encapsulated(
+    dataset: Dataset, frames: list[bytes], transfer_syntax_uid: str = JPEG2000Lossless
+) -> Dataset:
     """The same data set with `frames` as its code streams."""
     dataset.file_meta.TransferSyntaxUID = transfer_syntax_uid
     dataset.PixelData = encapsulate(frames)
@@ -75,3 +82,95 @@ def encapsulated(dataset: Dataset, frames: list[bytes], transfer_syntax_uid: str
 def write_series(folder: Path, count: int, **attributes: Any) -> list[Path]:
     """A CT series of `count` slices, one file each; slice k has `ct_pixels(k)`."""
     return [write(ct(ct_pixels(k), k, **attributes), folder / f"{k:03d}.dcm") for k in range(count)]
+
+
+def image(
+    stored: np.ndarray[Any, Any], syntax: str = ExplicitVRLittleEndian, **attributes: Any
+) -> Dataset:
+    """A gray image that says nothing of what its values mean, but what `attributes` say; one row if `stored` is 1-D."""
+    if stored.dtype.kind == "f":
+        name = "FloatPixelData" if stored.dtype.itemsize == 4 else "DoubleFloatPixelData"
+        attributes = {name: stored.tobytes(), **attributes}
+    dataset = ct(stored[None] if stored.ndim == 1 else stored)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    for keyword in ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "Modality"):
+        delattr(dataset, keyword)
+    if stored.dtype.kind == "f":
+        for keyword in ("PixelData", "BitsStored", "HighBit", "PixelRepresentation"):
+            delattr(dataset, keyword)
+    if "BitsStored" in attributes:
+        dataset.HighBit = attributes["BitsStored"] - 1
+    for keyword, value in attributes.items():
+        setattr(dataset, keyword, value)
+    if "PixelData" in dataset:
+        dataset["PixelData"].VR = "OB" if dataset.BitsAllocated <= 8 else "OW"
+    return dataset
+
+
+def lut(
+    descriptor: list[int], entries: list[int] | bytes, vr: str = "OW", descriptor_vr: str = "US"
+) -> Dataset:
+    """An item of a Modality or VOI LUT Sequence."""
+    item = Dataset()
+    item.add_new("LUTDescriptor", descriptor_vr, descriptor)
+    data = entries if isinstance(entries, bytes) else np.array(entries, "<u2").tobytes()
+    item.add_new("LUTData", vr, data)
+    return item
+
+
+def group(**attributes: Any) -> Dataset:
+    """An item of a sequence."""
+    item = Dataset()
+    for keyword, value in attributes.items():
+        setattr(item, keyword, value)
+    return item
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What came out of a file, the same in every way of reading it.
+
+    Attributes:
+        index: As scanned.
+        report: Of the scan.
+        images: (frames, channels, rows, columns), float64.
+        meta: Of each frame.
+    """
+
+    index: FrameIndex
+    report: ScanReport
+    images: np.ndarray[Any, Any]
+    meta: list[dict[str, Any]]
+
+    @property
+    def flat(self) -> np.ndarray[Any, Any]:
+        """The pixels of the first frame, channel after channel."""
+        flat: np.ndarray[Any, Any] = self.images[0].reshape(-1)
+        return flat
+
+    @property
+    def notices(self) -> str:
+        """What the report says was odd."""
+        return "; ".join(finding.reason for finding in self.report.findings)
+
+
+def every_way(path: Path, **options: Any) -> Reading:
+    """Reads all frames one by one, as a batch, and by a `DataLoader`: of a fresh index, and of one that was stored."""
+    index, report = scan(path)
+    frames = DicomFrames(index, **options)
+    samples = [frames[i] for i in range(len(frames))]
+    images = torch.stack([image for image, _ in samples])
+    stored = DicomFrames(path, **options)
+    (loaded,) = DataLoader(stored, batch_size=len(stored))
+    for batch, meta in (stored[list(range(len(stored)))], loaded):
+        assert batch.dtype == images.dtype
+        np.testing.assert_array_equal(batch.numpy(), images.numpy())
+        assert list(meta["voi"]) == [one["voi"] for _, one in samples]
+        for key in ("WindowCenter", "WindowWidth", "RescaleSlope"):
+            np.testing.assert_array_equal(meta[key].numpy(), [one[key] for _, one in samples])
+    return Reading(index, report, images.numpy().astype(np.float64), [dict(m) for _, m in samples])
+
+
+def close(received: Any, expected: Any, tolerance: float = 1.5e-6) -> None:
+    """Compares with numbers that were rounded to six digits."""
+    np.testing.assert_allclose(np.ravel(received), np.ravel(expected), rtol=0, atol=tolerance)

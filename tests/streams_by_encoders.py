@@ -79,6 +79,37 @@ def jpeg_dct(array: Array, bits: int) -> bytes:
     return bytes(imagecodecs.jpeg8_encode(array, level=98, bitspersample=12 if bits > 8 else 8))
 
 
+def dct_stream(
+    *, marker: str, ids: bytes = b"\1\2\3", subsampling: str = "444"
+) -> tuple[bytes, Array]:
+    """A JPEG whose three components are 145, 160, 100, with the marks asked for; and these samples."""
+    samples = np.empty((16, 16, 3), np.uint8)
+    samples[...] = (145, 160, 100)
+    data = imagecodecs.jpeg8_encode(
+        samples, level=100, colorspace="YCBCR", outcolorspace="YCBCR", subsampling=subsampling
+    )
+    position, kept = 2, [data[:2]]
+    while data[position + 1] != 0xDA:  # drops JFIF and Adobe, renames the components
+        stop = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        segment = bytearray(data[position:stop])
+        if segment[1] == 0xC0:
+            for k in range(3):
+                segment[10 + 3 * k] = ids[k]
+        if segment[1] not in (0xE0, 0xEE):
+            kept.append(bytes(segment))
+        position = stop
+    scan = bytearray(data[position:])
+    for k in range(3):
+        scan[5 + 2 * k] = ids[k]
+    extra = {
+        "": b"",
+        "jfif": b"\xff\xe0\x00\x10JFIF\0\1\1\0\0\1\0\1\0\0",
+        "adobe0": b"\xff\xee\x00\x0eAdobe\0\x64\0\0\0\0\0",
+        "adobe1": b"\xff\xee\x00\x0eAdobe\0\x64\0\0\0\0\1",
+    }[marker]
+    return kept[0] + extra + b"".join(kept[1:]) + bytes(scan), samples
+
+
 def jpeg_ls(array: Array, bits: int) -> bytes:
     """Lossless."""
     return bytes(imagecodecs.jpegls_encode(array))

@@ -249,37 +249,6 @@ def test_c3_native_ybr_partial_422(backend: Backend) -> None:
     assert result[1].tolist() == [[254, 0, 0], [254, 0, 0]]
 
 
-def dct_stream(
-    *, marker: str, ids: bytes = b"\1\2\3", subsampling: str = "444"
-) -> tuple[bytes, np.ndarray[Any, Any]]:
-    """A JPEG whose three components are 145, 160, 100, with the marks asked for; and these samples."""
-    samples = np.empty((16, 16, 3), np.uint8)
-    samples[...] = (145, 160, 100)
-    data = imagecodecs.jpeg8_encode(
-        samples, level=100, colorspace="YCBCR", outcolorspace="YCBCR", subsampling=subsampling
-    )
-    position, kept = 2, [data[:2]]
-    while data[position + 1] != 0xDA:  # drops JFIF and Adobe, renames the components
-        stop = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-        segment = bytearray(data[position:stop])
-        if segment[1] == 0xC0:
-            for k in range(3):
-                segment[10 + 3 * k] = ids[k]
-        if segment[1] not in (0xE0, 0xEE):
-            kept.append(bytes(segment))
-        position = stop
-    scan = bytearray(data[position:])
-    for k in range(3):
-        scan[5 + 2 * k] = ids[k]
-    extra = {
-        "": b"",
-        "jfif": b"\xff\xe0\x00\x10JFIF\0\1\1\0\0\1\0\1\0\0",
-        "adobe0": b"\xff\xee\x00\x0eAdobe\0\x64\0\0\0\0\0",
-        "adobe1": b"\xff\xee\x00\x0eAdobe\0\x64\0\0\0\0\1",
-    }[marker]
-    return kept[0] + extra + b"".join(kept[1:]) + bytes(scan), samples
-
-
 @pytest.mark.parametrize(
     ("marks", "tag", "converted"),
     [
@@ -295,7 +264,7 @@ def dct_stream(
 def test_color_of_dct_jpeg(
     backend: Backend, marks: dict[str, Any], tag: str, converted: bool
 ) -> None:
-    data, samples = dct_stream(**marks)
+    data, samples = streams_by_encoders.dct_stream(**marks)
     result = decode(backend, data, color(16, 16, tag, syntax=a.JPEG_BASELINE))
     expected = values.ybr_to_rgb(samples, 8) if converted else samples
     assert np.abs(result.astype(int) - expected).max() <= 2

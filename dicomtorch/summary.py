@@ -103,21 +103,21 @@ def format_summary(summary: dict[str, Any]) -> str:
     files = summary["files"]
     blocks = [
         _headline(summary),
-        _table(("Files", ""), [(CLASS_NAMES[name], n) for name, n in files.items() if n]),
+        format_table(("Files", ""), [(CLASS_NAMES[name], n) for name, n in files.items() if n]),
     ]
     if summary["frames"]:
         undecodable = _undecodable(summary["decoding"])
         blocks += [
             _counted("Modality", summary["modalities"]),
             _counted("SOP class", summary["sop_classes"]),
-            _table(
+            format_table(
                 ("Transfer syntax", "frames", "files", "decoded by"),
                 [
                     (e["name"], e["frames"], e["files"], _decoders(e["uid"], summary["decoding"]))
                     for e in summary["transfer_syntaxes"]
                 ],
             ),
-            _table(
+            format_table(
                 ("Size", "frames", "files"),
                 [(_size(e), e["frames"], e["files"]) for e in summary["sizes"]],
             ),
@@ -125,7 +125,7 @@ def format_summary(summary: dict[str, Any]) -> str:
         ]
     if summary["tags"]:
         rows = [(keyword, e["frames"], e["distinct"]) for keyword, e in summary["tags"].items()]
-        blocks.append(_table(("Tag", "frames with a value", "distinct values"), rows))
+        blocks.append(format_table(("Tag", "frames with a value", "distinct values"), rows))
     blocks += _finding_blocks(summary["findings"])
     return "\n\n".join(blocks)
 
@@ -212,11 +212,12 @@ def _headline(summary: dict[str, Any]) -> str:
     files, scan = sum(summary["files"].values()), summary["scan"]
     took = f", scanned in {scan['seconds']:.1f} s" if scan["read"] else ""
     size = format_bytes(summary["pixel_data_bytes"])
-    return f"{_n(files, 'file')}, {_n(summary['frames'], 'frame')}, {size} of pixel data{took}"
+    return f"{format_count(files, 'file')}, {format_count(summary['frames'], 'frame')}, {size} of pixel data{took}"
 
 
-def _n(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def format_count(count: int, noun: str) -> str:
+    """As in 1 file, 1,234 files; "series" stays as it is."""
+    return f"{count:,} {noun}{'' if count == 1 or noun.endswith('s') else 's'}"
 
 
 def _size(entry: dict[str, Any]) -> str:
@@ -228,17 +229,19 @@ def _decoders(uid: str, decoding: list[dict[str, Any]]) -> str:
     mine = [entry for entry in decoding if entry["transfer_syntax"] == uid]
     names = sorted({entry["backend"] for entry in mine if entry["backend"]})
     missing = sum(entry["frames"] for entry in mine if not entry["backend"])
-    return ", ".join([*names, *([f"{_n(missing, 'frame')} by nothing"] if missing else [])])
+    return ", ".join(
+        [*names, *([f"{format_count(missing, 'frame')} by nothing"] if missing else [])]
+    )
 
 
 def _undecodable(decoding: list[dict[str, Any]]) -> str:
     rows = [(entry["frames"], entry["reason"]) for entry in decoding if not entry["backend"]]
-    return "\n".join(f"{_n(frames, 'frame')}: {reason}" for frames, reason in rows)
+    return "\n".join(f"{format_count(frames, 'frame')}: {reason}" for frames, reason in rows)
 
 
 def _counted(title: str, entries: list[dict[str, Any]]) -> str:
     rows = [(entry["name"] or "(none)", entry["frames"], entry["files"]) for entry in entries]
-    return _table((title, "frames", "files"), rows)
+    return format_table((title, "frames", "files"), rows)
 
 
 def _finding_blocks(findings: list[dict[str, Any]]) -> list[str]:
@@ -246,7 +249,9 @@ def _finding_blocks(findings: list[dict[str, Any]]) -> list[str]:
     blocks = []
     for name in PROBLEMS:
         mine = [finding for finding in findings if finding["class"] == name]
-        lines = [f"  {_name(finding)}: {finding['reason']}" for finding in mine[:_MOST_LISTED]]
+        lines = [
+            f"  {format_name(finding)}: {finding['reason']}" for finding in mine[:_MOST_LISTED]
+        ]
         if len(mine) > _MOST_LISTED:
             lines.append(f"  and {len(mine) - _MOST_LISTED:,} more; --json lists them all")
         if mine:
@@ -267,15 +272,21 @@ def _finding_blocks(findings: list[dict[str, Any]]) -> list[str]:
     return blocks
 
 
-def _name(finding: dict[str, Any]) -> str:
-    return str(finding["path"]) if "path" in finding else f"file {finding['file']}"
+def name_file(index: FrameIndex, file: int, *, redact_paths: bool = False) -> dict[str, Any]:
+    """How a row of the files table is named: by its path below the root, or by its number in the scan."""
+    return {"file": file} if redact_paths else {"path": printable(index.files["path"][file])}
 
 
-def _table(header: Row, rows: Sequence[Row]) -> str:
+def format_name(entry: dict[str, Any]) -> str:
+    """What `name_file` gave, as text."""
+    return str(entry["path"]) if "path" in entry else f"file {entry['file']}"
+
+
+def format_table(header: Row, rows: Sequence[Row]) -> str:
     """Columns, text to the left and numbers to the right; long tables end with what was left out."""
     shown, hidden = rows[:_MOST_LISTED], rows[_MOST_LISTED:]
     cells = [
-        [f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row]
+        [f"{cell:,}" if isinstance(cell, int) else _harmless(str(cell)) for cell in row]
         for row in (header, *shown)
     ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -294,3 +305,8 @@ def _table(header: Row, rows: Sequence[Row]) -> str:
     if hidden:
         lines.append(f"and {len(hidden):,} more; --json lists them all")
     return "\n".join(lines)
+
+
+def _harmless(text: str) -> str:
+    """Without the control characters that a value of a file may bring to a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -64,7 +64,11 @@ def ct(pixels: np.ndarray[Any, Any], k: int = 0, **attributes: Any) -> Dataset:
 def write(dataset: Dataset, path: Path) -> Path:
     """Writes a conforming Part 10 file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    dataset.save_as(path, enforce_file_format=True)
+    if dataset.file_meta.TransferSyntaxUID.is_transfer_syntax:
+        dataset.save_as(path, enforce_file_format=True)
+    else:  # newer than pydicom
+        dataset.preamble = b"\0" * 128
+        dataset.save_as(path, implicit_vr=False, little_endian=True, force_encoding=True)
     return path
 
 

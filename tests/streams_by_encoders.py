@@ -170,5 +170,5 @@ def picture(
         0, top / 50, shape
     )
     clipped = np.clip(np.rint(values), 0, top).astype(np.int64)
-    clipped.reshape(-1)[:2] = (0, top)
+    clipped.reshape(-1)[:2] = (0, top)[: clipped.size]
     return (clipped + low).astype(f"{'i' if signed else 'u'}{1 if bits <= 8 else 2}")

@@ -190,7 +190,9 @@ def test_faults_of_jpeg(name: str) -> None:
 def test_what_a_jpeg_stream_may_have_around_it() -> None:
     data, pixel = frame(a.JPEG_BASELINE)
     plain = guard.check(data, pixel)
-    assert guard.check(b"\xff\xff" + data, pixel) == plain  # fill bytes, PS3.5 A.4
+    assert isinstance(plain, streams.JPEGStream)
+    filled = guard.check(b"\xff\xff" + data, pixel)  # fill bytes, PS3.5 A.4
+    assert filled == replace(plain, start=2)
     assert (
         guard.check(data[:2] + b"\xff\x01\xff\xff\xff" + data[2:][1:], pixel) == plain
     )  # TEM and fill bytes

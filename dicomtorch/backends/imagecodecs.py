@@ -108,7 +108,7 @@ class ImagecodecsBackend:
             return _decode_rle(data, pixel, out)
         if isinstance(stream, JPEGStream):
             decode = _decode_jpegls if stream.process == 0xF7 else _decode_jpeg
-            return decode(data, pixel, stream, out)
+            return decode(memoryview(data)[stream.start :], pixel, stream, out)
         if isinstance(stream, J2KStream):
             return _decode_j2k(data, pixel, stream, out)
         if isinstance(stream, JXLStream):

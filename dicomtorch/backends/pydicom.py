@@ -130,7 +130,7 @@ class PydicomBackend:
         if pixel.transfer_syntax_uid == RLE_LOSSLESS:
             return values.finish_flat(_decode_rle(data, pixel), pixel, out)
         if isinstance(stream, JPEGStream):
-            return _decode_jpeg(data, pixel, stream, out)
+            return _decode_jpeg(memoryview(data)[stream.start :], pixel, stream, out)
         if isinstance(stream, J2KStream):
             return _decode_j2k(data, pixel, stream, out)
         raise DecodeError(

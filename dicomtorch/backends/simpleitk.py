@@ -100,7 +100,7 @@ class SimpleITKBackend:
         """
         stream = guard.check(data, pixel)
         if isinstance(stream, JPEGStream):
-            return _decode_jpeg(data, pixel, stream, out)
+            return _decode_jpeg(memoryview(data)[stream.start :], pixel, stream, out)
         if isinstance(stream, J2KStream):
             return _decode_j2k(data, pixel, stream, out)
         if pixel.transfer_syntax_uid == RLE_LOSSLESS:

@@ -43,6 +43,7 @@ class JPEGStream:
         subsampled: Whether a component is smaller than the image.
         jfif: Whether there is a JFIF segment.
         adobe: Colour transform of the Adobe segment; -1 without one.
+        start: Offset of SOI, behind fill bytes, which decoders refuse there.
     """
 
     rows: int
@@ -55,6 +56,7 @@ class JPEGStream:
     subsampled: bool = False
     jfif: bool = False
     adobe: int = -1
+    start: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ def _has_end(data: Buffer, start: int) -> bool:
 class _JPEGWalk:
     """The segments of a JPEG or JPEG-LS frame up to its first scan."""
 
-    __slots__ = ("adobe", "data", "frame", "jfif", "size", "tables")
+    __slots__ = ("adobe", "begin", "data", "frame", "jfif", "size", "tables")
 
     def __init__(self, data: Buffer) -> None:
         self.data = data
@@ -103,6 +105,7 @@ class _JPEGWalk:
         self.tables: dict[int, int] = {}  # DC table id -> largest symbol
         self.jfif = False
         self.adobe = -1
+        self.begin = 0  # of SOI
 
     def start(self) -> int:
         """Position after SOI."""
@@ -113,6 +116,7 @@ class _JPEGWalk:
         if position == 0 or position >= size or data[position] != 0xD8:
             found = bytes(data[:4]).hex(" ") or "nothing"
             raise damaged("SOI", 0, found, "ff d8")
+        self.begin = position - 1
         return position + 1
 
     def scan(self) -> int:
@@ -266,6 +270,7 @@ def parse_jpeg(data: Buffer) -> JPEGStream:
         subsampled=subsampled,
         jfif=walk.jfif,
         adobe=walk.adobe,
+        start=walk.begin,
     )
 
 

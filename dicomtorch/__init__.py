@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dicomtorch.epochs import ClipSampler, ShuffleSampler
     from dicomtorch.errors import DicomTorchError
     from dicomtorch.index import FrameIndex
+    from dicomtorch.loader import FrameLoader
     from dicomtorch.metadata import FrameMeta
     from dicomtorch.reader import FrameReader
     from dicomtorch.samplers import (
@@ -34,6 +35,7 @@ __all__ = [
     "DicomFrames",
     "DicomTorchError",
     "FrameIndex",
+    "FrameLoader",
     "FrameMeta",
     "FrameReader",
     "FrameSample",
@@ -57,6 +59,7 @@ _MODULES = {
     "DicomFrames": "dicomtorch.datasets",
     "DicomTorchError": "dicomtorch.errors",
     "FrameIndex": "dicomtorch.index",
+    "FrameLoader": "dicomtorch.loader",
     "FrameMeta": "dicomtorch.metadata",
     "FrameReader": "dicomtorch.reader",
     "FrameSample": "dicomtorch.collate",

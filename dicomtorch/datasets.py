@@ -16,7 +16,8 @@ from torch.utils.data import Dataset
 from dicomtorch.attributes import PixelOptions, ScanReport, Values
 from dicomtorch.backends.base import Backend
 from dicomtorch.buffers import new_batch
-from dicomtorch.collate import FrameSample, FrameSamples, collate_frames
+from dicomtorch.collate import FrameSample, FrameSamples, collate_frames, collate_meta
+from dicomtorch.conversion import convert
 from dicomtorch.errors import (
     DicomTorchError,
     FrameIndexError,
@@ -27,7 +28,7 @@ from dicomtorch.errors import (
     UnsupportedError,
 )
 from dicomtorch.index import FrameIndex, printable
-from dicomtorch.metadata import MetadataReader
+from dicomtorch.metadata import FrameMeta, MetadataReader
 from dicomtorch.plot import show_frames
 from dicomtorch.reader import Frame, FrameReader
 from dicomtorch.resize import resized
@@ -135,6 +136,7 @@ class DicomFrames(Dataset[FrameSample]):
         self._leave_out_undecodable()
         self._metadata = MetadataReader(self._reader.index, self._tags)
         self._failures: list[Failure] = []
+        self._late: dict[PixelOptions, FrameReader] = {}
 
     # What it holds
 
@@ -192,6 +194,64 @@ class DicomFrames(Dataset[FrameSample]):
         if self.transform is None:
             samples.images = batch
         return samples
+
+    def to_values(
+        self,
+        images: Tensor,
+        meta: FrameMeta,
+        *,
+        values: Values = "display",
+        window: Any = None,
+        padding: Literal["keep", "fill"] | float = "keep",
+        normalize: str | tuple[float, float] | None = None,
+        color: Literal["auto", "rgb", "gray"] = "auto",
+    ) -> tuple[Tensor, FrameMeta]:
+        """Stored values of this dataset -> other values, on the device where they are.
+
+        For datasets with `values="stored"`: workers, pinned memory and the way to the device carry the integers of the
+        files, the device does the arithmetic. The result is what a dataset with these options gives, within float32
+        rounding. Frames with lookup tables are looked up on the device too; wide integers, floats and `normalize` go
+        through the CPU.
+
+        Args:
+            images: A batch (B, C, H, W) or an image (C, H, W) of this dataset, as it came.
+            meta: Of the same; `index` says which frames these are.
+            values: As in the constructor; `window`, `padding`, `normalize` and `color` too.
+            window: See `values`.
+            padding: See `values`.
+            normalize: See `values`.
+            color: See `values`.
+
+        Returns:
+            float32 images of the same size, and `meta` with `voi`, `WindowCenter` and `WindowWidth` as applied.
+
+        Raises:
+            OptionError: This dataset does not give stored values as the files have them, or the options mean nothing.
+            PixelValueError: The values cannot be made of a frame.
+        """
+        own = self._reader.options
+        if own.values != "stored" or own.size is not None or own.padding != "keep":
+            raise OptionError(
+                f'to_values needs a dataset with values="stored", size=None and padding="keep"; this one has '
+                f"values={own.values!r}, size={own.size}, padding={own.padding!r}"
+            )
+        options = PixelOptions(values, window, padding, normalize, color)
+        late = self._late.get(options)
+        if late is None:
+            late = self._late[options] = self._reader.with_options(options)
+        positions = np.atleast_1d(np.asarray(meta["index"])).tolist()
+        single = images.ndim == 3
+        batch = images[None] if single else images
+        if len(batch) != len(positions):
+            raise OptionError(f"meta is of {len(positions)} frames, images are {len(batch)}")
+        result, applied = convert(batch, late.conversions(positions))
+        voi = ("voi", "WindowCenter", "WindowWidth")
+        made = [
+            dict(zip(voi, (a.voi, a.window_center, a.window_width), strict=True)) for a in applied
+        ]
+        if single:
+            return result[0], FrameMeta({**meta, **made[0]})
+        return result, FrameMeta({**meta, **collate_meta(made)})
 
     def will_need(self, indices: Sequence[int]) -> None:
         """Says which frames are asked for soon, so that the system reads them into its cache; `FrameLoader` does."""

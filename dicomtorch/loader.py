@@ -60,7 +60,7 @@ class FrameLoader:
             takes one.
         collate_fn: Samples -> batch; `None` does what `DataLoader` does.
         batch_transform: Batch -> batch, called in the thread that made it, and on `device` if there is one, as in
-            `lambda batch: (frames.to_values(*batch), batch[1])`.
+            `lambda batch: frames.to_values(*batch)`.
         device: Where tensors of the batch go, as in "cuda": through pinned memory and on a stream of their own. A
             `FrameMeta` stays on the CPU.
         seed: Of `shuffle`.

@@ -26,6 +26,7 @@ from dicomtorch import encapsulation, pixels
 from dicomtorch.attributes import AppliedVOI, FrameSpan, FrameValues, ImagePixel, PixelOptions
 from dicomtorch.backends.base import Backend, choose_backend
 from dicomtorch.buffers import new_batch
+from dicomtorch.conversion import Conversion
 from dicomtorch.errors import DicomTorchError, UnsupportedError
 from dicomtorch.index import FrameIndex, FrameLocation, printable
 from dicomtorch.pipeline import Plan, make_plan
@@ -106,6 +107,29 @@ class FrameReader:
         reader = FrameReader.__new__(FrameReader)
         reader.__setstate__({**self.__getstate__(), "index": self.index.select(rows)})
         return reader
+
+    def with_options(self, options: PixelOptions) -> FrameReader:
+        """A reader of the same frames with the same backends, of which something else is asked."""
+        reader = FrameReader.__new__(FrameReader)
+        dtype = pixels.output_dtype(self._backends, options)
+        reader.__setstate__({**self.__getstate__(), "options": options, "dtype": dtype})
+        return reader
+
+    def conversions(self, positions: Sequence[int]) -> list[Conversion]:
+        """What turns the stored values of frames into those asked for.
+
+        Raises:
+            DicomTorchError: They cannot be made of a frame; the message names it.
+        """
+        found = []
+        for where in self.index.locate(positions):
+            try:
+                recipe = self._recipe(where)
+                shared = self._shared_ranges(where, recipe.shares) if recipe.shares else None
+            except DicomTorchError as error:
+                raise self._with_context(error, where.position) from error
+            found.append(Conversion(recipe.plan, shared))
+        return found
 
     def decodable(self) -> npt.NDArray[np.bool_]:
         """For each frame of the index whether its backend can decode it."""

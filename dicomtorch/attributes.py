@@ -565,6 +565,7 @@ class ScanReport:
         reused: Files that were taken over from the index given.
         removed: Files of the index given that are no longer there.
         seconds: Wall time.
+        duplicates: Files with frames whose SOPInstanceUID an earlier file has.
     """
 
     findings: tuple[FileFinding, ...] = ()
@@ -572,6 +573,7 @@ class ScanReport:
     reused: int = 0
     removed: int = 0
     seconds: float = 0.0
+    duplicates: int = 0
 
     @cached_property
     def counts(self) -> dict[str, int]:

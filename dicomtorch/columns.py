@@ -96,6 +96,15 @@ class Texts(Sequence[str]):
             return self.take(np.arange(*i.indices(len(self))))
         return self.value(int(self.codes[i]))
 
+    def __eq__(self, other: object) -> Any:
+        """Where the text is `other`, as a boolean array; so that columns compare as arrays do."""
+        return self.codes == self.code(other) if isinstance(other, str) else NotImplemented
+
+    def __ne__(self, other: object) -> Any:
+        return self.codes != self.code(other) if isinstance(other, str) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
     def value(self, code: int) -> str:
         """The text that `code` stands for."""
         text = self._cache.get(code)
@@ -213,27 +222,47 @@ def to_arrow(table: Mapping[str, ColumnData], columns: Sequence[Column]) -> pa.R
     return pa.RecordBatch.from_arrays(arrays, schema=arrow_schema(columns))
 
 
+def large_strings(packed: Packed) -> pa.Array:
+    """Distinct values of a text column as an Arrow array over the same memory."""
+    return _packed_to_arrow(packed, pa.large_string())
+
+
 def from_arrow(batch: pa.RecordBatch, columns: Sequence[Column]) -> Table:
     """NumPy views of a batch that `read_batch` has accepted."""
     table: Table = {}
     for column, array in zip(columns, batch.columns, strict=True):
         if column.kind == "text":
-            codes = array.indices.to_numpy(zero_copy_only=True)
+            codes = _view(array.indices, column.dtype)
             table[column.name] = Texts(codes, _arrow_to_packed(array.dictionary))
         elif column.kind == "bytes":
             table[column.name] = _arrow_to_packed(array)
         elif column.width > 1:
-            flat = array.flatten().to_numpy(zero_copy_only=True)
-            table[column.name] = flat.reshape(-1, column.width)
+            table[column.name] = _view(array.flatten(), column.dtype).reshape(-1, column.width)
         else:
-            table[column.name] = array.to_numpy(zero_copy_only=True)
+            table[column.name] = _view(array, column.dtype)
     return table
+
+
+def _view(array: pa.Array, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    # Not `to_numpy`, which imports pandas.
+    if not len(array):
+        return np.zeros(0, dtype)
+    buffer = array.buffers()[1]
+    return np.frombuffer(buffer, dtype, count=array.offset + len(array))[array.offset :]
 
 
 def write_batch(sink: Any, batch: pa.RecordBatch) -> None:
     """Writes one uncompressed batch as an Arrow IPC file, so that it can be mapped."""
     with pa.ipc.new_file(sink, batch.schema) as writer:
         writer.write_batch(batch)
+
+
+def column_names(source: Any) -> list[str]:
+    """The columns of an Arrow IPC file, none if it is damaged: `read_batch` says so then."""
+    try:
+        return list(pa.ipc.open_file(source).schema.names)
+    except (pa.ArrowException, OSError, ValueError):
+        return []
 
 
 def read_batch(source: Any, columns: Sequence[Column], label: str) -> pa.RecordBatch:

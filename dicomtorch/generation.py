@@ -1,20 +1,9 @@
-"""One scan as three immutable tables: made from what was learned of each file, written to a folder, read back.
-
-A stored generation is a folder with `frames.arrow`, `files.arrow`, `lookups.arrow` (Arrow IPC files that pandas, polars
-and DuckDB read as they are) and `manifest.json`, which has the size and CRC of each. It appears whole or not at all.
-"""
+"""One scan as three immutable tables, made from what was learned of each file."""
 
 from __future__ import annotations
 
-import json
 import math
-import mmap
-import os
-import shutil
-import stat
-import sys
 import uuid as uuids
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from dicomtorch import columns as tables
 from dicomtorch.attributes import (
@@ -32,14 +20,13 @@ from dicomtorch.attributes import (
     RealWorldValueMap,
 )
 from dicomtorch.columns import ColumnData, Table, Texts
-from dicomtorch.errors import IndexFileError, OptionError
+from dicomtorch.errors import OptionError
 from dicomtorch.schema import (
     FILES,
     FRAME_VALUES,
     FRAMES,
     IMAGE_PIXEL,
     LOOKUPS,
-    VERSION,
     Column,
     Kind,
 )
@@ -285,202 +272,3 @@ def _number_patients(frames: Table) -> npt.NDArray[np.int32]:
     # Without an ID, the study is the smallest group that surely is one person.
     nobody = patients.codes == patients.code("")
     return _by_appearance(np.where(nobody, -1 - studies.codes.astype(np.int64), key))
-
-
-def _columns_of(name: str, tags: Mapping[str, Kind]) -> Sequence[Column]:
-    return {"frames": frame_columns(tags), "files": FILES, "lookups": LOOKUPS}[name]
-
-
-_TABLES = ("frames", "files", "lookups")
-
-
-def serialize(generation: Generation) -> dict[str, bytes]:
-    """Each table as the bytes of an Arrow IPC file."""
-    result = {}
-    for name in _TABLES:
-        sink = pa.BufferOutputStream()
-        tables.write_batch(sink, _batch(generation, name))
-        result[name] = sink.getvalue().to_pybytes()
-    return result
-
-
-def deserialize(
-    buffers: Mapping[str, Any],
-    *,
-    uuid: str,
-    root: bytes,
-    tags: Mapping[str, Kind],
-    folder: Path | None = None,
-    mapped: bool = False,
-) -> Generation:
-    """A generation over the bytes of its tables, fully checked.
-
-    Raises:
-        IndexFileError: They are damaged.
-    """
-    parts = {}
-    for name in _TABLES:
-        columns = _columns_of(name, tags)
-        label = f"{folder / name}.arrow" if folder else f"the {name} table of an index"
-        parts[name] = tables.from_arrow(tables.read_batch(buffers[name], columns, label), columns)
-    generation = Generation(uuid, root, tags, **parts, folder=folder, mapped=mapped)
-    _check(generation, f"the index {folder}" if folder else "an index")
-    return generation
-
-
-def write(generation: Generation, folder: Path, rows: Rows | None = None) -> None:
-    """Writes a generation, and a selection of its rows, to `folder`, which must not exist.
-
-    Raises:
-        IndexFileError: There is something at `folder`.
-        OSError: It could not be written; nothing is left behind.
-    """
-    if folder.exists():
-        raise IndexFileError(f"{folder} exists already; remove it or choose another name")
-    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = folder.with_name(f".{folder.name}.{uuids.uuid4().hex}.tmp")
-    draft.mkdir(mode=0o700)
-    try:
-        manifest: dict[str, Any] = {
-            "format": "dicomtorch index",
-            "version": VERSION,
-            "uuid": generation.uuid,
-            "root": generation.root.hex(),
-            "tags": dict(generation.tags),
-            "files": {},
-        }
-        contents: dict[str, bytes] = {
-            f"{name}.arrow": data for name, data in serialize(generation).items()
-        }
-        if rows is not None:
-            contents["rows"] = rows.astype("<i8").tobytes()
-        for name, data in contents.items():
-            write_durably(draft / name, data)
-            manifest["files"][name] = [len(data), zlib.crc32(data)]
-        text = json.dumps(manifest).encode()
-        write_durably(draft / "manifest.json", b"%08x\n%s\n" % (zlib.crc32(text), text))
-        os.rename(draft, folder)
-        _sync_folder(folder.parent)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Writes a new file that only its owner may read, and waits until it is on the disk."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    if sys.platform == "win32":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def read(folder: Path, *, mapped: bool = False) -> tuple[Generation, Rows | None]:
-    """Opens a stored generation and checks all of it: size, CRC, schema, offsets, spans.
-
-    Args:
-        folder: What `write` made.
-        mapped: Map the files instead of reading them. Only for a folder that nobody else writes to, on a local file
-            system: a file truncated under its mapping ends the process.
-
-    Raises:
-        IndexFileError: It is missing, damaged, of another version, or belongs to another user.
-    """
-    manifest = _read_manifest(folder)
-    buffers: dict[str, Any] = {}
-    for name, (size, crc) in manifest["files"].items():
-        buffers[name.removesuffix(".arrow")] = _read_file(folder / name, size, crc, mapped)
-    rows_buffer = buffers.pop("rows", None)
-    generation = deserialize(
-        buffers,
-        uuid=manifest["uuid"],
-        root=bytes.fromhex(manifest["root"]),
-        tags=manifest["tags"],
-        folder=folder,
-        mapped=mapped,
-    )
-    if rows_buffer is None:
-        return generation, None
-    rows = np.frombuffer(rows_buffer, "<i8")
-    if len(rows) and not (rows.min() >= 0 and rows.max() < len(generation)):
-        raise IndexFileError(f"{folder} is damaged: its rows are outside the table; scan again")
-    return generation, rows
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / "manifest.json"
-    again = "scan again to rebuild it"
-    try:
-        content = path.read_bytes()
-        if hasattr(os, "getuid") and folder.stat().st_uid not in (os.getuid(), 0):
-            raise IndexFileError(f"{folder} belongs to another user; {again}")
-    except OSError as error:
-        raise IndexFileError(
-            f"{folder} is no index ({error.strerror}: {path.name}); {again}"
-        ) from error
-    crc, _, text = content.partition(b"\n")
-    text = text.rstrip(b"\n")
-    if crc != b"%08x" % zlib.crc32(text):
-        raise IndexFileError(f"{path} is damaged; {again}")
-    manifest: dict[str, Any] = json.loads(text)
-    if manifest.get("version") != VERSION:
-        raise IndexFileError(
-            f"{folder} has version {manifest.get('version')} and this release reads {VERSION}; {again}"
-        )
-    return manifest
-
-
-def _read_file(path: Path, size: int, crc: int, mapped: bool) -> Any:
-    try:
-        with open(path, "rb") as file:
-            info = os.fstat(file.fileno())
-            if not stat.S_ISREG(info.st_mode) or info.st_size != size:
-                raise IndexFileError(
-                    f"{path} has {info.st_size} bytes, {size} expected; scan again to rebuild it"
-                )
-            data: Any = (
-                mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
-                if mapped and size
-                else file.read()
-            )
-    except OSError as error:
-        raise IndexFileError(f"{path} cannot be read ({error.strerror}); scan again") from error
-    if zlib.crc32(data) != crc:
-        raise IndexFileError(f"{path} is damaged (its CRC differs); scan again to rebuild it")
-    return pa.py_buffer(data)
-
-
-def _batch(generation: Generation, name: str) -> pa.RecordBatch:
-    table: Table = getattr(generation, name)
-    return tables.to_arrow(table, _columns_of(name, generation.tags))
-
-
-def _check(generation: Generation, label: str) -> None:
-    """A number that points outside its table, or a span outside its file, would be a wrong image."""
-    frames, files = generation.frames, generation.files
-    count = len(generation)
-    if not count:
-        return
-    file = np.asarray(frames["file"])
-    offset, length = np.asarray(frames["offset"]), np.asarray(frames["length"])
-    sizes, inflated = np.asarray(files["size"]), np.asarray(files["deflated"])
-    bad = not (file.min() >= 0 and file.max() < len(sizes)) or offset.min() < 0 or length.min() < 0
-    if not bad:
-        outside = (offset > sizes[file] - length) & (inflated[file] == 0)
-        bad = bool(outside.any())
-    lookups = len(generation.lookups["bits"])
-    for name in LUT_COLUMNS:
-        numbers = np.asarray(frames[name])
-        bad = bad or not (numbers.min() >= -1 and numbers.max() < lookups)
-    if bad:
-        raise IndexFileError(f"{label} is damaged: it points outside its files; scan again")

@@ -6,17 +6,22 @@ the tables, so that worker processes share one mapping.
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from dicomtorch import columns as tables
+from dicomtorch import exports, index_file, joins, notebook, selection, splits
+from dicomtorch import frame_values as objects
 from dicomtorch import generation as generations
 from dicomtorch.attributes import (
     FILE_CLASSES,
@@ -24,16 +29,23 @@ from dicomtorch.attributes import (
     FrameSpan,
     FrameValues,
     ImagePixel,
-    LookupTable,
-    RealWorldValueMap,
     ScanReport,
 )
 from dicomtorch.columns import ColumnData, Packed, Table, Texts
-from dicomtorch.errors import FrameIndexError, FrameNotFoundError, IndexFileError, OptionError
+from dicomtorch.errors import (
+    FrameIndexError,
+    FrameNotFoundError,
+    IndexFileError,
+    OptionError,
+    import_optional,
+)
 from dicomtorch.generation import LUT_COLUMNS, FileRows, Generation, Rows, frame_columns
-from dicomtorch.schema import IMAGE_PIXEL, Column, Kind
+from dicomtorch.joins import Joined
+from dicomtorch.schema import Column, Kind
 
 __all__ = ["FileRows", "FrameIndex", "FrameLocation", "printable"]
+
+Duplicates = Literal["keep", "first", "raise"]
 
 _SPAN = ("offset", "length", "fragments", "bit_offset", "true_length")
 _MOST_KEPT = 4096  # value objects kept per index; each is some 500 bytes
@@ -73,9 +85,13 @@ class FrameIndex:
         >>> ct = index.filter(Modality="CT")                            # doctest: +SKIP
     """
 
-    def __init__(self, generation: Generation, rows: Rows | None = None) -> None:
+    def __init__(
+        self, generation: Generation, rows: Rows | None = None, joined: Sequence[Joined] = ()
+    ) -> None:
         self._generation = generation
         self._rows = rows
+        self._joined = tuple(joined)
+        self._joined_names = {c.name: part for part in self._joined for c in part.columns}
         self._image_pixels: dict[int, ImagePixel] = {}
         self._frame_values: dict[int, FrameValues] = {}
 
@@ -112,10 +128,35 @@ class FrameIndex:
         return len(self._generation.frames["frame"]) if self._rows is None else len(self._rows)
 
     def __repr__(self) -> str:
-        files = len(np.unique(self.column("file")))
-        modalities = sorted(set(self.column("Modality")) - {""})
-        listed = f", {'/'.join(modalities[:8])}" if modalities else ""
-        return f"FrameIndex({len(self):,} frames in {files:,} files{listed})"
+        overview = self.overview()
+        modalities = f", {overview['Modalities']}" if len(self) else ""
+        return f"FrameIndex({overview['Frames']} frames in {overview['Files']} files{modalities})"
+
+    def _repr_html_(self) -> str:
+        return notebook.table("FrameIndex", self.overview())
+
+    def overview(self) -> dict[str, str]:
+        """What there is, in words without identifiers: how many frames, patients, modalities, ..."""
+        names = {
+            "Files": "file",
+            "Patients": "patient",
+            "Studies": "StudyInstanceUID",
+            "Series": "SeriesInstanceUID",
+        }
+        result = {"Frames": f"{len(self):,}"}
+        for label, name in names.items():
+            result[label] = f"{np.count_nonzero(np.bincount(_codes(self.column(name)))):,}"
+        modalities = self.column("Modality")
+        frames = np.bincount(modalities.codes)
+        found = [(modalities.value(k), int(frames[k])) for k in np.flatnonzero(frames).tolist()]
+        result["Modalities"] = notebook.counted(found)
+        shapes: Counter[str] = Counter()
+        for pixel, count in self.image_pixels():
+            shapes[f"{pixel.rows} x {pixel.columns}"] += count
+        result["Rows x columns"] = notebook.counted(list(shapes.items()))
+        if self._joined_names:
+            result["Joined"] = ", ".join(self._joined_names)
+        return result
 
     @property
     def root(self) -> bytes:
@@ -144,8 +185,14 @@ class FrameIndex:
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The columns that there are."""
-        return frame_columns(self.tags)
+        """The columns that there are, joined ones last."""
+        joined = [column for part in self._joined for column in part.columns]
+        return (*frame_columns(self.tags), *joined)
+
+    @property
+    def joined(self) -> tuple[str, ...]:
+        """Names of the columns that `join` added; samples have them in `meta`."""
+        return tuple(self._joined_names)
 
     def column(self, name: str) -> Any:
         """One column over the rows of this index.
@@ -156,15 +203,16 @@ class FrameIndex:
         Raises:
             OptionError: There is no such column.
         """
-        data = self._column(name)
-        if self._rows is None:
+        data, rows = self._column(name)
+        if rows is None:
             return data
-        return data.take(self._rows) if isinstance(data, Texts | Packed) else data[self._rows]
+        return data.take(rows) if isinstance(data, Texts | Packed) else data[rows]
 
     def gather(self, name: str, positions: npt.NDArray[np.int64]) -> list[Any]:
         """The values of one column at `positions` as `int`, `float`, `str`, or tuples of `float`."""
-        data: Any = self._column(name)
-        rows = positions if self._rows is None else self._rows[positions]
+        data: Any
+        data, chosen = self._column(name)
+        rows = positions if chosen is None else chosen[positions]
         if isinstance(data, Texts):
             return [data.value(code) for code in data.codes[rows].tolist()]
         values: list[Any] = data[rows].tolist()
@@ -180,7 +228,9 @@ class FrameIndex:
                 files["path"], files["file_class"], files["reason"], files["notices"], strict=True
             )
         )
-        return ScanReport(findings=findings, reused=len(findings))
+        whole = self.whole()
+        repeated = np.unique(np.asarray(whole.column("file"))[whole.repeated()])
+        return ScanReport(findings=findings, reused=len(findings), duplicates=len(repeated))
 
     # One frame
 
@@ -227,6 +277,10 @@ class FrameIndex:
         parts = (at.tolist(), numbers.tolist(), *of_file, values, spans)
         return [FrameLocation(*row) for row in zip(*parts, strict=True)]
 
+    def whole(self) -> FrameIndex:
+        """All frames of the scan that this index comes from, in their order, without joined columns."""
+        return FrameIndex(self._generation) if self._joined or self._rows is not None else self
+
     def whole_file(self, i: int) -> FrameIndex:
         """All frames of the file of frame `i`, also those that were not selected."""
         file = int(self._generation.frames["file"][self.row(i)])
@@ -254,7 +308,7 @@ class FrameIndex:
         number = int(self._generation.frames["frame_values"][row])
         values = self._frame_values.get(number)
         if values is None:
-            values = self._make_frame_values(row)
+            values = objects.frame_values(self._generation, row, self._image_pixel(row))
             _keep(self._frame_values, number, values)
         return values
 
@@ -288,7 +342,8 @@ class FrameIndex:
                 f"{len(self)} frames"
             )
         chosen = np.where(chosen < 0, chosen + len(self), chosen)
-        return FrameIndex(self._generation, chosen if self._rows is None else self._rows[chosen])
+        rows = chosen if self._rows is None else self._rows[chosen]
+        return FrameIndex(self._generation, rows, [part.select(chosen) for part in self._joined])
 
     def where(self, **equals: Any) -> npt.NDArray[np.bool_]:
         """For each frame whether every column named equals the value given, or one of a list of values.
@@ -313,13 +368,84 @@ class FrameIndex:
                 )
         return mask
 
-    def filter(self, **equals: Any) -> FrameIndex:
-        """The frames whose columns equal the values given; a list means any of its values.
+    def filter(
+        self,
+        expression: pc.Expression | Callable[[FrameIndex], Any] | None = None,
+        /,
+        **equals: Any,
+    ) -> FrameIndex:
+        """The frames for which all that is asked holds, in the order they have.
+
+        Args:
+            expression: A function of the index that gives a boolean array with one value per frame, or an expression of
+                `pyarrow.compute` over the columns.
+            equals: Values that columns shall have; a list means any of its values.
 
         Example:
-            >>> index.filter(Modality=["CT", "MR"], Rows=512)              # doctest: +SKIP
+            >>> index.filter(Modality=["CT", "MR"], Rows=512)                            # doctest: +SKIP
+            >>> index.filter(lambda index: index.column("KVP") > 100, Modality="CT")     # doctest: +SKIP
+            >>> index.filter(pc.field("SliceThickness") <= 2.5)                          # doctest: +SKIP
+
+        Raises:
+            OptionError: There is no such column, or the expression gives something else.
         """
-        return self.select(self.where(**equals))
+        mask = self.where(**equals)
+        if expression is not None:
+            given = (
+                np.asarray(expression(self))
+                if callable(expression)
+                else exports.evaluate(expression, self._arrow, [c.name for c in self.columns])
+            )
+            if given.dtype != np.bool_ or given.shape != mask.shape:
+                raise OptionError(
+                    f"the expression of filter must give a boolean array with one value per frame, ({len(self)},); "
+                    f"got {given.dtype}, {given.shape}"
+                )
+            mask &= given
+        return self.select(mask)
+
+    def images(self, *, duplicates: Duplicates = "keep") -> FrameIndex:
+        """The frames that are images to train on.
+
+        Left out are segmentations, dose grids, localizers, screen captures, and labels and overviews of slides;
+        `selection.is_image` has the rule.
+
+        Args:
+            duplicates: See `deduplicate`.
+        """
+        names = ("SOPClassUID", "Modality", "ImageType")
+        chosen = self.select(selection.image_mask(*(self.column(name) for name in names)))
+        return chosen.deduplicate(duplicates)
+
+    def repeated(self) -> npt.NDArray[np.bool_]:
+        """For each frame whether its file repeats the SOPInstanceUID of an earlier one."""
+        uids, file = self.column("SOPInstanceUID"), np.asarray(self.column("file"))
+        _, first, inverse = np.unique(uids.codes, return_index=True, return_inverse=True)
+        mask: npt.NDArray[np.bool_] = (file != file[first][inverse]) & (uids != "")
+        return mask
+
+    def deduplicate(self, duplicates: Duplicates = "first") -> FrameIndex:
+        """Decides about files that have the SOPInstanceUID of an earlier file.
+
+        Args:
+            duplicates: "keep" them, keep the "first" of each, or "raise" if there are any.
+
+        Raises:
+            OptionError: There are some and `duplicates="raise"`.
+        """
+        if duplicates not in ("keep", "first", "raise"):
+            raise OptionError(f'duplicates must be "keep", "first" or "raise"; got {duplicates!r}')
+        if duplicates == "keep":
+            return self
+        mask = self.repeated()
+        count = len(np.unique(np.asarray(self.column("file"))[mask]))
+        if count and duplicates == "raise":
+            path = printable(self.path(int(np.argmax(mask))))
+            raise OptionError(
+                f"{count} files have the SOPInstanceUID of an earlier one, {path} for example; "
+                f'duplicates="first" leaves them out'
+            )
+        return self.select(~mask) if count else self
 
     def find(self, **equals: Any) -> int:
         """The position of the one frame whose columns equal the values given.
@@ -343,19 +469,228 @@ class FrameIndex:
             )
         return int(found[0])
 
+    # Labels
+
+    def join(self, table: Any, on: str | Sequence[str] = "SOPInstanceUID") -> FrameIndex:
+        """This index with the columns of a table beside its own.
+
+        Joined columns can be asked for and filtered by as any other, and are keys of `meta`: numbers and truth values
+        are int64 (missing -1) or float64 (missing nan), text and times are text (missing ""). Order and length stay. A
+        warning says how many frames and how many rows of the table have no match.
+
+        Args:
+            table: A pandas DataFrame, an Arrow table, a dict of lists, or the path of a CSV file.
+            on: The key, a column of both: "PatientID", "StudyInstanceUID", "SeriesInstanceUID",
+                "SOPInstanceUID", ["SOPInstanceUID", "frame"] (frames count from 0), or any other column of the
+                index that is text or whole numbers.
+
+        Raises:
+            OptionError: A key is in the table more than once, no row matches, or names clash.
+
+        Example:
+            >>> index.join("labels.csv", on="PatientID").column("label")           # doctest: +SKIP
+        """
+        names = [on] if isinstance(on, str) else list(on)
+        keys = {name: self._key(name) for name in names}
+        if "PatientID" in names and "IssuerOfPatientID" not in names:
+            self._refuse_ambiguous_patients()
+        found = joins.match(keys, joins.read_table(table, names), [c.name for c in self.columns])
+        said = [
+            (found.frames, f"{found.frames} of {len(self)} frames have no row in the table"),
+            (found.unused, f"{found.unused} rows of the table have no frame"),
+            (found.keyless, f"{found.keyless} rows of the table have no key"),
+        ]
+        if any(count for count, _ in said):
+            text = ", ".join(text for count, text in said if count)
+            warnings.warn(f"join on {', '.join(names)}: {text}", stacklevel=2)
+        return FrameIndex(self._generation, self._rows, [*self._joined, found.joined])
+
+    def _key(self, name: str) -> Any:
+        data = self.column(name)
+        if not isinstance(data, Texts) and (data.ndim > 1 or data.dtype.kind != "i"):
+            raise OptionError(f"{name} cannot be a key: it is neither text nor whole numbers")
+        return data
+
+    def _refuse_ambiguous_patients(self) -> None:
+        patients, issuers = self.column("PatientID"), self.column("IssuerOfPatientID")
+        pairs = np.unique(np.stack([patients.codes, issuers.codes]), axis=1)
+        codes, counts = np.unique(pairs[0], return_counts=True)
+        shared = codes[(counts > 1) & (codes != patients.code(""))]
+        if len(shared):
+            raise OptionError(
+                f"{len(shared)} PatientIDs come from several issuers and may be different people; join on "
+                f'["PatientID", "IssuerOfPatientID"]'
+            )
+
+    # Splitting
+
+    def split(
+        self, fractions: Sequence[float], *, by: str | Sequence[str] = "PatientID", seed: int = 0
+    ) -> list[FrameIndex]:
+        """Parts that have no patient in common.
+
+        The part of a patient is a hash of the PatientID and the seed: fractions are met about, and patients that come
+        later move none of those that are there. Frames without PatientID go by study, with a warning.
+
+        Args:
+            fractions: Of each part; they sum to 1.
+            by: What must not be in two parts: a column, or several.
+            seed: 0 to 2**64 - 1; another one gives other parts.
+
+        Raises:
+            OptionError: Fractions do not sum to 1.
+
+        Example:
+            >>> train, validation, test = index.split([0.7, 0.15, 0.15])            # doctest: +SKIP
+        """
+        groups = self._groups(by)
+        part = splits.parts(groups.keys, fractions, seed)[groups.number]
+        for k, fraction in enumerate(fractions):
+            if fraction > 0 and len(self) and not (part == k).any():
+                warnings.warn(
+                    f"part {k} of the split is empty: there are only {len(groups.keys)} groups; try another seed",
+                    stacklevel=2,
+                )
+        self._warn_if_studies_straddle(part)
+        return [self.select(part == k) for k in range(len(fractions))]
+
+    def kfold(
+        self,
+        k: int,
+        *,
+        by: str | Sequence[str] = "PatientID",
+        stratify: str | None = None,
+        seed: int = 0,
+    ) -> list[tuple[FrameIndex, FrameIndex]]:
+        """K pairs (training, validation); each frame is in one validation part, and no patient in both of a pair.
+
+        Args:
+            k: Number of folds.
+            by: What must not be in two folds: a column, or several.
+            stratify: A column, often a joined label, whose values shall be spread evenly: patients with equal sets of
+                values are dealt out in the order of their hash. This costs the stability that `split` has: with new
+                patients, old ones change their fold.
+            seed: 0 to 2**64 - 1; another one gives other folds.
+
+        Raises:
+            OptionError: There are fewer groups than folds, or too many values to stratify by.
+        """
+        groups = self._groups(by)
+        strata = None if stratify is None else splits.strata_of(groups, self._key(stratify))
+        fold = splits.folds(groups.keys, k, seed, strata)[groups.number]
+        empty = [n for n in range(k) if not (fold == n).any()]
+        if empty:
+            warnings.warn(
+                f"{len(empty)} of {k} folds are empty: there are only {len(groups.keys)} groups; take a smaller k, "
+                f"another seed, or stratify",
+                stacklevel=2,
+            )
+        self._warn_if_studies_straddle(fold)
+        return [(self.select(fold != n), self.select(fold == n)) for n in range(k)]
+
+    def _groups(self, by: str | Sequence[str]) -> splits.Groups:
+        names = [by] if isinstance(by, str) else list(by)
+        if names != ["PatientID"]:
+            return splits.group_by([self._key(name) for name in names])
+        studies = self.column("StudyInstanceUID")
+        groups, nobody = splits.by_patient(
+            self.column("PatientID"), self.column("IssuerOfPatientID"), studies
+        )
+        if nobody.any():
+            warnings.warn(
+                f"{int(nobody.sum())} of {len(self)} frames have no PatientID and are grouped by study "
+                f"({len(np.unique(studies.codes[nobody]))} studies)",
+                stacklevel=3,
+            )
+        return groups
+
+    def _warn_if_studies_straddle(self, part: npt.NDArray[np.int64]) -> None:
+        studies = self.column("StudyInstanceUID")
+        pairs = np.unique(np.stack([studies.codes, part]), axis=1)
+        codes, counts = np.unique(pairs[0], return_counts=True)
+        several = int(((counts > 1) & (codes != studies.code(""))).sum())
+        if several:
+            warnings.warn(
+                f"{several} studies are in several parts, because what was split by differs within them; "
+                f'by="StudyInstanceUID" keeps each together',
+                stacklevel=3,
+            )
+
+    # As a table
+
+    @property
+    def table(self) -> pa.Table:
+        """The frames as an Arrow table, joined columns last; over the same memory if nothing was selected."""
+        return self._arrow([column.name for column in self.columns])
+
+    def to_pandas(self) -> Any:
+        """The frames as a `pandas.DataFrame`; text is categorical, `path` comes first.
+
+        Raises:
+            MissingDependencyError: pandas is not installed.
+        """
+        import_optional("pandas", "pandas")
+        return self._with_paths(self.table).to_pandas()
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        deidentified: bool = True,
+        salt: bytes | None = None,
+        keep: Sequence[str] = (),
+    ) -> None:
+        """Writes the frames as a table to share: `.csv`, `.parquet` or `.arrow` by the suffix of `path`.
+
+        Args:
+            path: The file, replaced if there is one; only its owner may read it.
+            deidentified: Without PatientID, paths, times, tags and joined columns, and with a hash in place of each
+                UID: `patient` and the hashes still tell what belongs together. `False` writes everything.
+            salt: Of the hashes. The same salt gives the same hashes, so keep it secret; `None`: a random one.
+            keep: Further columns to be written, of which you know that they identify nobody.
+
+        Raises:
+            OptionError: The suffix is none of these, or there is no column of `keep`.
+            OSError: It could not be written; what was there stays.
+        """
+        names = [column.name for column in self.columns]
+        if deidentified:
+            absent = [name for name in keep if name not in names]
+            if absent:
+                raise OptionError(f"keep: there is no column {', '.join(absent)}")
+            chosen = [n for n in names if n in exports.SHARED or n in exports.HASHED or n in keep]
+            table = exports.hash_uids(self._arrow(chosen), salt)
+        else:
+            table = self._with_paths(self.table)
+        exports.write_table(table, Path(path))
+
+    def _arrow(self, names: Sequence[str]) -> pa.Table:
+        columns = [column for column in self.columns if column.name in names]
+        batch = tables.to_arrow(
+            {column.name: self.column(column.name) for column in columns}, columns
+        )
+        return pa.Table.from_batches([batch])
+
+    def _with_paths(self, table: pa.Table) -> pa.Table:
+        files, inverse = np.unique(np.asarray(self.column("file")), return_inverse=True)
+        paths = pa.array(
+            [printable(self.file_path(int(file))) for file in files], pa.large_string()
+        )
+        return table.add_column(0, "path", paths.take(pa.array(inverse)))
+
     # Storing
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the scan to a new folder: `frames.arrow`, `files.arrow`, `lookups.arrow`, `manifest.json`.
+        """Writes the index to a new folder of Arrow files; see `index_file`.
 
         The folder appears whole or not at all, readable by its owner only, because it holds identifiers. A selection is
-        written as the whole scan that it came from with its row numbers (`rows`).
+        written as the whole scan that it came from with its row numbers; joined columns are written too.
 
         Raises:
             IndexFileError: There is something at `path` already.
             OSError: It could not be written; nothing is left behind.
         """
-        generations.write(self._generation, Path(path), self._rows)
+        index_file.write(self._generation, Path(path), self._rows, self._joined)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> FrameIndex:
@@ -364,15 +699,18 @@ class FrameIndex:
         Raises:
             IndexFileError: It is missing, damaged, or of another version.
         """
-        generation, rows = generations.read(Path(path))
-        return cls(generation, rows)
+        return cls(*index_file.read(Path(path)))
 
     def __getstate__(self) -> dict[str, Any]:
         generation = self._generation
         state: dict[str, Any] = {"rows": self._rows, "uuid": generation.uuid}
+        state["joined"] = [
+            (part.rows, part.columns, index_file.to_bytes(part.table, part.columns))
+            for part in self._joined
+        ]
         if generation.folder is not None:
             return state | {"folder": generation.folder, "mapped": generation.mapped}
-        tables_ = generations.serialize(generation)
+        tables_ = index_file.serialize(generation)
         return state | {"tables": tables_, "root": generation.root, "tags": dict(generation.tags)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -380,76 +718,32 @@ class FrameIndex:
         if "folder" in state:
             generation = open_generation(state["folder"], uuid, mapped=state["mapped"])
         else:
-            generation = generations.deserialize(
+            generation = index_file.deserialize(
                 state["tables"], uuid=uuid, root=state["root"], tags=state["tags"]
             )
-        self.__init__(generation, rows)  # type: ignore[misc]
+        joined = [
+            Joined(
+                rows,
+                columns,
+                tables.from_arrow(tables.read_batch(data, columns, "a join"), columns),
+            )
+            for rows, columns, data in state["joined"]
+        ]
+        self.__init__(generation, rows, joined)  # type: ignore[misc]
 
     def _image_pixel(self, row: int) -> ImagePixel:
-        frames = self._generation.frames
-        number = int(frames["image_pixel"][row])
+        number = int(self._generation.frames["image_pixel"][row])
         pixel = self._image_pixels.get(number)
         if pixel is None:
-            fields: list[Any] = [frames[name][row] for name in IMAGE_PIXEL]
-            fields = [value if isinstance(value, str) else int(value) for value in fields]
-            pixel = ImagePixel(*fields)
+            pixel = objects.image_pixel(self._generation, row)
             _keep(self._image_pixels, number, pixel)
         return pixel
 
-    def _make_frame_values(self, row: int) -> FrameValues:
-        frames = self._generation.frames
-
-        def number(name: str) -> float:
-            return float(frames[name][row])
-
-        def text(name: str) -> str:
-            return str(frames[name][row])
-
-        def lookups(name: str, count: int) -> tuple[LookupTable, ...]:
-            first = int(frames[name][row])
-            found = [self._lookup(first + k) for k in range(count)] if first >= 0 else []
-            return tuple(table for table in found if isinstance(table, LookupTable))
-
-        world = int(frames["real_world_value_map"][row])
-        world_map = self._lookup(world) if world >= 0 else None
-        return FrameValues(
-            pixel=self._image_pixel(row),
-            modality=text("Modality"),
-            sop_class_uid=text("SOPClassUID"),
-            rescale_slope=number("RescaleSlope"),
-            rescale_intercept=number("RescaleIntercept"),
-            rescale_type=text("RescaleType"),
-            modality_lut=next(iter(lookups("modality_lut", 1)), None),
-            windows=_windows(text("windows"), number("WindowCenter"), number("WindowWidth")),
-            voi_lut_function=text("VOILUTFunction"),
-            voi_luts=lookups("voi_lut", int(frames["voi_lut_count"][row])),
-            presentation_lut_shape=text("PresentationLUTShape"),
-            palette=lookups("palette", 3),
-            pixel_presentation=text("PixelPresentation"),
-            padding=_padding(number("PixelPaddingValue"), number("PixelPaddingRangeLimit")),
-            real_world_value_map=world_map if isinstance(world_map, RealWorldValueMap) else None,
-            segmentation_type=text("SegmentationType"),
-            maximum_fractional_value=int(frames["MaximumFractionalValue"][row]),
-            dose_grid_scaling=number("DoseGridScaling"),
-            suv_factor=number("suv_factor"),
-        )
-
-    def _lookup(self, row: int) -> LookupTable | RealWorldValueMap:
-        table = self._generation.lookups
-        data: bytes = table["data"][row]
-        first = float(table["first_mapped"][row])
-        if table["kind"][row] == "lut":
-            return LookupTable(int(first), int(table["bits"][row]), np.frombuffer(data, "<u2"))
-        return RealWorldValueMap(
-            first=first,
-            last=float(table["last_mapped"][row]),
-            slope=float(table["slope"][row]),
-            intercept=float(table["intercept"][row]),
-            units=table["units"][row],
-            data=np.frombuffer(data, "<f8") if data else None,
-        )
-
-    def _column(self, name: str) -> ColumnData:
+    def _column(self, name: str) -> tuple[ColumnData, npt.NDArray[Any] | None]:
+        """(a column of a table, the rows of it that the positions are; `None` for all)."""
+        part = self._joined_names.get(name)
+        if part is not None:
+            return part.table[name], part.rows
         data = self._generation.frames.get(name)
         if data is None:
             close = [c.name for c in self.columns if c.name.lower() == name.lower()]
@@ -458,7 +752,7 @@ class FrameIndex:
                 f"the index has no column {name!r}{hint} Scan with tags=[{name!r}] if it is a DICOM "
                 f"keyword; index.columns lists what there is"
             )
-        return data
+        return data, self._rows
 
 
 def printable(path: bytes) -> str:
@@ -467,23 +761,14 @@ def printable(path: bytes) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def _codes(data: Any) -> npt.NDArray[Any]:
+    return data.codes if isinstance(data, Texts) else data
+
+
 def _keep(kept: dict[int, Any], number: int, value: Any) -> None:
     if len(kept) >= _MOST_KEPT:
         kept.clear()
     kept[number] = value
-
-
-def _windows(several: str, center: float, width: float) -> tuple[tuple[float, float], ...]:
-    if several:
-        numbers = [float(part) for part in several.split("\\")]
-        return tuple(zip(numbers[::2], numbers[1::2], strict=True))
-    return () if math.isnan(center) or math.isnan(width) else ((center, width),)
-
-
-def _padding(value: float, limit: float) -> tuple[float, float] | None:
-    if math.isnan(value):
-        return None
-    return (value, value) if math.isnan(limit) else (min(value, limit), max(value, limit))
 
 
 _open: WeakValueDictionary[str, Generation] = WeakValueDictionary()
@@ -497,7 +782,7 @@ def open_generation(folder: Path, uuid: str, *, mapped: bool) -> Generation:
     """
     generation = _open.get(uuid)
     if generation is None:
-        generation, _ = generations.read(folder, mapped=mapped)
+        generation = index_file.read(folder, mapped=mapped).generation
         if generation.uuid != uuid:
             raise IndexFileError(
                 f"{folder} holds another scan than the one that this index was made from; scan again"

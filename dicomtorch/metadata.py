@@ -39,7 +39,7 @@ class FrameMeta(dict[str, Any]):
     Keys of one frame: `index` (position in the dataset's index) and `requested_index` (differs where
     `on_error="replace"` put another frame in), `frame` (from 0 in its file), the keywords of `DEFAULT_KEYS`,
     `voi`, `WindowCenter` and `WindowWidth` (how display values were made, see `attributes.AppliedVOI`), and the tags
-    asked for. What is missing is -1, nan, (nan, ...) or "".
+    asked for and the columns joined to the index. What is missing is -1, nan, (nan, ...) or "".
     """
 
 
@@ -53,7 +53,7 @@ class MetadataReader:
 
     def __init__(self, index: FrameIndex, tags: Sequence[str] = ()) -> None:
         self._index = index
-        self._keys = (*DEFAULT_KEYS, *(tag for tag in tags if tag not in DEFAULT_KEYS))
+        self._keys = tuple(dict.fromkeys((*DEFAULT_KEYS, *index.joined, *tags)))
 
     def of(
         self, positions: Sequence[int], applied: Sequence[AppliedVOI], requested: Sequence[int]

@@ -11,7 +11,7 @@ import os
 import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -80,7 +80,7 @@ def scan(
     columns = tag_columns(tags)
     root, starts = _roots(source)
     if index is not None:
-        index = _whole(index) if index.root == root else None
+        index = index.whole() if index.root == root else None
     entries = _walk(root, starts, follow_symlinks)
     old = {} if index is None else {path: k for k, path in enumerate(index.files["path"])}
     removed = len(old.keys() - {entry.path for entry in entries})
@@ -99,21 +99,13 @@ def scan(
         result = FrameIndex.build(rows, root=root, tags=kinds)
     else:
         result = _update(index, old, kept, rows, removed)
-    return result, ScanReport(
-        findings=result.report().findings,
+    return result, replace(
+        result.report(),
         read=len(fresh),
         reused=len(kept),
         removed=removed,
         seconds=time.monotonic() - began,
     )
-
-
-def _whole(index: FrameIndex) -> FrameIndex:
-    """The index of the scan that `index` may be a selection of."""
-    files = index.files
-    if len(index) == int(np.sum(np.asarray(files["rows"]))):
-        return index
-    return index.updated(np.ones(len(files["path"]), np.bool_), ())
 
 
 def _read(

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-VERSION = 1
+VERSION = 2
 """Raised whenever a column is added, dropped or means something else; an index of another version is rebuilt."""
 
 Kind = Literal[
@@ -222,5 +222,6 @@ FRAME_VALUES = (
     "SegmentationType",
     "MaximumFractionalValue",
     "suv_factor",
+    "suv_problem",
 )
 """The columns that make a `FrameValues`."""

@@ -20,7 +20,7 @@ from pathlib import Path
 import filelock
 import platformdirs
 
-from dicomtorch import generation as generations
+from dicomtorch import index_file
 from dicomtorch.errors import IndexFileError
 from dicomtorch.index import FrameIndex, open_generation
 from dicomtorch.scanner import Source as Source
@@ -101,7 +101,7 @@ class IndexStore:
     def _set_current(self, uuid: str) -> None:
         draft = self.folder / f".current.{uuid}.tmp"
         try:
-            generations.write_durably(draft, uuid.encode())
+            index_file.write_durably(draft, uuid.encode())
             os.replace(draft, self.folder / "current")
         except BaseException:
             draft.unlink(missing_ok=True)

@@ -16,9 +16,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("attributes", "columns", "elements", "tags", "plot"),
     (
         *("walk", "encapsulation", "lookup", "suv", "storage", "generation", "voi", "geometry"),
-        *("resize", "epochs"),
+        *("resize", "epochs", "joins", "splits", "selection", "exports", "notebook"),
         *("buffers", "backends"),
     ),
+    ("index_file", "frame_values"),
     ("header", "index", "pipeline", "resolve_image", "resolve_groups"),
     (
         *("resolve_values", "resolve_geometry", "capability", "stacks", "metadata", "samplers"),

@@ -1,0 +1,151 @@
+"""Tables of an index for others: expressions over them, hashed UIDs, files to share."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import uuid as uuids
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dicomtorch.errors import OptionError
+
+HASHED = (
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "StudyInstanceUID",
+    "FrameOfReferenceUID",
+    "ReferencedSOPInstanceUID",
+)
+"""UIDs that identify (PS3.15 table E.1-1)."""
+
+_SHARED = """
+    file frame offset length fragments bit_offset true_length span_rule SOPClassUID patient image_pixel
+    TransferSyntaxUID Rows Columns SamplesPerPixel PhotometricInterpretation BitsAllocated BitsStored HighBit
+    PixelRepresentation PlanarConfiguration pixel_data_vr frame_values RescaleSlope RescaleIntercept RescaleType
+    modality_lut voi_lut voi_lut_count WindowCenter WindowWidth windows VOILUTFunction PresentationLUTShape palette
+    PixelPresentation PixelPaddingValue PixelPaddingRangeLimit real_world_value_map DoseGridScaling SegmentationType
+    MaximumFractionalValue SegmentNumber suv_factor ImagePositionPatient ImageOrientationPatient PixelSpacing
+    SliceThickness SpacingBetweenSlices tile_column tile_row Modality InstanceNumber AcquisitionNumber
+    InStackPositionNumber TemporalPositionIndex FrameTime time TriggerTime EchoTime DiffusionBValue
+    NominalPercentageOfCardiacPhase ComplexImageComponent KVP BurnedInAnnotation RecognizableVisualFeatures
+"""
+SHARED = frozenset(_SHARED.split())
+"""Columns that identify nobody; free text, dates and times are not among them."""
+
+
+def evaluate(
+    expression: pc.Expression, table: Callable[[Sequence[str]], pa.Table], names: Sequence[str]
+) -> npt.NDArray[Any]:
+    """What an expression gives for each row; nulls are false.
+
+    Args:
+        expression: Over columns.
+        table: Gives a table of the columns named.
+        names: Of all columns.
+
+    Raises:
+        OptionError: It is no expression, or not over these columns.
+    """
+    from pyarrow import dataset
+
+    if not isinstance(expression, pc.Expression):
+        raise OptionError(
+            f"filter takes a function of the index or an expression of pyarrow.compute; got "
+            f"{type(expression).__name__}. A boolean array goes to select"
+        )
+    text = str(expression)
+    used = table([name for name in names if name in text])  # a few too many at worst
+    decoded = [
+        column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+        for column in used.columns
+    ]
+    used = pa.table(decoded, names=used.column_names)
+    try:
+        found = dataset.dataset(used).to_table(columns={"result": expression}).column("result")
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        raise OptionError(f"the expression cannot be evaluated over the index: {error}") from error
+    if pa.types.is_boolean(found.type):
+        found = found.fill_null(False)
+    return np.asarray(found.to_numpy())
+
+
+def hash_uids(table: pa.Table, salt: bytes | None = None) -> pa.Table:
+    """The table with another UID in place of each that identifies: the same one for the same, if the salt is.
+
+    Args:
+        table: Some of the columns of an index.
+        salt: Any bytes; `None`: a random one, so that nobody can repeat the hashes.
+    """
+    key = hashlib.blake2b(secrets.token_bytes(32) if salt is None else salt).digest()
+    for k, name in enumerate(table.column_names):
+        if name in HASHED:
+            column = table.column(name).combine_chunks()
+            values = [_hashed(uid, key) for uid in column.dictionary.to_pylist()]
+            hashed = pa.array(values, pa.large_string()).take(column.indices)
+            table = table.set_column(k, name, hashed)
+    return table
+
+
+def _hashed(uid: str, key: bytes) -> str:
+    # A UUID of the kind for hashes (version 8) as PS3.5 B.2 writes one.
+    digest = hashlib.blake2b(uid.encode(), digest_size=16, key=key).digest()
+    number = uuids.UUID(bytes=digest).int
+    number = number & ~(0xF << 76) | 8 << 76
+    number = number & ~(3 << 62) | 2 << 62
+    return f"2.25.{number}" if uid else ""
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Writes `.csv`, `.parquet` or `.arrow`, which appears whole or not at all and which its owner alone may read.
+
+    In CSV several numbers are joined with a backslash, as DICOM does.
+
+    Raises:
+        OptionError: The suffix is none of these.
+        OSError: It could not be written.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in (".csv", ".parquet", ".arrow"):
+        raise OptionError(f"export writes .csv, .parquet or .arrow; got {path.suffix!r}")
+    draft = path.with_name(f".{path.name}.{uuids.uuid4().hex}.tmp")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            _write(table, file, suffix)
+        os.replace(draft, path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _write(table: pa.Table, file: Any, suffix: str) -> None:
+    if suffix == ".csv":
+        from pyarrow import csv
+
+        csv.write_csv(_flat(table), file)
+    elif suffix == ".parquet":
+        from pyarrow import parquet
+
+        parquet.write_table(table, file)
+    else:
+        with pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+
+
+def _flat(table: pa.Table) -> pa.Table:
+    for k, column in enumerate(table.columns):
+        if pa.types.is_fixed_size_list(column.type):
+            text = ["\\".join(map(repr, value)) for value in column.to_pylist()]
+            table = table.set_column(k, table.column_names[k], pa.array(text, pa.large_string()))
+        elif pa.types.is_dictionary(column.type):
+            plain = column.cast(column.type.value_type)
+            table = table.set_column(k, table.column_names[k], plain)
+    return table

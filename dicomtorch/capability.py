@@ -1,7 +1,7 @@
 """Which backend decodes what is in an index, and what to install for the rest.
 
 ```python
->>> rows = capability.table(index.image_pixels())
+>>> rows = capability.table(frames.index)
 >>> print(capability.to_text(rows))
 ```
 """
@@ -16,6 +16,7 @@ from dicomtorch import attributes
 from dicomtorch.attributes import VIDEO, ImagePixel
 from dicomtorch.backends.base import BACKENDS, Backend, get_backend
 from dicomtorch.backends.values import unsupported_reason
+from dicomtorch.index import FrameIndex
 
 _NAMES = {
     attributes.IMPLICIT_VR_LITTLE_ENDIAN: "Implicit VR Little Endian",
@@ -67,13 +68,13 @@ class Capability:
 
 
 def table(
-    image_pixels: Iterable[tuple[ImagePixel, int]],
+    source: FrameIndex | Iterable[tuple[ImagePixel, int]],
     backends: Iterable[str | Backend] = tuple(BACKENDS),
 ) -> list[Capability]:
     """What decodes the frames of an index, the most frequent kind first.
 
     Args:
-        image_pixels: Distinct `ImagePixel` and their numbers of frames, as an index gives them.
+        source: An index, or distinct `ImagePixel` and their numbers of frames as `index.image_pixels()` gives them.
         backends: The backends to ask, in order of preference.
 
     Raises:
@@ -82,7 +83,7 @@ def table(
     candidates = [get_backend(backend) for backend in backends]
     counts: Counter[ImagePixel] = Counter()
     largest: dict[ImagePixel, ImagePixel] = {}
-    for pixel, frames in image_pixels:
+    for pixel, frames in source.image_pixels() if isinstance(source, FrameIndex) else source:
         kind = replace(pixel, rows=0, columns=0)
         counts[kind] += frames
         largest[kind] = max(pixel, largest.get(kind, kind), key=lambda one: one.rows * one.columns)

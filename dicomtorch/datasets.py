@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from dicomtorch import capability
 from dicomtorch.attributes import PixelOptions, ScanReport, Values
 from dicomtorch.backends.base import Backend
 from dicomtorch.buffers import new_batch
@@ -367,7 +368,10 @@ class DicomFrames(Dataset[FrameSample]):
         if not reader.unsupported:
             return
         able = reader.decodable()
-        count, error = int((~able).sum()), next(iter(reader.unsupported.values()))
+        count, error = int((~able).sum()), str(next(iter(reader.unsupported.values())))
+        kinds = capability.table((pixel, 1) for pixel in reader.unsupported)
+        advice = dict.fromkeys(f"{kind.syntax_name}: {kind.advice}" for kind in kinds if kind.advice)
+        error = "; ".join((error, *advice))
         if self.on_error == "raise" or count == len(able):
             bad = sorted({pixel.transfer_syntax_uid for pixel in reader.unsupported})
             raise UnsupportedError(

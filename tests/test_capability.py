@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from dicomtorch import DicomFrames, capability, scan
 from dicomtorch import attributes as a
-from dicomtorch import capability
 from dicomtorch.attributes import ImagePixel
 from dicomtorch.backends import imagecodecs, pydicom, simpleitk
-from dicomtorch.errors import OptionError
+from dicomtorch.errors import OptionError, UnsupportedError
+from tests.phantoms import ct, ct_pixels, encapsulated, write
 
 GRAY = ImagePixel(a.EXPLICIT_VR_LITTLE_ENDIAN, 512, 512)
 VIDEO = replace(GRAY, transfer_syntax_uid="1.2.840.10008.1.2.4.102")
@@ -68,6 +70,29 @@ def test_advice_names_the_plug_in_and_the_codec_that_are_missing(
     (row,) = capability.table([(jls, 1)], backends=["imagecodecs", "pydicom"])
     assert "built with JPEGLS" in row.advice
     assert "pip install pyjpegls" in row.advice
+
+
+def test_an_index_and_what_a_dataset_says_that_lacks_a_decoder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    jls = encapsulated(ct(ct_pixels(1), 1), [b"\xff\xd8\xff\xd9"], a.JPEG_LS_LOSSLESS)
+    write(jls, tmp_path / "jls.dcm")
+    write(ct(ct_pixels(), 0), tmp_path / "native.dcm")
+    index, _ = scan(tmp_path)
+    assert {(row.syntax_name, row.frames) for row in capability.table(index)} == {
+        ("JPEG-LS Lossless", 1),
+        ("Explicit VR Little Endian", 1),
+    }
+    monkeypatch.setattr(
+        imagecodecs, "_missing_codecs", lambda syntax: ("JPEGLS",) * (syntax in a.JPEG_LS_FAMILY)
+    )
+    monkeypatch.setattr(simpleitk, "_installed", lambda: False)
+    monkeypatch.setattr(pydicom, "_available", lambda _: ())
+    what = r"1 of 2 frames .*JPEG-LS Lossless: .*built with JPEGLS.* or pip install pyjpegls"
+    with pytest.raises(UnsupportedError, match=what):
+        DicomFrames(index)
+    with pytest.warns(UserWarning, match=what):
+        assert len(DicomFrames(index, on_error="replace")) == 1
 
 
 def test_only_the_backends_asked_for() -> None:

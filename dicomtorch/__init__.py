@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from dicomtorch.attributes import ImagePixel, Limits, PixelOptions, ScanReport
     from dicomtorch.backends.base import Backend
+    from dicomtorch.clips import DicomClips
     from dicomtorch.collate import FrameSample, collate_frames
     from dicomtorch.datasets import DicomFrames
     from dicomtorch.epochs import ClipSampler, ShuffleSampler
@@ -32,6 +33,7 @@ __all__ = [
     "Backend",
     "BalancedSampler",
     "ClipSampler",
+    "DicomClips",
     "DicomFrames",
     "DicomTorchError",
     "FrameIndex",
@@ -56,6 +58,7 @@ _MODULES = {
     "Backend": "dicomtorch.backends.base",
     "BalancedSampler": "dicomtorch.samplers",
     "ClipSampler": "dicomtorch.epochs",
+    "DicomClips": "dicomtorch.clips",
     "DicomFrames": "dicomtorch.datasets",
     "DicomTorchError": "dicomtorch.errors",
     "FrameIndex": "dicomtorch.index",

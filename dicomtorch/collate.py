@@ -45,7 +45,7 @@ def collate_frames(
     """Makes a batch of `(image, meta)` pairs.
 
     Images become one tensor (B, C, H, W); samples that were read together lie in one already and are not copied. In
-    `meta` integers become int64 tensors (B,), floats float64 (B,), tuples of n numbers float64 (B, n), texts a list.
+    `meta` integers become int64 tensors (B,), floats float64 (B,), tuples of n numbers the same (B, n), texts a list.
 
     Raises:
         OptionError: The images differ in size or channels, or the samples in their keys.
@@ -75,16 +75,25 @@ def collate_meta(
         kind = type(values[0])
         if kind is str:
             batch[key] = values
-        elif kind is float or kind is int or (kind is tuple and _is_numbers(values)):
-            batch[key] = torch.from_numpy(np.array(values, np.int64 if kind is int else np.float64))
+        elif (number := _type_of_numbers(values)) is not None:
+            batch[key] = torch.from_numpy(
+                np.array(values, np.int64 if number is int else np.float64)
+            )
         else:
             batch[key] = torch_collate(values, collate_fn_map=_with_default(collate_fn_map))
     return batch
 
 
-def _is_numbers(values: list[tuple[Any, ...]]) -> bool:
-    length = len(values[0])
-    return all(len(v) == length and all(type(x) is float for x in v) for v in values)
+def _type_of_numbers(values: list[Any]) -> type | None:
+    """`int` or `float` if all values are that, or tuples of one length of it."""
+    kind = type(values[0])
+    if kind is int or kind is float:
+        return kind
+    if kind is not tuple or not values[0] or type(values[0][0]) not in (int, float):
+        return None
+    length, kind = len(values[0]), type(values[0][0])
+    alike = all(len(v) == length and all(type(x) is kind for x in v) for v in values)
+    return kind if alike else None
 
 
 def _are_slices(images: list[Any], batch: Tensor) -> bool:

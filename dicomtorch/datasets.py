@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dicomtorch import capability
-from dicomtorch.attributes import PixelOptions, ScanReport, Values
+from dicomtorch.attributes import AppliedVOI, PixelOptions, ScanReport, Values
 from dicomtorch.backends.base import Backend
 from dicomtorch.buffers import new_batch
 from dicomtorch.collate import FrameSample, FrameSamples, collate_frames, collate_meta
@@ -52,6 +52,24 @@ class Failure:
     index: int
     error: str
     replaced_by: int
+
+
+class FrameOptions(TypedDict, total=False):
+    """The options of `DicomFrames`, for datasets that are made of one."""
+
+    backend: str | Backend
+    values: Values
+    window: Any
+    padding: Literal["keep", "fill"] | float
+    normalize: str | tuple[float, float] | None
+    color: Literal["auto", "rgb", "gray"]
+    size: tuple[int, int] | None
+    dtype: torch.dtype | str | None
+    tags: Sequence[str]
+    transform: Callable[[Tensor], Any] | None
+    on_error: Literal["raise", "replace"]
+    refresh: bool
+    cache_dir: str | os.PathLike[str] | None
 
 
 class DicomFrames(Dataset[FrameSample]):
@@ -288,16 +306,22 @@ class DicomFrames(Dataset[FrameSample]):
             if isinstance(result, DicomTorchError):
                 positions[k], results[k] = self._replace(requested[k], result, batch, k)
         frames = cast(list[Frame], results)
-        metas = self._metadata.of(positions, [frame.voi for frame in frames], requested)
+        metas = self._metas(positions, [frame.voi for frame in frames], requested)
+        return FrameSamples(
+            FrameSample((self._transformed(frame.image), meta))
+            for frame, meta in zip(frames, metas, strict=True)
+        )
+
+    def _metas(
+        self, positions: Sequence[int], applied: Sequence[AppliedVOI], requested: Sequence[int]
+    ) -> list[FrameMeta]:
+        metas = self._metadata.of(positions, applied, requested)
         size = self._reader.options.size
         if size is not None:
             for meta in metas:
                 where = resized(meta["Rows"], meta["Columns"], size)
                 meta["resized"] = tuple(float(number) for number in where)
-        return FrameSamples(
-            FrameSample((self._transformed(frame.image), meta))
-            for frame, meta in zip(frames, metas, strict=True)
-        )
+        return metas
 
     def _transformed(self, image: Tensor) -> Any:
         return image if self.transform is None else self.transform(image)

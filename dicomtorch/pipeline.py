@@ -59,6 +59,7 @@ class Plan:
         padding: Inclusive range of stored values that are padding, `None` if none are.
         background: What padded pixels get; `None` to leave them, nan for the lowest value that is not padding.
         inverted: Whether results y become 1 - y.
+        statistics: Center and width of `normalize`, of the sample that the frame belongs to; `None` for its own.
         notices: What was odd, for one warning each.
         tables: Results of `evaluate` for every stored value, by type: filled by the pixel functions.
     """
@@ -74,6 +75,7 @@ class Plan:
     padding: Range | None = None
     background: float | None = None
     inverted: bool = False
+    statistics: tuple[float, float] | None = None
     notices: tuple[str, ...] = ()
     tables: dict[str, Array] = field(default_factory=dict, repr=False)
 

@@ -142,10 +142,11 @@ def frame_range(stored: Array, values: FrameValues) -> Range:
         (inf, -inf) if nothing is left, so that the range of several frames is the least of the lowest and the greatest
         of the highest.
     """
-    return _range(stored, make_plan(values, PixelOptions("modality")))
+    return modality_span(stored, make_plan(values, PixelOptions("modality")))
 
 
-def _range(stored: Array, plan: Plan) -> Range:
+def modality_span(stored: Array, plan: Plan) -> Range:
+    """As `frame_range`, with a plan that is there already."""
     counted = _counted(stored, plan)
     if not counted.size:
         return (math.inf, -math.inf)
@@ -156,6 +157,13 @@ def _range(stored: Array, plan: Plan) -> Range:
         ends = modality(plan, np.unique(counted))
     ends = ends[np.isfinite(ends)]
     return (float(ends.min()), float(ends.max())) if ends.size else (math.inf, -math.inf)
+
+
+def modality_sample(stored: Array, plan: Plan) -> Array:
+    """The modality values that enter a statistic, in one row, of the type that tensors have."""
+    numbers = modality(plan, _counted(stored, plan).ravel())
+    kind = np.float64 if plan.options.dtype == "float64" else np.float32
+    return numbers[np.isfinite(numbers)].astype(kind)
 
 
 def _counted(stored: Array, plan: Plan) -> Array:
@@ -219,7 +227,7 @@ def _ranged_channels(
     channels = with_range(plan, shared)
     if all(mapping.kind != "range" for mapping in channels):
         return channels
-    span = _range(stored, plan)
+    span = modality_span(stored, plan)
     return tuple(
         ranged(mapping, span, mapping.voi.voi or "frame") if mapping.kind == "range" else mapping
         for mapping in channels
@@ -450,7 +458,7 @@ def _paint_padding(planes: Array, plan: Plan, image: Array) -> None:
         return
     mask = padding_mask(planes, plan.padding)
     if options.normalize is not None:
-        image[...] = normalized(image, options.normalize, mask)
+        image[...] = normalized(image, options.normalize, mask, plan.statistics)
     if mask is None or plan.background is None:
         return
     background = plan.background
@@ -461,7 +469,10 @@ def _paint_padding(planes: Array, plan: Plan, image: Array) -> None:
 
 
 def normalized(
-    image: Array, how: str | tuple[float, float], mask: npt.NDArray[np.bool_] | None = None
+    image: Array,
+    how: str | tuple[float, float],
+    mask: npt.NDArray[np.bool_] | None = None,
+    known: tuple[float, float] | None = None,
 ) -> Array:
     """Normalises modality values; for a clip or a volume pass all of it.
 
@@ -473,6 +484,7 @@ def normalized(
         image: Modality values of any shape.
         how: See above.
         mask: Where there is padding, of a shape that broadcasts.
+        known: `statistics` of the whole sample, if `image` is a part of it.
 
     Returns:
         Of the type of `image`; 0 where there is padding or what is not finite, which enter no statistic.
@@ -484,7 +496,7 @@ def normalized(
     sample = image if whole else image[counted]
     if not sample.size:
         return np.zeros_like(image)
-    center, width = _center_and_width(sample, how)
+    center, width = known or statistics(sample, how)
     if width <= 0:
         return np.zeros_like(image)
     result = (sample - center) / width
@@ -497,9 +509,12 @@ def normalized(
     return image
 
 
-def _center_and_width(sample: Array, how: str | tuple[float, float]) -> tuple[float, float]:
+def statistics(sample: Array, how: str | tuple[float, float]) -> tuple[float, float]:
+    """What `normalized` subtracts and divides by; (0, 0) of nothing."""
     if isinstance(how, tuple):
         return how
+    if not sample.size:
+        return 0.0, 0.0
     if how == "zscore":
         # The mean is taken off first: sums of squares of large values have no digits left for small differences.
         mean = float(sample.mean(dtype=np.float64))

@@ -31,6 +31,7 @@ from dicomtorch.errors import DicomTorchError, UnsupportedError
 from dicomtorch.index import FrameIndex, FrameLocation, printable
 from dicomtorch.pipeline import Plan, make_plan
 from dicomtorch.storage import Scratch, StoredFile, will_need
+from dicomtorch.together import Sample
 from dicomtorch.voi import SharedRange, common_window, has_voi, is_dose
 
 _logger = logging.getLogger("dicomtorch")
@@ -163,31 +164,107 @@ class FrameReader:
             out: (B, C, H, W) of `dtype` to read into, frame k into `out[k]`; `None`: each gets its own tensor.
             num_threads: At most so many at once; `None`: as many as this process may use.
         """
-        results: list[Any] = [None] * len(positions)
-        where = self.index.locate(positions)
-        order = sorted(range(len(where)), key=lambda k: (where[k].file, where[k].span))
+        located = self.index.locate(positions)
+        results: list[Any] = [None] * len(located)
+
+        def read(k: int, files: _FileGroup) -> None:
+            results[k] = self._read(located[k], files, None if out is None else out[k])
+
+        self._each(located, read, num_threads)
+        return results
+
+    def read_together(
+        self,
+        positions: Sequence[int],
+        out: Tensor | None = None,
+        *,
+        num_threads: int | None = None,
+    ) -> list[Frame]:
+        """Reads the frames of one sample, which has one mapping to display and one normalisation (see `together`).
+
+        Each frame is decoded once.
+
+        Args:
+            positions: In the index.
+            out: (B, C, H, W) of `dtype` to read into, frame k into `out[k]`; `None`: each gets its own tensor.
+            num_threads: At most so many at once; `None`: as many as this process may use.
+
+        Raises:
+            DicomTorchError: A frame cannot be read; of several the first one of `positions`.
+        """
+        located = self.index.locate(positions)
+        results: list[Any] = [None] * len(located)
+        recipes: dict[int, _Recipe] = {}
+        for where in located:
+            try:
+                if where.values not in recipes:
+                    recipes[where.values] = self._recipe(where)
+            except DicomTorchError as error:
+                raise self._with_context(error, where.position) from error
+        sample = Sample([recipe.values for recipe in recipes.values()], self.options)
+        if sample.is_measured:
+            stored = self._all_stored(located, num_threads)
+            sample.measure(stored, [recipes[where.values].plan for where in located])
+
+        def read(k: int, files: _FileGroup) -> None:
+            target = None if out is None else out[k]
+            kept = sample.stored[k] if sample.is_measured else None
+            results[k] = self._read(located[k], files, target, sample, kept)
+
+        self._each(located, read, num_threads)
+        for result in results:
+            if isinstance(result, DicomTorchError):
+                raise result
+        return results
+
+    def _all_stored(
+        self, located: Sequence[FrameLocation], num_threads: int | None
+    ) -> list[npt.NDArray[Any]]:
+        """Stored values of several frames, in memory of their own."""
+        results: list[Any] = [None] * len(located)
+
+        def read(k: int, files: _FileGroup) -> None:
+            try:
+                recipe = self._recipe(located[k])
+                stored = self._stored(located[k], files, recipe.values.pixel, recipe.backend)
+                results[k] = np.array(stored)
+            except DicomTorchError as error:
+                results[k] = self._with_context(error, located[k].position)
+
+        self._each(located, read, num_threads)
+        for result in results:
+            if isinstance(result, DicomTorchError):
+                raise result
+        return results
+
+    def _each(
+        self,
+        located: Sequence[FrameLocation],
+        work: Callable[[int, _FileGroup], None],
+        num_threads: int | None,
+    ) -> None:
+        """Calls `work` for each of several frames, in several threads, each in the order of files and offsets."""
+        order = sorted(range(len(located)), key=lambda k: (located[k].file, located[k].span))
         threads = min(num_threads or usable_threads(), len(order))
 
-        def read(part: Sequence[int]) -> None:
+        def do(part: Sequence[int]) -> None:
             with _FileGroup(self.index) as files:
                 for k in part:
-                    target = None if out is None else out[k]
-                    results[k] = self._read(where[k], files, target)
+                    work(k, files)
 
         if threads <= 1:
-            read(order)
-        else:
-            bounds = [len(order) * k // threads for k in range(threads + 1)]
-            parts = [order[a:b] for a, b in itertools.pairwise(bounds)]
-            tasks = [_pool().submit(read, part) for part in parts[1:]]
-            try:
-                read(parts[0])
-            finally:
-                failures = [task.exception() for task in tasks]
-            for failure in failures:
-                if failure is not None:
-                    raise failure
-        return results
+            do(order)
+            return
+        bounds = [len(order) * k // threads for k in range(threads + 1)]
+        parts = [order[a:b] for a, b in itertools.pairwise(bounds)]
+        tasks = [_pool().submit(do, part) for part in parts[1:]]
+        try:
+            do(parts[0])
+        finally:
+            failures = [task.exception() for task in tasks]
+        for failure in failures:
+            if failure is not None:
+                raise failure
 
     def will_need(self, positions: Sequence[int]) -> None:
         """Asks the system to read frames into its cache ahead of time; it may not, and nothing is said of errors."""
@@ -225,7 +302,12 @@ class FrameReader:
                 raise self._with_context(error, position) from error
 
     def _read(
-        self, where: FrameLocation, files: _FileGroup, out: Tensor | None
+        self,
+        where: FrameLocation,
+        files: _FileGroup,
+        out: Tensor | None,
+        sample: Sample | None = None,
+        stored: npt.NDArray[Any] | None = None,
     ) -> Frame | DicomTorchError:
         try:
             recipe = self._recipe(where)
@@ -235,11 +317,15 @@ class FrameReader:
                 fresh = torch.empty if get_worker_info() else new_batch
                 out = fresh(recipe.plan.shape, dtype=self.dtype)
             # First, because measuring other frames goes through the same memory.
-            shared = self._shared_ranges(where, recipe.shares) if recipe.shares else None
-            stored = self._stored(where, files, values.pixel, recipe.backend)
-            image, voi = pixels.apply(
-                stored, values, self.options, out, shared=shared, plan=recipe.plan
-            )
+            shared: Sequence[SharedRange | None] | None = None
+            if recipe.shares:
+                shared = self._shared_ranges(where, recipe.shares)
+            plan = recipe.plan
+            if sample is not None:
+                plan, shared = sample.plan(plan), sample.ranges(plan, shared)
+            if stored is None:
+                stored = self._stored(where, files, values.pixel, recipe.backend)
+            image, voi = pixels.apply(stored, values, self.options, out, shared=shared, plan=plan)
         except DicomTorchError as error:
             return self._with_context(error, where.position)
         return Frame(image, voi)

@@ -68,7 +68,10 @@ def time_sequences(index: FrameIndex) -> FrameSequences:
         return FrameSequences(np.empty(0, np.int64), np.zeros(1, np.int64), np.empty(0))
     files = np.asarray(index.column("file")).astype(np.int64)
     several = np.asarray(index.files["rows"])[files] > 1
-    groups = _places(index, files, several)
+    places = _places(index, files, several)
+    # In the order in which the index comes to them first.
+    _, first = np.unique(places, return_index=True)
+    groups = np.argsort(np.argsort(first))[places]
     frames = np.asarray(index.column("frame"))
     order = np.lexsort((frames, files, groups))
     starts = np.append(np.flatnonzero(np.diff(groups[order], prepend=-1)), count)
@@ -76,12 +79,12 @@ def time_sequences(index: FrameIndex) -> FrameSequences:
     apart: list[Ints] = []
     times = np.zeros(count)
     lengths = np.diff(starts)
-    for first, length in zip(starts[:-1][lengths > 1], lengths[lengths > 1], strict=True):
-        part = slice(first, first + length)
-        one_file = bool(several[order[first]])
+    for begin, length in zip(starts[:-1][lengths > 1], lengths[lengths > 1], strict=True):
+        part = slice(begin, begin + length)
+        one_file = bool(several[order[begin]])
         in_order = clock.order(order[part], one_file=one_file)
         if in_order is None:
-            apart.append(np.arange(first + 1, first + length))
+            apart.append(np.arange(begin + 1, begin + length))
         else:
             order[part] = order[part][in_order]
             times[part] = clock.times(order[part], one_file=one_file)

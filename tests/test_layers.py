@@ -26,12 +26,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("sequences",),
         *("cache", "pixels"),
     ),
-    ("resolve", "conversion", "collate"),
+    ("resolve", "conversion", "collate", "together"),
     ("reader", "scan_file"),
     ("scanner",),
     ("store",),
     ("datasets", "masks", "summary"),
-    ("loader",),
+    ("loader", "clips"),
     ("demo", "bench"),
     ("cli",),
     ("__main__",),
@@ -62,7 +62,7 @@ MAY_IMPORT_TORCH = {
         "reader",
         "datasets",
     ),
-    *("masks", "loader"),
+    *("clips", "masks", "loader"),
     *("demo", "bench"),
 }
 MAY_IMPORT_PYDICOM = {

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import gc
+import mmap
 import os
 import pickle
 import random
+import signal
 from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, random_split
 
-from dicomtorch import buffers
+from dicomtorch import DicomFrames, buffers
 from dicomtorch.buffers import new_batch
+from dicomtorch.metadata import FrameMeta
+from tests.phantoms import ct, ct_pixels, write
 
 SHAPE = (4, 1, 256, 128)
 
@@ -95,7 +101,7 @@ def test_private_memory_comes_back() -> None:
     assert len(pointers) <= 2
 
 
-class Numbers(Dataset):
+class Numbers(Dataset[Any]):
     """Batches that are full of the number of their first item."""
 
     def __init__(self, count: int, sizes: bool = False) -> None:
@@ -138,6 +144,9 @@ def test_shared_batches_never_alias_what_is_alive(method: str, persistent: bool)
                 assert all_equal(thing, value)
             if epoch == 1 and step == 20:
                 break  # leaving early must not lose or mix anything
+    if persistent:
+        # Left to the collector, workers that persist are waited for in vain, five seconds each, by any dataset.
+        loader._iterator._shutdown_workers()  # type: ignore[union-attr]
 
 
 def test_batches_kept_take_no_descriptors() -> None:
@@ -192,3 +201,205 @@ def test_a_second_receiver_gets_a_copy() -> None:
 
 def test_small_batches_are_plain() -> None:
     assert new_batch((2, 3), torch.int16).shape == (2, 3)
+
+
+# --- Of a dataset, through the stock DataLoader -------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> DicomFrames:
+    """Images large enough for recycled memory."""
+    folder = tmp_path_factory.mktemp("large")
+    for k in range(24):
+        write(ct(ct_pixels(k, 128, 160), k), folder / f"{k:02}.dcm")
+    return DicomFrames(folder, cache_dir=folder.parent / "cache")
+
+
+def assert_same(batch: Any, frames: DicomFrames) -> None:
+    images, meta = batch
+    assert isinstance(meta, FrameMeta)
+    for k, i in enumerate(meta["index"].tolist()):
+        assert torch.equal(images[k], frames[i][0])
+        assert meta["SOPInstanceUID"][k] == frames[i][1]["SOPInstanceUID"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("wrap", ["plain", "subset", "concat", "split"])
+def test_wrapped_datasets(frames: DicomFrames, wrap: str, workers: int) -> None:
+    dataset: Any = {
+        "plain": lambda: frames,
+        "subset": lambda: Subset(frames, list(range(23, 0, -2))),
+        "concat": lambda: ConcatDataset([frames, Subset(frames, [1, 2, 3])]),
+        "split": lambda: random_split(frames, [20, 4], torch.Generator().manual_seed(0))[0],
+    }[wrap]()
+    kept = list(DataLoader(dataset, batch_size=5, num_workers=workers))
+    assert sum(len(images) for images, _ in kept) == len(dataset)
+    for batch in kept:
+        assert_same(batch, frames)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_own_collate_functions(frames: DicomFrames, workers: int) -> None:
+    for images, metas in DataLoader(frames, 6, num_workers=workers, collate_fn=as_lists):
+        assert all(
+            torch.equal(image, frames[meta["index"]][0])
+            for image, meta in zip(images, metas, strict=True)
+        )
+    for images, index in DataLoader(frames, 6, num_workers=workers, collate_fn=stacked):
+        assert all(
+            torch.equal(image, frames[i][0])
+            for image, i in zip(images, index.tolist(), strict=True)
+        )
+
+
+def as_lists(samples: list[Any]) -> Any:
+    return [sample[0] for sample in samples], [sample[1] for sample in samples]
+
+
+def stacked(samples: list[Any]) -> Any:
+    return torch.stack([image for image, _ in samples]), torch.tensor(
+        [meta["index"] for _, meta in samples]
+    )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is available")
+def test_pinning_without_a_device_only_warns(frames: DicomFrames) -> None:
+    loader = DataLoader(frames, 6, num_workers=1, pin_memory=True)
+    with pytest.warns(UserWarning, match="no accelerator"):
+        kept = list(loader)
+    for batch in kept:
+        assert_same(batch, frames)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA is not available")
+def test_pinned(frames: DicomFrames) -> None:
+    for batch in list(DataLoader(frames, 6, num_workers=1, pin_memory=True)):
+        assert batch[0].is_pinned()
+        assert_same(batch, frames)
+
+
+def test_numbers_take_no_descriptors(frames: DicomFrames) -> None:
+    kept, counts = [], []
+    for _ in range(4):
+        for batch in DataLoader(frames, 2, num_workers=1, persistent_workers=False):
+            kept.append(batch)
+            counts.append(len(os.listdir("/proc/self/fd")))
+    assert max(counts) - min(counts) <= 4, counts
+    for batch in kept:
+        assert_same(batch, frames)
+
+
+def test_what_metadata_becomes_on_its_way() -> None:
+    large = torch.arange(1 << 15)
+    meta = FrameMeta(
+        index=torch.arange(3), weight=torch.rand(3, 2)[:, 1], half=torch.ones(2).bfloat16(),
+        large=large, text=["a", "b"], mask=torch.tensor([True, False]), one=2.5,
+    )  # fmt: skip
+    sent = pickle.loads(ForkingPickler.dumps(meta))
+    assert type(sent) is FrameMeta
+    assert sent.keys() == meta.keys()
+    for key, value in meta.items():
+        if isinstance(value, torch.Tensor):
+            assert sent[key].dtype == value.dtype
+            assert torch.equal(sent[key], value)
+            assert sent[key].is_shared() == (key in ("large", "half"))
+            sent[key][0] = 0  # a receiver may change what it got
+        else:
+            assert sent[key] == value
+
+
+class Deadly(Dataset[Any]):
+    """Its worker is killed in the middle of the epoch, as by the system when memory runs out."""
+
+    def __len__(self) -> int:
+        return 160
+
+    def __getitems__(self, indices: list[int]) -> list[torch.Tensor]:
+        if indices[0] >= 80:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return [new_batch((4, *SHAPE[1:]), torch.float32).fill_(indices[0])]
+
+
+def test_a_killed_worker_leaves_nothing() -> None:
+    shared = set(os.listdir("/dev/shm"))
+    kept: list[torch.Tensor] = []
+    loader = DataLoader(Deadly(), batch_size=4, num_workers=2, collate_fn=only)
+    with pytest.raises(RuntimeError, match=r"exited unexpectedly|killed by signal"):
+        collect(loader, kept)
+    assert len(kept) >= 10
+    for k, batch in enumerate(kept):
+        assert all_equal(batch, 4.0 * k)  # what has arrived stays whole
+    del kept, batch
+    gc.collect()
+    list(DataLoader(Numbers(8), batch_size=4, num_workers=1, collate_fn=only))
+    alive = {key for key in buffers._attached._mappings if not buffers._is_alive(key[0])}
+    assert len(alive) <= 2  # of the loader that has just ended
+    assert {name for name in os.listdir("/dev/shm") if not name.startswith("sem.")} <= shared
+
+
+def collect(loader: DataLoader[Any], kept: list[torch.Tensor]) -> None:
+    for batch in loader:
+        kept.append(batch)  # noqa: PERF402 - what came before the exception is looked at
+
+
+def resident() -> int:
+    gc.collect()
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * mmap.PAGESIZE
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="/proc/self/statm does not exist")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_memory_is_flat_over_epochs(frames: DicomFrames, workers: int) -> None:
+    loader = DataLoader(
+        frames, 8, shuffle=True, num_workers=workers, persistent_workers=bool(workers)
+    )
+    sizes = []
+    for _ in range(10):
+        for _ in range(3 if not workers else 1):
+            for images, _ in loader:
+                images.sum()
+        sizes.append(resident())
+    assert sizes[-1] - sizes[3] < 2 << 20, sizes
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="/proc/self/statm does not exist")
+def test_memory_is_flat_over_items(frames: DicomFrames) -> None:
+    chosen = random.Random(0)
+    sizes = []
+    for _ in range(10):
+        for _ in range(1000):
+            frames[chosen.randrange(24)]
+        sizes.append(resident())
+    assert sizes[-1] - sizes[2] < 2 << 20, sizes
+
+
+def test_memory_kept_for_later_follows_the_size() -> None:
+    pool = buffers._PrivatePool()
+    for nbytes in (1 << 16, 1 << 22):
+        kept = [pool.batch((nbytes,), torch.uint8, nbytes) for _ in range(20)]
+        del kept
+        assert len(pool._free) <= buffers._MOST_FREE
+        for _ in range(8):
+            pointer = pool.batch((nbytes,), torch.uint8, nbytes).data_ptr()
+        assert pool.batch((nbytes,), torch.uint8, nbytes).data_ptr() == pointer
+
+
+def test_memory_from_somewhere_else() -> None:
+    own = torch.zeros(4, 5)
+    with buffers.allocated_by(lambda shape, dtype: own.to(dtype).view(shape)):
+        assert new_batch((4, 5), torch.float32).data_ptr() == own.data_ptr()
+    assert new_batch((4, 5), torch.float32).data_ptr() != own.data_ptr()
+
+
+@pytest.mark.parametrize("lacks", ["_HAS_MEMFD", "_HAS_PRIVATE"])
+def test_platforms_that_lack_something(
+    frames: DicomFrames, lacks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(buffers, lacks, False)
+    for batch in list(DataLoader(frames, 8, num_workers=1, multiprocessing_context="fork")):
+        assert_same(batch, frames)
+    for batch in list(DataLoader(frames, 8)):
+        assert_same(batch, frames)

@@ -1,33 +1,36 @@
 """The command line: arguments and printing, no logic of its own.
 
-Exit codes: 0, all is well; 1, it ran and found something that somebody should look at (damaged files, images that
-nothing decodes); 2, it could not do what was asked (wrong usage, or an error, in one line on stderr); 130, interrupted.
+Exit codes: 0, all is well; 1, it ran and found something that somebody should look at (each command's help says what);
+2, it could not do what was asked (wrong usage, or an error, in one line on stderr); 130, interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import logging
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dicomtorch import __version__
 from dicomtorch.errors import DicomTorchError, OptionError
+
+if TYPE_CHECKING:
+    from dicomtorch.attributes import ScanReport
+    from dicomtorch.index import FrameIndex
 
 EXIT_OK = 0
 EXIT_FOUND_PROBLEMS = 1
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 
-_EXIT_CODES = """\
-exit codes:
-  0  all is well
-  1  some files are damaged, or hold images that nothing installed decodes
-  2  wrong usage, or an error (one line on stderr)
-  130  interrupted
-"""
+_LOST = "some files are damaged, or hold images that nothing installed decodes"
+_PRIVATE = "a message may name paths; see it without --redact-paths"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,8 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout, "reconfigure"
     ):  # a name that the terminal cannot show must not end a scan
         sys.stdout.reconfigure(errors="backslashreplace")
+    redact = getattr(arguments, "redact_paths", False)
     try:
-        code: int = arguments.run(arguments)
+        with _one_line_each(redact):
+            code: int = arguments.run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has seen enough, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -53,11 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", EXIT_INTERRUPTED)
     except (DicomTorchError, OSError) as error:
-        if getattr(arguments, "redact_paths", False):
-            return _fail(
-                f"{type(error).__name__} (its message may name paths; see it without --redact-paths)"
-            )
-        return _fail(" ".join(str(error).split()))
+        return _fail(f"{type(error).__name__} ({_PRIVATE})" if redact else str(error))
     return code
 
 
@@ -66,13 +67,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dicomtorch",
         description="Frames of DICOM files for PyTorch: look at what a folder holds before training on it.",
-        epilog=f"examples:\n  dicomtorch scan studies/\n  dicomtorch show studies/ 17\n  dicomtorch demo\n\n"
-        f"{_EXIT_CODES}",
+        epilog="examples:\n  dicomtorch scan studies/\n  dicomtorch doctor studies/\n"
+        f"  dicomtorch show studies/ 17\n\n{_exit_codes('something was found; COMMAND --help says what')}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"dicomtorch {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_scan, _add_show, _add_demo):
+    adders = (_add_scan, _add_info, _add_doctor, _add_verify, _add_preview, _add_show, _add_demo)
+    for add in adders:
         add(commands)
     return parser
 
@@ -80,14 +82,26 @@ def make_parser() -> argparse.ArgumentParser:
 Commands = argparse._SubParsersAction  # argparse has no public name for it
 
 
+def _exit_codes(found: str) -> str:
+    return (
+        f"exit codes:\n  0  all is well\n{f'  1  {found}' + chr(10) if found else ''}"
+        "  2  wrong usage, or an error (one line on stderr)\n  130  interrupted\n"
+    )
+
+
 def _command(
-    commands: Commands[argparse.ArgumentParser], name: str, summary: str, examples: str
+    commands: Commands[argparse.ArgumentParser],
+    name: str,
+    summary: str,
+    examples: str,
+    found: str = "",
 ) -> argparse.ArgumentParser:
+    """A command; `found` says when it exits with 1."""
     return commands.add_parser(
         name,
         help=summary[0].lower() + summary[1:].rstrip("."),
         description=summary,
-        epilog=f"examples:\n{examples}\n{_EXIT_CODES}",
+        epilog=f"examples:\n{examples}\n{_exit_codes(found)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
@@ -100,6 +114,7 @@ def _add_scan(commands: Commands[argparse.ArgumentParser]) -> None:
         "  dicomtorch scan studies/\n"
         "  dicomtorch scan a/ b/ image.dcm --tags PatientSex BodyPartExamined\n"
         "  dicomtorch scan studies/ --json --redact-paths > report.json\n",
+        found=_LOST,
     )
     parser.add_argument("root", nargs="+", type=Path, help="a folder or a file")
     parser.add_argument(
@@ -112,11 +127,7 @@ def _add_scan(commands: Commands[argparse.ArgumentParser]) -> None:
         metavar="KEYWORD",
         help="DICOM keywords to read as well; reported is how many frames have a value, never the value",
     )
-    parser.add_argument(
-        "--redact-paths",
-        action="store_true",
-        help="number the files instead of naming them (folder names hold names)",
-    )
+    _add_redact_paths(parser)
     parser.set_defaults(run=_scan)
 
 
@@ -128,6 +139,179 @@ def _scan(arguments: argparse.Namespace) -> int:
     summary = summarize(index, report, tags=arguments.tags, redact_paths=arguments.redact_paths)
     print(json.dumps(summary, indent=2) if arguments.json else format_summary(summary))
     return EXIT_FOUND_PROBLEMS if has_problems(summary) else EXIT_OK
+
+
+def _add_info(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "info",
+        "Say what is in one file or one saved index: frames, pixels, values, geometry; no identifiers.",
+        "  dicomtorch info image.dcm\n"
+        "  dicomtorch info ct.index                # what FrameIndex.save wrote\n"
+        "  dicomtorch info image.dcm --json\n",
+        found=_LOST,
+    )
+    parser.add_argument("path", type=Path, help="a file, a saved index, or a folder")
+    parser.add_argument("--json", action="store_true", help="print JSON, with every value")
+    _add_redact_paths(parser)
+    parser.set_defaults(run=_info)
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    from dicomtorch.info import describe, format_info
+    from dicomtorch.scanner import scan
+    from dicomtorch.summary import has_problems
+
+    index = _saved_index(arguments.path)
+    index, report = scan(arguments.path) if index is None else (index, index.report())
+    found = describe(index, report, redact_paths=arguments.redact_paths)
+    print(json.dumps(found, indent=2) if arguments.json else format_info(found))
+    return EXIT_FOUND_PROBLEMS if has_problems(found) else EXIT_OK
+
+
+def _add_doctor(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "doctor",
+        "Say what of a tree is decoded and by what, what to install, and what may spoil a training.",
+        "  dicomtorch doctor studies/\n"
+        "  dicomtorch doctor studies/ --strict     # exit with 1 on warnings as well\n"
+        "  dicomtorch doctor studies/ --json --redact-paths > doctor.json\n",
+        found="there are problems: files that are damaged or incomplete, frames that nothing decodes;\n"
+        "     with --strict also on warnings: windows that differ, burned-in text, duplicates, ...",
+    )
+    _add_root(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON, with every file concerned")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 on warnings as well")
+    _add_redact_paths(parser)
+    parser.set_defaults(run=_doctor)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from dicomtorch.doctor import examine, format_report, to_json
+
+    index, report = _open(arguments.root)
+    found = examine(index, report)
+    if arguments.json:
+        print(json.dumps(to_json(found, index, redact_paths=arguments.redact_paths), indent=2))
+    else:
+        print(format_report(found, index, redact_paths=arguments.redact_paths))
+    bad = ("problem", "warning") if arguments.strict else ("problem",)
+    return EXIT_FOUND_PROBLEMS if found.worst in bad else EXIT_OK
+
+
+def _add_verify(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "verify",
+        "Decode every frame once, or with two decoders that are compared, and list what fails or differs.",
+        "  dicomtorch verify studies/\n"
+        "  dicomtorch verify studies/ --backend imagecodecs --against pydicom\n"
+        "  dicomtorch verify studies/ --state verify.state     # interrupted? the same line goes on\n",
+        found="some frame fails or differs, or a file is damaged",
+    )
+    _add_root(parser)
+    parser.add_argument(
+        "--backend", default="auto", metavar="NAME", help="what decodes; default: %(default)s"
+    )
+    parser.add_argument("--against", metavar="NAME", help="a second decoder, to compare with")
+    parser.add_argument(
+        "--tolerance",
+        type=_count,
+        default=2,
+        metavar="N",
+        help="difference that lossy streams and converted colour may have; lossless ones may have none; "
+        "default: %(default)s",
+    )
+    parser.add_argument(
+        "--state",
+        type=Path,
+        metavar="FILE",
+        help="note there what is done (no paths, no identifiers), and do only the rest, what failed, and what changed",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, with every frame found")
+    _add_redact_paths(parser)
+    parser.set_defaults(run=_verify)
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from dicomtorch.verify import Verification, format_result, to_json
+
+    index, _ = _open(arguments.root)
+    verification = Verification(
+        index,
+        backend=arguments.backend,
+        against=arguments.against,
+        tolerance=arguments.tolerance,
+        state=arguments.state,
+    )
+    with tqdm(total=len(index), desc="verify", unit="frame", disable=None, leave=False) as bar:
+        for frames in verification:
+            bar.update(frames)
+    result = verification.result
+    if arguments.json:
+        print(json.dumps(to_json(result, index, redact_paths=arguments.redact_paths), indent=2))
+    else:
+        print(format_result(result, index, redact_paths=arguments.redact_paths))
+    return EXIT_OK if result.ok else EXIT_FOUND_PROBLEMS
+
+
+def _add_preview(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "preview",
+        "Draw frames of all series as training sees them, and a histogram of their values, in one picture.",
+        "  dicomtorch preview studies/ -o studies.png\n"
+        "  dicomtorch preview ct/ --window 40 400 -o soft-tissue.png\n"
+        "  dicomtorch preview ct/ --values modality --frames 64 -o hounsfield.png\n",
+        found="some of the frames chosen cannot be read; the others are drawn",
+    )
+    _add_root(parser)
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("preview.png"),
+        metavar="PNG",
+        help="default: %(default)s",
+    )
+    parser.add_argument(
+        "--frames", type=_positive, default=32, metavar="N", help="at most; default: %(default)s"
+    )
+    parser.add_argument(
+        "--values",
+        choices=("display", "modality", "stored"),
+        default="display",
+        help="as in DicomFrames(values=...); default: %(default)s",
+    )
+    _add_window(parser)
+    _add_redact_paths(parser)
+    parser.set_defaults(run=_preview)
+
+
+def _preview(arguments: argparse.Namespace) -> int:
+    from dicomtorch.attributes import PixelOptions
+    from dicomtorch.doctor import burned_in
+    from dicomtorch.preview import write_preview
+    from dicomtorch.summary import format_name, name_file
+
+    window = arguments.window and tuple(arguments.window)
+    options = PixelOptions(values=arguments.values, window=window)
+    index, _ = _open(arguments.root)
+    drawn = write_preview(index, arguments.output, count=arguments.frames, options=options)
+    output = "the picture" if arguments.redact_paths else arguments.output
+    print(
+        f"Wrote {output}: {len(drawn.positions)} of {len(index):,} frames, {arguments.values} values."
+    )
+    for position, reason in drawn.failures:
+        where = index.locate([position])[0].file
+        name = format_name(name_file(index, where, redact_paths=arguments.redact_paths))
+        print(f"Not in it: {name}, index {position}: {reason}")
+    for remark in burned_in(index.select(drawn.positions)):
+        print(f"Warning: {remark.text}; look before you pass the picture on.")
+    return EXIT_FOUND_PROBLEMS if drawn.failures else EXIT_OK
 
 
 def _add_show(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -143,13 +327,7 @@ def _add_show(commands: Commands[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "frame", nargs="?", type=int, help="position in the index; all frames if left out"
     )
-    parser.add_argument(
-        "--window",
-        nargs=2,
-        type=float,
-        metavar=("CENTER", "WIDTH"),
-        help="instead of the file's own window",
-    )
+    _add_window(parser)
     parser.add_argument(
         "--output", type=Path, metavar="PNG", help="write a picture instead of opening a window"
     )
@@ -203,6 +381,45 @@ def _demo(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _add_root(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("root", nargs="+", type=Path, help="folders, files, or one saved index")
+
+
+def _add_redact_paths(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--redact-paths",
+        action="store_true",
+        help="number the files instead of naming them (folder names hold names)",
+    )
+
+
+def _add_window(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--window",
+        nargs=2,
+        type=float,
+        metavar=("CENTER", "WIDTH"),
+        help="instead of the file's own window",
+    )
+
+
+def _saved_index(path: Path) -> FrameIndex | None:
+    """The index that `FrameIndex.save` wrote to `path`, if that is one."""
+    from dicomtorch.index import FrameIndex
+
+    return FrameIndex.load(path) if (path / "manifest.json").is_file() else None
+
+
+def _open(roots: Sequence[Path]) -> tuple[FrameIndex, ScanReport]:
+    """A saved index, or the index of folders and files, which is kept and refreshed as `DicomFrames` does."""
+    from dicomtorch.store import open_index
+
+    index = _saved_index(roots[0]) if len(roots) == 1 else None
+    if index is None:
+        index = open_index(roots[0] if len(roots) == 1 else roots)
+    return index, index.report()
+
+
 def _count(text: str) -> int:
     number = int(text)
     if number < 0:
@@ -210,6 +427,34 @@ def _count(text: str) -> int:
     return number
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+@contextlib.contextmanager
+def _one_line_each(redact: bool) -> Iterator[None]:
+    """Shows warnings and log messages as errors are shown, without the place in the source."""
+
+    def show(message: Warning | str, *_: object) -> None:
+        _fail(f"warning: {_PRIVATE if redact else message}")
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            show(record.getMessage())
+
+    handler, logger = Handler(), logging.getLogger("dicomtorch")
+    logger.addHandler(handler)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = show  # type: ignore[assignment]
+            yield
+    finally:
+        logger.removeHandler(handler)
+
+
 def _fail(message: str, code: int = EXIT_ERROR) -> int:
-    print(f"dicomtorch: {message}", file=sys.stderr)
+    print(f"dicomtorch: {' '.join(message.split())}", file=sys.stderr)
     return code

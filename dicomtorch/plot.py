@@ -48,7 +48,7 @@ def show_frame(image: Array, title: str = "", path: str | os.PathLike[str] | Non
     """
     figure = show_frames(lambda _: (image, title), 1)
     if path is not None:
-        _write(path, lambda file, kind: figure.savefig(file, format=kind))
+        write(path, lambda file, kind: figure.savefig(file, format=kind))
     return figure
 
 
@@ -135,7 +135,7 @@ def contact_sheet(
             text = _fitting(captions[k], tile, lambda line: draw.textlength(line, font=font))
             draw.text((x, y + tile), text, fill=(224, 224, 224), font=font)
     if path is not None:
-        _write(path, lambda file, kind: sheet.save(file, format=kind))
+        write(path, lambda file, kind: sheet.save(file, format=kind))
     return sheet
 
 
@@ -175,7 +175,7 @@ def histogram(
     axes.stairs(counts, edges, fill=True)
     axes.set(title=title, xlabel=units, ylabel="pixels")
     if path is not None:
-        _write(path, lambda file, kind: figure.savefig(file, format=kind))
+        write(path, lambda file, kind: figure.savefig(file, format=kind))
     return figure
 
 
@@ -331,7 +331,7 @@ def _fitting(text: str, width: int, length: Callable[[str], float]) -> str:
     return f"{text}..."
 
 
-def _write(path: str | os.PathLike[str], save: Callable[[BinaryIO, str], object]) -> None:
+def write(path: str | os.PathLike[str], save: Callable[[BinaryIO, str], object]) -> None:
     """Writes a picture whole or not at all."""
     target = Path(path)
     kind = target.suffix.removeprefix(".").lower().replace("jpg", "jpeg")

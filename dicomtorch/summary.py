@@ -126,7 +126,7 @@ def format_summary(summary: dict[str, Any]) -> str:
     if summary["tags"]:
         rows = [(keyword, e["frames"], e["distinct"]) for keyword, e in summary["tags"].items()]
         blocks.append(format_table(("Tag", "frames with a value", "distinct values"), rows))
-    blocks += _finding_blocks(summary["findings"])
+    blocks += format_findings(summary["findings"])
     return "\n\n".join(blocks)
 
 
@@ -244,7 +244,7 @@ def _counted(title: str, entries: list[dict[str, Any]]) -> str:
     return format_table((title, "frames", "files"), rows)
 
 
-def _finding_blocks(findings: list[dict[str, Any]]) -> list[str]:
+def format_findings(findings: list[dict[str, Any]]) -> list[str]:
     """Damaged and undecodable files by name; of the others only how many there are for each reason."""
     blocks = []
     for name in PROBLEMS:

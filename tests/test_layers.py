@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("store",),
     ("datasets", "masks", "summary"),
     ("loader", "clips"),
+    ("info", "doctor", "verify", "preview"),
     ("demo", "bench"),
     ("cli",),
     ("__main__",),

@@ -12,10 +12,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from dicomtorch import DicomClips, DicomFrames
+from dicomtorch import DicomClips, DicomFrames, FrameLoader
 from dicomtorch.backends.imagecodecs import BACKEND
 from dicomtorch.errors import DecodeError, FrameIndexError, OptionError, SourceError
-from dicomtorch.loader import FrameLoader
 from tests.phantoms import ct, encapsulated, write
 
 LENGTHS = [10, 6, 3]

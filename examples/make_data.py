@@ -1,0 +1,158 @@
+"""Writes small synthetic studies for the other examples: `python examples/make_data.py xrays|cines|ct FOLDER`.
+
+Nothing here is needed to use the package; the examples run on your files as they run on these.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+Pixels = npt.NDArray[Any]
+
+
+def image(pixels: Pixels, sop_class_uid: str, name: str, **attributes: Any) -> Dataset:
+    """A data set of one image, or of several frames; `name` makes its UIDs."""
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID = sop_class_uid
+    dataset.SOPInstanceUID = generate_uid(entropy_srcs=["image", name])
+    dataset.Rows, dataset.Columns = pixels.shape[-2:]
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated = dataset.BitsStored = 8 * pixels.dtype.itemsize
+    dataset.HighBit = dataset.BitsStored - 1
+    dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
+    if pixels.ndim == 3:
+        dataset.NumberOfFrames = len(pixels)
+    dataset.PixelData = pixels.tobytes()
+    dataset["PixelData"].VR = "OW" if pixels.dtype.itemsize > 1 else "OB"
+    for keyword, value in attributes.items():
+        setattr(dataset, keyword, value)
+    return dataset
+
+
+def identity(patient: int, series: int = 0) -> dict[str, str]:
+    """Whose image it is."""
+    return {
+        "PatientID": f"patient-{patient:03d}",
+        "StudyInstanceUID": generate_uid(entropy_srcs=["study", str(patient)]),
+        "SeriesInstanceUID": generate_uid(entropy_srcs=["series", f"{patient} {series}"]),
+    }
+
+
+def blob(center: Pixels, radius: float, shape: tuple[int, ...]) -> Pixels:
+    """1 inside a soft ball of any dimension, 0 outside."""
+    grid = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), axis=-1)
+    distance = np.linalg.norm(grid - center, axis=-1)
+    return np.asarray(1 / (1 + np.exp(2 * (distance - radius))))
+
+
+def write_xrays(folder: Path, patients: int = 40, images: int = 3, size: int = 48) -> None:
+    """X-rays with or without a bright spot; `labels.csv` says which (SOPInstanceUID, label)."""
+    rng = np.random.default_rng(0)
+    rows = [("SOPInstanceUID", "label")]
+    for patient in range(patients):
+        for k in range(images):
+            label = int(rng.random() < 0.4)
+            pixels = rng.normal(90, 25, (size, size))
+            pixels += label * 110 * blob(rng.uniform(8, size - 8, 2), 5, (size, size))
+            dataset = image(
+                np.clip(pixels, 0, 255).astype(np.uint8),
+                "1.2.840.10008.5.1.4.1.1.1.1",
+                f"xray {patient} {k}",
+                Modality="DX",
+                InstanceNumber=k + 1,
+                **identity(patient),
+            )
+            save(dataset, folder / "images" / f"{patient:03d}-{k}.dcm")
+            rows.append((dataset.SOPInstanceUID, str(label)))
+    write_table(folder / "labels.csv", rows)
+
+
+def write_cines(folder: Path, patients: int = 32, frames: int = 24, size: int = 32) -> None:
+    """Loops of a spot that goes right or left; `labels.csv` says which (SOPInstanceUID, right)."""
+    rng = np.random.default_rng(0)
+    rows = [("SOPInstanceUID", "right")]
+    for patient in range(patients):
+        right = patient % 2
+        speed, phase, row = rng.uniform(0.6, 1.4), rng.uniform(0, size), rng.uniform(8, size - 8)
+        pixels = rng.normal(60, 20, (frames, size, size))
+        for k in range(frames):
+            column = (phase + (speed if right else -speed) * k) % size
+            pixels[k] += 150 * blob(np.array([row, column]), 4, (size, size))
+        dataset = image(
+            np.clip(pixels, 0, 255).astype(np.uint8),
+            "1.2.840.10008.5.1.4.1.1.3.1",
+            f"cine {patient}",
+            Modality="US",
+            FrameTime=33.3,
+            **identity(patient),
+        )
+        save(dataset, folder / "images" / f"{patient:03d}.dcm")
+        rows.append((dataset.SOPInstanceUID, str(right)))
+    write_table(folder / "labels.csv", rows)
+
+
+def write_ct(folder: Path, patients: int = 8, slices: int = 24, size: int = 64) -> None:
+    """CT series with nodules; `candidates.csv` has places in mm (SeriesInstanceUID, x, y, z, nodule)."""
+    rng = np.random.default_rng(0)
+    rows = [("SeriesInstanceUID", "x", "y", "z", "nodule")]
+    spacing = np.array([2.5, 0.8, 0.7])  # between slices, rows, columns
+    origin = np.array([-100.0, -30.0, -25.0])
+    for patient in range(patients):
+        volume = rng.normal(-800, 60, (slices, size, size))
+        whose = identity(patient)
+        for k in range(8):
+            center = rng.uniform([4, 10, 10], [slices - 4, size - 10, size - 10])
+            nodule = k % 2
+            volume += nodule * 700 * blob(center, 3, volume.shape)
+            z, y, x = origin + spacing * center
+            rows.append(
+                (whose["SeriesInstanceUID"], f"{x:.3f}", f"{y:.3f}", f"{z:.3f}", str(nodule))
+            )
+        for k in range(slices):
+            dataset = image(
+                np.clip(volume[k] + 1024, 0, 4095).astype(np.int16),
+                "1.2.840.10008.5.1.4.1.1.2",
+                f"ct {patient} {k}",
+                Modality="CT",
+                InstanceNumber=k + 1,
+                FrameOfReferenceUID=generate_uid(entropy_srcs=["frame", str(patient)]),
+                ImagePositionPatient=[origin[2], origin[1], origin[0] + spacing[0] * k],
+                ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+                PixelSpacing=[spacing[1], spacing[2]],
+                SliceThickness=spacing[0],
+                RescaleSlope=1,
+                RescaleIntercept=-1024,
+                RescaleType="HU",
+                **whose,
+            )
+            save(dataset, folder / "images" / f"{patient:03d}" / f"{k:03d}.dcm")
+    write_table(folder / "candidates.csv", rows)
+
+
+def save(dataset: Dataset, path: Path) -> None:
+    """Writes a file, and the folder for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dataset.save_as(path, enforce_file_format=True)
+
+
+def write_table(path: Path, rows: list[Any]) -> None:
+    """Writes a CSV file."""
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+
+if __name__ == "__main__":
+    writers = {"xrays": write_xrays, "cines": write_cines, "ct": write_ct}
+    if len(sys.argv) != 3 or sys.argv[1] not in writers:
+        sys.exit(__doc__)
+    writers[sys.argv[1]](Path(sys.argv[2]))

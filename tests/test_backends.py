@@ -418,6 +418,18 @@ def test_truncated_frames_are_refused_within_10_ms(family: str) -> None:
         assert sorted(times)[-2] < 0.01, pixel  # one may have met a busy machine
 
 
+@pytest.mark.parametrize("syntax", [a.RLE_LOSSLESS, a.JPEG_LS_LOSSLESS, a.JPEG_2000_LOSSLESS])
+def test_frames_that_lack_their_last_bytes_are_refused_by_every_backend(
+    backend: Backend, syntax: str
+) -> None:
+    image = streams_by_encoders.picture((64, 64), 12)
+    data, pixel = streams_by_encoders.encode(image, syntax, 12)
+    np.testing.assert_array_equal(decode(backend, data, pixel), image)
+    for missing in (3, 10, 40):
+        with pytest.raises(DecodeError):
+            backend.decode(data[:-missing], pixel)
+
+
 def test_truncated_jpeg_ls_of_usual_size_is_refused_at_once() -> None:
     image = streams_by_encoders.picture((512, 512), 12)
     data, pixel = streams_by_encoders.encode(image, a.JPEG_LS_LOSSLESS, 12)

@@ -413,3 +413,18 @@ def rle_segments(data: Buffer, count: int) -> list[tuple[int, int]]:
     if edges[0] != 64 or any(low >= high for low, high in itertools.pairwise(edges)):
         raise damaged("RLE segment offsets", 4, edges[:-1], f"64, ascending, below {size}")
     return list(itertools.pairwise(edges))
+
+
+def packbits_length(segment: Buffer, most: int) -> int:
+    """Bytes that an RLE segment gives (PS3.5 G.3.2), counted no further than `most`."""
+    size, position, length = len(segment), 0, 0
+    while position < size and length < most:
+        code = segment[position]
+        if code < 128:
+            length += min(code + 1, size - position - 1)
+            position += code + 2
+        else:
+            if code > 128 and position + 1 < size:
+                length += 257 - code
+            position += 1 if code == 128 else 2
+    return min(length, most)

@@ -311,14 +311,15 @@ class _Pass(Iterator[Any]):
     def _schedule(self) -> None:
         """Gives the threads what they may make. What comes later is drawn too, for its files to be read ahead."""
         while len(self._made) < self._most:
+            ahead: Indices = ()
             while len(self._drawn) <= self._fetch.lead * self._most:
                 indices = next(self._batches, None)
                 if indices is None:
                     break
-                self._drawn.append(list(indices))
+                ahead = list(indices)
+                self._drawn.append(ahead)
             if not self._drawn:
                 return
-            ahead = self._drawn[-1] if self._fetch.lead else ()
             self._made.append(self._crew.give(self._drawn.popleft(), ahead))
 
 
@@ -502,7 +503,7 @@ class _Transfer:
         if done is not None:
             stream = torch.cuda.current_stream(self._device)
             stream.wait_event(done)
-            _mapped(batch, lambda tensor: _recorded(tensor, stream))
+            _mapped(batch, lambda tensor: _recorded(tensor, stream), with_meta=True)
         return batch
 
 
@@ -512,16 +513,20 @@ def _recorded(tensor: Tensor, stream: Any) -> Tensor:
     return tensor
 
 
-def _mapped(batch: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """`batch` with `function` of its tensors in their place."""
+def _mapped(batch: Any, function: Callable[[Tensor], Tensor], *, with_meta: bool = False) -> Any:
+    """`batch` with `function` of its tensors in their place, those of a `FrameMeta` only if asked."""
+
+    def inner(value: Any) -> Any:
+        return _mapped(value, function, with_meta=with_meta)
+
     if isinstance(batch, Tensor):
         return function(batch)
-    if isinstance(batch, FrameMeta):
+    if isinstance(batch, FrameMeta) and not with_meta:
         return batch
     if isinstance(batch, dict):
-        return {key: _mapped(value, function) for key, value in batch.items()}
+        return {key: inner(value) for key, value in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(_mapped(value, function) for value in batch))
+        return type(batch)(*map(inner, batch))
     if isinstance(batch, list | tuple):
-        return type(batch)(_mapped(value, function) for value in batch)
+        return type(batch)(map(inner, batch))
     return batch

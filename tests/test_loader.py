@@ -404,6 +404,9 @@ def test_what_goes_to_a_device() -> None:
     assert moved[1] is meta
     assert torch.equal(moved[2]["label"][0], torch.full((1,), 2.0))
     assert moved[2]["label"][1] == "text"
+    seen: list[torch.Tensor] = []
+    loader._mapped((torch.ones(2), meta), lambda t: seen.append(t) or t, with_meta=True)  # type: ignore[func-returns-value]
+    assert len(seen) == 2
 
 
 def test_batches_for_a_device_lie_in_its_memory(frames: DicomFrames) -> None:

@@ -233,6 +233,8 @@ def _windowed(
 
 def values_are_whole(values: FrameValues) -> bool:
     """Whether modality values differ by whole numbers."""
+    if is_dose(values):
+        return values.dose_grid_scaling.is_integer()
     return values.modality_lut is not None or float(rescale(values)[0]).is_integer()
 
 

@@ -228,6 +228,9 @@ V1_X, V1_Y = [9, 10, 11, 12, 13, 14, 1000], [0, 0, 0.250980, 0.501961, 1, 1, 1]
     [
         pytest.param(V1_X, "u2", V1, V1_Y, id="V1"),
         pytest.param(
+            V1_X, "u2", {**V1, **MONOCHROME1}, [1 - y for y in V1_Y], id="V1 MONOCHROME1"
+        ),
+        pytest.param(
             [-3, -2, -1, 0, 5],
             "i2",
             voi_lut(lut([3, 65534, 16], [0, 32768, 65535])),
@@ -307,7 +310,10 @@ def test_v9_empty_items(tmp_path: Path) -> None:
     assert found.index.column("voi_lut")[0] == found.index.column("modality_lut")[0] == -1
 
 
-M1: dict[str, Any] = {"ModalityLUTSequence": [lut([4, 0, 16], [10, 20, 30, 1000])], **window(20, 21)}
+M1: dict[str, Any] = {
+    "ModalityLUTSequence": [lut([4, 0, 16], [10, 20, 30, 1000])],
+    **window(20, 21),
+}
 
 
 def test_m1_modality_lut_and_window(tmp_path: Path) -> None:
@@ -571,6 +577,20 @@ def test_g6_dose(tmp_path: Path) -> None:
     found = every_way(path, window=0)
     close(found.images[0], [0, 1])
     assert found.meta[0]["voi"] == "file"
+
+
+def test_a_grid_without_dose(tmp_path: Path) -> None:
+    found = every_way(write(dose([[[0, 0]], [[0, 0]]]), tmp_path / "case.dcm"))
+    close(found.images, [0] * 4)
+    assert found.meta[0]["voi"] == "dose"
+
+
+def test_channels_of_a_dose(tmp_path: Path) -> None:
+    path = write(dose([[[0, 1000000]], [[2000000, 500000]]]), tmp_path / "case.dcm")
+    found = every_way(path, window=[None, "series", (0.5, 1)])
+    close(found.images[:, 0], [0, 0.5, 1, 0.25])
+    close(found.images[:, 1], [0, 0.5, 1, 0.25])
+    close(found.images[:, 2], [0, 1, 1, 0.5], 1e-3)
 
 
 @pytest.mark.parametrize("vector", [[0, 2.5, 5], [10, 12.5, 15]])

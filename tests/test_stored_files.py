@@ -110,6 +110,15 @@ def big_endian(data: bytes, shape: tuple[int, ...], bits: int, vr: str, **more: 
         pytest.param(b"\2\1\4\3\6\5", (2, 1, 3), 8, "OW", range(1, 7), id="B7 two frames"),
         pytest.param(b"\2\1\4\3\0\5", (5, 1, 1), 8, "OW", range(1, 6), id="B7 five frames"),
         pytest.param(b"\1\2\3\4\5\0", (5, 1, 1), 8, "OB", range(1, 6), id="B7 OB five frames"),
+        # B9 in words: frame 1 begins at bit 8 of the second.
+        pytest.param(
+            bytes.fromhex("3abc 6512 6954"),
+            (2, 1, 2),
+            12,
+            "OW",
+            [0xABC, 0x123, 0x465, 0x695],
+            id="B9",
+        ),
         # B8 in words: frame 1 begins at bit 9 of the first.
         pytest.param(
             b"\xff\x55\x00\x03", (2, 3, 3), 1, "OW", [1, 0, 1, 0, 1, 0, 1, 0, 1] + [1] * 9, id="B8"

@@ -162,9 +162,7 @@ def _claimed(report: ScanReport) -> list[Remark]:
 
 def _windows(index: FrameIndex) -> list[Remark]:
     """Series with several windows: their display values cannot be compared."""
-    chosen = index.select(_windowed(index) & _has_voi(index))
-    if not len(chosen):
-        return []
+    chosen = index.select(_windowed(index))
     mapping = _combined(
         *(
             _codes(chosen, name)
@@ -173,20 +171,22 @@ def _windows(index: FrameIndex) -> list[Remark]:
         _lut_contents(chosen),
     )
     series = _codes(chosen, "SeriesInstanceUID")
-    pairs = np.unique(np.stack([series, mapping], axis=1), axis=0)
-    numbers, windows = np.unique(pairs[:, 0], return_counts=True)
-    numbers, windows = numbers[windows > 1], windows[windows > 1]
-    if not len(numbers):
+    pairs, first = np.unique(np.stack([series, mapping], axis=1), axis=0, return_index=True)
+    numbers, mappings = np.unique(pairs[:, 0], return_counts=True)
+    differ = np.isin(pairs[:, 0], numbers[mappings > 1])
+    if not differ.any():
         return []
-    frames = int(np.isin(series, numbers).sum())
+    # A frame without any window is shown by its own range, which differs from every window.
+    windows = np.unique(pairs[differ & _has_voi(chosen)[first], 0], return_counts=True)[1]
+    numbers = numbers[mappings > 1]
     text = (
-        f"{_series(len(numbers))} with windows that differ from frame to frame, up to {windows.max()} in one: "
-        f"their display values cannot be compared"
+        f"{len(numbers):,} series with windows that differ from frame to frame, or that some frames lack; up to "
+        f"{windows.max():,} in one: their display values cannot be compared"
     )
     advice = 'use window="series", name one as in window=(40, 400), or train on values="modality"'
-    return [
-        Remark("windows", "warning", text, advice, frames, _first_files(chosen, series, numbers))
-    ]
+    frames = int(np.isin(series, numbers).sum())
+    files = _first_files(chosen, series, numbers)
+    return [Remark("windows", "warning", text, advice, frames, files)]
 
 
 def _ranges(index: FrameIndex) -> list[Remark]:
@@ -201,7 +201,7 @@ def _ranges(index: FrameIndex) -> list[Remark]:
     if not len(numbers):
         return []
     text = (
-        f"{_series(len(numbers))} of several frames without a window: in display values each frame spans its own "
+        f"{len(numbers):,} series of several frames without a window: in display values each frame spans its own "
         f"range"
     )
     advice = 'use window="series", name one as in window=(40, 400), or train on values="modality"'
@@ -224,23 +224,28 @@ def burned_in(index: FrameIndex) -> list[Remark]:
     slides &= np.isin(flavors.codes, named)
     look = "look at them (`dicomtorch preview`) before you pass them on"
     checks = (
-        ("burned_in", index.where(BurnedInAnnotation="YES"), "say that text is burned in", look),
+        (
+            "burned_in",
+            index.where(BurnedInAnnotation="YES"),
+            "with burned-in text (BurnedInAnnotation YES)",
+            look,
+        ),
         (
             "burned_in_unstated",
             absent & often,
-            f"are of kinds that often have text burned in ({', '.join(_BURNED_IN_MODALITIES)}) and do not say",
+            f"of kinds that often have burned-in text ({', '.join(_BURNED_IN_MODALITIES)}), BurnedInAnnotation absent",
             look,
         ),
         (
             "recognizable",
             index.where(RecognizableVisualFeatures="YES"),
-            "say that a person can be recognised",
+            "in which a person may be recognised (RecognizableVisualFeatures YES)",
             look,
         ),
         (
             "slide_labels",
             slides,
-            "are labels or overviews of slides, which show names",
+            "of slide labels or overviews, which show names",
             "leave them out",
         ),
     )
@@ -341,11 +346,12 @@ def _noticed(report: ScanReport) -> list[Remark]:
 
 
 def _windowed(index: FrameIndex) -> Mask:
-    """Frames to which a window would apply."""
+    """Frames of some series to which a window would apply."""
     gray = np.asarray(index.column("SamplesPerPixel")) == 1
     palette = index.where(PhotometricInterpretation="PALETTE COLOR")
     other = index.where(Modality=_NOT_WINDOWED)
-    return np.asarray(gray & ~palette & ~other, np.bool_)
+    nowhere = index.where(SeriesInstanceUID="")
+    return np.asarray(gray & ~palette & ~other & ~nowhere, np.bool_)
 
 
 def _has_voi(index: FrameIndex) -> Mask:
@@ -389,10 +395,6 @@ def _first_files(index: FrameIndex, series: Codes, numbers: Codes) -> tuple[int,
     known, first = np.unique(series, return_index=True)
     files = np.asarray(index.column("file"))[first[np.isin(known, numbers)]]
     return tuple(files.tolist())
-
-
-def _series(count: int) -> str:
-    return f"{count:,} series"
 
 
 def _verb(subjects: Sized, one: str = "is", many: str = "are") -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from dicomtorch import cli
+from dicomtorch import cli, scan
 from dicomtorch.demo import run as run_demo
 
 PROGRAM = [sys.executable, "-m", "dicomtorch"]
@@ -180,6 +180,176 @@ def test_a_closed_pipe_is_no_error(tree):
 def test_version():
     done = subprocess.run([*PROGRAM, "--version"], capture_output=True, text=True, check=True)
     assert re.fullmatch(r"dicomtorch \d+\.\d+\.\d+\S*\n", done.stdout)
+
+
+def identifiers(root):
+    for path in root.rglob("*.dcm"):
+        dataset = pydicom.dcmread(path)
+        for keyword in ("PatientName", "PatientID", "SOPInstanceUID", "SeriesInstanceUID"):
+            if value := str(dataset.get(keyword, "")):
+                yield value
+
+
+REPORTS = [
+    ["info"],
+    ["info", "--json"],
+    ["doctor"],
+    ["doctor", "--json"],
+    ["verify"],
+    ["verify", "--json"],
+    ["verify", "--against", "pydicom", "--json"],
+]
+
+
+@pytest.mark.parametrize("arguments", REPORTS, ids=" ".join)
+def test_reports_have_no_identifier_and_redacted_no_path(capsys, tree, arguments):
+    data = (tree / "CT_small.dcm").read_bytes()
+    (tree / "cut.dcm").write_bytes(data[:1000])
+    shutil.copy(tree / "CT_small.dcm", tree / "copy.dcm")
+    command, *options = arguments
+    for redact in ([], ["--redact-paths"]):
+        code, out, err = run(capsys, command, tree, *options, *redact)
+        assert code == cli.EXIT_FOUND_PROBLEMS  # the file that is cut off
+        assert not [value for value in identifiers(tree) if value in out + err]
+    for name in ("Doe", "cut.dcm", "CT_small", "copy.dcm", str(tree.parent)):
+        assert name not in out + err
+
+
+@pytest.mark.parametrize("arguments", REPORTS, ids=" ".join)
+def test_reports_on_what_is_in_order_exit_with_0(capsys, tree, arguments):
+    command, *options = arguments
+    code, out, err = run(capsys, command, tree / "CT_small.dcm", *options)
+    assert (code, err) == (cli.EXIT_OK, "")
+    if "--json" in options:
+        assert json.loads(out)["frames"] == 1
+
+
+@pytest.mark.parametrize("command", ["info", "doctor", "verify", "preview"])
+def test_reports_take_a_saved_index(capsys, tmp_path, tree, command):
+    pytest.importorskip("matplotlib")
+    index, _ = scan(tree)
+    index.filter(Modality="RTDOSE").save(tmp_path / "dose.index")
+    output = ["--output", tmp_path / "p.png"] if command == "preview" else []
+    code, out, _ = run(capsys, command, tmp_path / "dose.index", *output)
+    assert code == cli.EXIT_OK
+    assert "15" in out
+    assert "MR" not in out
+
+
+def test_info_of_one_file(capsys, bundled):
+    code, out, _ = run(capsys, "info", bundled / "CT_small.dcm")
+    assert code == cli.EXIT_OK
+    for line in (
+        r"^Frames +1$",
+        r"^Transfer syntax +Explicit VR Little Endian$",
+        r"^Decoded by +\w+",
+        r"^Frames found by +native",
+        r"^Rows +128$",
+        r"^PixelRepresentation +signed$",
+        r"^RescaleIntercept +-1024$",
+        r"^PixelSpacing +0\.661468",
+        r"^ImagePositionPatient +-158\.136",
+        r"^BurnedInAnnotation is absent",
+    ):
+        assert re.search(line, out, re.MULTILINE), line
+
+
+def test_doctor_is_strict_if_told_to(capsys, tree):
+    shutil.copy(tree / "CT_small.dcm", tree / "copy.dcm")
+    assert run(capsys, "doctor", tree)[0] == cli.EXIT_OK
+    code, out, _ = run(capsys, "doctor", tree, "--strict")
+    assert code == cli.EXIT_FOUND_PROBLEMS
+    assert re.search(r"1 SOPInstanceUID is in more than one file", out)
+    assert re.search(r"^       copy\.dcm$", out, re.MULTILINE)
+
+
+def test_doctor_says_so_if_there_is_nothing(capsys, tmp_path):
+    code, out, _ = run(capsys, "doctor", tmp_path)
+    assert (code, out) == (cli.EXIT_OK, "There are no frames.\n")
+
+
+def test_verify_goes_on_with_its_state(capsys, tmp_path, tree):
+    arguments = ["verify", tree, "--state", tmp_path / "verify.state", "--json"]
+    for resumed in (0, 17):
+        code, out, err = run(capsys, *arguments)
+        assert (code, err) == (cli.EXIT_OK, "")
+        assert json.loads(out)["resumed"] == resumed
+        assert json.loads(out)["decoded"] == 17
+    code, out, err = run(capsys, *arguments, "--against", "pydicom")
+    assert (code, out) == (cli.EXIT_ERROR, "")
+    assert re.fullmatch(r"dicomtorch: .*verify\.state belongs to a run with .*\n", err)
+
+
+@pytest.mark.slow
+def test_interrupted_verify_ends_at_once_and_goes_on(tmp_path, bundled):
+    state = tmp_path / "verify.state"
+    arguments = [*PROGRAM, "verify", bundled, "--state", state]
+    with subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not state.exists() or b"key" not in state.read_bytes():
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=5)
+    # A fast machine may be done.
+    assert process.returncode in (cli.EXIT_INTERRUPTED, cli.EXIT_FOUND_PROBLEMS)
+    assert process.returncode != cli.EXIT_INTERRUPTED or err == "dicomtorch: interrupted\n"
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == cli.EXIT_FOUND_PROBLEMS
+    assert re.search(r"^[1-9]\d* frames? known from the state file$", done.stdout, re.MULTILINE)
+
+
+def test_preview_draws_frames_and_says_what_may_show_names(capsys, tmp_path, tree):
+    image = pytest.importorskip("PIL.Image")
+    pytest.importorskip("matplotlib")
+    dataset = pydicom.dcmread(tree / "MR_small.dcm")
+    dataset.BurnedInAnnotation = "YES"
+    dataset.save_as(tree / "MR_small.dcm")
+    picture = tmp_path / "p.png"
+    code, out, err = run(capsys, "preview", tree, "-o", picture, "--frames", 5)
+    assert (code, err) == (cli.EXIT_OK, "")
+    assert "5 of 17 frames, display values." in out
+    assert "Warning: 1 frame with burned-in text" in out
+    with image.open(picture) as drawn:
+        assert drawn.width == 5 * 132 + 4
+        assert drawn.height > 400  # the histogram is below the frames
+    assert not [value for value in identifiers(tree) if value in out]
+
+
+def test_preview_names_what_it_cannot_draw(capsys, tmp_path, tree, bundled):
+    pytest.importorskip("matplotlib")
+    shutil.copy(bundled / "JPEG2000-embedded-sequence-delimiter.dcm", tree / "broken.dcm")
+    arguments = ["preview", tree, "-o", tmp_path / "p.png"]
+    code, out, _ = run(capsys, *arguments)
+    assert code == cli.EXIT_FOUND_PROBLEMS
+    assert re.search(r"^Not in it: broken\.dcm, index \d+: tiles in SIZ", out, re.MULTILINE)
+    code, out, err = run(capsys, *arguments, "--redact-paths")
+    assert code == cli.EXIT_FOUND_PROBLEMS
+    assert not [name for name in ("broken", "Doe", str(tmp_path)) if name in out + err]
+
+
+def test_preview_of_nothing_and_to_an_unknown_format(capsys, tmp_path, tree):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "empty").mkdir()
+    for arguments in ([tmp_path / "empty"], [tree, "-o", tmp_path / "p.nothing"]):
+        code, out, err = run(capsys, "preview", *arguments)
+        assert (code, out) == (cli.EXIT_ERROR, "")
+        assert re.fullmatch(r"dicomtorch: .*\n", err)
+
+
+def test_warnings_and_notices_are_one_line_each_and_hidden_if_redacted(
+    capsys, tmp_path, tree, monkeypatch
+):
+    pytest.importorskip("matplotlib")
+    dataset = pydicom.dcmread(tree / "CT_small.dcm")
+    dataset.WindowCenter, dataset.WindowWidth = 40, 0  # a notice of the display rules
+    dataset.save_as(tree / "CT_small.dcm")
+    arguments = ["preview", tree / "CT_small.dcm", "-o", tmp_path / "p.png"]
+    _, _, err = run(capsys, *arguments)
+    assert re.fullmatch(r"dicomtorch: warning: .*WindowWidth.*CT_small\.dcm.*\n", err)
+    _, _, err = run(capsys, *arguments, "--redact-paths")
+    assert err == "dicomtorch: warning: a message may name paths; see it without --redact-paths\n"
 
 
 def test_show_writes_a_picture(capsys, tmp_path, tree):

@@ -405,7 +405,12 @@ def test_what_goes_to_a_device() -> None:
     assert torch.equal(moved[2]["label"][0], torch.full((1,), 2.0))
     assert moved[2]["label"][1] == "text"
     seen: list[torch.Tensor] = []
-    loader._mapped((torch.ones(2), meta), lambda t: seen.append(t) or t, with_meta=True)  # type: ignore[func-returns-value]
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        seen.append(tensor)
+        return tensor
+
+    loader._mapped((torch.ones(2), meta), note, with_meta=True)
     assert len(seen) == 2
 
 

@@ -147,7 +147,9 @@ class DicomClips(Dataset[FrameSample]):
 
     @property
     def _reader(self) -> FrameReader:
-        return self._frames._reader
+        reader = self._frames._reader
+        assert isinstance(reader, FrameReader)  # FrameOptions has no context
+        return reader
 
     def __len__(self) -> int:
         """Clips of an epoch."""

@@ -30,6 +30,7 @@ from dicomtorch.errors import (
 )
 from dicomtorch.index import FrameIndex, printable
 from dicomtorch.metadata import FrameMeta, MetadataReader
+from dicomtorch.neighbours import ContextReader
 from dicomtorch.plot import show_frames
 from dicomtorch.reader import Frame, FrameReader
 from dicomtorch.resize import resized
@@ -94,6 +95,9 @@ class DicomFrames(Dataset[FrameSample]):
             that of the file, and `meta["resized"]` has what was done: (scale, top, left, rows, columns).
         dtype: `None` for float32, or in "stored" the smallest type for all frames; a cast that loses values raises.
         tags: DICOM keywords that `meta` shall have too, as in `["PatientSex", "KVP"]`.
+        context: k frames before and k after each as further channels, (2k + 1) C in all, with one mapping to display:
+            the neighbouring slices of a stack by position, of a cine loop by time. `meta` is that of the middle frame.
+        context_edge: Beyond the ends of a stack or loop: "repeat" the last frame, or "reflect" at it.
         transform: Called with the image tensor.
         on_error: "raise", or "replace": the next readable frame, `meta["index"]` differing from `requested_index`.
         refresh: Compare the tree with the index first.
@@ -123,6 +127,8 @@ class DicomFrames(Dataset[FrameSample]):
         size: tuple[int, int] | None = None,
         dtype: torch.dtype | str | None = None,
         tags: Sequence[str] = (),
+        context: int = 0,
+        context_edge: Literal["repeat", "reflect"] = "repeat",
         transform: Callable[[Tensor], Any] | None = None,
         on_error: Literal["raise", "replace"] = "raise",
         refresh: bool = True,
@@ -132,6 +138,10 @@ class DicomFrames(Dataset[FrameSample]):
             raise OptionError(f'on_error must be "raise" or "replace"; got {on_error!r}')
         if isinstance(tags, str):
             raise OptionError(f"tags must be a list of keywords, as in tags=[{tags!r}]")
+        if context < 0 or context_edge not in ("repeat", "reflect"):
+            raise OptionError(
+                f'context must be 0 or more and context_edge "repeat" or "reflect"; got {context} and {context_edge!r}'
+            )
         options = PixelOptions(
             values=values,
             window=window,
@@ -151,8 +161,10 @@ class DicomFrames(Dataset[FrameSample]):
         )
         if not len(index):
             raise _no_frames(source, index.report())
-        self._reader = FrameReader(index, backend, options)
-        self._leave_out_undecodable()
+        reader = self._able(FrameReader(index, backend, options))
+        self._reader: FrameReader | ContextReader = (
+            ContextReader(reader, context, context_edge) if context else reader
+        )
         self._metadata = MetadataReader(self._reader.index, self._tags)
         self._failures: list[Failure] = []
         self._late: dict[PixelOptions, FrameReader] = {}
@@ -245,10 +257,14 @@ class DicomFrames(Dataset[FrameSample]):
             float32 images of the same size, and `meta` with `voi`, `WindowCenter` and `WindowWidth` as applied.
 
         Raises:
-            OptionError: This dataset does not give stored values as the files have them, or the options mean nothing.
+            OptionError: This dataset does not give stored values as the files have them, or has context, or the options
+                mean nothing.
             PixelValueError: The values cannot be made of a frame.
         """
-        own = self._reader.options
+        reader = self._reader
+        own = reader.options
+        if isinstance(reader, ContextReader):
+            raise OptionError("to_values needs a dataset with context=0")
         if own.values != "stored" or own.size is not None or own.padding != "keep":
             raise OptionError(
                 f'to_values needs a dataset with values="stored", size=None and padding="keep"; this one has '
@@ -257,7 +273,7 @@ class DicomFrames(Dataset[FrameSample]):
         options = PixelOptions(values, window, padding, normalize, color)
         late = self._late.get(options)
         if late is None:
-            late = self._late[options] = self._reader.with_options(options)
+            late = self._late[options] = reader.with_options(options)
         positions = np.atleast_1d(np.asarray(meta["index"])).tolist()
         single = images.ndim == 3
         batch = images[None] if single else images
@@ -387,10 +403,10 @@ class DicomFrames(Dataset[FrameSample]):
 
     # Construction
 
-    def _leave_out_undecodable(self) -> None:
-        reader = self._reader
+    def _able(self, reader: FrameReader) -> FrameReader:
+        """The reader without the frames that nothing decodes."""
         if not reader.unsupported:
-            return
+            return reader
         able = reader.decodable()
         count, error = int((~able).sum()), str(next(iter(reader.unsupported.values())))
         kinds = capability.table((pixel, 1) for pixel in reader.unsupported)
@@ -407,7 +423,7 @@ class DicomFrames(Dataset[FrameSample]):
             f"{count} of {len(able)} frames are left out because they cannot be decoded: {error}",
             stacklevel=3,
         )
-        self._reader = reader.restricted(np.flatnonzero(able))
+        return reader.restricted(np.flatnonzero(able))
 
 
 def _check_index(index: FrameIndex, tags: Sequence[str]) -> FrameIndex:

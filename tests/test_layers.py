@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("resolve", "conversion", "collate", "together"),
     ("reader", "scan_file"),
     ("scanner",),
-    ("store",),
+    ("store", "neighbours"),
     ("datasets", "masks", "summary"),
     ("loader", "clips"),
     ("info", "doctor", "verify", "preview"),
@@ -63,7 +63,7 @@ MAY_IMPORT_TORCH = {
         "reader",
         "datasets",
     ),
-    *("clips", "masks", "loader"),
+    *("clips", "masks", "loader", "neighbours"),
     *("demo", "bench"),
 }
 MAY_IMPORT_PYDICOM = {

@@ -22,6 +22,7 @@ from dicomtorch.summary import format_summary, summarize
 
 BATCH_SIZE = 16
 PICTURES = 24
+SMALLEST = 48  # pixels a side that a picture needs to be worth looking at
 
 
 def bundled_files() -> Path:
@@ -90,6 +91,8 @@ def epoch(frames: DicomFrames, num_workers: int) -> Iterator[str]:
 def contact_sheet(frames: DicomFrames, path: Path) -> int:
     """A picture of the first frame of each file, large ones first, without those that look like one that is there.
 
+    Images of less than `SMALLEST` pixels a side are left out, unless there are no others.
+
     Returns:
         The number of frames in it.
     """
@@ -97,8 +100,10 @@ def contact_sheet(frames: DicomFrames, path: Path) -> int:
     captions, seen = [], list[Tensor]()
     as_is = DicomFrames(frames.index)  # their own sizes and colours
     _, first_of_file = np.unique(frames.index.column("file"), return_index=True)
-    pixels = np.multiply(frames.index.column("Rows"), frames.index.column("Columns"))
-    for i in sorted(first_of_file.tolist(), key=lambda i: -int(pixels[i])):
+    sides = np.stack([frames.index.column("Rows"), frames.index.column("Columns")])
+    large = first_of_file[sides.min(axis=0)[first_of_file] >= SMALLEST]
+    pixels = sides.prod(axis=0, dtype=np.int64)
+    for i in sorted((large if len(large) else first_of_file).tolist(), key=lambda i: -pixels[i]):
         try:
             image, meta = as_is[i]
         except DicomTorchError:  # the epoch has named it

@@ -374,6 +374,7 @@ def test_demo_of_a_small_folder(tmp_path, tree):
     lines = "\n".join(run_demo(tmp_path / "out", source=tree, num_workers=2))
     assert "RTDOSE" in lines
     assert re.search(r"17 frames of 1 x 256 x 256 in [\d.]+ s, \d+ frames/s", lines)
+    assert "2 frames that look different" in lines  # the dose has 10 x 10 pixels
     assert (tmp_path / "out" / "contact-sheet.png").read_bytes().startswith(b"\x89PNG")
 
 

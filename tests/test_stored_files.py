@@ -710,7 +710,7 @@ def encoded_file(
         dataset["PixelData"].VR = "OB" if pixels.dtype.itemsize == 1 else "OW"
         return write(dataset, path)
     frames = [streams.encode(frame, syntax, bits, signed=signed)[0] for frame in pixels]
-    table, fragments = split
+    table, fragments = split[0], max(1, min(split[1], *(len(frame) // 2 for frame in frames)))
     if table == "extended":
         data, offsets, lengths = encapsulate_extended([pad(frame) for frame in frames])
         dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths = offsets, lengths

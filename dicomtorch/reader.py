@@ -59,9 +59,7 @@ class _Recipe(NamedTuple):
     values: FrameValues
     backend: Backend
     plan: Plan
-    shares: tuple[
-        str, ...
-    ]  # for each channel, what has the same mapping: "file", "series", or "" for none
+    shares: tuple[str, ...]  # whose mapping each channel has: that of its "file", its "series", or "", its own
 
 
 class FrameReader:

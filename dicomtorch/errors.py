@@ -14,6 +14,7 @@ DicomTorchError
 ├── UnsupportedError (NotImplementedError) nothing installed decodes this
 ├── DecodeError (ValueError)               a code stream that is damaged or disagrees with its header
 ├── PixelValueError (ValueError)           stored values that the asked-for values cannot be made of
+├── GeometryError (ValueError)             frames that make no volume, points outside of it
 ├── OptionError (ValueError)               options that mean nothing, alone or together
 └── MissingDependencyError (ImportError)   an optional package is absent
 ```
@@ -81,6 +82,10 @@ class DecodeError(DicomTorchError, ValueError):
 
 class PixelValueError(DicomTorchError, ValueError):
     """The values asked for cannot be made from the stored values of this frame."""
+
+
+class GeometryError(DicomTorchError, ValueError):
+    """Frames do not lie as a volume needs it, or a point lies outside of it."""
 
 
 class OptionError(DicomTorchError, ValueError):

@@ -1,0 +1,480 @@
+"""Which frames of an index are slices of one volume, in which order, and what is irregular about them.
+
+PS3.3 C.7.6.2 (Image Plane), C.7.6.16.2.3 and .4 (plane position and orientation of a frame).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from dicomtorch.columns import Texts
+from dicomtorch.errors import GeometryError, OptionError
+from dicomtorch.geometry import (
+    SAME_PLACE,
+    Floats,
+    Ints,
+    SliceGeometry,
+    affine_lps,
+    arrange,
+    is_orientation,
+    patient_to_voxel,
+    projections,
+)
+from dicomtorch.index import FrameIndex, printable
+
+OnGap = Literal["raise", "warn", "keep"]
+
+_ALIKE = (
+    "SeriesInstanceUID",
+    "FrameOfReferenceUID",
+    "SOPClassUID",
+    "Modality",
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "ImageType",
+    "ConvolutionKernel",
+    "ContrastBolusAgent",
+    "KVP",
+    "ComplexImageComponent",
+    "StackID",
+    "SegmentNumber",
+    "OpticalPathIdentifier",
+)
+"""What all slices of a stack have in common, besides orientation and pixel spacing."""
+
+_SEPARATING = (
+    "AcquisitionNumber",
+    "TemporalPositionIndex",
+    "EchoTime",
+    "DiffusionBValue",
+    "NominalPercentageOfCardiacPhase",
+    "TriggerTime",
+)
+"""What tells slices at one place apart, in the order in which it is tried."""
+
+_TOLERANCE = 1e-4  # of direction cosines, and of millimetres between pixels
+_CINE = frozenset({"US", "IVUS", "XA", "RF"})
+# Reconstructions by machines whose other images are projections or planes held by hand.
+_VOLUME_CLASSES = frozenset(
+    f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("6.2", "13.1.1", "13.1.2", "13.1.3")
+)
+_LISTED = 8  # files in a message
+
+
+@dataclass(frozen=True)
+class StackGap:
+    """Where slices are missing.
+
+    Attributes:
+        before: File (and frame) of the slice before.
+        after: Of the slice behind.
+        missing: Slices that fit in.
+        millimetres: Between the two.
+    """
+
+    before: str
+    after: str
+    missing: int
+    millimetres: float
+
+
+@dataclass(frozen=True)
+class StackReport:
+    """What is odd about a stack.
+
+    Attributes:
+        gaps: Where slices are missing.
+        unequal: Files of slices that are not where equal spacing would put them.
+        duplicates: Files that were left out because they are copies of a slice: they have its SOPInstanceUID.
+        localizers: Files of the same series that were left out because they are localizers.
+        position_error: Most millimetres that a slice is from where the affine puts it.
+        tilt: Degrees by which the way from slice to slice departs from the normal (gantry tilt), 0 for none; the affine
+            then has a shear.
+    """
+
+    gaps: tuple[StackGap, ...] = ()
+    unequal: tuple[str, ...] = ()
+    duplicates: tuple[str, ...] = ()
+    localizers: tuple[str, ...] = ()
+    position_error: float = 0.0
+    tilt: float = 0.0
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether the affine says where every slice is."""
+        return not (self.gaps or self.unequal)
+
+    @property
+    def problems(self) -> str:
+        """What is irregular, in words; "" if nothing is."""
+        parts = [
+            f"{gap.missing} missing between {gap.before} and {gap.after} ({gap.millimetres:g} mm)"
+            for gap in self.gaps[:_LISTED]
+        ]
+        if len(self.gaps) > _LISTED:
+            parts.append(f"{len(self.gaps) - _LISTED} more gaps")
+        if self.unequal:
+            parts.append(
+                f"unequal spacing: {_listed(self.unequal)} lie off by up to {self.position_error:g} mm"
+            )
+        return "; ".join(parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """Slices of one volume.
+
+    Attributes:
+        positions: (D,), of its slices in the index, ordered along the normal.
+        affine: (4, 4), from voxel indices (slice, row, column, 1) to millimetres in LPS. Of an irregular stack it is
+            that of equal spacing from the first to the last slice; `report.position_error` says how far off that is.
+        spacing: Millimetres between slices, between rows, between columns.
+        shape: (D, rows, columns).
+        places: (D,), millimetres of each slice along the normal.
+        orientation: (6,), Image Orientation (Patient).
+        report: What is odd.
+    """
+
+    positions: Ints
+    affine: Floats
+    spacing: tuple[float, float, float]
+    shape: tuple[int, int, int]
+    places: Floats
+    orientation: Floats
+    report: StackReport
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __repr__(self) -> str:
+        spacing = " x ".join(f"{number:.4g}" for number in self.spacing)
+        size = " x ".join(map(str, self.shape))
+        return f"Stack({size}, {spacing} mm{'' if self.report.is_regular else ', irregular'})"
+
+    def patient_to_voxel(self, points: npt.ArrayLike) -> Floats:
+        """Voxel indices (slice, row, column), with fractions, of points (..., 3) in millimetres, LPS.
+
+        In an irregular stack the slice is found by the places of the slices themselves, not by the affine.
+        """
+        voxels = patient_to_voxel(points, self.affine)
+        if not self.report.is_regular:
+            along = np.asarray(projections(points, self.orientation))
+            slices = np.interp(along, self.places, np.arange(len(self)))
+            outside = np.clip(along, self.places[0], self.places[-1])
+            voxels[..., 0] = slices + (along - outside) / self.spacing[0]
+        return voxels
+
+
+@dataclass(frozen=True, eq=False)
+class LeftOut:
+    """Frames that are in no stack.
+
+    Attributes:
+        positions: In the index.
+        reason: Why.
+    """
+
+    positions: Ints
+    reason: str
+
+
+class StackList(list[Stack]):
+    """The stacks of an index.
+
+    Attributes:
+        left_out: The frames that are in none, by reason.
+    """
+
+    left_out: tuple[LeftOut, ...] = ()
+
+    def reasons(self) -> str:
+        """Why frames are in no stack, in words, with their number."""
+        counts: Counter[str] = Counter()
+        for part in self.left_out:
+            counts[part.reason] += len(part.positions)
+        return "; ".join(f"{count}: {reason}" for reason, count in counts.most_common())
+
+
+def stacks(
+    index: FrameIndex, *, split_by: str | Sequence[str] | None = None, on_gap: OnGap = "raise"
+) -> StackList:
+    """Groups the frames of an index into volumes, and orders each along its normal; file names play no part.
+
+    Slices belong together where series, frame of reference, kind of image, size, pixel spacing, orientation and the
+    like agree. Where several are at one place, the first that tells them apart of acquisition, temporal position, echo,
+    b-value, cardiac phase and trigger time splits the stack. Frames of ultrasound, angiography and fluoroscopy,
+    localizers, frames without position, orientation or pixel spacing, and what shows a single place are in no stack:
+    see `StackList.left_out`.
+
+    Args:
+        index: Of the frames.
+        split_by: Columns of the index whose values shall not be mixed in a stack.
+        on_gap: For missing slices, unequal spacing and repeats that nothing tells apart: "raise", "warn" once, or
+            "keep" in silence. With the last two copies of a slice are left out, and a stack with other repeats too.
+
+    Raises:
+        GeometryError: `on_gap="raise"`, and a stack is irregular; the message lists the files.
+        OptionError: There is no such column, or `on_gap` is none of these.
+    """
+    if on_gap not in ("raise", "warn", "keep"):
+        raise OptionError(f'on_gap must be "raise", "warn" or "keep"; got {on_gap!r}')
+    keys = [split_by] if isinstance(split_by, str) else list(split_by or ())
+    return _Search(index, keys, on_gap).run()
+
+
+@dataclass
+class _Search:
+    index: FrameIndex
+    split_by: list[str]
+    on_gap: OnGap
+    found: StackList = field(default_factory=StackList)
+    left_out: list[LeftOut] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def run(self) -> StackList:
+        names = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+        self.place, self.orientation, self.pixel = (
+            np.asarray(self.index.column(name), np.float64) for name in names
+        )
+        usable = self._usable()
+        for group in self._groups(np.flatnonzero(usable)):
+            self._group(group)
+        self.found.sort(key=lambda stack: int(stack.positions.min()))
+        self.found.left_out = tuple(self.left_out)
+        if self.problems:
+            self._say()
+        return self.found
+
+    def _usable(self) -> npt.NDArray[np.bool_]:
+        """Frames that can be slices; notes why the others cannot."""
+        index = self.index
+        usable = np.ones(len(index), np.bool_)
+        self.is_localizer = _has_value(index.column("ImageType"), {"LOCALIZER", "SCOUT"})
+        cine = _among(index.column("Modality"), _CINE)
+        cine &= ~_among(index.column("SOPClassUID"), _VOLUME_CLASSES)
+        geometry = np.concatenate([self.place, self.orientation, self.pixel], axis=1)
+        absent = ~(np.isfinite(geometry).all(axis=1) & (self.pixel > 0).all(axis=1))
+        skewed = np.zeros(len(index), np.bool_)
+        known, inverse = np.unique(self.orientation[~absent], axis=0, return_inverse=True)
+        skewed[~absent] = ~np.array([is_orientation(one) for one in known], np.bool_)[
+            inverse.ravel()
+        ]
+        for mask, reason in (
+            (self.is_localizer, "localizers"),
+            (cine, "ultrasound, angiography or fluoroscopy, which are no volumes"),
+            (absent, "no position, orientation or pixel spacing in the file"),
+            (skewed, "the orientation is not two unit vectors at a right angle"),
+        ):
+            if (usable & mask).any():
+                self.left_out.append(LeftOut(np.flatnonzero(usable & mask), reason))
+            usable &= ~mask
+        return usable
+
+    def _groups(self, rows: Ints) -> list[Ints]:
+        codes = np.zeros(len(rows), np.int64)
+        for name in (*_ALIKE, *self.split_by):
+            codes = _combined(codes, _codes(self.index.column(name))[rows])
+        groups = []
+        for group in _pieces(rows, codes):
+            geometry = np.concatenate([self.orientation[group], self.pixel[group]], axis=1)
+            groups += _pieces(group, _clusters(geometry, _TOLERANCE))
+        return groups
+
+    def _group(self, group: Ints) -> None:
+        parts = self._separated(group, _SEPARATING)
+        copies: Ints = np.empty(0, np.int64)
+        if parts is None and self.on_gap != "raise":
+            first = self._first_of_copies(group)
+            copies, kept = group[~first], group[first]
+            parts = self._separated(kept, _SEPARATING) if len(copies) else None
+        if parts is None:
+            self._repeated(group)
+            return
+        for part in parts:
+            if self._places_of(part).max() == 0:
+                self.left_out.append(LeftOut(part, "a single place, which is no volume"))
+            else:
+                self._add(part, copies)
+
+    def _separated(self, group: Ints, keys: Sequence[str]) -> list[Ints] | None:
+        """Parts of a group that have one slice at each place; `None` if nothing tells its repeats apart."""
+        places = self._places_of(group)
+        counts = np.bincount(places)
+        if counts.max() == 1 or len(counts) == 1:
+            return [group]
+        for k, key in enumerate(keys):
+            values = _codes(self.index.column(key))[group]
+            pairs = np.unique(_combined(places, values)).size
+            if pairs == len(counts):  # the same for all slices at each place
+                continue
+            pieces = _pieces(group, values)
+            # A number that changes from slice to slice separates them all, which says nothing.
+            if all(self._places_of(piece).max() > 0 for piece in pieces):
+                parts = [self._separated(piece, keys[k + 1 :]) for piece in pieces]
+                if all(part is not None for part in parts):
+                    return [one for part in parts for one in part or ()]
+        if "TriggerTime" in keys:
+            return self._ranked(group, places, counts)
+        return None
+
+    def _ranked(self, group: Ints, places: Ints, counts: Ints) -> list[Ints] | None:
+        """Phases of a gated series, whose trigger times differ from slice to slice: the k-th of each place."""
+        times = np.asarray(self.index.column("TriggerTime"))[group]
+        distinct = np.unique(np.stack([places, times], axis=1), axis=0)
+        if (counts != counts[0]).any() or len(distinct) < len(group) or np.isnan(times).any():
+            return None
+        order = np.lexsort((times, places)).reshape(len(counts), -1)
+        return [group[order[:, k]] for k in range(order.shape[1])]
+
+    def _places_of(self, group: Ints) -> Ints:
+        """A number for each place along the normal, from 0."""
+        along = projections(self.place[group], self.orientation[group[0]])
+        order = np.argsort(along, kind="stable")
+        places = np.empty(len(group), np.int64)
+        new = np.diff(along[order], prepend=along[order[0]]) >= SAME_PLACE
+        places[order] = np.cumsum(new)
+        return places
+
+    def _first_of_copies(self, group: Ints) -> npt.NDArray[np.bool_]:
+        uids = _codes(self.index.column("SOPInstanceUID"))[group]
+        frames = np.asarray(self.index.column("frame"), np.int64)[group]
+        _, first = np.unique(_combined(uids, frames), return_index=True)
+        mask = np.zeros(len(group), np.bool_)
+        mask[first] = True
+        return mask
+
+    def _repeated(self, group: Ints) -> None:
+        places = self._places_of(group)
+        repeats = group[np.bincount(places)[places] > 1]
+        several = np.argsort(places[np.isin(group, repeats)], kind="stable")
+        files = [self._name(i) for i in repeats[several].tolist()]
+        self.problems.append(
+            f"{len(files)} slices are at the place of another one, and nothing known tells them apart: "
+            f"{_listed(files)}. Leave copies out with index.deduplicate(), or name what tells them apart with "
+            f"split_by="
+        )
+        self.left_out.append(
+            LeftOut(group, "several slices at one place, which nothing tells apart")
+        )
+
+    def _add(self, group: Ints, copies: Ints) -> None:
+        first = group[0]
+        geometry = arrange(self.place[group], self.orientation[first], self.pixel[first])
+        positions = group[geometry.order]
+        start = positions[0]
+        sizes = [int(self.index.column(name)[start]) for name in ("Rows", "Columns")]
+        between_rows, between_columns = self.pixel[start].tolist()
+        stack = Stack(
+            positions=positions,
+            affine=affine_lps(
+                self.place[start], self.orientation[start], self.pixel[start], geometry.step
+            ),
+            spacing=(geometry.spacing, between_rows, between_columns),
+            shape=(len(positions), sizes[0], sizes[1]),
+            places=projections(self.place[positions], self.orientation[start]),
+            orientation=self.orientation[start],
+            report=self._report(positions, geometry, copies),
+        )
+        self.found.append(stack)
+        if not stack.report.is_regular:
+            self.problems.append(f"a stack of {len(stack)} slices: {stack.report.problems}")
+
+    def _report(self, positions: Ints, geometry: SliceGeometry, copies: Ints) -> StackReport:
+        series = self.index.column("SeriesInstanceUID")
+        same = self.is_localizer & (series.codes == series.codes[positions[0]])
+        return StackReport(
+            gaps=tuple(
+                StackGap(
+                    self._name(int(positions[gap.after])),
+                    self._name(int(positions[gap.after + 1])),
+                    gap.missing,
+                    gap.millimetres,
+                )
+                for gap in geometry.gaps
+            ),
+            unequal=tuple(self._name(int(positions[k])) for k in geometry.unequal),
+            duplicates=tuple(self._name(i) for i in copies.tolist()),
+            localizers=tuple(self._name(i) for i in np.flatnonzero(same).tolist()),
+            position_error=geometry.error,
+            tilt=geometry.tilt,
+        )
+
+    def _name(self, position: int) -> str:
+        path = printable(self.index.path(position))
+        file = int(np.asarray(self.index.column("file"))[position])
+        if int(np.asarray(self.index.files["rows"])[file]) == 1:
+            return path
+        return f"{path}, frame {int(np.asarray(self.index.column('frame'))[position])}"
+
+    def _say(self) -> None:
+        others = len(self.problems) - 1
+        more = f" ({others} more such {'stack' if others == 1 else 'stacks'})" if others else ""
+        if self.on_gap == "raise":
+            raise GeometryError(
+                f'{self.problems[0]}{more}. on_gap="warn" goes on without them where it must, and lists them in '
+                f"stack.report and left_out"
+            )
+        if self.on_gap == "warn":
+            warnings.warn(f"{self.problems[0]}{more}", stacklevel=4)
+
+
+def _listed(names: Iterable[str]) -> str:
+    found = list(names)
+    more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
+    return f"{', '.join(found[:_LISTED])}{more}"
+
+
+def _codes(column: Any) -> Ints:
+    """Numbers that are equal where the values of a column are."""
+    if isinstance(column, Texts):
+        return column.codes.astype(np.int64)
+    _, inverse = np.unique(np.asarray(column), return_inverse=True)
+    return inverse.astype(np.int64)
+
+
+def _combined(a: Ints, b: Ints) -> Ints:
+    _, b = np.unique(b, return_inverse=True)
+    _, codes = np.unique(a * (b.max(initial=0) + 1) + b, return_inverse=True)
+    return codes.astype(np.int64)
+
+
+def _pieces(rows: Ints, codes: Ints) -> list[Ints]:
+    """`rows` by their codes, each in the order that it had."""
+    order = np.argsort(codes, kind="stable")
+    ends = np.flatnonzero(np.diff(codes[order])) + 1
+    return [piece for piece in np.split(rows[order], ends) if len(piece)]
+
+
+def _clusters(values: Floats, tolerance: float) -> Ints:
+    """Numbers for rows that are within `tolerance` of the first one of their cluster."""
+    known, inverse = np.unique(values, axis=0, return_inverse=True)
+    codes = np.full(len(known), -1, np.int64)
+    for k in range(len(known)):
+        if codes[k] < 0:
+            near = (np.abs(known - known[k]) <= tolerance).all(axis=1)
+            codes[near & (codes < 0)] = k
+    return codes[inverse.ravel()]
+
+
+def _among(column: Texts, wanted: frozenset[str]) -> npt.NDArray[np.bool_]:
+    codes = [code for code in (column.code(value) for value in wanted) if code >= 0]
+    return np.isin(column.codes, codes)
+
+
+def _has_value(column: Texts, wanted: set[str]) -> npt.NDArray[np.bool_]:
+    """Where one of the values, which are joined with a backslash, is wanted."""
+    used = np.unique(column.codes).tolist()
+    codes = [
+        code
+        for code in used
+        if wanted & {part.strip().upper() for part in column.value(code).split("\\")}
+    ]
+    return np.isin(column.codes, codes)

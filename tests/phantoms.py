@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, generate_uid
+from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless, generate_uid
 from torch.utils.data import DataLoader
 
 from dicomtorch import DicomFrames, FrameIndex, ScanReport, scan
@@ -29,7 +29,7 @@ def ct(pixels: np.ndarray[Any, Any], k: int = 0, **attributes: Any) -> Dataset:
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.file_meta.MediaStorageSOPClassUID = CT_IMAGE_STORAGE
+    dataset.file_meta.MediaStorageSOPClassUID = UID(CT_IMAGE_STORAGE)
     dataset.SOPClassUID = CT_IMAGE_STORAGE
     dataset.SOPInstanceUID = generate_uid(entropy_srcs=["instance", str(k)])
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
@@ -76,7 +76,7 @@ def encapsulated(
     dataset: Dataset, frames: list[bytes], transfer_syntax_uid: str = JPEG2000Lossless
 ) -> Dataset:
     """The same data set with `frames` as its code streams."""
-    dataset.file_meta.TransferSyntaxUID = transfer_syntax_uid
+    dataset.file_meta.TransferSyntaxUID = UID(transfer_syntax_uid)
     dataset.PixelData = encapsulate(frames)
     dataset["PixelData"].VR = "OB"
     dataset["PixelData"].is_undefined_length = True
@@ -96,7 +96,7 @@ def image(
         name = "FloatPixelData" if stored.dtype.itemsize == 4 else "DoubleFloatPixelData"
         attributes = {name: stored.tobytes(), **attributes}
     dataset = ct(stored[None] if stored.ndim == 1 else stored)
-    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.file_meta.TransferSyntaxUID = UID(syntax)
     for keyword in ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "Modality"):
         delattr(dataset, keyword)
     if stored.dtype.kind == "f":

@@ -85,8 +85,10 @@ def dct_stream(
     """A JPEG whose three components are 145, 160, 100, with the marks asked for; and these samples."""
     samples = np.empty((16, 16, 3), np.uint8)
     samples[...] = (145, 160, 100)
-    data = imagecodecs.jpeg8_encode(
-        samples, level=100, colorspace="YCBCR", outcolorspace="YCBCR", subsampling=subsampling
+    data = bytes(
+        imagecodecs.jpeg8_encode(
+            samples, level=100, colorspace="YCBCR", outcolorspace="YCBCR", subsampling=subsampling
+        )
     )
     position, kept = 2, [data[:2]]
     while data[position + 1] != 0xDA:  # drops JFIF and Adobe, renames the components

@@ -88,7 +88,11 @@ def test_samplers_are_measured_with_a_cold_cache(tmp_path, capsys):
     places = ["--data", str(tmp_path / "data"), "--output", str(tmp_path)]
     assert samplers.main([*small, *places, "--orders", "6", "6:2"]) == 0
     rows = json.loads((tmp_path / "samplers.json").read_text())
-    assert [row["order"] for row in rows] == ["plain shuffle", "window 6, block None", "window 6, block 2"]
+    assert [row["order"] for row in rows] == [
+        "plain shuffle",
+        "window 6, block None",
+        "window 6, block 2",
+    ]
     assert rows[1]["files_per_batch"] == 1
     assert rows[2]["files_per_batch"] > 1
     assert all(row["frames_per_second"] > 0 and len(row["repeats"]) == 2 for row in rows)

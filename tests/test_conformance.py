@@ -224,7 +224,7 @@ NO_FRAMES = {
     FO + "FO-DICOM.Benchmark/Data/multiframe.dcm": (23, r"the code stream has .* the header says"),
     # Zeros where the stream should be: T.81 B.1.1.3 begins with SOI.
     FO + "FO-DICOM.Tests/Test_Data/genFile.dcm": (1, "SOI"),
-    # A sequence delimiter, FE FF DD E0, was written over Rsiz and half of Xsiz (T.800 A.5.1): 3.8e12 pixels in 1.5e7 tiles.
+    # A sequence delimiter, FE FF DD E0, lies over Rsiz and half of Xsiz (T.800 A.5.1): 3.8e12 pixels in 1.5e7 tiles.
     PYDICOM + "JPEG2000-embedded-sequence-delimiter.dcm": (1, "Limits.tiles"),
     # T.800 A.4.2: what follows a tile-part is SOT or EOC, here it is neither.
     "pydicom__pylibjpeg-data/ljdata/ds/JPEG2000Lossless/966.dcm": (1, "tile-part"),

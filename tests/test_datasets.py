@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -17,13 +18,14 @@ from torch.utils.data import (
     BatchSampler,
     ConcatDataset,
     DataLoader,
+    Dataset,
     SequentialSampler,
     Subset,
     random_split,
 )
 from torch.utils.data.distributed import DistributedSampler
 
-from dicomtorch import DicomFrames, FrameIndex, scan
+from dicomtorch import DicomFrames, FrameIndex, FrameReader, FrameSample, scan
 from dicomtorch.errors import (
     DecodeError,
     FrameIndexError,
@@ -131,6 +133,7 @@ def test_the_batch_is_not_copied_by_collate(series: Path) -> None:
     frames = DicomFrames(series)
     samples = frames.__getitems__([1, 2])
     images, _ = torch.utils.data.default_collate(samples)
+    assert samples.images is not None
     assert images.data_ptr() == samples.images.data_ptr()
     # Replaced samples are not in that memory, so the batch is made anew.
     samples[1] = frames[7]
@@ -148,14 +151,18 @@ def test_batch_sampler_without_batch_size(series: Path) -> None:
 
 def test_torch_wrappers(series: Path) -> None:
     frames = DicomFrames(series)
-    for dataset, expected in (
+    half, _ = random_split(frames, [0.5, 0.5], torch.Generator().manual_seed(1))
+    wrappers: list[tuple[Dataset[FrameSample], list[int]]] = [
         (Subset(frames, [7, 2]), [7, 2]),
         (ConcatDataset([Subset(frames, [1]), Subset(frames, [0, 4])]), [1, 0, 4]),
-        (random_split(frames, [0.5, 0.5], torch.Generator().manual_seed(1))[0], None),
-    ):
+        (half, list(half.indices)),
+    ]
+    for dataset, expected in wrappers:
         found = [k for _, meta in DataLoader(dataset, batch_size=2) for k in meta["index"].tolist()]
-        assert found == (expected or list(dataset.indices))
-    shards = [DistributedSampler(frames, 2, rank, shuffle=False) for rank in range(2)]
+        assert found == expected
+    shards: list[DistributedSampler[Any]] = [
+        DistributedSampler(frames, 2, rank, shuffle=False) for rank in range(2)
+    ]
     both = [
         k
         for sampler in shards
@@ -375,10 +382,11 @@ def test_a_killed_worker_is_an_error_and_the_index_is_whole(series: Path, tmp_pa
 def test_every_bundled_file_decodes_or_says_why(tmp_path: Path) -> None:
     root = Path(pydicom.__file__).parent / "data" / "test_files"
     frames = DicomFrames(root, on_error="replace", values="stored", cache_dir=tmp_path)
+    reader = FrameReader(frames.index)
     good, reasons = 0, []
     for i in range(len(frames)):
         try:
-            frames._reader.read_stored(i)
+            reader.read_stored(i)
             good += 1
         except DecodeError as error:
             reasons.append(str(error))

@@ -129,7 +129,7 @@ def test_updated_equals_built_anew() -> None:
         plain = make[name]
 
         def with_lut(plain: object = plain, name: str = name) -> FileRows:
-            rows = plain()  # type: ignore[operator]
+            rows: FileRows = plain()  # type: ignore[operator]
             if rows.count:
                 rows.lookups.append(LookupTable(int(name[:2]), 8, np.arange(3, dtype=np.uint16)))
                 rows.columns |= {"voi_lut": 0, "voi_lut_count": 1}
@@ -201,8 +201,9 @@ def test_a_damaged_index_is_refused_by_name(index: FrameIndex, tmp_path, name: s
 def test_numbers_that_point_outside_are_refused(index: FrameIndex, tmp_path) -> None:
     # Right CRC, wrong content: what a bug or another program could leave.
     frames = index._generation.frames
-    frames["offset"] = np.asarray(frames["offset"]).copy()
-    frames["offset"][2] += 100
+    offsets = np.array(frames["offset"])
+    offsets[2] += 100
+    frames["offset"] = offsets
     index.save(tmp_path / "x.index")
     with pytest.raises(IndexFileError, match="points outside its files"):
         FrameIndex.load(tmp_path / "x.index")

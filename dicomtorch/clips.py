@@ -190,12 +190,13 @@ class DicomClips(Dataset[FrameSample]):
         """Several clips, read together; `DataLoader` calls this."""
         clips = [self._find(i) for i in indices]
         shapes = {self._shape(clip) for clip in clips}
-        batch = new_batch((len(clips), *shapes.pop()), self._reader.dtype)
-        together = not shapes
+        batch = None
+        if len(shapes) == 1:
+            batch = new_batch((len(clips), *shapes.pop()), self._reader.dtype)
         samples = FrameSamples(
-            self._sample(clip, batch[k] if together else None) for k, clip in enumerate(clips)
+            self._sample(clip, None if batch is None else batch[k]) for k, clip in enumerate(clips)
         )
-        if together and self._frames.transform is None:
+        if self._frames.transform is None:
             samples.images = batch
         return samples
 

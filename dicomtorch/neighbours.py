@@ -73,9 +73,8 @@ def _stacks(index: FrameIndex) -> tuple[Ints, npt.NDArray[np.float64]]:
     """For each frame the number of its stack, -1 for none, and its distance along the normal in mm."""
     position = np.asarray(index.column("ImagePositionPatient"))
     orientation = np.asarray(index.column("ImageOrientationPatient"))
-    modality = np.asarray(list(index.column("Modality")))
     slices = np.isfinite(position).all(axis=1) & np.isfinite(orientation).all(axis=1)
-    slices &= ~np.isin(modality, _PROJECTIONS)
+    slices &= ~index.where(Modality=_PROJECTIONS)
     normal = np.cross(orientation[:, :3], orientation[:, 3:])
     distance = np.einsum("ij,ij->i", np.where(slices[:, None], position, 0), np.nan_to_num(normal))
     columns: list[Any] = [index.column("SeriesInstanceUID"), *np.round(orientation, 4).T]

@@ -53,6 +53,7 @@ def test_learns(name, data, tmp_path):
     assert run([sys.executable, *given]) == ""  # all epochs are done
 
 
+@pytest.mark.slow
 @examples
 def test_two_ranks(name, data, tmp_path):
     torchrun = [

@@ -521,6 +521,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["frames", "batches"])
 def test_lightning_gives_each_sample_once(folder, tmp_path, kind):
     pytest.importorskip("lightning")

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Sequence, Sized
@@ -361,15 +362,18 @@ def _has_voi(index: FrameIndex) -> Mask:
 
 def _lut_contents(index: FrameIndex) -> Codes:
     """Equal numbers for frames whose VOI LUTs are equal, entry by entry; 0 for none."""
-    rows = np.asarray(index.column("voi_lut"), np.int64)
+    rows, first, inverse = np.unique(
+        np.asarray(index.column("voi_lut")), return_index=True, return_inverse=True
+    )
     numbers = np.zeros(len(rows), np.int64)
-    known: dict[Any, int] = {}
-    for row, position in zip(*np.unique(rows, return_index=True), strict=True):
-        if row >= 0:
-            tables = index.frame_values(int(position)).voi_luts
-            content = tuple((t.first_mapped, t.bits, t.data.tobytes()) for t in tables)
-            numbers[rows == row] = known.setdefault(content, len(known) + 1)
-    return numbers
+    known: dict[bytes, int] = {}
+    for k in np.flatnonzero(rows >= 0):
+        content = hashlib.sha256()  # the tables themselves may be gigabytes
+        for table in index.frame_values(int(first[k])).voi_luts:
+            content.update(f"{table.first_mapped} {table.bits} {len(table.data)} ".encode())
+            content.update(table.data.tobytes())
+        numbers[k] = known.setdefault(content.digest(), len(known) + 1)
+    return numbers[inverse]
 
 
 def _codes(index: FrameIndex, name: str) -> Codes:

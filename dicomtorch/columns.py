@@ -5,7 +5,8 @@ A table that was read lies in the buffers of its file: a column is a view, a tex
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,12 @@ class Packed(Sequence[bytes]):
         if not 0 <= i < len(self):
             raise IndexError(i)
         return self.data[self.offsets[i] : self.offsets[i + 1]].tobytes()
+
+    def __iter__(self) -> Iterator[bytes]:
+        ends = self.offsets.tolist()
+        data = self.data[ends[0] : ends[-1]].tobytes()
+        first = ends[0]
+        return (data[a - first : b - first] for a, b in pairwise(ends))
 
     def take(self, rows: Ints) -> Packed:
         """The values at `rows`, packed anew."""
@@ -105,6 +112,9 @@ class Texts(Sequence[str]):
 
     __hash__ = None  # type: ignore[assignment]
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tolist())
+
     def value(self, code: int) -> str:
         """The text that `code` stands for."""
         text = self._cache.get(code)
@@ -136,9 +146,12 @@ class Texts(Sequence[str]):
 
     def tolist(self) -> list[str]:
         """Every row as a `str`."""
+        if len(self.values) <= 2 * len(self.codes):
+            texts = [value.decode() for value in self.values]
+            return [texts[code] for code in self.codes.tolist()]
         used, inverse = np.unique(self.codes, return_inverse=True)
         texts = [self.values[int(code)].decode() for code in used]
-        return [texts[k] for k in inverse]
+        return [texts[k] for k in inverse.tolist()]
 
     @staticmethod
     def concatenate(parts: Sequence[Texts]) -> Texts:

@@ -1,11 +1,10 @@
-"""One scan as three immutable tables, made from what was learned of each file."""
+"""One scan as three immutable tables: ordered, numbered, taken over from an earlier one."""
 
 from __future__ import annotations
 
-import math
 import uuid as uuids
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,62 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomtorch import columns as tables
-from dicomtorch.attributes import (
-    FILE_CLASSES,
-    FileClass,
-    LookupTable,
-    RealWorldValueMap,
-)
 from dicomtorch.columns import ColumnData, Table, Texts
-from dicomtorch.errors import OptionError
-from dicomtorch.schema import (
-    FILES,
-    FRAME_VALUES,
-    FRAMES,
-    IMAGE_PIXEL,
-    LOOKUPS,
-    Column,
-    Kind,
-)
+from dicomtorch.schema import FRAME_VALUES, FRAMES, IMAGE_PIXEL, Column, Kind
+from dicomtorch.schema import LUT_COLUMNS as LUT_COLUMNS
 
 Rows = npt.NDArray[np.int64]
-LUT_COLUMNS = ("modality_lut", "voi_lut", "palette", "real_world_value_map")
-_NUMBERED = frozenset({"file", "patient", "image_pixel", "frame_values"})
-_CHUNK = 1 << 14  # rows kept as Python objects while a table is built
-
-
-@dataclass
-class FileRows:
-    """What a scan learned of one file.
-
-    Attributes:
-        path: Below the root, as the file system has it.
-        size: Bytes.
-        mtime_ns: Time of the last change.
-        inode: Inode number, which tells a replaced file of the same size and time.
-        file_class: One of `attributes.FILE_CLASSES`.
-        reason: Why it has no frames, or "".
-        notices: What was odd, "; " between two.
-        deflated: Whether the data set is deflated, so that spans are offsets into the inflated bytes.
-        claimed_frames: NumberOfFrames in the header, -1 if absent.
-        count: Frames.
-        columns: Name of a column -> one value for all frames, or a list or array of `count`. What is absent is
-            missing. `file`, `patient`, `image_pixel` and `frame_values` are numbered here.
-        lookups: What the `*_lut`, `palette` and `real_world_value_map` columns number.
-    """
-
-    path: bytes
-    size: int
-    mtime_ns: int
-    inode: int
-    file_class: FileClass
-    reason: str = ""
-    notices: str = ""
-    deflated: bool = False
-    claimed_frames: int = -1
-    count: int = 0
-    columns: dict[str, Any] = field(default_factory=dict)
-    lookups: list[LookupTable | RealWorldValueMap] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,100 +50,6 @@ class Generation:
 def frame_columns(tags: Mapping[str, Kind]) -> tuple[Column, ...]:
     """The columns of a frames table that also holds `tags`."""
     return FRAMES + tuple(Column(name, kind) for name, kind in tags.items())
-
-
-def build_tables(
-    files: Iterable[FileRows], columns: Sequence[Column]
-) -> tuple[Table, Table, Table]:
-    """Frames, files and lookups tables of `files`, in the order given; `finish` numbers and orders them."""
-    wanted = [c for c in columns if c.name not in _NUMBERED]
-    pending: dict[str, list[Any]] = {c.name: [] for c in wanted}
-    chunks: list[Table] = []
-    file_rows: list[tuple[Any, ...]] = []
-    lookups: list[LookupTable | RealWorldValueMap] = []
-    file_of_row: list[npt.NDArray[np.int32]] = []
-    total = 0
-    for number, item in enumerate(files):
-        count = item.count
-        file_rows.append(
-            (
-                item.path,
-                item.size,
-                item.mtime_ns,
-                item.inode,
-                int(item.deflated),
-                FILE_CLASSES.index(item.file_class),
-                item.reason,
-                item.notices,
-                total if count else -1,
-                count,
-                item.claimed_frames,
-            )
-        )
-        if not count:
-            continue
-        total += count
-        file_of_row.append(np.full(count, number, np.int32))
-        _append(pending, wanted, item, len(lookups))
-        lookups.extend(item.lookups)
-        if len(pending["frame"]) >= _CHUNK:
-            chunks.append({c.name: tables.make_column(c, pending[c.name]) for c in wanted})
-            pending = {c.name: [] for c in wanted}
-    chunks.append({c.name: tables.make_column(c, pending[c.name]) for c in wanted})
-    frames = tables.concatenate(chunks)
-    frames["file"] = np.concatenate([*file_of_row, np.zeros(0, np.int32)])
-    file_table = {
-        column.name: tables.make_column(column, [row[k] for row in file_rows])
-        for k, column in enumerate(FILES)
-    }
-    lookup_rows = [_lookup_row(lookup) for lookup in lookups]
-    lookup_table = {
-        column.name: tables.make_column(column, [row[k] for row in lookup_rows])
-        for k, column in enumerate(LOOKUPS)
-    }
-    return frames, file_table, lookup_table
-
-
-def _append(
-    pending: dict[str, list[Any]], columns: Sequence[Column], item: FileRows, first_lookup: int
-) -> None:
-    count = item.count
-    given = item.columns
-    for column in columns:
-        name = column.name
-        value = given.get(name)
-        target = pending[name]
-        if value is None:
-            target.extend([column.missing] * count)
-            continue
-        if name in LUT_COLUMNS:
-            value = np.asarray(value)
-            value = np.where(value < 0, -1, value + first_lookup).tolist()
-        # A tuple is one value of several numbers; lists and arrays have one value per frame.
-        if isinstance(value, list | np.ndarray):
-            if len(value) != count:
-                raise OptionError(f"column {name} has {len(value)} values for {count} frames")
-            target.extend(value)
-        else:
-            target.extend([value] * count)
-
-
-def _lookup_row(lookup: LookupTable | RealWorldValueMap) -> tuple[Any, ...]:
-    if isinstance(lookup, LookupTable):
-        last = lookup.first_mapped + len(lookup.data) - 1
-        data = lookup.data.astype("<u2").tobytes()
-        return ("lut", lookup.first_mapped, last, lookup.bits, math.nan, math.nan, "", data)
-    data = b"" if lookup.data is None else lookup.data.astype("<f8").tobytes()
-    return (
-        "real_world_value_map",
-        lookup.first,
-        lookup.last,
-        -1,
-        lookup.slope,
-        lookup.intercept,
-        lookup.units,
-        data,
-    )
 
 
 def shift(table: Table, name: str, by: int) -> None:

@@ -6,10 +6,11 @@ PS3.10 section 7 (file meta), PS3.5 section 7 (data elements), annex A (transfer
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 import zlib
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from dicomtorch.attributes import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
@@ -32,8 +33,9 @@ from dicomtorch.elements import (
     texts,
 )
 from dicomtorch.errors import HeaderError, NotDicomError
-from dicomtorch.tags import PIXEL_DATA_TAGS, vr_of
-from dicomtorch.walk import FIRST_READ, LONG, SHORT, UNDEFINED, NotUnderstoodError, Read, Walk
+from dicomtorch.layouts import LONG, SHORT, UNDEFINED, Layout, first_two
+from dicomtorch.tags import KEYWORDS, PIXEL_DATA_TAGS, VRS, vr_of
+from dicomtorch.walk import FIRST_READ, NotUnderstoodError, Read, Walk, lookups
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -43,6 +45,7 @@ __all__ = [
     "Group",
     "Header",
     "Items",
+    "HeaderMemory",
     "PixelDataElement",
     "Read",
     "array",
@@ -56,7 +59,13 @@ __all__ = [
 _FALLBACK_BYTES: Final = 1 << 18  # pydicom takes seconds for megabytes of empty items
 
 
-def read_header(read: Read, size: int, wanted: Collection[int], limits: Limits = LIMITS) -> Header:
+def read_header(
+    read: Read,
+    size: int,
+    wanted: Collection[int],
+    limits: Limits = LIMITS,
+    memory: HeaderMemory | None = None,
+) -> Header:
     """Reads the wanted elements in front of the pixel data; the pixel data are never read.
 
     Handles Explicit and Implicit VR, both byte orders, deflated data sets, files without preamble or file meta, and
@@ -69,11 +78,16 @@ def read_header(read: Read, size: int, wanted: Collection[int], limits: Limits =
         wanted: Tags to record, at any level; a wanted sequence becomes a list of items that hold wanted tags only. A
             `frozenset` that is handed in again and again saves the time to look at it anew.
         limits: What the header may cost.
+        memory: What the headers read before had in common; it saves time and changes nothing else. It was made with the
+            same `wanted` and `limits`.
 
     Raises:
         NotDicomError: The bytes are no DICOM.
         HeaderError: The header is damaged, cut off or beyond a limit; the message has the tag or limit and the offset.
     """
+    remembered = None if memory is None else memory.recall(read, size)
+    if remembered is not None:
+        return remembered
     buffer = read(0, min(size, FIRST_READ))
     size = size if len(buffer) == min(size, FIRST_READ) else len(buffer)
     position = 132 if buffer[128:132] == b"DICM" else 0
@@ -97,6 +111,8 @@ def read_header(read: Read, size: int, wanted: Collection[int], limits: Limits =
                 f"TransferSyntaxUID is {DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN}, but not deflated"
             )
     explicit = _encoding(header, buffer, position - base, size - base)
+    if memory is not None and not base and not header.notices and not header.deflated:
+        memory.learn(header, buffer, position, explicit)
     walk = Walk(read, size, header, tags, limits)
     try:
         walk.run(buffer, base, position, explicit)
@@ -108,6 +124,116 @@ def read_header(read: Read, size: int, wanted: Collection[int], limits: Limits =
         header.transfer_syntax_uid = ""
         header.notices.append("the file names no TransferSyntaxUID for its encapsulated pixel data")
     return header
+
+
+class _Family:
+    """Files whose file meta name the same transfer syntax, writer and SOP class."""
+
+    def __init__(self, uid: str, explicit: bool, layout: Layout) -> None:
+        self.uid = uid
+        self.explicit = explicit
+        self.layout = layout
+        self.starts: dict[bytes, tuple[struct.Struct, tuple[bytes, bytes]]] = {}
+
+
+class HeaderMemory:
+    """What the headers of a scan have in common.
+
+    Args:
+        wanted: The tags that all of them are read for.
+        limits: What a header may cost.
+    """
+
+    def __init__(self, wanted: frozenset[int], limits: Limits = LIMITS) -> None:
+        self.wanted = wanted
+        self.limits = limits
+        self._longest = min(limits.text_bytes, 0xFFFF)
+        self._meta = Layout(
+            lookups(_META, False)[0], VRS, explicit=True, longest=64, prefix=b"\x02\x00"
+        )
+        self._families: dict[Any, _Family] = {}
+        self._first_read = FIRST_READ
+        self._needed = self._reads = 0
+
+    def recall(self, read: Read, size: int) -> Header | None:
+        """The header of a file like earlier ones; `None` if it is not, or if anything about it is odd."""
+        length = min(size, self._first_read)
+        buffer = read(0, length)
+        if buffer[128:132] != b"DICM" or len(buffer) < length:
+            return None
+        meta: Group = {}
+        pos, _, whole = self._meta.walk(buffer, 132, meta, self.limits.elements)
+        family = self._families.get(_key(meta)) if whole else None
+        if family is None or buffer[pos : pos + 2] == b"\x02\x00":
+            return None
+        start = family.starts.get(buffer[pos : pos + 8])
+        if start is None or pos + start[0].size > len(buffer):
+            return None
+        if start[0].unpack_from(buffer, pos) != start[1]:
+            return None
+        header = Header(family.uid)
+        walk = Walk(read, size, header, self.wanted, self.limits, family.layout)
+        try:
+            walk.run(buffer, 0, pos, family.explicit)
+        except HeaderError:  # comes again, and with it what is to be said and tried
+            return None
+        self._adapt(walk)
+        return header
+
+    def _adapt(self, walk: Walk) -> None:
+        """Sizes the first read so that most headers need no second one."""
+        self._needed = max(self._needed, walk.base + walk.pos)
+        self._reads += 1
+        if walk.base and self._first_read < FIRST_READ:
+            self._first_read = FIRST_READ
+            self._reads = 0
+        elif self._reads == _WINDOW:
+            room = self._needed + self._needed // 8
+            self._first_read = min(max(-(-room // 4096) * 4096, 4096), FIRST_READ)
+            self._needed = self._reads = 0
+
+    def learn(self, header: Header, buffer: bytes, position: int, explicit: bool) -> None:
+        """Remembers how a file began whose encoding was found to be as stated.
+
+        Args:
+            header: Before its walk.
+            buffer: The first bytes of the file.
+            position: Where its data set begins.
+            explicit: Whether its VRs are explicit.
+        """
+        meta: Group = {}
+        self._meta.walk(buffer, 132, meta, self.limits.elements)
+        uid, layout = header.transfer_syntax_uid, self._layout(explicit)
+        if (
+            header.big_endian
+            or buffer[128:132] != b"DICM"
+            or KEYWORDS["TransferSyntaxUID"][0] not in meta
+        ):
+            return
+        family = self._families.get(_key(meta))
+        if family is None:
+            if len(self._families) >= _MOST_FAMILIES:
+                self._families.clear()
+            family = self._families[_key(meta)] = _Family(uid, explicit, layout)
+        start = first_two(buffer, position, explicit)
+        if start is not None:
+            if len(family.starts) >= _MOST_FAMILIES:
+                family.starts.clear()
+            family.starts[start[1][0]] = start
+
+    def _layout(self, explicit: bool) -> Layout:
+        lookup = lookups(self.wanted, False)[0]
+        return Layout(lookup, VRS, explicit=explicit, longest=self._longest)
+
+
+_META: Final = frozenset((0x00020002, 0x00020010, 0x00020012))
+"""Media Storage SOP Class, Transfer Syntax, Implementation Class: files that agree in them are much alike."""
+_MOST_FAMILIES: Final = 32
+_WINDOW: Final = 64  # headers that say how long the next ones will be
+
+
+def _key(meta: Group) -> tuple[Element | None, ...]:
+    return tuple(map(meta.get, (0x00020010, 0x00020012, 0x00020002)))
 
 
 def _reader(data: bytes) -> Read:

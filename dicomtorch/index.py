@@ -39,8 +39,9 @@ from dicomtorch.errors import (
     OptionError,
     import_optional,
 )
-from dicomtorch.generation import LUT_COLUMNS, FileRows, Generation, Rows, frame_columns
+from dicomtorch.generation import LUT_COLUMNS, Generation, Rows, frame_columns
 from dicomtorch.joins import Joined
+from dicomtorch.parts import FileRows, Part, build_part
 from dicomtorch.schema import Column, Kind
 
 __all__ = ["FileRows", "FrameIndex", "FrameLocation", "printable"]
@@ -99,18 +100,23 @@ class FrameIndex:
 
     @classmethod
     def build(
-        cls, files: Iterable[FileRows], *, root: bytes, tags: Mapping[str, Kind] | None = None
+        cls,
+        files: Iterable[FileRows] | Part,
+        *,
+        root: bytes,
+        tags: Mapping[str, Kind] | None = None,
     ) -> FrameIndex:
         """An index of `files`, in memory, ordered by path."""
         tags = dict(tags or {})
-        parts = generations.build_tables(files, frame_columns(tags))
-        return cls(generations.finish(root, tags, *parts))
+        part = files if isinstance(files, Part) else build_part(files, frame_columns(tags))
+        return cls(generations.finish(root, tags, part.frames, part.files, part.lookups))
 
-    def updated(self, keep: npt.NDArray[np.bool_], new: Iterable[FileRows]) -> FrameIndex:
+    def updated(self, keep: npt.NDArray[np.bool_], new: Iterable[FileRows] | Part) -> FrameIndex:
         """This index without the files where `keep` is false, and with `new` ones, ordered by path."""
         old = self._generation
         kept_frames, kept_files = generations.take_files(old, np.flatnonzero(keep))
-        frames, files, lookups = generations.build_tables(new, frame_columns(old.tags))
+        part = new if isinstance(new, Part) else build_part(new, frame_columns(old.tags))
+        frames, files, lookups = dict(part.frames), dict(part.files), part.lookups
         generations.shift(files, "first_row", len(kept_frames["frame"]))
         generations.shift(frames, "file", len(kept_files["size"]))
         for name in LUT_COLUMNS:
@@ -223,9 +229,17 @@ class FrameIndex:
         files: Any = self._generation.files
         classes: Any = FILE_CLASSES
         findings = tuple(
-            FileFinding(path, classes[int(number)], "; ".join(filter(None, (reason, notices))))
+            FileFinding(
+                path,
+                classes[number],
+                f"{reason}; {notices}" if reason and notices else reason or notices,
+            )
             for path, number, reason, notices in zip(
-                files["path"], files["file_class"], files["reason"], files["notices"], strict=True
+                files["path"],
+                files["file_class"].tolist(),
+                files["reason"],
+                files["notices"],
+                strict=True,
             )
         )
         whole = self.whole()

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
+from dicomtorch.alike import Alike
 from dicomtorch.attributes import LIMITS, ImagePixel, Limits, LookupTable, RealWorldValueMap
 from dicomtorch.elements import Group, Header, texts
+from dicomtorch.header import HeaderMemory
 from dicomtorch.resolve_geometry import GEOMETRY_TAGS, resolve_geometry
 from dicomtorch.resolve_groups import TAGS, Context, Frames, keywords, tags_of, without_items
 from dicomtorch.resolve_image import IMAGE_PIXEL_TAGS, read_image_pixel, read_number_of_frames
@@ -123,6 +126,12 @@ WANTED: Final = (
 """The tags that resolving needs."""
 
 
+@lru_cache(maxsize=16)
+def _wanted(*more: frozenset[int]) -> frozenset[int]:
+    """One object for each set of tags, which is faster to look up than its equal."""
+    return WANTED.union(*more)
+
+
 class Resolver:
     """Resolves the headers of a scan.
 
@@ -133,6 +142,8 @@ class Resolver:
 
     Attributes:
         wanted: The tags that a header must have been read with.
+        memory: What the headers have in common.
+        alike: What their images have in common.
     """
 
     def __init__(
@@ -144,7 +155,10 @@ class Resolver:
     ) -> None:
         self.tags = dict(tags or {})
         self.limits = limits
-        self.wanted = WANTED.union(extra, (tag.tag for tag in self.tags.values()))
+        self.wanted = _wanted(frozenset(extra), frozenset(tag.tag for tag in self.tags.values()))
+        self.memory = HeaderMemory(self.wanted, limits)
+        own = {keyword: (tag.tag, tag.kind, tag.vr) for keyword, tag in self.tags.items()}
+        self.alike = Alike(own, WANTED)
         self._missing = {k: Column(k, tag.kind).missing for k, tag in self.tags.items()}
         self._contexts: dict[Any, Context] = {}
         self._pixels: dict[Any, tuple[ImagePixel, list[str]]] = {}
@@ -184,7 +198,7 @@ class Resolver:
         Raises:
             HeaderError: A value that all values of the image depend on is malformed.
         """
-        context = self._context(header)
+        context = self.context(header)
         frames = Frames(header.elements, pixel, count, context, self._missing.__getitem__)
         _main_data_set(frames)
         _functional_groups(frames)
@@ -194,7 +208,8 @@ class Resolver:
             _user_column(frames, keyword, tag)
         return Resolved(frames.columns, frames.lookups, list(dict.fromkeys(frames.notices)))
 
-    def _context(self, header: Header) -> Context:
+    def context(self, header: Header) -> Context:
+        """What converts the values of a header."""
         element = without_items(header.elements.get(TAGS["SpecificCharacterSet"]))
         key = (header.big_endian, None if element is None else element[1])
         context = self._contexts.get(key)

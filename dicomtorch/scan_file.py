@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from dicomtorch.alike import Common
 from dicomtorch.attributes import (
     DEFLATED_IMAGE_FRAME,
     ENCAPSULATED_UNCOMPRESSED,
@@ -27,13 +28,14 @@ from dicomtorch.attributes import (
     SPAN_RULES,
     VIDEO,
     FileClass,
+    ImagePixel,
     Limits,
 )
 from dicomtorch.elements import Header, array, texts
-from dicomtorch.encapsulation import locate_frames
+from dicomtorch.encapsulation import FrameSpans, locate_frames
 from dicomtorch.errors import EncapsulationError, HeaderError, NotDicomError
-from dicomtorch.generation import FileRows
 from dicomtorch.header import read_header
+from dicomtorch.parts import FileRows
 from dicomtorch.resolve import Resolver
 from dicomtorch.tags import KEYWORDS
 from dicomtorch.walk import Read
@@ -134,7 +136,11 @@ def _read_dicom(read: Read, rows: FileRows, resolver: Resolver, limits: Limits) 
     collecting = gc.isenabled()
     gc.disable()
     try:
-        header = read_header(read, rows.size, resolver.wanted, limits)
+        header = read_header(read, rows.size, resolver.wanted, limits, resolver.memory)
+        key = resolver.alike.key(header)
+        common = None if key is None else resolver.alike.get(key)
+        if common is not None and _recall(read, header, rows, resolver, limits, common):
+            return
         rows.deflated = header.deflated
         rows.file_class, rows.reason = _classify(header, resolver)
         notices = list(header.notices)
@@ -143,8 +149,10 @@ def _read_dicom(read: Read, rows: FileRows, resolver: Resolver, limits: Limits) 
         if rows.file_class == "unsupported" and rows.claimed_frames >= 0:
             rows.reason += f"; {rows.claimed_frames} frames claimed"
         if rows.file_class == "image":
-            _resolve_frames(read, header, rows, resolver, limits, notices)
+            pixel, spans = _resolve_frames(read, header, rows, resolver, limits, notices)
         rows.notices = "; ".join(dict.fromkeys(notices))
+        if rows.file_class == "image" and rows.count == 1 and common is None and key is not None:
+            _remember(key, header, rows, resolver, pixel, spans)
     except NotDicomError as error:
         rows.file_class, rows.reason = "not_dicom", str(error)
     except (HeaderError, EncapsulationError) as error:
@@ -153,6 +161,74 @@ def _read_dicom(read: Read, rows: FileRows, resolver: Resolver, limits: Limits) 
     finally:
         if collecting:
             gc.enable()
+
+
+def _recall(
+    read: Read,
+    header: Header,
+    rows: FileRows,
+    resolver: Resolver,
+    limits: Limits,
+    common: Common,
+) -> bool:
+    """Fills in `rows` of an image of one frame like an earlier one; `False` if something about it is odd."""
+    element = header.pixel_data
+    assert element is not None
+    columns = resolver.alike.own_columns(header, resolver.context(header))
+    if columns is None:
+        return False
+    if common.offset >= 0:
+        if element.offset + element.length > rows.size:
+            return False
+        columns["offset"] = element.offset + common.offset
+    else:
+        spans = _locate(read, rows.size, header, common.pixel, common.claimed_frames, limits)
+        if len(spans) != 1 or spans.notices:
+            return False
+        columns.update(_places(spans))
+    rows.file_class, rows.count, rows.claimed_frames = "image", 1, common.claimed_frames
+    rows.columns, rows.shared, rows.lookups = columns, common.columns, common.lookups
+    rows.notices = common.notices
+    return True
+
+
+def _remember(
+    key: Any,
+    header: Header,
+    rows: FileRows,
+    resolver: Resolver,
+    pixel: ImagePixel,
+    spans: FrameSpans,
+) -> None:
+    """Keeps what an image of one frame has in common with those to come."""
+    element = header.pixel_data
+    assert element is not None
+    places, offset = _places(spans), -1
+    rows.columns = {
+        name: value[0] if isinstance(value, list) else value for name, value in rows.columns.items()
+    }
+    rows.columns.update(places)
+    own: tuple[str, ...] = ("offset",)
+    if element.length < 0:  # where its fragments are, each file says itself
+        own = _PLACES
+        if spans.notices or spans.photometric_interpretation not in (
+            "",
+            pixel.photometric_interpretation,
+        ):
+            return
+    elif element.offset + element.length <= rows.size:
+        offset = places["offset"] - element.offset
+    else:
+        return
+    common = Common(
+        columns={name: value for name, value in rows.columns.items() if name not in own},
+        lookups=rows.lookups,
+        claimed_frames=rows.claimed_frames,
+        notices=rows.notices,
+        pixel=pixel,
+        offset=offset,
+    )
+    resolver.alike.remember(key, header, resolver.context(header), common)
 
 
 def _classify(header: Header, resolver: Resolver) -> tuple[FileClass, str]:
@@ -186,11 +262,43 @@ def _resolve_frames(
     resolver: Resolver,
     limits: Limits,
     notices: list[str],
-) -> None:
+) -> tuple[ImagePixel, FrameSpans]:
     """Finds the frames of an image and resolves their columns."""
-    assert header.pixel_data is not None
     pixel = resolver.image_pixel(header, notices)
-    size = rows.size
+    spans = _locate(read, rows.size, header, pixel, rows.claimed_frames, limits)
+    notices.extend(spans.notices)
+    rows.count = len(spans)
+    if not rows.count:
+        raise EncapsulationError("; ".join(("no frame is there in whole", *spans.notices)))
+    real = pixel
+    if spans.photometric_interpretation not in ("", pixel.photometric_interpretation):
+        real = replace(pixel, photometric_interpretation=spans.photometric_interpretation)
+    resolved = resolver.resolve(header, real, rows.count)
+    notices.extend(resolved.notices)
+    rows.lookups = resolved.lookups
+    rows.columns = resolved.columns
+    rows.columns.update({name: getattr(spans, name) for name in _PLACES[2:]})
+    rows.columns.update(frame=np.arange(rows.count), span_rule=SPAN_RULES.index(spans.rule))
+    return pixel, spans
+
+
+_PLACES: Final = (
+    *("frame", "span_rule"),
+    *("offset", "length", "fragments", "bit_offset", "true_length"),
+)
+"""The columns that say where a frame is."""
+
+
+def _places(spans: FrameSpans) -> dict[str, int]:
+    """The columns of the only frame."""
+    places = {name: int(getattr(spans, name)[0]) for name in _PLACES[2:]}
+    return {"frame": 0, "span_rule": SPAN_RULES.index(spans.rule), **places}
+
+
+def _locate(
+    read: Read, size: int, header: Header, pixel: ImagePixel, claimed: int, limits: Limits
+) -> FrameSpans:
+    assert header.pixel_data is not None
     if header.inflated is not None:
         inflated = header.inflated
         size = len(inflated)
@@ -198,34 +306,15 @@ def _resolve_frames(
         def read(offset: int, length: int) -> bytes:
             return inflated[offset : offset + length]
 
-    spans = locate_frames(
+    return locate_frames(
         read,
         size,
         header.pixel_data,
         pixel,
-        rows.claimed_frames if rows.claimed_frames >= 0 else None,
+        claimed if claimed >= 0 else None,
         extended_offsets=_table(header, "ExtendedOffsetTable"),
         extended_lengths=_table(header, "ExtendedOffsetTableLengths"),
         limits=limits,
-    )
-    notices.extend(spans.notices)
-    rows.count = len(spans.offset)
-    if not rows.count:
-        raise EncapsulationError("; ".join(("no frame is there in whole", *spans.notices)))
-    if spans.photometric_interpretation not in ("", pixel.photometric_interpretation):
-        pixel = replace(pixel, photometric_interpretation=spans.photometric_interpretation)
-    resolved = resolver.resolve(header, pixel, rows.count)
-    notices.extend(resolved.notices)
-    rows.lookups = resolved.lookups
-    rows.columns = resolved.columns
-    rows.columns.update(
-        frame=np.arange(rows.count),
-        offset=spans.offset,
-        length=spans.length,
-        fragments=spans.fragments,
-        bit_offset=spans.bit_offset,
-        true_length=spans.true_length,
-        span_rule=SPAN_RULES.index(spans.rule),
     )
 
 

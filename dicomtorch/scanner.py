@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from dicomtorch.attributes import LIMITS, FileClass, Limits, ScanReport
 from dicomtorch.errors import OptionError, SourceError
-from dicomtorch.generation import FileRows
 from dicomtorch.index import FrameIndex, printable
+from dicomtorch.parts import FileRows
 from dicomtorch.resolve import Resolver, Tag
 from dicomtorch.scan_file import DIRECTORY_RECORDS, kind_of, read_file
 from dicomtorch.schema import FRAME_COLUMNS, Kind
@@ -123,8 +123,9 @@ def _read(
         disable=None if progress is None else not progress,
         leave=False,
     )
+    below = os.path.join(root, b"")
     for entry in shown:
-        yield _read_entry(root, entry, resolver, limits)
+        yield _read_entry(below, entry, resolver, limits)
 
 
 def _update(
@@ -302,12 +303,12 @@ def _failed_before(index: FrameIndex, old: Mapping[bytes, int], item: FileRows) 
     )
 
 
-def _read_entry(root: bytes, entry: _Entry, resolver: Resolver, limits: Limits) -> FileRows:
+def _read_entry(below: bytes, entry: _Entry, resolver: Resolver, limits: Limits) -> FileRows:
     if entry.reason:
         return FileRows(
             entry.path, entry.size, entry.mtime_ns, entry.inode, entry.file_class, entry.reason
         )
     try:
-        return read_file(os.path.join(root, entry.path), entry.path, resolver, limits)
+        return read_file(below + entry.path, entry.path, resolver, limits)
     except OSError as error:
         return FileRows(entry.path, entry.size, _UNREAD, entry.inode, "unreadable", _reason(error))

@@ -225,3 +225,6 @@ FRAME_VALUES = (
     "suv_problem",
 )
 """The columns that make a `FrameValues`."""
+
+LUT_COLUMNS = ("modality_lut", "voi_lut", "palette", "real_world_value_map")
+"""The columns that number rows of the lookup table."""

@@ -14,6 +14,7 @@ from typing import Any, Final
 from dicomtorch.attributes import Limits
 from dicomtorch.elements import Group, Header, Items, PixelDataElement
 from dicomtorch.errors import HeaderError
+from dicomtorch.layouts import LONG, SHORT, TEXT, UNDEFINED, Layout
 from dicomtorch.tags import PIXEL_DATA_TAGS, VRS, describe, vr_of
 
 Read = Callable[[int, int], bytes]  # (offset, length) -> bytes, fewer only at the end of the file
@@ -27,17 +28,6 @@ FIRST_READ: Final = 1 << 16
 _READ_AFTER_JUMP: Final = 1 << 14
 _LARGEST_READ: Final = 1 << 20
 _BATCH: Final = 4096
-UNDEFINED: Final = 0xFFFFFFFF
-
-_TEXT: Final = frozenset(
-    ["AE", "AS", "CS", "DA", "DT", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"]
-)
-_NUMBERS: Final = frozenset(["AT", "DS", "FL", "FD", "IS", "SL", "SS", "UL", "US"])
-_SHORT_VRS: Final = (_TEXT | _NUMBERS) - {"UC", "UR", "UT"}
-_LONG_VRS: Final = ("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV")
-SHORT: Final = {vr.encode(): vr for vr in _SHORT_VRS}  # 16-bit length
-LONG: Final = {vr.encode(): vr for vr in _LONG_VRS}  # two reserved bytes, 32-bit length
-
 _ITEM: Final = 0xFFFEE000
 _ITEM_END: Final = 0xFFFEE00D
 _SEQUENCE_END: Final = 0xFFFEE0DD
@@ -48,7 +38,9 @@ _EXPLICIT: Final = (struct.Struct("<I2sH").unpack_from, struct.Struct(">I2sH").u
 _PAIR: Final = (struct.Struct("<II").unpack_from, struct.Struct(">II").unpack_from)
 _LENGTH: Final = (struct.Struct("<I").unpack_from, struct.Struct(">I").unpack_from)
 
-_Lookup = dict[int, int]
+_CHECKED: Final = 2048  # elements and items between two looks at the clock
+
+Lookup = dict[int, int]
 
 
 def _swap(tag: int) -> int:
@@ -60,7 +52,7 @@ _SWAPPED_DELIMITERS: Final = (_swap(_ITEM), _swap(_ITEM_END), _swap(_SEQUENCE_EN
 
 
 @lru_cache(maxsize=16)
-def _lookups(wanted: frozenset[int], big_endian: bool) -> tuple[_Lookup, _Lookup]:
+def lookups(wanted: frozenset[int], big_endian: bool) -> tuple[Lookup, Lookup]:
     """(for what is recorded, for what is skipped): tag as a word of the file -> tag, negative if special."""
     word = int if big_endian else _swap
     skipped = {word(tag): -(tag or _PADDING) for tag in _SPECIAL}
@@ -80,12 +72,13 @@ class Walk:
         header: Header,
         wanted: frozenset[int],
         limits: Limits,
+        layout: Layout | None = None,
     ) -> None:
         self.read = read
         self.size = size
         self.header = header
         self.limits = limits
-        self.lookups = lookups = _lookups(wanted, header.big_endian)
+        self.lookups = lookups(wanted, header.big_endian)
         self.buffer = b""
         self.base = self.pos = self.start = 0
         self.skipped = 0  # bytes jumped over without being read
@@ -98,8 +91,10 @@ class Walk:
         self.end = size
         self.items: Items | None = None
         self.sequence_end = -1
-        self.get = lookups[0].get
+        self.get = self.lookups[0].get
         self.stack: list[tuple[Any, ...]] = []
+        self.layout = layout  # of the data set that no item surrounds, as long as it helps
+        self.clock = -_CHECKED  # elements and items at the last look at it
 
     def run(self, buffer: bytes, base: int, start: int, explicit: bool) -> None:
         """Walks the data set that begins at offset `start`; `buffer` are the bytes from `base`."""
@@ -108,10 +103,25 @@ class Walk:
         try:
             while not self.done:
                 count = min(_BATCH, self.limits.elements - self.elements + 1)
+                if self._comes_back() and self._known():
+                    count = 1
                 self.elements += (self._explicit if self.encoding[0] else self._implicit)(count)
                 self._check()
         except struct.error:
             raise self._truncated() from None
+
+    def _known(self) -> bool:
+        """Walks what the layout knows; whether it may know what follows the next element."""
+        assert self.layout is not None
+        most = self.limits.elements - self.elements
+        self.pos, count, again = self.layout.walk(self.buffer, self.pos, self.group, most)
+        self.elements += count
+        if not again:
+            self.layout = None
+        return again
+
+    def _comes_back(self) -> bool:
+        return self.layout is not None and not self.stack
 
     def _explicit(self, count: int) -> int:
         """Walks up to `count` elements with explicit VR; returns how many."""
@@ -149,7 +159,7 @@ class Walk:
                     name, length, value = self._odd_vr(vr, pos)
                 self.pos = pos
                 self._unusual(tag, name, length, value)
-            if self.done or self.encoding != encoding:
+            if self.done or self.encoding != encoding or self._comes_back():
                 return done
             buffer, pos, group, get, stop = self._locals()
         self.pos = pos
@@ -183,7 +193,7 @@ class Walk:
                         continue
                 self.pos = pos
                 self._unusual(tag, "", length, value)
-            if self.done or self.encoding != encoding:
+            if self.done or self.encoding != encoding or self._comes_back():
                 return done
             buffer, pos, group, get, stop = self._locals()
         self.pos = pos
@@ -220,7 +230,7 @@ class Walk:
         jump = at - self.base - len(self.buffer)
         self.skipped += max(jump, 0)
         self.pos = at - self.base
-        self._check()
+        self._check(filling=True)
         self.chunk = min(self.chunk * 2, _LARGEST_READ) if jump <= 0 else _READ_AFTER_JUMP
         length = min(max(need, self.chunk), self.size - at)
         buffer = self.read(at, length) if length >= need else b""
@@ -234,13 +244,17 @@ class Walk:
         if self.pos + length > len(self.buffer):
             self._fill(self.base + self.pos, length)
 
-    def _check(self) -> None:
+    def _check(self, *, filling: bool = False) -> None:
         limits = self.limits
         if self.elements > limits.elements:
             raise self._beyond("elements", limits.elements)
         walked = self.base + self.pos - self.start - self.skipped
         if walked > limits.header_bytes:
             raise self._beyond("header_bytes", limits.header_bytes)
+        met = self.elements + self.items_met
+        if met - self.clock < _CHECKED and not filling:
+            return
+        self.clock = met
         allowed = limits.header_seconds + limits.header_seconds_per_16_mib * walked / (16 << 20)
         if time.thread_time() - self.began > allowed:
             raise self._beyond("header_seconds", limits.header_seconds)
@@ -366,7 +380,7 @@ class Walk:
         limits = self.limits
         limit, most = (
             ("text_bytes", limits.text_bytes)
-            if vr in _TEXT
+            if vr in TEXT
             else ("header_bytes", limits.header_bytes)
         )
         if length > most:
@@ -401,7 +415,7 @@ class Walk:
     def _enter_unknown(self) -> None:
         """PS3.5 section 6.2.2: a sequence in UN is Implicit VR Little Endian; some writers leave it explicit."""
         if self.encoding[1]:
-            self.get = _lookups(frozenset(), False)[1].get
+            self.get = lookups(frozenset(), False)[1].get
         self._need(min(16, self.size - self.base - self.pos))
         vr = self.buffer[self.pos + 12 : self.pos + 14]
         self.encoding = vr in SHORT or vr in LONG, False

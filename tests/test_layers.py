@@ -13,17 +13,17 @@ PACKAGE = Path(__file__).parents[1] / "dicomtorch"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "schema"),
-    ("attributes", "columns", "elements", "tags", "plot"),
+    ("attributes", "columns", "elements", "layouts", "tags", "plot"),
     (
         *("walk", "encapsulation", "lookup", "suv", "storage", "generation", "voi", "geometry"),
         *("resize", "epochs", "joins", "splits", "selection", "exports", "notebook"),
-        *("buffers", "backends"),
+        *("buffers", "backends", "parts"),
     ),
     ("index_file", "frame_values"),
     ("header", "index", "pipeline", "resolve_image", "resolve_groups"),
     (
         *("resolve_values", "resolve_geometry", "capability", "stacks", "metadata", "samplers"),
-        *("sequences",),
+        *("sequences", "alike"),
         *("cache", "pixels"),
     ),
     ("resolve", "conversion", "collate", "together"),

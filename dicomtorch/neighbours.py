@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,115 +11,49 @@ import torch
 from torch import Tensor
 
 from dicomtorch.attributes import PixelOptions
-from dicomtorch.errors import DicomTorchError, OptionError
+from dicomtorch.errors import DicomTorchError, GeometryError
 from dicomtorch.index import FrameIndex, printable
 from dicomtorch.reader import Frame, FrameReader
-from dicomtorch.sequences import FrameSequences, combined, time_sequences
+from dicomtorch.sequences import FrameSequences, time_sequences
+from dicomtorch.stacks import REPEATED, StackList, stacks
 
 Ints = npt.NDArray[np.int64]
 Edge = Literal["repeat", "reflect"]
 
-_PROJECTIONS = ("US", "XA", "RF", "XRF", "IVUS", "DX", "CR", "MG", "ES", "XC", "GM", "SM", "OP")
-"""Modalities whose frames are no slices, even where they have positions."""
-
-_ALIKE = (
-    "FrameOfReferenceUID",
-    "SOPClassUID",
-    "Modality",
-    "image_pixel",
-    "ImageType",
-    "ConvolutionKernel",
-    "ContrastBolusAgent",
-    "KVP",
-    "ComplexImageComponent",
-    "StackID",
-)
-"""What the slices of one stack have in common, besides series, spacing and orientation."""
-
-_SEPARATING = (
-    "TemporalPositionIndex",
-    "EchoTime",
-    "DiffusionBValue",
-    "NominalPercentageOfCardiacPhase",
-    "TriggerTime",
-    "AcquisitionNumber",
-    "AcquisitionTime",
-    "file",
-)
-"""What tells slices at one position apart; the first that does for a whole series counts."""
+_LISTED = 4  # files in a message
 
 
 def frame_order(index: FrameIndex) -> FrameSequences:
-    """Every frame in one run of neighbours: slices by their position along the normal, others by time.
+    """Every frame in one run of neighbours: slices of a stack by position, others by time.
 
     Raises:
-        OptionError: Slices lie at one position and nothing tells them apart.
+        GeometryError: Slices lie at one place and nothing tells them apart, or some are copies.
     """
     runs = time_sequences(index)
     number = np.empty(len(index), np.int64)
-    rank = np.empty(len(index), np.float64)
+    rank = np.empty(len(index), np.int64)
     number[runs.order] = np.repeat(np.arange(len(runs)), runs.lengths)
     rank[runs.order] = np.arange(len(index))
-    stack, distance = _stacks(index)
-    slices = stack >= 0
-    number[slices] = len(runs) + stack[slices]
-    rank[slices] = distance[slices]
+    found = stacks(index, on_gap="keep")
+    _check_repeats(index, found)
+    for k, stack in enumerate(found):
+        number[stack.positions] = len(runs) + k
+        rank[stack.positions] = np.arange(len(stack))
     order = np.lexsort((rank, number))
     starts = np.append(np.flatnonzero(np.diff(number[order], prepend=-1)), len(index))
     return FrameSequences(order, starts, np.full(len(index), np.nan))
 
 
-def _stacks(index: FrameIndex) -> tuple[Ints, npt.NDArray[np.float64]]:
-    """For each frame the number of its stack, -1 for none, and its distance along the normal in mm."""
-    position = np.asarray(index.column("ImagePositionPatient"))
-    orientation = np.asarray(index.column("ImageOrientationPatient"))
-    slices = np.isfinite(position).all(axis=1) & np.isfinite(orientation).all(axis=1)
-    slices &= ~index.where(Modality=_PROJECTIONS)
-    normal = np.cross(orientation[:, :3], orientation[:, 3:])
-    distance = np.einsum("ij,ij->i", np.where(slices[:, None], position, 0), np.nan_to_num(normal))
-    columns: list[Any] = [index.column("SeriesInstanceUID"), *np.round(orientation, 4).T]
-    columns += [*np.asarray(index.column("PixelSpacing")).T]
-    columns += [index.column(name) for name in _ALIKE]
-    series = combined(columns, len(index))
-    stack = np.full(len(index), -1)
-    count = 0
-    for members in _parts(np.flatnonzero(slices), series[slices]):
-        parts = _separated(index, members, distance)
-        for part in parts:
-            if len(part) > 1:
-                stack[part] = count
-                count += 1
-    return stack, distance
-
-
-def _parts(rows: Ints, codes: Ints) -> list[Ints]:
-    """`rows` by their codes."""
-    order = np.argsort(codes, kind="stable")
-    cuts = np.flatnonzero(np.diff(codes[order])) + 1
-    return [rows[part] for part in np.split(order, cuts)] if len(rows) else []
-
-
-def _separated(index: FrameIndex, members: Ints, distance: Any) -> list[Ints]:
-    """Slices of one series in stacks that come to no position twice."""
-
-    def repeats(rows: Ints) -> bool:
-        return bool((np.diff(np.sort(distance[rows])) < 1e-3).any())
-
-    if not repeats(members):
-        return [members]
-    if np.ptp(distance[members]) < 1e-3:
-        return []  # one place over time
-    chosen = index.select(members)
-    for name in _SEPARATING:
-        parts = _parts(members, combined([chosen.column(name)], len(members)))
-        # A time that differs from slice to slice tells everything apart and says nothing.
-        if min(map(len, parts)) > 1 and not any(repeats(part) for part in parts):
-            return parts
-    names = sorted({printable(index.path(int(k))) for k in members})
-    raise OptionError(
-        f"slices of one series lie at the same position, and nothing tells them apart, so they have no neighbours: "
-        f"{', '.join(names[:4])}{' ...' * (len(names) > 4)}; leave the duplicates out with index.select"
-    )
+def _check_repeats(index: FrameIndex, found: StackList) -> None:
+    repeated = [part.positions for part in found.left_out if part.reason == REPEATED]
+    names = [printable(index.path(i)) for part in repeated for i in part.tolist()]
+    names += [name for stack in found for name in stack.report.duplicates]
+    if names:
+        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+        raise GeometryError(
+            f"several slices are at one place and nothing tells them apart, so that they have no neighbours: "
+            f"{', '.join(names[:_LISTED])}{more}. Leave copies out with index.deduplicate(), others with index.select"
+        )
 
 
 class ContextReader:

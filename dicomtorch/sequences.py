@@ -102,16 +102,16 @@ def _places(index: FrameIndex, files: Ints, several: npt.NDArray[np.bool_]) -> I
     orientation = np.asarray(index.column("ImageOrientationPatient"))
     columns: list[Any] = [unit, *np.round(position, 3).T, *np.round(orientation, 4).T]
     columns += [index.column(name) for name in _OTHERWISE_EQUAL]
-    places = combined(columns, len(index))
+    places = _combined(columns, len(index))
     # A file that comes to no place twice is run through as it is.
-    per_unit = combined([unit], len(index))
+    per_unit = _combined([unit], len(index))
     distinct = np.zeros(per_unit.max() + 1, np.int64)
     np.add.at(distinct, per_unit[np.unique(places, return_index=True)[1]], 1)
     whole = several & (~located | (distinct == np.bincount(per_unit))[per_unit])
-    return combined([np.where(whole, -1 - unit, places)], len(index))
+    return _combined([np.where(whole, -1 - unit, places)], len(index))
 
 
-def combined(columns: Iterable[Any], count: int) -> Ints:
+def _combined(columns: Iterable[Any], count: int) -> Ints:
     """Numbers, from 0 without gaps, that are equal where all columns are."""
     codes = np.zeros(count, np.int64)
     for column in columns:

@@ -31,6 +31,9 @@ from dicomtorch.index import FrameIndex, printable
 
 OnGap = Literal["raise", "warn", "keep"]
 
+REPEATED = "several slices at one place, which nothing tells apart"
+"""A reason of `LeftOut`."""
+
 _ALIKE = (
     "SeriesInstanceUID",
     "FrameOfReferenceUID",
@@ -361,9 +364,7 @@ class _Search:
             f"{_listed(files)}. Leave copies out with index.deduplicate(), or name what tells them apart with "
             f"split_by="
         )
-        self.left_out.append(
-            LeftOut(group, "several slices at one place, which nothing tells apart")
-        )
+        self.left_out.append(LeftOut(group, REPEATED))
 
     def _add(self, group: Ints, copies: Ints) -> None:
         first = group[0]

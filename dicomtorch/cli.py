@@ -83,10 +83,11 @@ Commands = argparse._SubParsersAction  # argparse has no public name for it
 
 
 def _exit_codes(found: str) -> str:
-    return (
-        f"exit codes:\n  0  all is well\n{f'  1  {found}' + chr(10) if found else ''}"
-        "  2  wrong usage, or an error (one line on stderr)\n  130  interrupted\n"
-    )
+    codes = [(0, "all is well"), (1, found), (2, "wrong usage, or an error (one line on stderr)")]
+    lines = [
+        f"  {code}  {meaning}\n" for code, meaning in (*codes, (130, "interrupted")) if meaning
+    ]
+    return f"exit codes:\n{''.join(lines)}"
 
 
 def _command(

@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -69,7 +69,7 @@ class Result:
         single: Frames that the second backend does not decode, or that are decoded by one and the same.
         largest_accepted: Largest difference within the tolerance.
         damaged: Files that have no frame here because they are damaged.
-        findings: In the order of the index.
+        findings: By file and frame, once all is done.
     """
 
     frames: int = 0
@@ -161,6 +161,7 @@ class Verification:
                     yield self._finish(*pending.popleft(), state)
             while pending:
                 yield self._finish(*pending.popleft(), state)
+        self.result.findings.sort(key=lambda finding: (finding.file, finding.frame))
 
     def run(self) -> Result:
         """Goes through all of it."""
@@ -186,10 +187,10 @@ class Verification:
         text = repr((path, where.size, where.mtime_ns, frames))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
-    def _restored(self, known: dict[str, Any], unit: Sequence[int]) -> Result:
+    def _restored(self, known: Result, unit: Sequence[int]) -> Result:
         (where,) = self.index.locate([unit[0]])
-        findings = [Finding(file=where.file, **entry) for entry in known.pop("findings")]
-        return Result(**known, resumed=known["frames"], findings=findings)
+        findings = [replace(finding, file=where.file) for finding in known.findings]
+        return replace(known, resumed=known.frames, findings=findings)
 
     def _verify(self, unit: Sequence[int]) -> Result | None:
         """Some frames of one file; `None` if told to stop."""
@@ -252,16 +253,14 @@ class Verification:
         if np.array_equal(one, other, equal_nan=one.dtype.kind == "f"):
             return ""
         first, second = one.astype(np.float64), other.astype(np.float64)
-        distance = np.abs(first - second)
-        distance[(first == second) | (np.isnan(first) & np.isnan(second))] = 0
+        unequal = (one != other) & ~(np.isnan(first) & np.isnan(second))
         # What is a number in one of them only is as far off as can be.
-        distance[np.isnan(distance)] = np.inf
-        largest = float(distance.max())
-        if largest <= self._accepted(pixel):
+        distance = np.nan_to_num(np.abs(first[unequal] - second[unequal]), nan=np.inf)
+        largest, accepted = float(distance.max()), self._accepted(pixel)
+        if accepted and largest <= accepted:
             found.largest_accepted = max(found.largest_accepted, int(largest))
             return ""
-        count = int(np.count_nonzero(distance))
-        return f"{count:,} of {distance.size:,} values differ, by up to {largest:.6g}"
+        return f"{len(distance):,} of {one.size:,} values differ, by up to {largest:.6g}"
 
     def _accepted(self, pixel: ImagePixel) -> int:
         lossy = pixel.transfer_syntax_uid in LOSSY
@@ -291,7 +290,7 @@ class _State:
     def __init__(self, path: Path | None, settings: dict[str, Any]) -> None:
         self._path = path
         self._settings = settings
-        self._known: dict[str, dict[str, Any]] = {}
+        self._known: dict[str, Result] = {}
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> _State:
@@ -314,7 +313,7 @@ class _State:
         if self._file is not None:
             self._file.close()
 
-    def get(self, key: str) -> dict[str, Any] | None:
+    def get(self, key: str) -> Result | None:
         """What is known of a unit."""
         return self._known.get(key)
 
@@ -347,9 +346,9 @@ class _State:
         try:
             for line in lines[1:-1]:
                 entry = json.loads(line)
-                self._known[entry.pop("key")] = {
-                    name: entry[name] for name in (*_NOTED, "findings")
-                }
+                findings = [Finding(file=-1, **finding) for finding in entry["findings"]]
+                noted = {name: int(entry[name]) for name in _NOTED}
+                self._known[entry["key"]] = Result(**noted, findings=findings)
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise OptionError(
                 f"{self._path} is a damaged state file of verify; remove it to start again"

@@ -92,6 +92,20 @@ def test_a_lossless_difference_of_one_is_reported(
     assert finding.backend == "imagecodecs, pydicom"
 
 
+def test_values_that_are_no_numbers_and_large_integers_are_compared(tmp_path: Path) -> None:
+    write_series(tmp_path, 1)
+    index, _ = scan(tmp_path)
+    verification, pixel = Verification(index, against="pydicom"), index.image_pixel(0)
+
+    def difference(one: Any, other: Any) -> str:
+        return verification._difference(pixel, np.array(one), np.array(other), Result())
+
+    assert difference([np.nan, np.inf, 1.0], [np.nan, np.inf, 1.0]) == ""
+    assert difference([np.nan, np.inf], [0.0, np.inf]) == "1 of 2 values differ, by up to inf"
+    assert difference([2**60], [2**60 + 1]) == "1 of 1 values differ, by up to 0"  # beyond float64
+    assert difference([[1]], [1]) == "shapes (1, 1) and (1,)"
+
+
 @pytest.mark.parametrize(("tolerance", "findings"), [(2, 0), (1, 1)])
 def test_a_lossy_difference_has_a_tolerance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tolerance: int, findings: int

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dicomtorch.epochs import ClipSampler, ShuffleSampler
     from dicomtorch.errors import DicomTorchError
     from dicomtorch.index import FrameIndex
+    from dicomtorch.leakage import check_leakage
     from dicomtorch.loader import FrameLoader
     from dicomtorch.metadata import FrameMeta
     from dicomtorch.reader import FrameReader
@@ -50,6 +51,7 @@ __all__ = [
     "ScanReport",
     "ShuffleSampler",
     "__version__",
+    "check_leakage",
     "collate_frames",
     "scan",
 ]
@@ -74,6 +76,7 @@ _MODULES = {
     "PixelOptions": "dicomtorch.attributes",
     "ScanReport": "dicomtorch.attributes",
     "ShuffleSampler": "dicomtorch.epochs",
+    "check_leakage": "dicomtorch.leakage",
     "collate_frames": "dicomtorch.collate",
     "scan": "dicomtorch.scanner",
 }

@@ -223,16 +223,25 @@ def to_arrow(table: Mapping[str, ColumnData], columns: Sequence[Column]) -> pa.R
     for column in columns:
         data = table[column.name]
         if isinstance(data, Texts):
-            values = _packed_to_arrow(data.values, pa.large_string())
-            arrays.append(pa.DictionaryArray.from_arrays(pa.array(data.codes), values))
+            values = large_strings(data.values)
+            codes = _to_arrow(data.codes, pa.int32())
+            arrays.append(pa.DictionaryArray.from_arrays(codes, values))
         elif isinstance(data, Packed):
             arrays.append(_packed_to_arrow(data, pa.large_binary()))
         elif column.width > 1:
-            flat = pa.array(np.ascontiguousarray(data).reshape(-1))
+            flat = _to_arrow(
+                np.ascontiguousarray(data).reshape(-1), pa.from_numpy_dtype(data.dtype)
+            )
             arrays.append(pa.FixedSizeListArray.from_arrays(flat, column.width))
         else:
-            arrays.append(pa.array(np.ascontiguousarray(data), arrow_type(column)))
+            arrays.append(_to_arrow(data, arrow_type(column)))
     return pa.RecordBatch.from_arrays(arrays, schema=arrow_schema(columns))
+
+
+def _to_arrow(data: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
+    # Not `pa.array`, which imports pandas.
+    wanted = np.ascontiguousarray(data, kind.to_pandas_dtype())
+    return pa.Array.from_buffers(kind, len(wanted), [None, pa.py_buffer(wanted)])
 
 
 def large_strings(packed: Packed) -> pa.Array:

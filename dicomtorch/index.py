@@ -6,6 +6,7 @@ the tables, so that worker processes share one mapping.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections import Counter
@@ -802,4 +803,6 @@ def open_generation(folder: Path, uuid: str, *, mapped: bool) -> Generation:
                 f"{folder} holds another scan than the one that this index was made from; scan again"
             )
         _open[uuid] = generation
+    with contextlib.suppress(OSError):
+        os.utime(folder / "manifest.json")  # unused ones are removed, by this time
     return generation

@@ -169,8 +169,9 @@ def write(
             write_durably(draft / name, data)
         text = json.dumps(manifest).encode()
         write_durably(draft / "manifest.json", b"%08x\n%s\n" % (zlib.crc32(text), text))
+        sync_folder(draft)
         os.rename(draft, folder)
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
@@ -185,7 +186,8 @@ def write_durably(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk."""
     if sys.platform == "win32":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -274,9 +276,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise IndexFileError(
             f"{folder} is no index ({error.strerror}: {path.name}); {_AGAIN}"
         ) from error
-    crc, _, text = content.partition(b"\n")
-    text = text.rstrip(b"\n")
-    if crc != b"%08x" % zlib.crc32(text):
+    text = content[9:-1]
+    if content != b"%08x\n%s\n" % (zlib.crc32(text), text):
         raise IndexFileError(f"{path} is damaged; {_AGAIN}")
     try:
         manifest = json.loads(text)

@@ -96,7 +96,7 @@ def read_table(table: Any, on: Sequence[str]) -> pa.Table:
         if isinstance(error, DicomTorchError):
             raise
         # Not the message of the other library: it quotes rows, and rows hold identifiers.
-        where = re.search(r"Row #\d+: Expected \d+ columns, got \d+", str(error))
+        where = re.search(r"(Row #\d+: )?Expected \d+ columns, got \d+", str(error))
         detail = where[0] if where else type(error).__name__
         raise OptionError(
             f"the table cannot be read ({detail}); columns need one type each"

@@ -67,12 +67,20 @@ class IndexStore:
     def save(self, index: FrameIndex) -> FrameIndex:
         """Stores `index` as a new generation, makes it the current one, and returns it as opened from there.
 
+        For the process that holds the lock.
+
         Raises:
             OSError: It could not be written; the current one stays.
         """
         folder = self.folder / index.uuid
+        self._remove_drafts()
         index.save(folder)
-        self._set_current(index.uuid)
+        try:
+            self._set_current(index.uuid)
+        except BaseException:
+            if self._current() != index.uuid:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
         self._remove_unused(keep=index.uuid)
         return self._open(index.uuid)
 
@@ -83,10 +91,7 @@ class IndexStore:
 
     def _open(self, uuid: str) -> FrameIndex:
         folder = self.folder / uuid
-        generation = open_generation(folder, uuid, mapped=is_local(folder))
-        with contextlib.suppress(OSError):
-            os.utime(folder / "manifest.json")  # in use: see _remove_unused
-        return FrameIndex(generation)
+        return FrameIndex(open_generation(folder, uuid, mapped=is_local(folder)))
 
     def _current(self) -> str | None:
         try:
@@ -103,13 +108,28 @@ class IndexStore:
         try:
             index_file.write_durably(draft, uuid.encode())
             os.replace(draft, self.folder / "current")
+            index_file.sync_folder(self.folder)
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
 
+    def _entries(self) -> list[os.DirEntry[str]]:
+        with os.scandir(self.folder) as entries:
+            return list(entries)
+
+    def _remove_drafts(self) -> None:
+        """What processes left that were killed while they wrote."""
+        for entry in self._entries():
+            if entry.name.endswith(".tmp"):
+                with contextlib.suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        shutil.rmtree(entry.path)
+                    else:
+                        os.unlink(entry.path)
+
     def _remove_unused(self, keep: str) -> None:
         oldest = time.time() - _UNUSED_DAYS * 86_400
-        for entry in os.scandir(self.folder):
+        for entry in self._entries():
             if not entry.is_dir(follow_symlinks=False) or entry.name == keep:
                 continue
             manifest = Path(entry.path) / "manifest.json"

@@ -108,6 +108,17 @@ def _global_rng_unchanged() -> Iterator[None]:
         torch.set_rng_state(torch_state)
 
 
+@pytest.fixture
+def memory_path(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is one: for thousands of small files that are written and synced."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(prefix="dicomtorch-", dir=memory) as folder:
+        yield Path(folder)
+
+
 @pytest.fixture(scope="session")
 def bundled() -> Path:
     """The folder of DICOM files that comes with pydicom."""

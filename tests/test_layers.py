@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("index_file", "frame_values"),
     ("header", "index", "pipeline", "resolve_image", "resolve_groups"),
     (
-        *("resolve_values", "resolve_geometry", "capability", "stacks", "metadata", "samplers"),
+        *("resolve_values", "resolve_geometry", "capability", "leakage", "stacks", "metadata", "samplers"),
         *("sequences", "alike"),
         *("cache", "pixels"),
     ),

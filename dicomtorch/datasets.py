@@ -17,6 +17,7 @@ from dicomtorch import capability
 from dicomtorch.attributes import AppliedVOI, PixelOptions, ScanReport, Values
 from dicomtorch.backends.base import Backend
 from dicomtorch.buffers import new_batch
+from dicomtorch.cache import DEFAULT_BYTES, FrameCache
 from dicomtorch.collate import FrameSample, FrameSamples, collate_frames, collate_meta
 from dicomtorch.conversion import convert
 from dicomtorch.errors import (
@@ -71,6 +72,8 @@ class FrameOptions(TypedDict, total=False):
     on_error: Literal["raise", "replace"]
     refresh: bool
     cache_dir: str | os.PathLike[str] | None
+    cache: str | os.PathLike[str] | None
+    cache_bytes: int
 
 
 class DicomFrames(Dataset[FrameSample]):
@@ -102,6 +105,9 @@ class DicomFrames(Dataset[FrameSample]):
         on_error: "raise", or "replace": the next readable frame, `meta["index"]` differing from `requested_index`.
         refresh: Compare the tree with the index first.
         cache_dir: Where indexes are kept; `None`: the user's cache folder.
+        cache: A folder for decoded frames of the syntaxes that are expensive to decode (JPEG lossless, JPEG-LS, JPEG
+            2000, HTJ2K, JPEG XL, deflated): later epochs, runs and processes read them from there. `None`: none.
+        cache_bytes: What they may take; see `FrameCache`.
 
     Raises:
         SourceError: There is nothing at `source`, or no image below it.
@@ -133,6 +139,8 @@ class DicomFrames(Dataset[FrameSample]):
         on_error: Literal["raise", "replace"] = "raise",
         refresh: bool = True,
         cache_dir: str | os.PathLike[str] | None = None,
+        cache: str | os.PathLike[str] | None = None,
+        cache_bytes: int = DEFAULT_BYTES,
     ) -> None:
         if on_error not in ("raise", "replace"):
             raise OptionError(f'on_error must be "raise" or "replace"; got {on_error!r}')
@@ -154,6 +162,7 @@ class DicomFrames(Dataset[FrameSample]):
         self.transform = transform
         self.on_error = on_error
         self._tags = tuple(tags)
+        kept = None if cache is None else FrameCache(cache, cache_bytes)
         index = (
             _check_index(source, self._tags)
             if isinstance(source, FrameIndex)
@@ -161,7 +170,7 @@ class DicomFrames(Dataset[FrameSample]):
         )
         if not len(index):
             raise _no_frames(source, index.report())
-        reader = self._able(FrameReader(index, backend, options))
+        reader = self._able(FrameReader(index, backend, options, kept))
         self._reader: FrameReader | ContextReader = (
             ContextReader(reader, context, context_edge) if context else reader
         )

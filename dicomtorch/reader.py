@@ -26,6 +26,7 @@ from dicomtorch import encapsulation, pixels
 from dicomtorch.attributes import AppliedVOI, FrameSpan, FrameValues, ImagePixel, PixelOptions
 from dicomtorch.backends.base import Backend, choose_backend
 from dicomtorch.buffers import new_batch
+from dicomtorch.cache import EXPENSIVE, FrameCache, frame_key
 from dicomtorch.conversion import Conversion
 from dicomtorch.errors import DicomTorchError, UnsupportedError
 from dicomtorch.index import FrameIndex, FrameLocation, printable
@@ -71,6 +72,7 @@ class FrameReader:
         index: What to read from.
         backend: A name, "auto", or a `Backend`; chosen here, once for each distinct `ImagePixel`, and never changed.
         options: What is asked of the pixels.
+        cache: Where decoded frames of the expensive syntaxes are kept.
 
     Attributes:
         unsupported: The `ImagePixel`s that the backend does not decode, with the error that says so.
@@ -81,8 +83,10 @@ class FrameReader:
         index: FrameIndex,
         backend: str | Backend = "auto",
         options: PixelOptions | None = None,
+        cache: FrameCache | None = None,
     ) -> None:
         self.index = index
+        self.cache = cache
         self.options = options or PixelOptions()
         self.unsupported: dict[ImagePixel, UnsupportedError] = {}
         self._backends: dict[ImagePixel, Backend] = {}
@@ -341,8 +345,40 @@ class FrameReader:
         self, where: FrameLocation, files: _FileGroup, pixel: ImagePixel, backend: Backend
     ) -> npt.NDArray[Any]:
         """Stored values, in memory of this thread that the next frame overwrites, or in memory of their own."""
+        if self.cache is None or pixel.transfer_syntax_uid not in EXPENSIVE:
+            return self._decoded(where, files, pixel, backend)
+        key = self._cache_key(where, files, pixel, backend)
+        stored = self.cache.read(key, pixel, self._local.scratch, self._local.decoded(pixel))
+        if stored is None:
+            stored = self._decoded(where, files, pixel, backend)
+            self.cache.write(key, stored)
+        return stored
+
+    def _decoded(
+        self, where: FrameLocation, files: _FileGroup, pixel: ImagePixel, backend: Backend
+    ) -> npt.NDArray[Any]:
         data = self._encoded(where, files, pixel)
         return backend.decode(data, pixel, self._local.decoded(pixel))
+
+    @staticmethod
+    def _cache_key(
+        where: FrameLocation, files: _FileGroup, pixel: ImagePixel, backend: Backend
+    ) -> bytes:
+        # First, because a file that changed since it was indexed is an error, whatever is kept of it.
+        file, index = files.of(where), files.index
+        at = np.array([where.position])
+        (uid,) = index.gather("SOPInstanceUID", at)
+        paths: Any = index.files["path"]
+        return frame_key(
+            uid=uid,
+            path=paths[where.file] if uid else file.path,
+            frame=index.gather("frame", at)[0],
+            size=where.size,
+            mtime_ns=where.mtime_ns,
+            span=where.span,
+            pixel=pixel,
+            backend=backend,
+        )
 
     def _backend(self, pixel: ImagePixel) -> Backend:
         backend = self._backends.get(pixel)
@@ -460,14 +496,14 @@ class _FileGroup:
     """The file that was read last stays open: positions come ordered by file."""
 
     def __init__(self, index: FrameIndex) -> None:
-        self._index = index
+        self.index = index
         self._number = -1
         self._file: StoredFile | None = None
 
     def of(self, where: FrameLocation) -> StoredFile:
         if self._file is None or where.file != self._number:
             self.close()
-            path = self._index.file_path(where.file)
+            path = self.index.file_path(where.file)
             self._file = StoredFile(path, where.size, where.mtime_ns, deflated=where.deflated)
             self._number = where.file
         return self._file

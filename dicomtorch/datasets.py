@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dicomtorch import capability
+from dicomtorch import capability, notebook
 from dicomtorch.attributes import AppliedVOI, PixelOptions, ScanReport, Values
 from dicomtorch.backends.base import Backend
 from dicomtorch.buffers import new_batch
@@ -23,6 +23,7 @@ from dicomtorch.conversion import convert
 from dicomtorch.errors import (
     DicomTorchError,
     FrameIndexError,
+    MissingDependencyError,
     OptionError,
     SourceError,
     StaleIndexError,
@@ -32,7 +33,7 @@ from dicomtorch.errors import (
 from dicomtorch.index import FrameIndex, printable
 from dicomtorch.metadata import FrameMeta, MetadataReader
 from dicomtorch.neighbours import ContextReader
-from dicomtorch.plot import show_frames
+from dicomtorch.plot import contact_sheet, show_frames
 from dicomtorch.reader import Frame, FrameReader
 from dicomtorch.resize import resized
 from dicomtorch.store import Source, open_index
@@ -108,6 +109,7 @@ class DicomFrames(Dataset[FrameSample]):
         cache: A folder for decoded frames of the syntaxes that are expensive to decode (JPEG lossless, JPEG-LS, JPEG
             2000, HTJ2K, JPEG XL, deflated): later epochs, runs and processes read them from there. `None`: none.
         cache_bytes: What they may take; see `FrameCache`.
+        duplicates: "keep" files that repeat the SOPInstanceUID of an earlier one, take the "first" only, or "raise".
 
     Raises:
         SourceError: There is nothing at `source`, or no image below it.
@@ -139,6 +141,7 @@ class DicomFrames(Dataset[FrameSample]):
         on_error: Literal["raise", "replace"] = "raise",
         refresh: bool = True,
         cache_dir: str | os.PathLike[str] | None = None,
+        duplicates: Literal["keep", "first", "raise"] = "keep",
         cache: str | os.PathLike[str] | None = None,
         cache_bytes: int = DEFAULT_BYTES,
     ) -> None:
@@ -167,7 +170,7 @@ class DicomFrames(Dataset[FrameSample]):
             _check_index(source, self._tags)
             if isinstance(source, FrameIndex)
             else open_index(source, tags=self._tags, refresh=refresh, cache_dir=cache_dir)
-        )
+        ).deduplicate(duplicates)
         if not len(index):
             raise _no_frames(source, index.report())
         reader = self._able(FrameReader(index, backend, options, kept))
@@ -207,6 +210,32 @@ class DicomFrames(Dataset[FrameSample]):
 
     def __repr__(self) -> str:
         return f"DicomFrames({self.index!r}, values={self._reader.options.values!r})"
+
+    def _repr_html_(self) -> str:
+        rows = self.index.overview() | {"Values": self._reader.options.values}
+        picture, note = self._thumbnails()
+        return notebook.table("DicomFrames", rows, picture=picture, note=note)
+
+    def _thumbnails(self, most: int = 6) -> tuple[str, str]:
+        """(a picture of some frames as HTML, what to say); none of frames that may have a name in their pixels."""
+        index = self.index
+        silent = (index.column("BurnedInAnnotation") != "NO") & index.where(
+            Modality=notebook.OFTEN_BURNED_IN
+        )
+        seen = index.where(BurnedInAnnotation="YES") | index.where(RecognizableVisualFeatures="YES")
+        shown = np.flatnonzero(~(silent | seen) & index.image_mask())
+        if not len(shown):
+            return "", "No thumbnails, because the pixels may show who it is; show() draws frames."
+        chosen = shown[np.unique(np.linspace(0, len(shown) - 1, most).astype(int))].tolist()
+        frames = [frame for frame in self._reader.read_many(chosen) if isinstance(frame, Frame)]
+        if not frames:
+            return "", "No thumbnails, because none of the frames that were tried can be read."
+        images = [frame.image.float().numpy() for frame in frames]
+        try:
+            sheet = contact_sheet([image[:1] if len(image) != 3 else image for image in images], tile=96)
+        except MissingDependencyError as error:
+            return "", str(error)
+        return notebook.png(sheet, f"{len(frames)} frames"), ""
 
     # Samples
 
@@ -290,9 +319,7 @@ class DicomFrames(Dataset[FrameSample]):
             raise OptionError(f"meta is of {len(positions)} frames, images are {len(batch)}")
         result, applied = convert(batch, late.conversions(positions))
         voi = ("voi", "WindowCenter", "WindowWidth")
-        made = [
-            dict(zip(voi, (a.voi, a.window_center, a.window_width), strict=True)) for a in applied
-        ]
+        made = [dict(zip(voi, (a.voi, a.window_center, a.window_width), strict=True)) for a in applied]
         if single:
             return result[0], FrameMeta({**meta, **made[0]})
         return result, FrameMeta({**meta, **collate_meta(made)})
@@ -365,7 +392,7 @@ class DicomFrames(Dataset[FrameSample]):
                 self._failures.append(Failure(position, str(error), other))
                 if len(self._failures) == 1:
                     warnings.warn(
-                        f"{error} It was replaced by frame {other}; further ones are replaced without a "
+                        f"{error}. It was replaced by frame {other}; further ones are replaced without a "
                         f"warning and listed in frames.failures",
                         stacklevel=4,
                     )
@@ -376,7 +403,7 @@ class DicomFrames(Dataset[FrameSample]):
         if isinstance(error, StaleIndexError | StorageError):
             return error
         return type(error)(
-            f'{error} Leave it out with frames.index.select(...) or use on_error="replace".'
+            f'{error}. Leave it out with frames.index.select(...), or use on_error="replace"'
         )
 
     # Looking

@@ -428,9 +428,12 @@ class FrameIndex:
         Args:
             duplicates: See `deduplicate`.
         """
+        return self.select(self.image_mask()).deduplicate(duplicates)
+
+    def image_mask(self) -> npt.NDArray[np.bool_]:
+        """For each frame whether `images` keeps it."""
         names = ("SOPClassUID", "Modality", "ImageType")
-        chosen = self.select(selection.image_mask(*(self.column(name) for name in names)))
-        return chosen.deduplicate(duplicates)
+        return selection.image_mask(*(self.column(name) for name in names))
 
     def repeated(self) -> npt.NDArray[np.bool_]:
         """For each frame whether its file repeats the SOPInstanceUID of an earlier one."""

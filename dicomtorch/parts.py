@@ -223,11 +223,8 @@ class PartBuilder:
         frames = tables.concatenate(self._chunks)
         counts = np.array(self._counts, np.int64)
         frames["file"] = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-        lookups = {
-            column.name: tables.make_column(column, [row[k] for row in self._lookups])
-            for k, column in enumerate(LOOKUPS)
-        }
         groups = [len(rows) for rows in self._groups]
+        lookups = _lookup_table(self._lookups)
         return Part(frames, tables.concatenate(self._file_chunks), lookups, groups)
 
 
@@ -269,39 +266,54 @@ def merge_parts(parts: Sequence[Part]) -> Part:
         return parts[0]
     groups: dict[Any, int] = {}
     lookups: list[_LookupRow] = []
-    rows = files = 0
+    all_frames: list[Table] = []
+    all_files: list[Table] = []
+    rows = numbers = 0
     for part in parts:
-        _shift(part.files, "first_row", rows)
-        part.frames["file"] = np.asarray(part.frames["file"]) + np.int32(files)
-        rows += len(part.frames["file"])
-        files += len(part.files["size"])
-        if not part.groups:
-            continue
-        at = 0
-        moved = np.full(len(part.lookups["bits"]), -1, np.int32)
-        columns: list[Any] = [part.lookups[column.name] for column in LOOKUPS]
-        for size in part.groups:
-            group = [tuple(column[k] for column in columns) for k in range(at, at + size)]
-            # nan differs from nan
-            key = tuple(tuple(None if v != v else v for v in row) for row in group)
-            first = groups.setdefault(key, len(lookups))
-            if first == len(lookups):
-                lookups.extend(group)
-            moved[at : at + size] = np.arange(first, first + size)
-            at += size
-        for name in LUT_COLUMNS:
-            numbers = np.asarray(part.frames[name])
-            part.frames[name] = np.where(numbers < 0, numbers, moved[numbers]).astype(np.int32)
-    table = {
-        column.name: tables.make_column(column, [row[k] for row in lookups])
+        frames, files = dict(part.frames), dict(part.files)
+        _shift(files, "first_row", rows)
+        frames["file"] = np.asarray(frames["file"]) + np.int32(numbers)
+        if part.groups:
+            moved = _merge_lookups(part, groups, lookups)
+            for name in LUT_COLUMNS:
+                old = np.asarray(frames[name])
+                frames[name] = np.where(old < 0, old, moved[old]).astype(np.int32)
+        rows += len(frames["file"])
+        numbers += len(files["size"])
+        all_frames.append(frames)
+        all_files.append(files)
+    return Part(
+        tables.concatenate(all_frames),
+        tables.concatenate(all_files),
+        _lookup_table(lookups),
+        list(map(len, groups)),
+    )
+
+
+def _merge_lookups(
+    part: Part, groups: dict[Any, int], lookups: list[_LookupRow]
+) -> npt.NDArray[np.int32]:
+    """Adds the lookups of a part that are not there yet; row of its table -> row of the merged one."""
+    columns: list[Any] = [part.lookups[column.name] for column in LOOKUPS]
+    moved = np.empty(len(part.lookups["bits"]), np.int32)
+    at = 0
+    for size in part.groups:
+        group = [tuple(column[k] for column in columns) for k in range(at, at + size)]
+        # nan differs from nan
+        key = tuple(tuple(None if value != value else value for value in row) for row in group)
+        first = groups.setdefault(key, len(lookups))
+        if first == len(lookups):
+            lookups.extend(group)
+        moved[at : at + size] = np.arange(first, first + size)
+        at += size
+    return moved
+
+
+def _lookup_table(rows: Sequence[_LookupRow]) -> Table:
+    return {
+        column.name: tables.make_column(column, [row[k] for row in rows])
         for k, column in enumerate(LOOKUPS)
     }
-    return Part(
-        tables.concatenate([part.frames for part in parts]),
-        tables.concatenate([part.files for part in parts]),
-        table,
-        [],
-    )
 
 
 def _shift(table: Table, name: str, by: int) -> None:

@@ -74,6 +74,11 @@ def kind_of(mode: int) -> str:
     return _KINDS.get(stat.S_IFMT(mode), "no regular file")
 
 
+def open_regular(path: bytes) -> int:
+    """Opens a file for reading without waiting for anybody: opening a FIFO would wait for a writer."""
+    return os.open(path, _OPEN)
+
+
 def read_file(
     absolute: bytes, path: bytes, resolver: Resolver, limits: Limits = LIMITS
 ) -> FileRows:
@@ -88,8 +93,7 @@ def read_file(
     Raises:
         OSError: The system did not open or read it.
     """
-    # O_NONBLOCK: opening a FIFO would wait for a writer.
-    descriptor = os.open(absolute, _OPEN)
+    descriptor = open_regular(absolute)
     try:
         info = os.fstat(descriptor)
         rows = FileRows(path, info.st_size, info.st_mtime_ns, info.st_ino, "not_dicom")
@@ -98,13 +102,13 @@ def read_file(
         elif not info.st_size:
             rows.reason = "an empty file"
         else:
-            _read_dicom(_reader(descriptor), rows, resolver, limits)
+            _read_dicom(reader_of(descriptor), rows, resolver, limits)
         return rows
     finally:
         os.close(descriptor)
 
 
-def _reader(descriptor: int) -> Read:
+def reader_of(descriptor: int) -> Read:
     """Positioned reads; fewer bytes only at the end of the file."""
 
     def read(offset: int, length: int) -> bytes:

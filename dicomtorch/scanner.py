@@ -6,45 +6,34 @@ Nothing is written, and no bad file ends a scan: each is in the report with its 
 from __future__ import annotations
 
 import difflib
-import errno
 import os
-import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain, islice
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from dicomtorch.attributes import LIMITS, FileClass, Limits, ScanReport
-from dicomtorch.errors import OptionError, SourceError
-from dicomtorch.index import FrameIndex, printable
-from dicomtorch.parts import FileRows
-from dicomtorch.resolve import Resolver, Tag
-from dicomtorch.scan_file import DIRECTORY_RECORDS, kind_of, read_file
+from dicomtorch.attributes import LIMITS, Limits, ScanReport
+from dicomtorch.errors import OptionError
+from dicomtorch.index import FrameIndex
+from dicomtorch.parts import FileRows, Part, PartBuilder, build_part, merge_parts
+from dicomtorch.resolve import Tag
+from dicomtorch.scan_pool import read_in_processes, usable_cores
+from dicomtorch.scan_worker import EntryReader, Job
 from dicomtorch.schema import FRAME_COLUMNS, Kind
-
-PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
-Source = PathLike | Sequence[PathLike]
+from dicomtorch.sources import UNREAD, Entry, roots, walk
+from dicomtorch.sources import PathLike as PathLike
+from dicomtorch.sources import Source as Source
 
 _PROGRESS_DELAY = 2.0  # seconds
-_UNREAD = -1  # modification time of what could not be opened, so that the next scan tries again
+_FEW = 4000  # files that are read in the time in which processes start
+_BETWEEN_CHECKPOINTS = 30.0  # seconds, and at most a tenth of the time
 _INTEGER_VRS = frozenset(("IS", "US", "SS", "UL", "SL", "UV", "SV"))
 _FLOAT_VRS = frozenset(("DS", "FL", "FD"))
 _REFUSED_VRS = frozenset(("SQ", "OB", "OW", "OF", "OD", "OL", "OV", "UN", "OB or OW", "US or OW"))
-
-
-@dataclass(slots=True)
-class _Entry:
-    """What the walk met: a regular file, or something to report as it is (`reason`)."""
-
-    path: bytes
-    size: int
-    mtime_ns: int
-    inode: int
-    file_class: FileClass = "image"
-    reason: str = ""
 
 
 def scan(
@@ -54,12 +43,14 @@ def scan(
     tags: Sequence[str] = (),
     follow_symlinks: bool = False,
     progress: bool | None = None,
+    num_workers: int | None = None,
+    checkpoint: Callable[[FrameIndex], None] | None = None,
     limits: Limits = LIMITS,
 ) -> tuple[FrameIndex, ScanReport]:
     """Indexes every frame of every DICOM file of `source`.
 
     Args:
-        source: A folder, a file, or a list of either.
+        source: A folder, a file, or a list of either. A DICOMDIR stands for the files that it names.
         index: An earlier index of the same source: files whose size, time and inode are as they were are taken over
             from it without being read.
         tags: Keywords that become further columns, taken per frame, shared, or from the main data set. Numbers
@@ -67,6 +58,10 @@ def scan(
             backslash. If `index` lacks one, everything is read again, with its tags and these.
         follow_symlinks: Whether to go into symbolic links to folders and to read those to files.
         progress: Whether to show progress on stderr; `None`: on a terminal, after two seconds.
+        num_workers: Processes that read headers; 0: this one. `None`: one for each usable core if there are thousands
+            of files to read. They never import the program that scans, and the result is the same.
+        checkpoint: Called twice a minute at most, with an index of what was read so far; handed in as `index=` of a
+            later scan, it spares that one to read it again.
         limits: What one header may cost.
 
     Returns:
@@ -78,76 +73,139 @@ def scan(
     """
     began = time.monotonic()
     columns = tag_columns(tags)
-    root, starts = _roots(source)
-    if index is not None:
-        index = index.whole() if index.root == root else None
-    entries = _walk(root, starts, follow_symlinks)
-    old = {} if index is None else {path: k for k, path in enumerate(index.files["path"])}
-    removed = len(old.keys() - {entry.path for entry in entries})
+    root, starts = roots(source)
+    entries: Iterable[Entry] = walk(root, starts, follow_symlinks)
+    old: dict[bytes, int] = {}
+    removed: set[bytes] = set()
     kept: list[int] = []
-    fresh = entries
-    complete = False
-    if index is not None:
-        complete = columns.keys() <= index.tags.keys()
+    base = None
+    if index is not None and index.root == root:
+        index = index.whole()
+        old = {path: k for k, path in enumerate(index.files["path"])}
+        met = list(entries)
+        removed = old.keys() - {entry.path for entry in met}
+        entries = met
+        if columns.keys() <= index.tags.keys():
+            base = index
+            kept, entries = _compare(index, old, met)
         columns = tag_columns([*index.tags, *columns])
-        if complete:
-            kept, fresh = _compare(index, old, entries)
-    resolver = Resolver(tags=columns, extra={DIRECTORY_RECORDS}, limits=limits)
-    rows = _read(root, fresh, resolver, limits, progress)
-    if index is None or not complete:
+    job = Job(os.path.join(root, b""), columns, limits)
+    reading = _Reading(job, progress, num_workers)
+
+    def assemble(part: Part) -> FrameIndex:
+        if base is not None:
+            keep = np.zeros(len(old), np.bool_)
+            keep[kept] = True
+            return base.updated(keep, part)
         kinds: dict[str, Kind] = {keyword: tag.kind for keyword, tag in columns.items()}
-        result = FrameIndex.build(rows, root=root, tags=kinds)
+        return FrameIndex.build(part, root=root, tags=kinds)
+
+    def stop_over(part: Part) -> None:
+        if checkpoint is not None:
+            checkpoint(assemble(part))
+
+    if base is not None and not removed and _all_failed(base, old, entries):
+        # Failures are tried again in every scan: as long as each fails as before, nothing changed.
+        rows = list(reading.rows(entries))
+        same = all(_failed_before(base, old, item) for item in rows)
+        result = base if same else assemble(build_part(rows, job.columns))
     else:
-        result = _update(index, old, kept, rows, removed)
+        result = assemble(reading.part(entries, stop_over if checkpoint is not None else None))
     return result, replace(
         result.report(),
-        read=len(fresh),
+        read=reading.count,
         reused=len(kept),
-        removed=removed,
+        removed=len(removed),
         seconds=time.monotonic() - began,
     )
 
 
-def _read(
-    root: bytes,
-    entries: Sequence[_Entry],
-    resolver: Resolver,
-    limits: Limits,
-    progress: bool | None,
-) -> Iterator[FileRows]:
-    shown = tqdm(
-        entries,
-        desc="scan",
-        unit="file",
-        delay=_PROGRESS_DELAY,
-        disable=None if progress is None else not progress,
-        leave=False,
-    )
-    below = os.path.join(root, b"")
-    for entry in shown:
-        yield _read_entry(below, entry, resolver, limits)
+def _all_failed(index: FrameIndex, old: Mapping[bytes, int], entries: Iterable[Entry]) -> bool:
+    """Whether none of `entries` could be opened when the index was made."""
+    times = index.files["mtime_ns"]
+    return all(entry.path in old and times[old[entry.path]] == UNREAD for entry in entries)
 
 
-def _update(
-    index: FrameIndex,
-    old: Mapping[bytes, int],
-    kept: Sequence[int],
-    rows: Iterator[FileRows],
-    removed: int,
-) -> FrameIndex:
-    """`index` with the files `kept` and the new `rows`; itself if that changes nothing."""
-    # Failures are tried again in every scan: as long as each fails as before, nothing changed.
-    again: list[FileRows] = []
-    for item in rows:
-        again.append(item)
-        if not _failed_before(index, old, item):
-            break
-    else:
-        if not removed:
-            return index
-    keep = np.zeros(len(old), np.bool_)
-    keep[list(kept)] = True
-    return index.updated(keep, chain(again, rows))
+class _Reading:
+    """Reads files, here or in child processes, with progress and checkpoints.
+
+    Attributes:
+        count: Files read so far.
+    """
+
+    def __init__(self, job: Job, progress: bool | None, num_workers: int | None) -> None:
+        self.count = 0
+        self._job = job
+        self._num_workers = num_workers
+        self._progress = progress
+        self._next = time.monotonic() + _BETWEEN_CHECKPOINTS
+
+    def rows(self, entries: Iterable[Entry]) -> Iterator[FileRows]:
+        """Reads files in this process."""
+        reader = EntryReader(self._job)
+        with self._bar(entries) as bar:
+            for entry in entries:
+                yield reader.read(entry)
+                self.count += 1
+                bar.update()
+
+    def part(self, entries: Iterable[Entry], checkpoint: Callable[[Part], None] | None) -> Part:
+        """Reads files and gives what came out, in the order of the files."""
+        waiting = iter(entries)
+        wanted = self._num_workers
+        first: list[Entry] = []
+        if wanted is None:
+            first = list(islice(waiting, _FEW))
+            cores = usable_cores()
+            wanted = cores if len(first) == _FEW and cores > 1 else 0
+        everything = chain(first, waiting)
+        with self._bar(entries) as bar:
+            if not wanted:
+                return self._here(everything, bar, checkpoint)
+            expected = len(entries) if isinstance(entries, list) else None
+            parts: dict[int, Part] = {}
+            for number, part in read_in_processes(everything, self._job, wanted, expected):
+                parts[number] = part
+                self.count += len(part.files["size"])
+                bar.update(len(part.files["size"]))
+                if checkpoint is not None and time.monotonic() >= self._next:
+                    self._stop_over(checkpoint, _merged(parts, self._job))
+        return _merged(parts, self._job)
+
+    def _here(
+        self, entries: Iterable[Entry], bar: tqdm[Any], checkpoint: Callable[[Part], None] | None
+    ) -> Part:
+        reader = EntryReader(self._job)
+        builder = PartBuilder(self._job.columns)
+        for entry in entries:
+            builder.add(reader.read(entry))
+            self.count += 1
+            bar.update()
+            if checkpoint is not None and time.monotonic() >= self._next:
+                self._stop_over(checkpoint, builder.finish())
+        return builder.finish()
+
+    def _stop_over(self, checkpoint: Callable[[Part], None], part: Part) -> None:
+        began = time.monotonic()
+        checkpoint(part)
+        now = time.monotonic()
+        self._next = now + max(_BETWEEN_CHECKPOINTS, 9 * (now - began))
+
+    def _bar(self, entries: Iterable[Entry]) -> tqdm[Any]:
+        return tqdm(
+            total=len(entries) if isinstance(entries, list) else None,
+            desc="scan",
+            unit="file",
+            delay=_PROGRESS_DELAY,
+            disable=None if self._progress is None else not self._progress,
+            leave=False,
+        )
+
+
+def _merged(parts: Mapping[int, Part], job: Job) -> Part:
+    if not parts:
+        return PartBuilder(job.columns).finish()
+    return merge_parts([parts[number] for number in sorted(parts)])
 
 
 def tag_columns(keywords: Iterable[str]) -> dict[str, Tag]:
@@ -187,100 +245,9 @@ def tag_columns(keywords: Iterable[str]) -> dict[str, Tag]:
     return result
 
 
-def _roots(source: Source) -> tuple[bytes, list[bytes]]:
-    """(folder that all paths are below, the absolute paths to walk)."""
-    paths = [source] if isinstance(source, str | bytes | os.PathLike) else list(source)
-    if not paths:
-        raise SourceError("the list of sources is empty; name a folder or files")
-    starts = []
-    for path in paths:
-        start = os.path.abspath(os.path.expanduser(os.fsencode(path)))
-        try:
-            os.stat(start)
-        except (OSError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) else str(error)
-            raise SourceError(
-                f"{printable(start)} cannot be opened ({why}); name a folder or file that exists and may be read"
-            ) from error
-        starts.append(start)
-    folders = [start if os.path.isdir(start) else os.path.dirname(start) for start in starts]
-    try:
-        return os.path.commonpath(folders), sorted(set(starts))
-    except ValueError as error:
-        raise SourceError("the sources lie on different drives; scan each drive alone") from error
-
-
-def _walk(root: bytes, starts: Sequence[bytes], follow: bool) -> list[_Entry]:
-    """Everything below `starts` that is no folder, ordered by path; what cannot be read is an entry with a reason."""
-    found: dict[bytes, _Entry] = {}
-    for start in starts:
-        below = os.path.relpath(start, root)
-        if not os.path.isdir(start):
-            found[below] = _stat_entry(below, start)
-            continue
-        prefix = b"" if below == b"." else below + os.sep.encode()
-        for entry in _walk_folder(start, prefix, follow):
-            found[entry.path] = entry
-    return [found[path] for path in sorted(found)]
-
-
-def _stat_entry(path: bytes, absolute: bytes) -> _Entry:
-    try:
-        info = os.stat(absolute)
-    except OSError as error:
-        return _failed(path, error)
-    return _Entry(path, info.st_size, info.st_mtime_ns, info.st_ino)
-
-
-def _failed(path: bytes, error: OSError) -> _Entry:
-    return _Entry(path, 0, _UNREAD, 0, "unreadable", _reason(error))
-
-
-def _reason(error: OSError) -> str:
-    name = errno.errorcode.get(error.errno or 0, "OSError")
-    return f"{error.strerror or 'the system gave no reason'} ({name})"
-
-
-def _walk_folder(start: bytes, prefix: bytes, follow: bool) -> Iterator[_Entry]:
-    folders = [(start, prefix)]
-    entered: set[tuple[int, int]] = set()
-    while folders:
-        folder, prefix = folders.pop()
-        try:
-            if follow:
-                info = os.stat(folder)
-                if (info.st_dev, info.st_ino) in entered:
-                    reason = "a symbolic link back into a folder that was walked already"
-                    yield _Entry(prefix[:-1], 0, info.st_mtime_ns, info.st_ino, "not_dicom", reason)
-                    continue
-                entered.add((info.st_dev, info.st_ino))
-            with os.scandir(folder) as listing:
-                entries = list(listing)
-        except OSError as error:
-            yield _failed(prefix[:-1] or b".", error)
-            continue
-        for entry in entries:
-            path = prefix + entry.name
-            try:
-                if entry.is_dir(follow_symlinks=follow):
-                    folders.append((entry.path, path + os.sep.encode()))
-                    continue
-                info = entry.stat(follow_symlinks=follow)
-            except OSError as error:
-                yield _failed(path, error)
-                continue
-            if stat.S_ISREG(info.st_mode):
-                yield _Entry(path, info.st_size, info.st_mtime_ns, info.st_ino)
-            else:
-                reason = kind_of(info.st_mode)
-                if stat.S_ISLNK(info.st_mode):
-                    reason += "; follow_symlinks=True goes into it"
-                yield _Entry(path, 0, info.st_mtime_ns, info.st_ino, "not_dicom", reason)
-
-
 def _compare(
-    index: FrameIndex, old: Mapping[bytes, int], entries: Sequence[_Entry]
-) -> tuple[list[int], list[_Entry]]:
+    index: FrameIndex, old: Mapping[bytes, int], entries: Sequence[Entry]
+) -> tuple[list[int], list[Entry]]:
     """(rows of the files table that still hold, entries that have to be read)."""
     if not entries:
         return [], []
@@ -289,7 +256,7 @@ def _compare(
     if not old:
         return [], list(entries)
     before = np.stack([np.asarray(index.files[n])[rows] for n in ("size", "mtime_ns", "inode")], 1)
-    same = (rows >= 0) & (before == now).all(1) & (now[:, 1] != _UNREAD)
+    same = (rows >= 0) & (before == now).all(1) & (now[:, 1] != UNREAD)
     return rows[same].tolist(), [entries[k] for k in np.flatnonzero(~same).tolist()]
 
 
@@ -298,17 +265,6 @@ def _failed_before(index: FrameIndex, old: Mapping[bytes, int], item: FileRows) 
     files, k = index.files, old.get(item.path, -1)
     return (
         k >= 0
-        and item.mtime_ns == _UNREAD == files["mtime_ns"][k]
+        and item.mtime_ns == UNREAD == files["mtime_ns"][k]
         and files["reason"][k] == item.reason
     )
-
-
-def _read_entry(below: bytes, entry: _Entry, resolver: Resolver, limits: Limits) -> FileRows:
-    if entry.reason:
-        return FileRows(
-            entry.path, entry.size, entry.mtime_ns, entry.inode, entry.file_class, entry.reason
-        )
-    try:
-        return read_file(below + entry.path, entry.path, resolver, limits)
-    except OSError as error:
-        return FileRows(entry.path, entry.size, _UNREAD, entry.inode, "unreadable", _reason(error))

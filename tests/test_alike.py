@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEG2000Lossless
+from pydicom.uid import UID, ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEG2000Lossless
 
 from dicomtorch.alike import Alike
 from dicomtorch.layouts import Layout
@@ -169,7 +169,7 @@ def test_each_change_to_an_image_is_seen(
     for number, changes in enumerate(CHANGES):
         dataset = changed(changes)
         if syntax:
-            dataset.file_meta.TransferSyntaxUID = syntax
+            dataset.file_meta.TransferSyntaxUID = UID(syntax)
             dataset["PixelData"].VR = "OW"
         paths.append(write(dataset, tmp_path / f"{number:03}.dcm"))
     check(paths, *tags)
@@ -233,7 +233,7 @@ def test_what_is_forgotten_is_learned_again(
     paths = []
     for k in range(12):
         dataset = ct(ct_pixels(k), k, PatientID=f"{k % 5}", SliceThickness=k % 4)
-        dataset.file_meta.ImplementationClassUID = f"1.2.{k % 3}"
+        dataset.file_meta.ImplementationClassUID = UID(f"1.2.{k % 3}")
         paths.append(write(dataset, tmp_path / f"{k}.dcm"))
     check(paths)
 

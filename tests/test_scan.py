@@ -18,7 +18,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from dicomtorch import scanner
+from dicomtorch import scan_worker, scanner
 from dicomtorch.attributes import FILE_CLASSES, Limits, ScanReport
 from dicomtorch.errors import OptionError, SourceError
 from dicomtorch.index import FrameIndex
@@ -205,10 +205,10 @@ def test_notices_are_in_the_report(tmp_path: Path) -> None:
     assert "PixelRepresentation is missing; taken as 0" in report.findings[0].reason
 
 
-def test_a_dicomdir_is_told_apart(bundled: Path) -> None:
-    _, report = scan(bundled / "dicomdirtests" / "DICOMDIR")
-    assert reasons(report)["DICOMDIR"][0] == "no_pixels"
-    assert "DICOMDIR" in report.findings[0].reason
+def test_a_dicomdir_in_a_folder_is_a_file_without_pixels(bundled: Path) -> None:
+    _, report = scan(bundled / "dicomdirtests")
+    file_class, reason = reasons(report)["DICOMDIR"]
+    assert (file_class, reason) == ("no_pixels", "a DICOMDIR (Media Storage Directory)")
 
 
 @POSIX
@@ -376,7 +376,7 @@ def test_nothing_is_read_when_nothing_changed(
     def refuse(*_: Any) -> Any:
         raise AssertionError("a file was read")
 
-    monkeypatch.setattr(scanner, "read_file", refuse)
+    monkeypatch.setattr(scan_worker, "read_file", refuse)
     same, report = scan(series, index=index)
     assert same is index
     assert report.reused == 4
@@ -479,7 +479,7 @@ def test_an_interrupt_ends_the_scan(series: Path, monkeypatch: pytest.MonkeyPatc
     def interrupt(*_: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(scanner, "read_file", interrupt)
+    monkeypatch.setattr(scan_worker, "read_file", interrupt)
     with pytest.raises(KeyboardInterrupt):
         scan(series)
 

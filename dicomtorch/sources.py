@@ -1,0 +1,210 @@
+"""Where a scan looks: folders, files, and the files that a DICOMDIR names.
+
+Nothing is followed out of the folder of a DICOMDIR, and what cannot be walked is told and not passed over in silence.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Final
+
+from dicomtorch.attributes import FileClass
+from dicomtorch.elements import Group, integers
+from dicomtorch.errors import HeaderError, NotDicomError, SourceError
+from dicomtorch.header import read_header
+from dicomtorch.index import printable
+from dicomtorch.scan_file import kind_of, open_regular, reader_of
+from dicomtorch.tags import KEYWORDS
+
+PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+Source = PathLike | Sequence[PathLike]
+
+UNREAD: Final = -1
+"""Modification time of what could not be opened, so that the next scan tries again."""
+
+_DICOMDIR: Final = b"DICOMDIR"
+_RECORDS: Final = KEYWORDS["DirectoryRecordSequence"][0]
+_FILE_ID: Final = KEYWORDS["ReferencedFileID"][0]
+_IN_USE: Final = 0x00041410  # Record In-use Flag, 0 for what was deleted
+
+
+@dataclass(slots=True)
+class Entry:
+    """What the walk met: a regular file, or something to report as it is (`reason`)."""
+
+    path: bytes
+    size: int
+    mtime_ns: int
+    inode: int
+    file_class: FileClass = "image"
+    reason: str = ""
+
+
+def roots(source: Source) -> tuple[bytes, list[bytes]]:
+    """(folder that all paths are below, the absolute paths to walk)."""
+    paths = [source] if isinstance(source, str | bytes | os.PathLike) else list(source)
+    if not paths:
+        raise SourceError("the list of sources is empty; name a folder or files")
+    starts = []
+    for path in paths:
+        start = os.path.abspath(os.path.expanduser(os.fsencode(path)))
+        try:
+            os.stat(start)
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            raise SourceError(
+                f"{printable(start)} cannot be opened ({why}); name a folder or file that exists and may be read"
+            ) from error
+        starts.append(start)
+    folders = [start if os.path.isdir(start) else os.path.dirname(start) for start in starts]
+    try:
+        return os.path.commonpath(folders), sorted(set(starts))
+    except ValueError as error:
+        raise SourceError("the sources lie on different drives; scan each drive alone") from error
+
+
+def walk(root: bytes, starts: Sequence[bytes], follow: bool) -> Iterator[Entry]:
+    """Everything below `starts` that is no folder, each once and in a fixed order.
+
+    What cannot be read is an entry with a reason. A DICOMDIR among `starts` stands for the files that it names too; one
+    that is met in a folder is a file like others.
+    """
+    met: set[bytes] = set()
+    for start in starts:
+        for entry in _walk_start(root, start, follow):
+            if len(starts) > 1 or not os.path.isdir(start):
+                if entry.path in met:
+                    continue
+                met.add(entry.path)
+            yield entry
+
+
+def _walk_start(root: bytes, start: bytes, follow: bool) -> Iterator[Entry]:
+    below = os.path.relpath(start, root)
+    if os.path.isdir(start):
+        yield from _walk_folder(start, b"" if below == b"." else below + os.sep.encode(), follow)
+        return
+    yield _stat_entry(below, start)
+    if os.path.basename(start).upper().startswith(_DICOMDIR):
+        yield from _walk_directory(start, below)
+
+
+def _stat_entry(path: bytes, absolute: bytes) -> Entry:
+    try:
+        info = os.stat(absolute)
+    except OSError as error:
+        return failed(path, error)
+    return Entry(path, info.st_size, info.st_mtime_ns, info.st_ino)
+
+
+def failed(path: bytes, error: OSError) -> Entry:
+    """An entry for what the system did not let us look at."""
+    return Entry(path, 0, UNREAD, 0, "unreadable", reason_of(error))
+
+
+def reason_of(error: OSError) -> str:
+    """An error of the system as one line, without the path."""
+    name = errno.errorcode.get(error.errno or 0, "OSError")
+    return f"{error.strerror or 'the system gave no reason'} ({name})"
+
+
+def _walk_folder(start: bytes, prefix: bytes, follow: bool) -> Iterator[Entry]:
+    separator = os.sep.encode()
+    folders = [(start, prefix)]
+    entered: set[tuple[int, int]] = set()
+    while folders:
+        folder, prefix = folders.pop()
+        try:
+            if follow:
+                info = os.stat(folder)
+                if (info.st_dev, info.st_ino) in entered:
+                    reason = "a symbolic link back into a folder that was walked already"
+                    yield Entry(prefix[:-1], 0, info.st_mtime_ns, info.st_ino, "not_dicom", reason)
+                    continue
+                entered.add((info.st_dev, info.st_ino))
+            with os.scandir(folder) as listing:
+                entries = sorted(listing, key=_name)
+        except OSError as error:
+            yield failed(prefix[:-1] or b".", error)
+            continue
+        inner: list[tuple[bytes, bytes]] = []
+        for entry in entries:
+            path = prefix + entry.name
+            try:
+                if entry.is_dir(follow_symlinks=follow):
+                    inner.append((entry.path, path + separator))
+                    continue
+                info = entry.stat(follow_symlinks=follow)
+            except OSError as error:
+                yield failed(path, error)
+                continue
+            if stat.S_ISREG(info.st_mode):
+                yield Entry(path, info.st_size, info.st_mtime_ns, info.st_ino)
+            else:
+                reason = kind_of(info.st_mode)
+                if stat.S_ISLNK(info.st_mode):
+                    reason += "; follow_symlinks=True goes into it"
+                yield Entry(path, 0, info.st_mtime_ns, info.st_ino, "not_dicom", reason)
+        folders.extend(reversed(inner))
+
+
+_name: Final = attrgetter("name")
+
+
+# DICOMDIR (PS3.3 annex F, PS3.10 section 8)
+
+
+def _walk_directory(start: bytes, below: bytes) -> Iterator[Entry]:
+    """The files that the records of a DICOMDIR name, those that are missing or elsewhere with a reason."""
+    folder = os.path.dirname(start)
+    prefix = os.path.join(os.path.dirname(below), b"")
+    real = os.path.join(os.path.realpath(folder), b"")
+    for record, components in enumerate(_file_ids(start)):
+        inside = all(_is_name(component) for component in components)
+        path = b"/".join(components) if inside else b""
+        absolute = os.path.join(folder, path)
+        if not inside or not os.path.realpath(absolute).startswith(real):
+            reason = f"file {record} of the DICOMDIR is not below its folder; it is not read"
+            yield Entry(below + b" file %d" % record, 0, UNREAD, 0, "unreadable", reason)
+            continue
+        entry = _stat_entry(prefix + path, absolute)
+        if entry.reason:
+            entry.reason = f"named by the DICOMDIR: {entry.reason}"
+        yield entry
+
+
+def _is_name(component: bytes) -> bool:
+    """Whether a component of a file ID is the name of a file or folder, and cannot lead out of the folder."""
+    return component not in (b"", b".", b"..") and not any(c in component for c in b"/\\:\0")
+
+
+def _file_ids(path: bytes) -> Iterator[list[bytes]]:
+    """The components of each Referenced File ID of records in use; none if the file is no DICOMDIR."""
+    try:
+        descriptor = open_regular(path)
+    except OSError:
+        return  # its own entry says so
+    try:
+        size = os.fstat(descriptor).st_size
+        wanted = frozenset((_RECORDS, _FILE_ID, _IN_USE))
+        header = read_header(reader_of(descriptor), size, wanted)
+    except (OSError, HeaderError, NotDicomError):
+        return
+    finally:
+        os.close(descriptor)
+    vr, records = header.elements.get(_RECORDS, ("", []))
+    for record in records if vr == "SQ" else ():
+        yield from _file_id(record, header.big_endian)
+
+
+def _file_id(record: Group, big_endian: bool) -> Iterator[list[bytes]]:
+    if _IN_USE in record and integers(("US", record[_IN_USE][1]), big_endian) == [0]:
+        return
+    vr, value = record.get(_FILE_ID, ("", b""))
+    if vr != "SQ" and value.strip(b" \0"):
+        yield [component.strip(b" ") for component in value.rstrip(b" \0").split(b"\\")]

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from dicomtorch.backends.base import Backend
     from dicomtorch.clips import DicomClips
     from dicomtorch.collate import FrameSample, collate_frames
+    from dicomtorch.crops import DicomCrops
     from dicomtorch.datasets import DicomFrames
     from dicomtorch.epochs import ClipSampler, ShuffleSampler
     from dicomtorch.errors import DicomTorchError
+    from dicomtorch.geometry import patient_to_voxel, voxel_to_patient
     from dicomtorch.index import FrameIndex
     from dicomtorch.leakage import check_leakage
     from dicomtorch.loader import FrameLoader
@@ -29,14 +31,18 @@ if TYPE_CHECKING:
         LocalShuffleSampler,
     )
     from dicomtorch.scanner import scan
+    from dicomtorch.stacking import Stack, stacks
+    from dicomtorch.volumes import DicomVolumes
 
 __all__ = [
     "Backend",
     "BalancedSampler",
     "ClipSampler",
     "DicomClips",
+    "DicomCrops",
     "DicomFrames",
     "DicomTorchError",
+    "DicomVolumes",
     "FrameIndex",
     "FrameLoader",
     "FrameMeta",
@@ -50,10 +56,14 @@ __all__ = [
     "PixelOptions",
     "ScanReport",
     "ShuffleSampler",
+    "Stack",
     "__version__",
     "check_leakage",
     "collate_frames",
+    "patient_to_voxel",
     "scan",
+    "stacks",
+    "voxel_to_patient",
 ]
 
 _MODULES = {
@@ -61,8 +71,10 @@ _MODULES = {
     "BalancedSampler": "dicomtorch.samplers",
     "ClipSampler": "dicomtorch.epochs",
     "DicomClips": "dicomtorch.clips",
+    "DicomCrops": "dicomtorch.crops",
     "DicomFrames": "dicomtorch.datasets",
     "DicomTorchError": "dicomtorch.errors",
+    "DicomVolumes": "dicomtorch.volumes",
     "FrameIndex": "dicomtorch.index",
     "FrameLoader": "dicomtorch.loader",
     "FrameMeta": "dicomtorch.metadata",
@@ -76,9 +88,13 @@ _MODULES = {
     "PixelOptions": "dicomtorch.attributes",
     "ScanReport": "dicomtorch.attributes",
     "ShuffleSampler": "dicomtorch.epochs",
+    "Stack": "dicomtorch.stacking",
     "check_leakage": "dicomtorch.leakage",
     "collate_frames": "dicomtorch.collate",
+    "patient_to_voxel": "dicomtorch.geometry",
     "scan": "dicomtorch.scanner",
+    "stacks": "dicomtorch.stacking",
+    "voxel_to_patient": "dicomtorch.geometry",
 }
 
 

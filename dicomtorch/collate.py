@@ -45,7 +45,8 @@ def collate_frames(
     """Makes a batch of `(image, meta)` pairs.
 
     Images become one tensor (B, C, H, W); samples that were read together lie in one already and are not copied. In
-    `meta` integers become int64 tensors (B,), floats float64 (B,), tuples of n numbers the same (B, n), texts a list.
+    `meta` integers become int64 tensors (B,), floats float64 (B,), tuples of n numbers the same (B, n), texts and
+    tuples of texts a list.
 
     Raises:
         OptionError: The images differ in size or channels, or the samples in their keys.
@@ -73,7 +74,7 @@ def collate_meta(
     for key in keys:
         values = [meta[key] for meta in metas]
         kind = type(values[0])
-        if kind is str:
+        if kind is str or (kind is tuple and values[0] and type(values[0][0]) is str):
             batch[key] = values
         elif (number := _type_of_numbers(values)) is not None:
             batch[key] = torch.from_numpy(

@@ -57,8 +57,8 @@ class Failure:
     replaced_by: int
 
 
-class FrameOptions(TypedDict, total=False):
-    """The options of `DicomFrames`, for datasets that are made of one."""
+class ReadOptions(TypedDict, total=False):
+    """The options of `DicomFrames` but `size`, for datasets whose samples have a size of their own."""
 
     backend: str | Backend
     values: Values
@@ -66,7 +66,6 @@ class FrameOptions(TypedDict, total=False):
     padding: Literal["keep", "fill"] | float
     normalize: str | tuple[float, float] | None
     color: Literal["auto", "rgb", "gray"]
-    size: tuple[int, int] | None
     dtype: torch.dtype | str | None
     tags: Sequence[str]
     transform: Callable[[Tensor], Any] | None
@@ -75,6 +74,12 @@ class FrameOptions(TypedDict, total=False):
     cache_dir: str | os.PathLike[str] | None
     cache: str | os.PathLike[str] | None
     cache_bytes: int
+
+
+class FrameOptions(ReadOptions, total=False):
+    """The options of `DicomFrames`, for datasets that are made of one."""
+
+    size: tuple[int, int] | None
 
 
 class DicomFrames(Dataset[FrameSample]):

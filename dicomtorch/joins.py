@@ -151,7 +151,7 @@ def match(keys: Mapping[str, Key], given: pa.Table, taken: Sequence[str]) -> Mat
     missing = bool(len(used)) and used[0] < 0
     columns, table = [], {}
     for name in names:
-        column, data = _convert(name, given.column(name).take(pa.array(taken_rows)))
+        column, data = to_column(name, given.column(name).take(pa.array(taken_rows)))
         columns.append(column)
         none = tables.make_column(column, [column.missing])
         table[name] = tables.concatenate([{name: none}, {name: data}])[name] if missing else data
@@ -268,8 +268,12 @@ def _why_none(keys: Mapping[str, Key], given: pa.Table) -> str:
     return f"no row of the table has the {', '.join(keys)} of any frame{detail}"
 
 
-def _convert(name: str, column: pa.ChunkedArray) -> tuple[Column, Any]:
-    """A column of the table in one of the kinds of an index."""
+def to_column(name: str, column: pa.ChunkedArray) -> tuple[Column, Any]:
+    """A column of the table in one of the kinds of an index.
+
+    Raises:
+        OptionError: It holds something that an index does not.
+    """
     kind = column.type
     if pa.types.is_dictionary(kind):
         column = column.cast(kind.value_type)

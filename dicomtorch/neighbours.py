@@ -15,7 +15,7 @@ from dicomtorch.errors import DicomTorchError, GeometryError
 from dicomtorch.index import FrameIndex, printable
 from dicomtorch.reader import Frame, FrameReader
 from dicomtorch.sequences import FrameSequences, time_sequences
-from dicomtorch.stacks import REPEATED, StackList, stacks
+from dicomtorch.stacking import REPEATED, StackList, stacks
 
 Ints = npt.NDArray[np.int64]
 Edge = Literal["repeat", "reflect"]

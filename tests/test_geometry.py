@@ -90,7 +90,7 @@ def test_an_affine_without_inverse() -> None:
 
 
 def along(normal: Any, distances: Any) -> np.ndarray[Any, Any]:
-    return np.array((-50.0, 20, 300)) + np.array(distances)[:, None] * np.array(normal)
+    return np.asarray((-50.0, 20, 300) + np.array(distances)[:, None] * np.array(normal))
 
 
 def arranged(distances: Any, orientation: Any = OBLIQUE) -> Any:

@@ -22,7 +22,15 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("index_file", "frame_values"),
     ("header", "index", "pipeline", "resolve_image", "resolve_groups"),
     (
-        *("resolve_values", "resolve_geometry", "capability", "leakage", "stacks", "metadata", "samplers"),
+        *(
+            "resolve_values",
+            "resolve_geometry",
+            "capability",
+            "leakage",
+            "stacking",
+            "metadata",
+            "samplers",
+        ),
         *("sequences", "alike"),
         *("cache", "pixels"),
     ),
@@ -34,7 +42,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("scanner",),
     ("store", "neighbours"),
     ("datasets", "masks", "summary"),
-    ("loader", "clips"),
+    ("loader", "clips", "volumes"),
+    ("crops",),
     ("info", "doctor", "verify", "preview"),
     ("demo", "bench"),
     ("cli",),
@@ -66,7 +75,7 @@ MAY_IMPORT_TORCH = {
         "reader",
         "datasets",
     ),
-    *("clips", "masks", "loader", "neighbours"),
+    *("clips", "masks", "loader", "neighbours", "volumes", "crops"),
     *("demo", "bench"),
 }
 MAY_IMPORT_PYDICOM = {

@@ -26,6 +26,8 @@ from dicomtorch.geometry import (
     is_orientation,
     patient_to_voxel,
     projections,
+    shifted,
+    voxel_to_patient,
 )
 from dicomtorch.index import FrameIndex, printable
 
@@ -141,7 +143,7 @@ class Stack:
             that of equal spacing from the first to the last slice; `report.position_error` says how far off that is.
         spacing: Millimetres between slices, between rows, between columns.
         shape: (D, rows, columns).
-        places: (D,), millimetres of each slice along the normal.
+        origins: (D, 3), Image Position (Patient) of each slice.
         orientation: (6,), Image Orientation (Patient).
         report: What is odd.
     """
@@ -150,7 +152,7 @@ class Stack:
     affine: Floats
     spacing: tuple[float, float, float]
     shape: tuple[int, int, int]
-    places: Floats
+    origins: Floats
     orientation: Floats
     report: StackReport
 
@@ -169,11 +171,36 @@ class Stack:
         """
         voxels = patient_to_voxel(points, self.affine)
         if not self.report.is_regular:
-            along = np.asarray(projections(points, self.orientation))
-            slices = np.interp(along, self.places, np.arange(len(self)))
-            outside = np.clip(along, self.places[0], self.places[-1])
-            voxels[..., 0] = slices + (along - outside) / self.spacing[0]
+            places = projections(self.origins, self.orientation)
+            along = projections(points, self.orientation)
+            beyond = along - np.clip(along, places[0], places[-1])
+            slices = np.interp(along, places, np.arange(len(self)))
+            voxels[..., 0] = slices + beyond / self.spacing[0]
         return voxels
+
+    def voxel_to_patient(self, voxels: npt.ArrayLike) -> Floats:
+        """Millimetres, LPS, of voxel indices (..., 3): slice, row, column; the inverse of `patient_to_voxel`."""
+        points = voxel_to_patient(voxels, self.affine)
+        if not self.report.is_regular:
+            number = np.asarray(voxels, np.float64)[..., 0]
+            inside = np.clip(number, 0, len(self) - 1)
+            k = np.minimum(np.floor(inside).astype(np.int64), len(self) - 2)
+            between = (inside - k)[..., None]
+            origin = self.origins[k] * (1 - between) + self.origins[k + 1] * between
+            evenly = self.affine[:3, 3] + inside[..., None] * self.affine[:3, 0]
+            points = points + (origin - evenly)
+        return points
+
+    def affine_of(self, first: int, end: int) -> Floats:
+        """The affine of the slices `first` to `end` - 1; of an irregular stack by where these are."""
+        if self.report.is_regular or end - first < 2:
+            affine = shifted(self.affine, (first, 0, 0))
+        else:
+            affine = self.affine.copy()
+            affine[:3, 0] = (self.origins[end - 1] - self.origins[first]) / (end - first - 1)
+        if not self.report.is_regular:
+            affine[:3, 3] = self.origins[first]
+        return affine
 
 
 @dataclass(frozen=True, eq=False)
@@ -380,7 +407,7 @@ class _Search:
             ),
             spacing=(geometry.spacing, between_rows, between_columns),
             shape=(len(positions), sizes[0], sizes[1]),
-            places=projections(self.place[positions], self.orientation[start]),
+            origins=self.place[positions],
             orientation=self.orientation[start],
             report=self._report(positions, geometry, copies),
         )

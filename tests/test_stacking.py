@@ -12,7 +12,7 @@ import pytest
 
 from dicomtorch import scan
 from dicomtorch.errors import GeometryError, OptionError
-from dicomtorch.stacks import Stack, StackList, stacks
+from dicomtorch.stacking import Stack, StackList, stacks
 from tests.phantoms import ct, ct_pixels, group, write
 
 ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
@@ -48,7 +48,7 @@ def test_slices_are_ordered_by_place_not_by_name(tmp_path: Path, order: Any) -> 
     assert stack.shape == (8, 24, 32)
     assert stack.spacing == (2.5, 0.7, 0.8)
     np.testing.assert_allclose(
-        stack.affine, [[0, 0, 0.8, 0], [0, 0.7, 0, 0], [2.5, 0, 0, 0], [0, 0, 0, 1]]
+        stack.affine, np.array([[0, 0, 0.8, 0], [0, 0.7, 0, 0], [2.5, 0, 0, 0], [0, 0, 0, 1.0]])
     )
     assert stack.report.is_regular
     assert stack.report.problems == ""

@@ -1,0 +1,325 @@
+"""`DicomCrops`: a part of a volume around each candidate of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Unpack
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from dicomtorch.attributes import AppliedVOI
+from dicomtorch.columns import Texts
+from dicomtorch.datasets import DicomFrames, ReadOptions
+from dicomtorch.errors import GeometryError, OptionError
+from dicomtorch.geometry import Floats, Ints, shifted
+from dicomtorch.index import FrameIndex
+from dicomtorch.joins import read_table, to_column
+from dicomtorch.metadata import FrameMeta
+from dicomtorch.stacking import OnGap, Stack, stacks
+from dicomtorch.store import Source, open_index
+from dicomtorch.volumes import VOLUME_KEYS, StackDataset
+
+Border = Literal["pad", "shift", "clip"]
+
+_NAMES = ("SeriesInstanceUID", "x", "y", "z")
+_OWN = ("start", "valid", "center", "point")
+_LISTED = 5
+
+
+class Candidates:
+    """The rows of a table of candidates.
+
+    Args:
+        table: A pandas DataFrame, an Arrow table, a dict of lists, or the path of a CSV file.
+        columns: Names of its columns, where they are not `_NAMES`.
+
+    Attributes:
+        uids: The distinct series.
+        series: (n,), which of `uids` each row is of.
+        points: (n, 3): x, y, z.
+        labels: The other columns.
+
+    Raises:
+        OptionError: It lacks a column, or a coordinate.
+    """
+
+    def __init__(self, table: Any, columns: Mapping[str, str]) -> None:
+        unknown = sorted(set(columns) - set(_NAMES))
+        if unknown:
+            raise OptionError(f"columns names {', '.join(_NAMES)}; got {', '.join(unknown)}")
+        names = [columns.get(name, name) for name in _NAMES]
+        given = read_table(table, names[:1])
+        absent = [name for name in names if name not in given.column_names]
+        if absent:
+            raise OptionError(
+                f"the table has no column {', '.join(absent)}; it has {', '.join(given.column_names)}. Say with "
+                f'columns={{"{_NAMES[names.index(absent[0])]}": ...}} what it is called'
+            )
+        uids = pc.utf8_trim_whitespace(given.column(names[0]).cast(pa.string()).fill_null(""))
+        encoded = uids.combine_chunks().dictionary_encode()
+        self.uids: list[str] = encoded.dictionary.to_pylist()
+        self.series = np.asarray(encoded.indices.to_numpy(zero_copy_only=False), np.int64)
+        self.points = np.stack([_numbers(name, given.column(name)) for name in names[1:]], axis=1)
+        bad = np.flatnonzero(~np.isfinite(self.points).all(axis=1))
+        if len(bad):
+            raise OptionError(f"{_rows(bad)} of the table lack one of {', '.join(names[1:])}")
+        self.labels: dict[str, Any] = {
+            name: to_column(name, given.column(name))[1]
+            for name in given.column_names
+            if name not in names
+        }
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def row(self, i: int) -> dict[str, Any]:
+        """The other columns of a row."""
+        return {
+            name: values[i] if isinstance(values, Texts) else values[i].item()
+            for name, values in self.labels.items()
+        }
+
+
+def _numbers(name: str, column: pa.ChunkedArray) -> Floats:
+    try:
+        numbers = column.cast(pa.float64()).fill_null(float("nan"))
+    except pa.ArrowException as error:
+        raise OptionError(
+            f"the table's column {name!r} holds {column.type}, not numbers"
+        ) from error
+    return np.asarray(numbers.to_numpy(), np.float64)
+
+
+def _rows(numbers: Ints) -> str:
+    """Names rows of the table, counted from 0."""
+    listed = ", ".join(map(str, numbers[:_LISTED].tolist()))
+    more = f" and {len(numbers) - _LISTED} more" if len(numbers) > _LISTED else ""
+    return f"{'row' if len(numbers) == 1 else 'rows'} {listed}{more}"
+
+
+class DicomCrops(StackDataset):
+    """A crop (C, d, h, w) around each candidate of a table, of which only the slices that it touches are read.
+
+    The voxel that holds the candidate's point is voxel `size // 2` of the crop. Where a crop reaches beyond the volume,
+    `border` says what happens:
+    - "pad": what is outside is filled: with the number of `padding=` if there is one, else with 0 in display and after
+      `normalize`, else with the lowest value of the crop (air in a CT);
+    - "shift": the crop is moved inside; where the volume is smaller than the crop, the rest is filled as with "pad";
+    - "clip": the crop is smaller there.
+
+    `meta` is that of `DicomVolumes`, of the slices read (`frames` is -1 and `SOPInstanceUIDs` "" for slices outside);
+    `affine` describes the crop. There are also `start`, the crop's first voxel in its volume; `valid`, the part of the
+    crop that is inside (first and end of slices, rows, columns); `center`, the candidate's point in voxels of the crop;
+    `point`, the same in millimetres (LPS); and every further column of the table.
+
+    Args:
+        source: As in `DicomFrames`. Only the series that the candidates name are put into stacks.
+        candidates: A pandas DataFrame, an Arrow table, a dict of lists, or the path of a CSV file: one row each.
+        size: (d, h, w), in voxels.
+        coordinates: "mm": x, y, z are millimetres in LPS, as in DICOM and ITK. "voxel": x is the column, y the row, z
+            the slice, from 0, in the order of `stacks`.
+        columns: Names of the columns with the series and the coordinates, where they are not "SeriesInstanceUID",
+            "x", "y", "z": {"SeriesInstanceUID": "seriesuid", "x": "coordX"}.
+        border: See above.
+        split_by: See `stacking.stacks`, as for the next.
+        on_gap: "raise" for missing slices, unequal spacing and repeats, "warn", or "keep".
+        **options: Those of `DicomFrames` but `size`; `transform` gets the crop.
+
+    Raises:
+        GeometryError: A series makes no stack, or a candidate is outside of it.
+        OptionError: An option means nothing, or the table lacks something.
+
+    Example:
+        >>> crops = DicomCrops("ct/", "candidates.csv", size=(32, 48, 48), values="modality")   # doctest: +SKIP
+        >>> for images, meta in DataLoader(crops, batch_size=8): meta["label"]                 # doctest: +SKIP
+    """
+
+    _what = "crop"
+
+    def __init__(
+        self,
+        source: Source | FrameIndex,
+        candidates: Any,
+        size: tuple[int, int, int],
+        *,
+        coordinates: Literal["mm", "voxel"] = "mm",
+        columns: Mapping[str, str] | None = None,
+        border: Border = "pad",
+        split_by: str | Sequence[str] | None = None,
+        on_gap: OnGap = "raise",
+        **options: Unpack[ReadOptions],
+    ) -> None:
+        if border not in ("pad", "shift", "clip"):
+            raise OptionError(f'border must be "pad", "shift" or "clip"; got {border!r}')
+        if coordinates not in ("mm", "voxel"):
+            raise OptionError(f'coordinates must be "mm" or "voxel"; got {coordinates!r}')
+        self.size, self.border = _crop_size(size), border
+        self.candidates = Candidates(candidates, columns or {})
+        if not isinstance(source, FrameIndex):
+            source = open_index(
+                source,
+                tags=options.get("tags", ()),
+                refresh=options.get("refresh", True),
+                cache_dir=options.get("cache_dir"),
+            )
+        frames = DicomFrames(self._in_table(source), **options)
+        super().__init__(frames, stacks(frames.index, split_by=split_by, on_gap=on_gap))
+        self._place(coordinates)
+        taken = {*frames._metas([0], [AppliedVOI()], [0])[0], *VOLUME_KEYS, *_OWN}
+        clashes = sorted(taken & set(self.candidates.labels))
+        if clashes:
+            raise OptionError(
+                f"the table's columns {', '.join(clashes)} have names that meta uses already; rename them"
+            )
+
+    def _in_table(self, index: FrameIndex) -> FrameIndex:
+        """The frames of the series that the candidates name."""
+        if not len(self.candidates):
+            raise OptionError("the table of candidates has no row")
+        series = index.column("SeriesInstanceUID")
+        codes = np.array([series.code(uid) for uid in self.candidates.uids])
+        wanted = np.isin(series.codes, codes[codes >= 0])
+        there = np.isin(codes, series.codes[wanted])
+        if not there.all():
+            rows = np.flatnonzero(~there[self.candidates.series])
+            raise GeometryError(f"the series of {_rows(rows)} of the table is not in the index")
+        return index.select(wanted)
+
+    def _place(self, coordinates: str) -> None:
+        """Finds stack, voxel and point of every candidate."""
+        table = self.candidates
+        self._stack = np.full(len(table), -1)
+        self._voxel, self._point = np.zeros((len(table), 3)), np.zeros((len(table), 3))
+        series = self.index.column("SeriesInstanceUID")
+        of_series: dict[str, list[int]] = {}
+        for number, stack in enumerate(self.stacks):
+            of_series.setdefault(series[int(stack.positions[0])], []).append(number)
+        order = np.argsort(table.series, kind="stable")
+        ends = np.cumsum(np.bincount(table.series, minlength=len(table.uids)))[:-1]
+        for uid, rows in zip(table.uids, np.split(order, ends), strict=True):
+            numbers = of_series.get(uid, [])
+            if not numbers:
+                raise GeometryError(
+                    f"the series of {_rows(rows)} of the table makes no volume ({self.stacks.reasons()})"
+                )
+            if coordinates == "voxel" and len(numbers) > 1:
+                raise GeometryError(
+                    f"the series of {_rows(rows)} of the table has {len(numbers)} volumes, and "
+                    f'coordinates="voxel" do not say which is meant; filter the index'
+                )
+            self._place_in(rows, numbers, coordinates)
+
+    def _place_in(self, rows: Ints, numbers: list[int], coordinates: str) -> None:
+        points = self.candidates.points[rows]
+        hits = np.zeros(len(rows), np.int64)
+        for number in numbers:
+            stack = self.stacks[number]
+            if coordinates == "voxel":
+                voxels, places = points[:, ::-1], stack.voxel_to_patient(points[:, ::-1])
+            else:
+                voxels, places = stack.patient_to_voxel(points), points
+            _, _, low, high = self._boxes(stack, voxels)
+            inside = (low < high).all(axis=1)
+            if len(numbers) > 1:  # then it is the point itself that tells
+                nearest = np.floor(voxels + 0.5)
+                inside = ((nearest >= 0) & (nearest < stack.shape)).all(axis=1)
+            chosen = rows[inside]
+            self._stack[chosen] = number
+            self._voxel[chosen], self._point[chosen] = voxels[inside], places[inside]
+            hits += inside
+        if (hits == 0).any():
+            unit = "voxels" if coordinates == "voxel" else "millimetres in LPS"
+            raise GeometryError(
+                f"the crops of {_rows(rows[hits == 0])} of the table are outside of their volume; are x, y, z {unit}?"
+            )
+        if (hits > 1).any():
+            raise GeometryError(
+                f"{_rows(rows[hits > 1])} of the table are inside of several volumes of their series; filter the "
+                f"index, so that one is left"
+            )
+
+    def _boxes(self, stack: Stack, voxels: Floats) -> tuple[Ints, Ints, Ints, Ints]:
+        """Of crops around (n, 3) voxels: first voxel, size, and first and end of the part that the volume has."""
+        shape, size = np.array(stack.shape), np.broadcast_to(self.size, voxels.shape)
+        start = np.floor(voxels + 0.5).astype(np.int64) - size // 2
+        if self.border == "shift":
+            start = np.clip(start, 0, np.maximum(shape - size, 0))
+        low, high = np.clip(start, 0, shape), np.clip(start + size, 0, shape)
+        if self.border == "clip":
+            start, size = low, high - low
+        return start, size, low, high
+
+    def _box(self, i: int) -> tuple[Stack, Ints, Ints, Ints, Ints]:
+        stack = self.stacks[int(self._stack[i])]
+        start, size, low, high = self._boxes(stack, self._voxel[i : i + 1])
+        return stack, start[0], size[0], low[0], high[0]
+
+    # What it holds
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+    def __repr__(self) -> str:
+        size = " x ".join(map(str, self.size))
+        return f"DicomCrops({len(self):,} crops of {size} from {len(self.stacks):,} volumes)"
+
+    def shape(self, i: int) -> tuple[int, int, int, int]:
+        """(C, d, h, w) of crop `i`, without reading it."""
+        stack, _, size, _, _ = self._box(self._number(i))
+        depth, rows, columns = size.tolist()
+        return (self._channels(stack), depth, rows, columns)
+
+    def _slices(self, i: int) -> list[int]:
+        stack, _, _, low, high = self._box(i)
+        positions: list[int] = stack.positions[low[0] : high[0]].tolist()
+        return positions
+
+    # Samples
+
+    def _read(self, i: int, out: Tensor) -> FrameMeta:
+        stack, start, size, low, high = self._box(i)
+        positions = self._slices(i)
+        whole = self._scratch((len(out), len(positions), *stack.shape[1:]))
+        voi = self._read_slices(positions, whole)
+        part = whole[:, :, low[1] : high[1], low[2] : high[2]]
+        first, end = (low - start).tolist(), (high - start).tolist()
+        if part.shape != out.shape:
+            out.fill_(self._outside(part))
+        out[:, first[0] : end[0], first[1] : end[1], first[2] : end[2]] = part
+        affine = stack.affine_of(int(low[0]), int(high[0]))
+        affine = shifted(affine, (start[0] - low[0], start[1], start[2]))
+        meta = self._meta(i, stack, positions, affine, voi)
+        before, after = first[0], int(size[0]) - end[0]
+        meta.update(
+            frames=(-1,) * before + meta["frames"] + (-1,) * after,
+            SOPInstanceUIDs=("",) * before + meta["SOPInstanceUIDs"] + ("",) * after,
+            start=tuple(start.tolist()),
+            valid=tuple(number for pair in zip(first, end, strict=True) for number in pair),
+            center=tuple((self._voxel[i] - start).tolist()),
+            point=tuple(self._point[i].tolist()),
+        )
+        meta.update(self.candidates.row(i))
+        return meta
+
+    def _outside(self, part: Tensor) -> float:
+        """What voxels outside of the volume get."""
+        options = self._reader.options
+        if not isinstance(options.padding, str):
+            return options.padding
+        if options.values == "display" or options.normalize is not None:
+            return 0.0
+        counted = part[torch.isfinite(part)] if part.dtype.is_floating_point else part
+        return float(counted.min()) if counted.numel() else 0.0
+
+
+def _crop_size(size: Sequence[int]) -> tuple[int, int, int]:
+    sizes: tuple[Any, ...] = tuple(size)
+    if len(sizes) != 3 or not all(isinstance(n, int | np.integer) and n > 0 for n in sizes):
+        raise OptionError(
+            f"size must be three numbers of voxels (d, h, w), 1 or more; got {size!r}"
+        )
+    return (int(sizes[0]), int(sizes[1]), int(sizes[2]))

@@ -15,7 +15,9 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -55,7 +57,7 @@ def instances(root: Path, cache: Path, *, refresh: bool) -> list[str]:
     return list(index.column("SOPInstanceUID"))
 
 
-def forked(action: Callable[[], object]) -> tuple[int, object]:
+def forked(action: Callable[[], object]) -> tuple[int, Any]:
     """(how the process ended, what `action` gave in it)."""
     read, write = os.pipe()
     child = os.fork()
@@ -75,7 +77,7 @@ def forked(action: Callable[[], object]) -> tuple[int, object]:
     return os.waitstatus_to_exitcode(status), json.loads(said) if said else None
 
 
-def refresh(root: Path, cache: Path, ends_at: int) -> int:
+def refresh(root: Path, ends_at: int, cache: Path) -> int:
     """Refreshes, ending this process at its `ends_at`-th event; gives their number."""
     count = 0
 
@@ -91,7 +93,7 @@ def refresh(root: Path, cache: Path, ends_at: int) -> int:
     return count
 
 
-def half_written(root: Path, cache: Path, nth: int) -> None:
+def half_written(root: Path, nth: int, cache: Path) -> None:
     """Refreshes, ending this process when the `nth` file is half written."""
     plain, count = index_file.write_durably, 0
 
@@ -107,7 +109,7 @@ def half_written(root: Path, cache: Path, nth: int) -> None:
     open_index(root, cache_dir=cache)
 
 
-def full(root: Path, cache: Path, most: int) -> list[str]:
+def full(root: Path, most: int, cache: Path) -> list[str]:
     """Refreshes while no file can be longer than `most` bytes; gives the warnings."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
     with warnings.catch_warnings(record=True) as caught:
@@ -116,7 +118,7 @@ def full(root: Path, cache: Path, most: int) -> list[str]:
     return [str(warning.message) for warning in caught]
 
 
-def no_space(root: Path, cache: Path, nth: int) -> list[str]:
+def no_space(root: Path, nth: int, cache: Path) -> list[str]:
     """Refreshes while the `nth` fsync says that the disk is full; gives the warnings."""
     plain, count = os.fsync, 0
 
@@ -127,7 +129,7 @@ def no_space(root: Path, cache: Path, nth: int) -> list[str]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         plain(descriptor)
 
-    os.fsync = fsync
+    os.fsync = fsync  # type: ignore[assignment]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         open_index(root, cache_dir=cache)
@@ -184,16 +186,16 @@ def main(folder: Path) -> None:
         cache = folder / "count"
         if start:
             shutil.copytree(start, cache)
-        _, events = forked(lambda cache=cache: refresh(root, cache, 0))
+        _, events = forked(partial(refresh, root, 0, cache))
         shutil.rmtree(cache)
         for n in range(1, int(str(events)) + 1, 1 if start else 3):
-            attempt("kill", n, start, lambda cache, n=n: refresh(root, cache, n))
+            attempt("kill", n, start, partial(refresh, root, n))
         for n in range(1, 7):
-            attempt("half", n, start, lambda cache, n=n: half_written(root, cache, n))
+            attempt("half", n, start, partial(half_written, root, n))
         for most in (0, 30, 5000):
-            attempt("full", most, start, lambda cache, most=most: full(root, cache, most))
+            attempt("full", most, start, partial(full, root, most))
         for n in range(1, 9, 3):
-            attempt("no_space", n, start, lambda cache, n=n: no_space(root, cache, n))
+            attempt("no_space", n, start, partial(no_space, root, n))
     print(json.dumps(results))
 
 

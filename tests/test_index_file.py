@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dicomtorch import index_file
+from dicomtorch.columns import Texts
 from dicomtorch.index import FileRows, FrameIndex
 from dicomtorch.index_file import checksum
 
@@ -68,6 +69,7 @@ def test_columns_with_one_value_take_one_row(index: FrameIndex, tmp_path: Path) 
     frames = dict(stored.frames)
     assert np.asarray(frames["SliceThickness"]).strides == (0,)
     assert np.isnan(frames["SliceThickness"]).all()
+    assert isinstance(frames["Modality"], Texts)
     assert frames["Modality"].codes.strides == (0,)
     assert list(frames["Modality"]) == ["CT"] * 100
     assert np.asarray(frames["offset"]).strides == (8,)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dicomtorch import splits
+from dicomtorch.columns import Texts
 from dicomtorch.errors import OptionError
 from dicomtorch.index import FileRows, FrameIndex
 
@@ -151,7 +152,7 @@ def test_patients_without_id_go_by_study() -> None:
 def test_a_study_of_several_patients_is_named() -> None:
     index = index_of([(f"p{n}", "", "1") for n in range(30)])
     generation = index._generation
-    generation.frames["StudyInstanceUID"] = generation.frames["Modality"].of(["s"] * 30)
+    generation.frames["StudyInstanceUID"] = Texts.of(["s"] * 30)
     with pytest.warns(UserWarning, match="1 studies are in several parts"):
         index.split([0.5, 0.5])
 
@@ -173,7 +174,5 @@ def test_what_means_nothing_is_refused() -> None:
 
 
 def test_keys_of_different_values_differ() -> None:
-    from dicomtorch.columns import Texts
-
     first, second = Texts.of(["a", "ab"]), Texts.of(["bc", "c"])
     assert len(set(splits.group_by([first, second]).keys)) == 2

@@ -122,6 +122,12 @@ def _add_scan(commands: Commands[argparse.ArgumentParser]) -> None:
         "--json", action="store_true", help="print JSON, with every file that is not a plain image"
     )
     parser.add_argument(
+        "--workers",
+        type=_count,
+        metavar="N",
+        help="processes that read headers; default: one for each core if there are thousands of files",
+    )
+    parser.add_argument(
         "--tags",
         nargs="+",
         default=[],
@@ -136,7 +142,7 @@ def _scan(arguments: argparse.Namespace) -> int:
     from dicomtorch.scanner import scan
     from dicomtorch.summary import format_summary, has_problems, summarize
 
-    index, report = scan(arguments.root, tags=arguments.tags)
+    index, report = scan(arguments.root, tags=arguments.tags, num_workers=arguments.workers)
     summary = summarize(index, report, tags=arguments.tags, redact_paths=arguments.redact_paths)
     print(json.dumps(summary, indent=2) if arguments.json else format_summary(summary))
     return EXIT_FOUND_PROBLEMS if has_problems(summary) else EXIT_OK

@@ -89,9 +89,16 @@ def _walk_start(root: bytes, start: bytes, follow: bool) -> Iterator[Entry]:
     if os.path.isdir(start):
         yield from _walk_folder(start, b"" if below == b"." else below + os.sep.encode(), follow)
         return
-    yield _stat_entry(below, start)
-    if os.path.basename(start).upper().startswith(_DICOMDIR):
-        yield from _walk_directory(start, below)
+    entry = _stat_entry(below, start)
+    named: list[list[bytes]] = []
+    if not entry.reason and os.path.basename(start).upper().startswith(_DICOMDIR):
+        try:
+            named = list(_file_ids(start))
+        except HeaderError as error:
+            entry.file_class = "unreadable"
+            entry.reason = f"the files that it names cannot be read: {error}"
+    yield entry
+    yield from _walk_directory(start, below, named)
 
 
 def _stat_entry(path: bytes, absolute: bytes) -> Entry:
@@ -159,12 +166,12 @@ _name: Final = attrgetter("name")
 # DICOMDIR (PS3.3 annex F, PS3.10 section 8)
 
 
-def _walk_directory(start: bytes, below: bytes) -> Iterator[Entry]:
-    """The files that the records of a DICOMDIR name, those that are missing or elsewhere with a reason."""
+def _walk_directory(start: bytes, below: bytes, named: list[list[bytes]]) -> Iterator[Entry]:
+    """The files that a DICOMDIR names, those that are missing or elsewhere with a reason."""
     folder = os.path.dirname(start)
     prefix = os.path.join(os.path.dirname(below), b"")
     real = os.path.join(os.path.realpath(folder), b"")
-    for record, components in enumerate(_file_ids(start)):
+    for record, components in enumerate(named):
         inside = all(_is_name(component) for component in components)
         path = b"/".join(components) if inside else b""
         absolute = os.path.join(folder, path)
@@ -184,16 +191,20 @@ def _is_name(component: bytes) -> bool:
 
 
 def _file_ids(path: bytes) -> Iterator[list[bytes]]:
-    """The components of each Referenced File ID of records in use; none if the file is no DICOMDIR."""
+    """The components of each Referenced File ID of records in use; none if the file is no DICOM.
+
+    Raises:
+        HeaderError: The file is damaged.
+    """
     try:
         descriptor = open_regular(path)
     except OSError:
-        return  # its own entry says so
+        return  # reading it for the index says so
     try:
         size = os.fstat(descriptor).st_size
         wanted = frozenset((_RECORDS, _FILE_ID, _IN_USE))
         header = read_header(reader_of(descriptor), size, wanted)
-    except (OSError, HeaderError, NotDicomError):
+    except (OSError, NotDicomError):
         return
     finally:
         os.close(descriptor)

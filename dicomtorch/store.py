@@ -1,7 +1,8 @@
 """Where the indexes of source folders live between runs: immutable generations and a file that names the current one.
 
 `<cache>/indexes/<key>/<uuid>/` is a generation, `<cache>/indexes/<key>/current` holds the uuid of the newest. A process
-that uses an older generation keeps it; those unused for days are removed.
+that uses an older generation keeps it; those unused for days are removed. `<cache>/indexes/<key>/partial/` is what an
+unfinished scan had read: never an index for others, but the next scan begins with it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from dicomtorch.scanner import Source as Source
 from dicomtorch.scanner import scan
 from dicomtorch.schema import FRAME_COLUMNS
 
+_PARTIAL = "partial"  # the folder of a scan that did not come to its end
 _UNUSED_DAYS = 7.0
 _REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "lustre", "gpfs", "ceph", "afs"})
 
@@ -83,6 +85,33 @@ class IndexStore:
             raise
         self._remove_unused(keep=index.uuid)
         return self._open(index.uuid)
+
+    def load_partial(self) -> FrameIndex | None:
+        """What a scan that did not come to its end had read, or `None`."""
+        folder = self.folder / _PARTIAL
+        if not folder.exists():
+            return None
+        try:
+            return FrameIndex(index_file.read(folder).generation)
+        except IndexFileError:  # nothing is lost but time
+            return None
+
+    def save_partial(self, index: FrameIndex) -> None:
+        """Keeps what an unfinished scan has read, beside the current index and in place of what it had read before.
+
+        For the process that holds the lock.
+
+        Raises:
+            OSError: It could not be written; what was there before is.
+        """
+        draft = self.folder / f"{_PARTIAL}.{index.uuid}.tmp"
+        index.save(draft)
+        self.remove_partial()
+        os.rename(draft, self.folder / _PARTIAL)
+
+    def remove_partial(self) -> None:
+        """Forgets what an unfinished scan has read."""
+        shutil.rmtree(self.folder / _PARTIAL, ignore_errors=True)
 
     def lock(self) -> filelock.BaseFileLock:
         """Held by the one process that scans; the system frees it when that process ends, however it ends."""
@@ -172,14 +201,41 @@ def open_index(
         return _scan_unstored(source, wanted, store, error)
     with lock:
         old = _load_or_rebuild(store)
-        index, _ = scan(source, index=old, tags=wanted)
+        begun = store.load_partial()
+        if begun is None or not begun.tags.keys() >= {*wanted, *(old.tags if old else ())}:
+            begun = old
+        index, _ = scan(source, index=begun, tags=wanted, checkpoint=_Checkpoint(store).save)
         if index is old:
             return index
         try:
-            return store.save(index)
+            stored = store.save(index)
         except OSError as error:
             _warn_unstored(store, error)
             return index
+        store.remove_partial()
+        return stored
+
+
+class _Checkpoint:
+    """Keeps what a scan has read so far, as long as there is room for it."""
+
+    def __init__(self, store: IndexStore) -> None:
+        self._store = store
+        self._failed = False
+
+    def save(self, index: FrameIndex) -> None:
+        """Stores an unfinished index; the first failure is told, and ends it."""
+        if self._failed:
+            return
+        try:
+            self._store.save_partial(index)
+        except OSError as error:
+            self._failed = True
+            warnings.warn(
+                f"what was scanned so far cannot be kept in {self._store.folder} "
+                f"({error.strerror or error}); if this scan is interrupted, the next one begins anew",
+                stacklevel=2,
+            )
 
 
 def _load_or_rebuild(store: IndexStore) -> FrameIndex | None:

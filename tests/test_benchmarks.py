@@ -97,3 +97,15 @@ def test_samplers_are_measured_with_a_cold_cache(tmp_path, capsys):
     assert rows[2]["files_per_batch"] > 1
     assert all(row["frames_per_second"] > 0 and len(row["repeats"]) == 2 for row in rows)
     assert "files per batch" in capsys.readouterr().out
+
+
+def test_scans_are_measured(tmp_path, capsys):
+    from benchmarks import scan
+
+    small = ["--files", "5", "--frames", "20", "--small", "6", "--repeats", "1"]
+    assert scan.main([*small, "--data", str(tmp_path / "data"), "--output", str(tmp_path)]) == 0
+    results = json.loads((tmp_path / "scan.json").read_text())
+    assert len(results["ratios"]) == 4
+    assert all(value > 0 for value in results["files_or_frames_per_second"].values())
+    assert "per-frame groups" in capsys.readouterr().out
+    assert 230 <= sum(1 for _ in scan.ct(0).iterall()) <= 280

@@ -211,6 +211,112 @@ def test_a_dicomdir_in_a_folder_is_a_file_without_pixels(bundled: Path) -> None:
     assert (file_class, reason) == ("no_pixels", "a DICOMDIR (Media Storage Directory)")
 
 
+# DICOMDIR
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("DICOMDIR", 31),
+        ("DICOMDIR-reordered", 31),
+        ("DICOMDIR-implicit", 31),
+        ("DICOMDIR-bigEnd", 31),
+        ("DICOMDIR-empty.dcm", 0),
+    ],
+)
+@pytest.mark.filterwarnings(
+    "ignore::UserWarning"
+)  # pydicom on the directories that are meant to be odd
+def test_a_dicomdir_stands_for_the_files_it_names(bundled: Path, name: str, files: int) -> None:
+    folder = bundled / "dicomdirtests"
+    directory = pydicom.dcmread(folder / name)
+    named = {
+        os.fsencode("/".join(record.ReferencedFileID))
+        for record in directory.get("DirectoryRecordSequence", [])
+        if "ReferencedFileID" in record
+    }
+    assert len(named) == files
+    index, report = scan(folder / name)
+    assert index.root == os.fsencode(folder)
+    found = {f.path: f for f in report.findings}
+    assert set(found) == named | {os.fsencode(name)}
+    for path in named:
+        if (folder / os.fsdecode(path)).exists():
+            assert found[path].file_class == "image"
+        else:
+            assert found[path].file_class == "unreadable"
+            assert "named by the DICOMDIR: No such file" in found[path].reason
+    assert len(index) == sum((folder / os.fsdecode(path)).exists() for path in named)
+    again, report = scan(folder / name, index=index)
+    assert again is index
+
+
+def test_a_dicomdir_that_is_cut_off_says_so(bundled: Path) -> None:
+    (finding,) = scan(bundled / "dicomdirtests" / "DICOMDIR-nooffset")[1].findings
+    assert finding.file_class == "unreadable"
+    assert "it names cannot be read: the file ends inside its header" in finding.reason
+
+
+def dicomdir(folder: Path, *ids: str, in_use: int = 0xFFFF) -> Path:
+    directory = ct(ct_pixels())
+    del directory.PixelData
+    directory.add_new(0x00041200, "UL", 0)
+    records = []
+    for file_id in ids:
+        record = Dataset()
+        record.DirectoryRecordType = "IMAGE"
+        record.RecordInUseFlag = in_use
+        record.add_new(0x00041500, "LO", file_id)  # CS would not let a test write what is wrong
+        records.append(record)
+    directory.DirectoryRecordSequence = records
+    return write(directory, folder / "DICOMDIR")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    "file_id",
+    [
+        "..\\secret.dcm",
+        "A\\..\\..\\secret.dcm",
+        "\\etc\\passwd",
+        "/etc/passwd",
+        "A/../../secret.dcm",
+        "C:\\secret.dcm",
+        "C:secret.dcm",
+        "A\\\\X",
+        ".\\X",
+        "OUT\\secret.dcm",
+        "LINK.DCM",
+    ],
+)
+def test_a_dicomdir_leads_nowhere_else(tmp_path: Path, file_id: str) -> None:
+    write(ct(ct_pixels()), tmp_path / "secret.dcm")
+    disk = tmp_path / "disk"
+    write(ct(ct_pixels()), disk / "A" / "X")
+    (disk / "OUT").symlink_to(tmp_path)
+    (disk / "LINK.DCM").symlink_to(tmp_path / "secret.dcm")
+    index, report = scan(dicomdir(disk, "A\\X", file_id))
+    assert next(iter(index.files["path"])) == b"A/X"
+    assert len(index) == 1
+    (odd,) = [f for f in report.findings if f.file_class == "unreadable"]
+    assert odd.path == b"DICOMDIR file 1"
+    assert odd.reason == "file 1 of the DICOMDIR is not below its folder; it is not read"
+
+
+def test_records_that_are_not_in_use_are_passed_over(tmp_path: Path) -> None:
+    write(ct(ct_pixels()), tmp_path / "A")
+    assert len(scan(dicomdir(tmp_path, "A"))[0]) == 1
+    assert len(scan(dicomdir(tmp_path, "A", in_use=0))[0]) == 0
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_file_called_dicomdir_that_is_none_is_a_file(tmp_path: Path) -> None:
+    path = write(ct(ct_pixels()), tmp_path / "DICOMDIR")
+    assert len(scan(path)[0]) == 1
+    path.write_bytes(b"nothing at all")
+    assert reasons(scan(path)[1])["DICOMDIR"][0] == "not_dicom"
+
+
 @POSIX
 @pytest.mark.timeout(20)
 def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, series: Path) -> None:

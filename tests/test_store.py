@@ -10,12 +10,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from dicomtorch import scan_file, scan_worker, scanner
 from dicomtorch.errors import IndexFileError
 from dicomtorch.index import FrameIndex
+from dicomtorch.scanner import _Reading
 from dicomtorch.store import IndexStore, open_index
 from tests import kill_refresh
 
@@ -158,3 +161,94 @@ def test_a_stored_index_is_small_on_the_way_to_workers(tree: Path, tmp_path: Pat
     assert not index.column("offset").flags.owndata
     assert isinstance(many, FrameIndex)
     assert many._generation is index._generation
+
+
+# A scan that is interrupted
+
+
+class Interrupted:
+    """Makes the scan end as by Ctrl-C at the file that comes after `files` others, and counts what is read."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.read = 0
+        self.files = 1_000_000
+        read_file = scan_file.read_file
+
+        def count(*args: Any) -> Any:
+            if self.read == self.files:
+                raise KeyboardInterrupt
+            self.read += 1
+            return read_file(*args)
+
+        monkeypatch.setattr(scan_worker, "read_file", count)
+        monkeypatch.setattr(scanner, "_BETWEEN_CHECKPOINTS", 0.0)
+        monkeypatch.setattr(_Reading, "_stop_over", lambda _, checkpoint, part: checkpoint(part))
+
+
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> Interrupted:
+    return Interrupted(monkeypatch)
+
+
+def test_the_next_scan_goes_on_where_one_was_interrupted(
+    tree: Path, tmp_path: Path, interrupted: Interrupted
+) -> None:
+    interrupted.files = 3
+    with pytest.raises(KeyboardInterrupt):
+        open_index(tree, cache_dir=tmp_path)
+    store = IndexStore([os.fsencode(os.path.realpath(tree))], tmp_path)
+    assert store.load() is None
+    interrupted.read, interrupted.files = 0, 1_000_000
+    index = open_index(tree, cache_dir=tmp_path)
+    assert (interrupted.read, len(index)) == (1, 4)
+    assert store.load_partial() is None
+    assert len(pickle.loads(pickle.dumps(index))) == 4
+    assert open_index(tree, cache_dir=tmp_path).uuid == index.uuid
+    assert interrupted.read == 1
+
+
+def test_an_interrupted_refresh_leaves_the_index_and_is_gone_on_with(
+    tree: Path, tmp_path: Path, interrupted: Interrupted
+) -> None:
+    first = open_index(tree, cache_dir=tmp_path)
+    for k in range(10, 14):
+        kill_refresh.make_file(tree / f"{k}.dcm", k)
+    interrupted.read, interrupted.files = 0, 2
+    with pytest.raises(KeyboardInterrupt):
+        open_index(tree, cache_dir=tmp_path)
+    assert open_index(tree, refresh=False, cache_dir=tmp_path).uuid == first.uuid
+    interrupted.read, interrupted.files = 0, 1_000_000
+    index = open_index(tree, cache_dir=tmp_path)
+    assert (interrupted.read, len(index)) == (2, 8)
+
+
+def test_what_was_kept_is_not_used_for_other_tags_or_when_damaged(
+    tree: Path, tmp_path: Path, interrupted: Interrupted
+) -> None:
+    for tags, damage in (("PatientSex",), False), ((), True):
+        interrupted.read, interrupted.files = 0, 2
+        with pytest.raises(KeyboardInterrupt):
+            open_index(tree, cache_dir=tmp_path)
+        if damage:
+            for path in tmp_path.glob("indexes/*/partial/frames.arrow"):
+                path.write_bytes(path.read_bytes()[:-1])
+        interrupted.read, interrupted.files = 0, 1_000_000
+        index = open_index(tree, tags=tags, cache_dir=tmp_path)
+        assert (interrupted.read, len(index)) == (4, 4)
+        shutil.rmtree(tmp_path / "indexes")
+
+
+def test_a_full_disk_does_not_end_a_scan(
+    tree: Path, tmp_path: Path, interrupted: Interrupted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+
+    def full(self: IndexStore, index: FrameIndex) -> None:
+        tries.append(index)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(IndexStore, "save_partial", full)
+    with pytest.warns(UserWarning, match=r"No space left on device.*begins anew"):
+        index = open_index(tree, cache_dir=tmp_path)
+    assert (len(index), len(tries)) == (4, 1)
+    assert interrupted.read == 4

@@ -10,6 +10,7 @@ It saves where it is every --save-every batches; started again, it goes on there
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 from pathlib import Path
 
@@ -101,6 +102,8 @@ def main() -> None:
         sampler.set_epoch(epoch + 1)
         save(0)
     if world > 1:
+        del trained
+        gc.collect()  # one that is alive at exit can end the process while gloo shuts down
         dist.destroy_process_group()
 
 

@@ -11,6 +11,7 @@ where it is after every epoch and every --save-every batches; started again, it 
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 from pathlib import Path
 
@@ -109,6 +110,8 @@ def main() -> None:
             print(f"epoch {epoch}  accuracy {right.float().mean():.3f} of {len(sums)}", flush=True)
         save()
     if world > 1:
+        del trained
+        gc.collect()  # one that is alive at exit can end the process while gloo shuts down
         dist.destroy_process_group()
 
 

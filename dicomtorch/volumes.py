@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Unpack
 
 import numpy as np
@@ -91,6 +91,10 @@ class StackDataset(Dataset[FrameSample]):
     def will_need(self, indices: Sequence[int]) -> None:
         """Says which samples are asked for soon; see `DicomFrames.will_need`."""
         self._frames.will_need([k for i in indices for k in self._slices(self._number(i))])
+
+    def __iter__(self) -> Iterator[FrameSample]:
+        for i in range(len(self)):
+            yield self[i]
 
     def __getitem__(self, i: Any) -> Any:
         """One sample for an integer, a collated batch for a slice or list of positions."""

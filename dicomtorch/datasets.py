@@ -94,7 +94,7 @@ class DicomFrames(Dataset[FrameSample]):
         backend: "auto" (the fastest that can), "imagecodecs", "pydicom", "simpleitk", or an object that is a `Backend`.
         values: "display": VOI applied, bright is high, float32 in [0, 1]. "modality": rescaled (Hounsfield for CT),
             float32. "stored": the file's integers, one type for the whole dataset. "real_world": by the Real World
-            Value Map.
+            Value Map. "suvbw": PET in SUV by body weight.
         window: For display: `None` takes the file's VOI, k its k-th window, (center, width) or a preset's name that,
             "series" one for the whole series, a list of these one channel each.
         padding: "keep", "fill", or a number for the pixels that the file says are padding.

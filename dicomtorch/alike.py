@@ -42,11 +42,13 @@ _MODALITY: Final = TAGS["Modality"]
 
 # What only these, or only a few images, are resolved with.
 _OTHER_MODALITIES: Final = frozenset((b"NM", b"PT", b"RTDOSE"))
-_OTHERS: Final = tags_of(
-    keywords("""
-        SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence GridFrameOffsetVector
-        DimensionOrganizationType
-    """)
+_OTHERS: Final = tuple(
+    tags_of(
+        keywords("""
+            SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence GridFrameOffsetVector
+            DimensionOrganizationType
+        """)
+    )
 )
 _FOR_OTHERS: Final = (
     tags_of(
@@ -107,36 +109,37 @@ class Alike:
         self._identities: dict[Any, dict[str, Any]] = {}
         self._windows: dict[Any, dict[str, Any]] = {}
 
-    def key(self, header: Header) -> Any:
-        """Equal for images that have everything in common but what `own_columns` gives; `None`: none has that."""
+    def find(self, header: Header) -> tuple[Any, Common | None]:
+        """(key, what images with that key have in common if one was met).
+
+        The key is equal for images that have everything in common but what `own_columns` gives; `None`: none does.
+        """
         elements, pixels = header.elements, header.pixel_data
         if pixels is None or header.notices or header.deflated or not self._possible:
-            return None
-        if not _OTHERS.isdisjoint(elements):
-            return None
+            return None, None
+        for tag in _OTHERS:
+            if tag in elements:
+                return None, None
         modality = elements.get(_MODALITY)
         if modality is not None and (
             not isinstance(modality[1], bytes) or modality[1].strip(b" \0") in _OTHER_MODALITIES
         ):
-            return None
+            return None, None
         apart = self._apart if _VOI_LUTS in elements else self._apart_with_windows
         rest = tuple([item for item in elements.items() if item[0] not in apart])
-        where = (
+        key: Any = (
             header.transfer_syntax_uid,
             header.big_endian,
             pixels.tag,
             pixels.vr,
             pixels.length,
+            rest,
         )
         try:
-            hash(rest)
-        except TypeError:
-            rest = _frozen(rest)
-        return where, rest
-
-    def get(self, key: Any) -> Common | None:
-        """What images with this key have in common, if one was met."""
-        return self._known.get(key)
+            return key, self._known.get(key)
+        except TypeError:  # a sequence is among them
+            key = _frozen(key)
+            return key, self._known.get(key)
 
     def own_columns(self, header: Header, context: Context) -> dict[str, Any] | None:
         """The columns of one image that others with its key may not share; `None` if one of them is odd."""

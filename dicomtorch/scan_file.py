@@ -141,8 +141,7 @@ def _read_dicom(read: Read, rows: FileRows, resolver: Resolver, limits: Limits) 
     gc.disable()
     try:
         header = read_header(read, rows.size, resolver.wanted, limits, resolver.memory)
-        key = resolver.alike.key(header)
-        common = None if key is None else resolver.alike.get(key)
+        key, common = resolver.alike.find(header)
         if common is not None and _recall(read, header, rows, resolver, limits, common):
             return
         rows.deflated = header.deflated

@@ -75,13 +75,14 @@ def walk(root: bytes, starts: Sequence[bytes], follow: bool) -> Iterator[Entry]:
     that is met in a folder is a file like others.
     """
     met: set[bytes] = set()
+    if len(starts) == 1 and os.path.isdir(starts[0]):
+        yield from _walk_start(root, starts[0], follow)
+        return
     for start in starts:
         for entry in _walk_start(root, start, follow):
-            if len(starts) > 1 or not os.path.isdir(start):
-                if entry.path in met:
-                    continue
+            if entry.path not in met:
                 met.add(entry.path)
-            yield entry
+                yield entry
 
 
 def _walk_start(root: bytes, start: bytes, follow: bool) -> Iterator[Entry]:

@@ -72,6 +72,7 @@ class ReadOptions(TypedDict, total=False):
     on_error: Literal["raise", "replace"]
     refresh: bool
     cache_dir: str | os.PathLike[str] | None
+    duplicates: Literal["keep", "first", "raise"]
     cache: str | os.PathLike[str] | None
     cache_bytes: int
 

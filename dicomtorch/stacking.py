@@ -9,7 +9,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -268,13 +268,23 @@ class _Search:
     found: StackList = field(default_factory=StackList)
     left_out: list[LeftOut] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    kept: dict[str, Ints] = field(default_factory=dict)
 
     def run(self) -> StackList:
         names = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
         self.place, self.orientation, self.pixel = (
             np.asarray(self.index.column(name), np.float64) for name in names
         )
+        self.files = np.asarray(self.index.files["rows"])
         usable = self._usable()
+        localizers = np.flatnonzero(self.is_localizer)
+        series = self._codes("SeriesInstanceUID")[localizers]
+        self.localizers = {
+            int(piece[0]): rows
+            for rows, piece in zip(
+                _pieces(localizers, series), _pieces(series, series), strict=True
+            )
+        }
         for group in self._groups(np.flatnonzero(usable)):
             self._group(group)
         self.found.sort(key=lambda stack: int(stack.positions.min()))
@@ -311,7 +321,7 @@ class _Search:
     def _groups(self, rows: Ints) -> list[Ints]:
         codes = np.zeros(len(rows), np.int64)
         for name in (*_ALIKE, *self.split_by):
-            codes = _combined(codes, _codes(self.index.column(name))[rows])
+            codes = _combined(codes, self._codes(name)[rows])
         groups = []
         for group in _pieces(rows, codes):
             geometry = np.concatenate([self.orientation[group], self.pixel[group]], axis=1)
@@ -341,7 +351,7 @@ class _Search:
         if counts.max() == 1 or len(counts) == 1:
             return [group]
         for k, key in enumerate(keys):
-            values = _codes(self.index.column(key))[group]
+            values = self._codes(key)[group]
             pairs = np.unique(_combined(places, values)).size
             if pairs == len(counts):  # the same for all slices at each place
                 continue
@@ -357,7 +367,7 @@ class _Search:
 
     def _ranked(self, group: Ints, places: Ints, counts: Ints) -> list[Ints] | None:
         """Phases of a gated series, whose trigger times differ from slice to slice: the k-th of each place."""
-        times = np.asarray(self.index.column("TriggerTime"))[group]
+        times = np.array(self.index.gather("TriggerTime", group))
         distinct = np.unique(np.stack([places, times], axis=1), axis=0)
         if (counts != counts[0]).any() or len(distinct) < len(group) or np.isnan(times).any():
             return None
@@ -374,8 +384,7 @@ class _Search:
         return places
 
     def _first_of_copies(self, group: Ints) -> npt.NDArray[np.bool_]:
-        uids = _codes(self.index.column("SOPInstanceUID"))[group]
-        frames = np.asarray(self.index.column("frame"), np.int64)[group]
+        uids, frames = self._codes("SOPInstanceUID")[group], self._codes("frame")[group]
         _, first = np.unique(_combined(uids, frames), return_index=True)
         mask = np.zeros(len(group), np.bool_)
         mask[first] = True
@@ -398,7 +407,7 @@ class _Search:
         geometry = arrange(self.place[group], self.orientation[first], self.pixel[first])
         positions = group[geometry.order]
         start = positions[0]
-        sizes = [int(self.index.column(name)[start]) for name in ("Rows", "Columns")]
+        sizes = [self.index.gather(name, positions[:1])[0] for name in ("Rows", "Columns")]
         between_rows, between_columns = self.pixel[start].tolist()
         stack = Stack(
             positions=positions,
@@ -416,8 +425,7 @@ class _Search:
             self.problems.append(f"a stack of {len(stack)} slices: {stack.report.problems}")
 
     def _report(self, positions: Ints, geometry: SliceGeometry, copies: Ints) -> StackReport:
-        series = self.index.column("SeriesInstanceUID")
-        same = self.is_localizer & (series.codes == series.codes[positions[0]])
+        series = int(self._codes("SeriesInstanceUID")[positions[0]])
         return StackReport(
             gaps=tuple(
                 StackGap(
@@ -430,17 +438,28 @@ class _Search:
             ),
             unequal=tuple(self._name(int(positions[k])) for k in geometry.unequal),
             duplicates=tuple(self._name(i) for i in copies.tolist()),
-            localizers=tuple(self._name(i) for i in np.flatnonzero(same).tolist()),
+            localizers=tuple(self._name(int(i)) for i in self.localizers.get(series, ())),
             position_error=geometry.error,
             tilt=geometry.tilt,
         )
 
+    def _codes(self, name: str) -> Ints:
+        """Numbers for the frames of the index that are equal where the values of a column are."""
+        if name not in self.kept:
+            column = self.index.column(name)
+            if isinstance(column, Texts):
+                self.kept[name] = column.codes.astype(np.int64)
+            else:
+                _, inverse = np.unique(np.asarray(column), return_inverse=True)
+                self.kept[name] = inverse.astype(np.int64)
+        return self.kept[name]
+
     def _name(self, position: int) -> str:
         path = printable(self.index.path(position))
-        file = int(np.asarray(self.index.column("file"))[position])
-        if int(np.asarray(self.index.files["rows"])[file]) == 1:
-            return path
-        return f"{path}, frame {int(np.asarray(self.index.column('frame'))[position])}"
+        file, frame = (
+            self.index.gather(name, np.array([position]))[0] for name in ("file", "frame")
+        )
+        return path if self.files[file] == 1 else f"{path}, frame {frame}"
 
     def _say(self) -> None:
         others = len(self.problems) - 1
@@ -458,14 +477,6 @@ def _listed(names: Iterable[str]) -> str:
     found = list(names)
     more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
     return f"{', '.join(found[:_LISTED])}{more}"
-
-
-def _codes(column: Any) -> Ints:
-    """Numbers that are equal where the values of a column are."""
-    if isinstance(column, Texts):
-        return column.codes.astype(np.int64)
-    _, inverse = np.unique(np.asarray(column), return_inverse=True)
-    return inverse.astype(np.int64)
 
 
 def _combined(a: Ints, b: Ints) -> Ints:

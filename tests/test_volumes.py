@@ -19,10 +19,9 @@ from dicomtorch.errors import (
     FrameIndexError,
     GeometryError,
     OptionError,
-    PixelValueError,
     SourceError,
 )
-from tests.phantoms import ct, ct_pixels, encapsulated, group, write
+from tests.phantoms import ct, ct_pixels, encapsulated, write
 
 ORDER = (3, 0, 4, 1, 2)
 
@@ -238,103 +237,6 @@ def test_a_volume_that_cannot_be_read(tmp_path: Path) -> None:
     assert meta["index"].tolist() == [0, 2]
     assert torch.equal(images[1], volumes[2][0])
     assert [failure.index for failure in volumes.failures] == [1, 1]
-
-
-PET = {
-    "Modality": "PT",
-    "SOPClassUID": "1.2.840.10008.5.1.4.1.1.128",
-    "Units": "BQML",
-    "CorrectedImage": ["ATTN", "DECY"],
-    "DecayCorrection": "START",
-    "PatientWeight": 70,
-    "SeriesDate": "20240101",
-    "SeriesTime": "110000",
-    "AcquisitionDate": "20240101",
-    "AcquisitionTime": "110000",
-}
-DOSE = {
-    "RadionuclideTotalDose": "370000000",
-    "RadionuclideHalfLife": "6586.2",
-    "RadiopharmaceuticalStartTime": "100000",
-}
-
-
-def pet(
-    folder: Path, attributes: dict[str, Any], dose: dict[str, Any], slopes: Any = (1, 2)
-) -> Path:
-    for k, slope in enumerate(slopes):
-        dataset = ct(np.full((2, 2), 5000 // slope, np.int16), k, RescaleSlope=slope, **attributes)
-        dataset.RadiopharmaceuticalInformationSequence = [group(**dose)]
-        for keyword, value in attributes.items():
-            if value is None:
-                delattr(dataset, keyword)
-        write(dataset, folder / f"{k}.dcm")
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("attributes", "dose", "suv"),
-    [
-        ({}, {}, 1.381683),  # decayed from injection to scan
-        (
-            {"SeriesTime": "003000", "AcquisitionTime": "003000"},
-            {"RadiopharmaceuticalStartTime": "233000"},
-            1.381683,
-        ),
-        ({"DecayCorrection": "ADMIN"}, {}, 0.945946),
-        ({"Units": "GML"}, {}, 5000),
-        ({"Units": "GML", "SUVType": "BW"}, {}, 5000),
-    ],
-)
-def test_suvbw(
-    tmp_path: Path, attributes: dict[str, Any], dose: dict[str, Any], suv: float
-) -> None:
-    volume, _ = DicomVolumes(pet(tmp_path, PET | attributes, DOSE | dose), values="suvbw")[0]
-    assert volume.shape == (1, 2, 2, 2)
-    np.testing.assert_allclose(volume.numpy(), suv, rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("attributes", "dose", "keyword"),
-    [
-        ({"DecayCorrection": "NONE"}, {}, "DecayCorrection"),
-        ({"CorrectedImage": ["ATTN"]}, {}, "CorrectedImage"),
-        ({"CorrectedImage": ["DECY"]}, {}, "CorrectedImage"),
-        ({"PatientWeight": None}, {}, "PatientWeight"),
-        ({"PatientWeight": 0}, {}, "PatientWeight"),
-        ({}, {"RadionuclideTotalDose": "370"}, "RadionuclideTotalDose"),
-        ({}, {"RadionuclideTotalDose": ""}, "RadionuclideTotalDose"),
-        ({}, {"RadionuclideHalfLife": "0"}, "RadionuclideHalfLife"),
-        ({}, {"RadiopharmaceuticalStartTime": ""}, "RadiopharmaceuticalStartTime"),
-        ({"Units": "CNTS"}, {}, "Units"),
-        ({"Units": "GML", "SUVType": "LBM"}, {}, "SUVType"),
-        ({"Modality": "CT"}, {}, "Modality"),
-    ],
-)
-def test_no_suvbw_names_the_attribute(
-    tmp_path: Path, attributes: dict[str, Any], dose: dict[str, Any], keyword: str
-) -> None:
-    volumes = DicomVolumes(pet(tmp_path, PET | attributes, DOSE | dose), values="suvbw")
-    with pytest.raises(PixelValueError, match=rf"0\.dcm, frame 0.*no SUV: .*{keyword}"):
-        volumes[0]
-
-
-@pytest.mark.parametrize(
-    ("factors", "stored", "suv"),
-    [({0x00: "0.000551"}, 1000, 1.102), ({0x09: "3"}, 1000, 6000 * 70_000 / 253_314_180.24)],
-)
-def test_suvbw_of_counts(tmp_path: Path, factors: dict[int, str], stored: int, suv: float) -> None:
-    for k in range(2):
-        dataset = ct(
-            np.full((2, 2), stored, np.int16), k, RescaleSlope=2, **{**PET, "Units": "CNTS"}
-        )
-        dataset.RadiopharmaceuticalInformationSequence = [group(**DOSE)]
-        block = dataset.private_block(0x7053, "Philips PET Private Group", create=True)
-        for element, value in factors.items():
-            block.add_new(element, "DS", value)
-        write(dataset, tmp_path / f"{k}.dcm")
-    volume, _ = DicomVolumes(tmp_path, values="suvbw")[0]
-    np.testing.assert_allclose(volume.numpy(), suv, rtol=1e-6)
 
 
 def test_reading_says_nothing(tmp_path: Path) -> None:

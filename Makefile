@@ -25,7 +25,7 @@ format: $(VENV)/.lint
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# BENCH_ARGS="--quick" for a look; results go to benchmarks/results.
+# The main table, a few minutes; BENCH_ARGS="--quick" for a look, "--full" for everything. Results go to out/benchmarks.
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 

@@ -1,47 +1,39 @@
 """`python -m benchmarks`: makes the data once, checks that everybody reads the same values, then times.
 
-Repeats are interleaved, so that a machine that slows down slows everybody down, and medians are reported.
+Without options: the main table, in a few minutes on two cores. `--full`: every syntax, and a tree of 100,000 files.
+Repeats are interleaved, so that a machine that slows down slows everybody down, and medians are reported. Writes
+`results.json`, `results.md` and `chart.png`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
-from benchmarks import competitors, data
-from dicomtorch import FrameIndex, __version__, scan
+from benchmarks import decoding, loading, report, trees
 
-OURS = "dicomtorch"
-PACKAGES = (
-    *("torch", "numpy", "pydicom", "SimpleITK", "imagecodecs", "pyarrow"),
-    *("pylibjpeg-openjpeg", "pylibjpeg-rle", "pylibjpeg-libjpeg", "pyjpegls", "python-gdcm"),
-)
-LOADER_SYNTAXES = ("uncompressed", "jpeg_2000")
-
-Result = dict[str, Any]
+PARTS = ("loading", "single", "decoding", "trees", "samples")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs everything and writes `results.json`."""
+    """Runs what was asked for."""
     options = _parser().parse_args(argv)
     if options.quick:
-        options.frames, options.size, options.repeats = 16, 128, 2
+        options.frames, options.size, options.repeats, options.files = 16, 128, 2, [100]
+    cases = options.cases or (decoding.SYNTAXES if options.full else loading.CASES)
+    syntaxes = options.cases or decoding.SYNTAXES
+    files = options.files or ([1000, 10_000, 100_000] if options.full else [1000, 10_000])
     results: dict[str, Any] = {
-        "machine": machine(),
-        "versions": versions(),
+        "machine": report.machine(),
+        "versions": report.versions(),
         "settings": {
             "frames": options.frames,
             "size": options.size,
@@ -49,172 +41,86 @@ def main(argv: Sequence[str] | None = None) -> int:
             "batch_size": options.batch_size,
             "torch_threads": torch.get_num_threads(),
         },
-        "decode": [],
-        "loader": [],
     }
-    for name in options.syntaxes:
-        paths = data.make(options.data, data.SYNTAXES[name], options.frames, options.size)
-        index, _ = scan(paths)
-        results["decode"] += measure_decode(name, paths, index, options.repeats)
-    print(table("One frame from its file to float32 modality values, frames/s", results["decode"]))
-    for name in [name for name in options.syntaxes if name in LOADER_SYNTAXES]:
-        paths = data.make(options.data, data.SYNTAXES[name], options.frames, options.size)
-        index, _ = scan(paths)
-        for workers in options.workers:
-            results["loader"] += measure_loader(name, paths, index, workers, options)
-    print(table("Shuffled DataLoader epoch of float32 display values, frames/s", results["loader"]))
     options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / "results.json"
-    path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    print(f"Wrote {path}")
+    begin = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what other libraries say while they read
+        text = _run(options, results, cases, syntaxes, files)
+    results["settings"]["seconds"] = round(time.perf_counter() - begin)
+    (options.output / "results.md").write_text(text + "\n", encoding="utf-8")
+    (options.output / "results.json").write_text(
+        json.dumps(results, indent=1) + "\n", encoding="utf-8"
+    )
+    print(f"\nWrote results.json, results.md and chart.png to {options.output}")
     return 0
 
 
-def measure_decode(
-    syntax: str, paths: Sequence[Path], index: FrameIndex, repeats: int
-) -> list[Result]:
-    """Every frame once in random order, one at a time."""
-    order = np.random.default_rng(0).permutation(len(paths)).tolist()
-    able: dict[str, Callable[[], int]] = {}
-    missing: dict[str, str] = {}
-    for name, read in competitors.readers(paths, index).items():
-        try:
-            first = read(0)
-        except Exception as error:  # whatever a competitor raises for what it cannot decode
-            if name == OURS:
-                raise
-            missing[name] = _first_line(error)
-            continue
-        for number in range(min(len(paths), 8)):
-            values = first if number == 0 else read(number)
-            size = values.shape[0]
-            expected = data.modality_values(data.phantom(number, size))
-            np.testing.assert_array_equal(
-                values, expected, err_msg=f"{name}, {syntax}, {paths[number].name}"
+def _run(
+    options: argparse.Namespace,
+    results: dict[str, Any],
+    cases: Sequence[str],
+    syntaxes: Sequence[str],
+    files: Sequence[int],
+) -> str:
+    texts = []
+
+    def add(part: str, found: list[report.Result], text: str) -> None:
+        results.setdefault(part, []).extend(found)
+        texts.append(text)
+        print(text, flush=True)
+
+    if "loading" in options.parts:
+        for case in cases:
+            found = loading.measure(case, options)
+            add(
+                "loading",
+                found,
+                report.table(f"Shuffled epoch: {case}", found, loading.COLUMNS[1:]),
             )
-
-        def once(read: competitors.Reader = read) -> int:
-            for i in order:
-                read(i)
-            return len(order)
-
-        able[name] = once
-    return _results(interleaved(able, repeats), missing, syntax=syntax)
-
-
-def measure_loader(
-    syntax: str, paths: Sequence[Path], index: FrameIndex, workers: int, options: argparse.Namespace
-) -> list[Result]:
-    """One shuffled epoch; worker processes live on between epochs, so that their start is not measured."""
-    able: dict[str, Callable[[], int]] = {}
-    missing: dict[str, str] = {}
-    for name, dataset in competitors.datasets(paths, index).items():
-        try:
-            image = dataset[0][0]
-        except Exception as error:
-            if name == OURS:
-                raise
-            missing[name] = _first_line(error)
-            continue
-        expected = data.display_values(data.phantom(0, options.size))
-        np.testing.assert_allclose(
-            image[0].numpy(), expected, atol=1e-5, err_msg=f"{name}, {syntax}"
-        )
-        loader = DataLoader(
-            dataset,
-            batch_size=options.batch_size,
-            shuffle=True,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            generator=torch.Generator().manual_seed(0),
-        )
-
-        def once(loader: DataLoader[Any] = loader) -> int:
-            return sum(len(images) for images, _ in loader)
-
-        able[name] = once
-    return _results(interleaved(able, options.repeats), missing, syntax=syntax, workers=workers)
-
-
-def interleaved(able: dict[str, Callable[[], int]], repeats: int) -> dict[str, list[float]]:
-    """Frames/s of each repeat; the first round warms up and does not count."""
-    rates: dict[str, list[float]] = {name: [] for name in able}
-    for repeat in range(repeats + 1):
-        for name, once in able.items():
-            start = time.perf_counter()
-            frames = once()
-            if repeat:
-                rates[name].append(frames / (time.perf_counter() - start))
-    return rates
-
-
-def _results(rates: dict[str, list[float]], missing: dict[str, str], **row: Any) -> list[Result]:
-    ours = statistics.median(rates[OURS])
-    measured = [
-        {
-            **row,
-            "library": name,
-            "frames_per_second": statistics.median(values),
-            "repeats": values,
-            "ours_is_faster_by": ours / statistics.median(values),
-        }
-        for name, values in rates.items()
-    ]
-    return measured + [{**row, "library": name, "missing": why} for name, why in missing.items()]
-
-
-def table(title: str, results: Sequence[Result]) -> str:
-    """One line per row of results, as Markdown."""
-    lines = [
-        f"\n{title}\n",
-        "| syntax | workers | library | frames/s | dicomtorch / it |",
-        "|---|---|---|---|---|",
-    ]
-    for row in results:
-        if "missing" in row:
-            measured = f"- | not measured: {row['missing']}"
-        else:
-            measured = f"{row['frames_per_second']:,.0f} | {row['ours_is_faster_by']:.2f}"
-        lines.append(
-            f"| {row['syntax']} | {row.get('workers', '-')} | {row['library']} | {measured} |"
-        )
-    return "\n".join(lines)
-
-
-def versions() -> dict[str, str]:
-    """Of everything that takes part; "" for what is not installed."""
-    found = {"dicomtorch": __version__, "python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = ""
-    return found
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers depend on; no names of hosts or people."""
-    cpu = platform.machine()
-    if (info := Path("/proc/cpuinfo")).exists():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0].partition(":")[2].strip() if names else cpu
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "cpu": cpu,
-        "usable_cores": usable,
-        "system": f"{platform.system()} {platform.release()}",
-    }
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:120]
+        report.chart(options.output / "chart.png", results["loading"])
+    if "single" in options.parts:
+        found = loading.measure_single(options)
+        add("single", found, report.table("One frame, in random order", found, ("data",)))
+    if "decoding" in options.parts:
+        for syntax in syntaxes:
+            found = decoding.measure(syntax, options)
+            title = f"File to float32 display values: {syntax}"
+            add("decoding", found, report.table(title, found, decoding.COLUMNS[1:]))
+    if "trees" in options.parts:
+        found = [row for count in files for row in trees.measure(count, options)]
+        title = "Trees of one-frame files"
+        add("trees", found, report.plain_table(title, found, trees.COLUMNS))
+    if "samples" in options.parts:
+        found = decoding.measure_samples(options)
+        if found:
+            add("samples", found, report.table("Real files", found, decoding.COLUMNS[:1]))
+    return "\n".join(texts)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     output = Path("out") / "benchmarks"
-    parser.add_argument("--frames", type=int, default=64, help="per syntax; default: %(default)s")
+    parser.add_argument(
+        "--full", action="store_true", help="every syntax, trees of up to 100,000 files"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="small data, few repeats: whether it runs, not how fast",
+    )
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all of them"
+    )
+    parser.add_argument(
+        "--cases",
+        nargs="+",
+        choices=decoding.SYNTAXES,
+        metavar="NAME",
+        help="of decoding and loading",
+    )
+    parser.add_argument("--files", type=int, nargs="+", help="sizes of trees; default: 1000 10000")
+    parser.add_argument("--frames", type=int, default=96, help="per syntax; default: %(default)s")
     parser.add_argument(
         "--size", type=int, default=512, help="rows and columns; default: %(default)s"
     )
@@ -222,21 +128,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=int, default=32, help="default: %(default)s")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument(
-        "--syntaxes",
-        nargs="+",
-        choices=list(data.SYNTAXES),
-        default=list(data.SYNTAXES),
-        metavar="NAME",
-    )
-    parser.add_argument(
         "--data", type=Path, default=output / "data", help="made once; default: %(default)s"
     )
     parser.add_argument("--output", type=Path, default=output, help="default: %(default)s")
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help="small data, few repeats: whether it runs, not how fast",
-    )
     return parser
 
 

@@ -21,7 +21,7 @@ import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, EnhancedMRImageStorage, ExplicitVRLittleEndian
 
-from benchmarks.__main__ import machine, versions
+from benchmarks.report import machine, versions
 from dicomtorch import scan
 
 ROOT_UID = "1.2.826.0.1.3680043.8.498.11"

@@ -350,22 +350,32 @@ class _Search:
         counts = np.bincount(places)
         if counts.max() == 1 or len(counts) == 1:
             return [group]
-        for k, key in enumerate(keys):
+        for key in keys:
             values = self._codes(key)[group]
-            pairs = np.unique(_combined(places, values)).size
-            if pairs == len(counts):  # the same for all slices at each place
+            if np.unique(_combined(places, values)).size == len(counts):
+                continue  # the same for all slices at each place
+            others = [other for other in keys if other != key]
+            found = self._by_time(group, places, counts) if key == "TriggerTime" else None
+            pieces = found or _pieces(group, values)
+            if not found and not self._are_stacks(pieces, _pieces(places, values), counts):
                 continue
-            pieces = _pieces(group, values)
-            # A number that changes from slice to slice separates them all, which says nothing.
-            if all(self._places_of(piece).max() > 0 for piece in pieces):
-                parts = [self._separated(piece, keys[k + 1 :]) for piece in pieces]
-                if all(part is not None for part in parts):
-                    return [one for part in parts for one in part or ()]
-        if "TriggerTime" in keys:
-            return self._ranked(group, places, counts)
+            parts = [self._separated(piece, others) for piece in pieces]
+            if all(part is not None for part in parts):
+                return [one for part in parts for one in part or ()]
         return None
 
-    def _ranked(self, group: Ints, places: Ints, counts: Ints) -> list[Ints] | None:
+    def _are_stacks(self, pieces: Sequence[Ints], places: Sequence[Ints], counts: Ints) -> bool:
+        """Whether the values of a column may be what tells several stacks apart.
+
+        A number that changes from slice to slice, or with every package of interleaved slices, says nothing of stacks.
+        """
+        distinct = [np.unique(one) for one in places]
+        if min(map(len, distinct)) < 2:
+            return False
+        whole = all(np.ptp(one) == len(one) - 1 for one in distinct)
+        return whole or len(pieces) == counts.max()
+
+    def _by_time(self, group: Ints, places: Ints, counts: Ints) -> list[Ints] | None:
         """Phases of a gated series, whose trigger times differ from slice to slice: the k-th of each place."""
         times = np.array(self.index.gather("TriggerTime", group))
         distinct = np.unique(np.stack([places, times], axis=1), axis=0)

@@ -148,6 +148,60 @@ def test_trigger_times_that_differ_from_slice_to_slice(tmp_path: Path) -> None:
     ]
 
 
+def phases(folder: Path, attributes: Any, places: Any = range(6)) -> list[list[int]]:
+    """Stacks of series with several slices at each place, as [attribute, ...] in the order of slices.
+
+    `attributes(place, phase)` gives keywords and values, `None` for no such slice.
+    """
+    number = 0
+    for k in places:
+        for phase in range(2):
+            found_ = attributes(k, phase)
+            if found_ is not None:
+                dataset = ct(ct_pixels(k), number, ImagePositionPatient=[0, 0, 2.5 * k], **found_)
+                dataset.InstanceNumber = 100 * phase + k
+                write(dataset, folder / f"{number:02d}.dcm")
+                number += 1
+    index, _ = scan(folder)
+    numbers = np.asarray(index.column("InstanceNumber"))
+    return [numbers[s.positions].tolist() for s in stacks(index, on_gap="keep")]
+
+
+def test_times_that_alternate_between_slices(tmp_path: Path) -> None:
+    """Even slices have two times of their own: no two stacks of every other slice."""
+    stacks_ = phases(tmp_path, lambda k, phase: {"TriggerTime": 10 + 500 * phase + 2 * (k % 2)})
+    assert stacks_ == [[0, 1, 2, 3, 4, 5], [100, 101, 102, 103, 104, 105]]
+
+
+def test_packages_of_interleaved_slices_are_no_stacks(tmp_path: Path) -> None:
+    def interleaved(k: int, phase: int) -> dict[str, Any]:
+        return {"AcquisitionNumber": 1 + 2 * phase + k % 2}
+
+    assert phases(tmp_path / "a", interleaved) == []
+    stacks_ = phases(tmp_path / "b", lambda k, p: {**interleaved(k, p), "EchoTime": 5 + 5 * p})
+    assert stacks_ == [[0, 1, 2, 3, 4, 5], [100, 101, 102, 103, 104, 105]]
+
+
+def test_a_slice_missing_in_one_phase(tmp_path: Path) -> None:
+    stacks_ = phases(
+        tmp_path,
+        lambda k, p: None if (k, p) == (3, 1) else {"AcquisitionNumber": 1 + p},
+    )
+    assert stacks_ == [[0, 1, 2, 3, 4, 5], [100, 101, 102, 104, 105]]
+    with pytest.raises(GeometryError, match="1 missing"):
+        found(tmp_path)
+
+
+def test_acquisitions_that_overlap(tmp_path: Path) -> None:
+    def overlapping(k: int, phase: int) -> dict[str, Any] | None:
+        if phase and k not in (3, 6):
+            return None
+        return {"AcquisitionNumber": 1 + max(k - 1, 0) // 3 + phase}
+
+    stacks_ = phases(tmp_path, overlapping, range(10))
+    assert stacks_ == [[0, 1, 2, 3], [103, 4, 5, 6], [106, 7, 8, 9]]
+
+
 def test_two_echoes_at_two_times(tmp_path: Path) -> None:
     number = 0
     for time in (1, 2):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Unpack
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -26,7 +27,7 @@ from dicomtorch.volumes import VOLUME_KEYS, StackDataset
 Border = Literal["pad", "shift", "clip"]
 
 _NAMES = ("SeriesInstanceUID", "x", "y", "z")
-_OWN = ("start", "valid", "center", "point")
+_OWN = ("candidate", "start", "valid", "center", "point")
 _LISTED = 5
 
 
@@ -40,6 +41,7 @@ class Candidates:
     Attributes:
         uids: The distinct series.
         series: (n,), which of `uids` each row is of.
+        rows: (n,), numbers of the rows in the table as it was given.
         points: (n, 3): x, y, z.
         labels: The other columns.
 
@@ -64,6 +66,7 @@ class Candidates:
         self.uids: list[str] = encoded.dictionary.to_pylist()
         self.series = np.asarray(encoded.indices.to_numpy(zero_copy_only=False), np.int64)
         self.points = np.stack([_numbers(name, given.column(name)) for name in names[1:]], axis=1)
+        self.rows = np.arange(len(self.points))
         bad = np.flatnonzero(~np.isfinite(self.points).all(axis=1))
         if len(bad):
             raise OptionError(f"{_rows(bad)} of the table lack one of {', '.join(names[1:])}")
@@ -75,6 +78,15 @@ class Candidates:
 
     def __len__(self) -> int:
         return len(self.points)
+
+    def keep(self, mask: npt.NDArray[np.bool_]) -> None:
+        """Forgets the rows where `mask` is false."""
+        self.series, self.rows, self.points = self.series[mask], self.rows[mask], self.points[mask]
+        kept = np.flatnonzero(mask)
+        self.labels = {
+            name: values.take(kept) if isinstance(values, Texts) else values[kept]
+            for name, values in self.labels.items()
+        }
 
     def row(self, i: int) -> dict[str, Any]:
         """The other columns of a row."""
@@ -114,7 +126,7 @@ class DicomCrops(StackDataset):
     `meta` is that of `DicomVolumes`, of the slices read (`frames` is -1 and `SOPInstanceUIDs` "" for slices outside);
     `affine` describes the crop. There are also `start`, the crop's first voxel in its volume; `valid`, the part of the
     crop that is inside (first and end of slices, rows, columns); `center`, the candidate's point in voxels of the crop;
-    `point`, the same in millimetres (LPS); and every further column of the table.
+    `point`, the same in millimetres (LPS); `candidate`, the row in the table, from 0; and every further column of it.
 
     Args:
         source: As in `DicomFrames`. Only the series that the candidates name are put into stacks.
@@ -125,6 +137,7 @@ class DicomCrops(StackDataset):
         columns: Names of the columns with the series and the coordinates, where they are not "SeriesInstanceUID",
             "x", "y", "z": {"SeriesInstanceUID": "seriesuid", "x": "coordX"}.
         border: See above.
+        absent: For candidates whose series is not in the index, as after a split: "raise" or "drop".
         split_by: See `stacking.stacks`, as for the next.
         on_gap: "raise" for missing slices, unequal spacing and repeats, "warn", or "keep".
         **options: Those of `DicomFrames` but `size`; `transform` gets the crop.
@@ -149,6 +162,7 @@ class DicomCrops(StackDataset):
         coordinates: Literal["mm", "voxel"] = "mm",
         columns: Mapping[str, str] | None = None,
         border: Border = "pad",
+        absent: Literal["raise", "drop"] = "raise",
         split_by: str | Sequence[str] | None = None,
         on_gap: OnGap = "raise",
         **options: Unpack[ReadOptions],
@@ -157,6 +171,8 @@ class DicomCrops(StackDataset):
             raise OptionError(f'border must be "pad", "shift" or "clip"; got {border!r}')
         if coordinates not in ("mm", "voxel"):
             raise OptionError(f'coordinates must be "mm" or "voxel"; got {coordinates!r}')
+        if absent not in ("raise", "drop"):
+            raise OptionError(f'absent must be "raise" or "drop"; got {absent!r}')
         self.size, self.border = _crop_size(size), border
         self.candidates = Candidates(candidates, columns or {})
         if not isinstance(source, FrameIndex):
@@ -166,7 +182,7 @@ class DicomCrops(StackDataset):
                 refresh=options.get("refresh", True),
                 cache_dir=options.get("cache_dir"),
             )
-        frames = DicomFrames(self._in_table(source), **options)
+        frames = DicomFrames(self._in_table(source, absent), **options)
         super().__init__(frames, stacks(frames.index, split_by=split_by, on_gap=on_gap))
         self._place(coordinates)
         taken = {*frames._metas([0], [AppliedVOI()], [0])[0], *VOLUME_KEYS, *_OWN}
@@ -176,17 +192,22 @@ class DicomCrops(StackDataset):
                 f"the table's columns {', '.join(clashes)} have names that meta uses already; rename them"
             )
 
-    def _in_table(self, index: FrameIndex) -> FrameIndex:
+    def _in_table(self, index: FrameIndex, absent: str) -> FrameIndex:
         """The frames of the series that the candidates name."""
-        if not len(self.candidates):
+        table = self.candidates
+        if not len(table):
             raise OptionError("the table of candidates has no row")
         series = index.column("SeriesInstanceUID")
-        codes = np.array([series.code(uid) for uid in self.candidates.uids])
+        codes = np.array([series.code(uid) for uid in table.uids])
         wanted = np.isin(series.codes, codes[codes >= 0])
-        there = np.isin(codes, series.codes[wanted])
+        there = np.isin(codes, series.codes[wanted])[table.series]
         if not there.all():
-            rows = np.flatnonzero(~there[self.candidates.series])
-            raise GeometryError(f"the series of {_rows(rows)} of the table is not in the index")
+            if absent == "raise" or not there.any():
+                raise GeometryError(
+                    f"the series of {_rows(table.rows[~there])} of the table is not in the index; "
+                    f'absent="drop" leaves such rows out'
+                )
+            table.keep(there)
         return index.select(wanted)
 
     def _place(self, coordinates: str) -> None:
@@ -202,13 +223,13 @@ class DicomCrops(StackDataset):
         ends = np.cumsum(np.bincount(table.series, minlength=len(table.uids)))[:-1]
         for uid, rows in zip(table.uids, np.split(order, ends), strict=True):
             numbers = of_series.get(uid, [])
-            if not numbers:
+            if not numbers and len(rows):
                 raise GeometryError(
-                    f"the series of {_rows(rows)} of the table makes no volume ({self.stacks.reasons()})"
+                    f"the series of {_rows(table.rows[rows])} of the table makes no volume ({self.stacks.reasons()})"
                 )
             if coordinates == "voxel" and len(numbers) > 1:
                 raise GeometryError(
-                    f"the series of {_rows(rows)} of the table has {len(numbers)} volumes, and "
+                    f"the series of {_rows(table.rows[rows])} of the table has {len(numbers)} volumes, and "
                     f'coordinates="voxel" do not say which is meant; filter the index'
                 )
             self._place_in(rows, numbers, coordinates)
@@ -231,15 +252,16 @@ class DicomCrops(StackDataset):
             self._stack[chosen] = number
             self._voxel[chosen], self._point[chosen] = voxels[inside], places[inside]
             hits += inside
-        if (hits == 0).any():
+        outside, several = (self.candidates.rows[rows[m]] for m in (hits == 0, hits > 1))
+        if len(outside):
             unit = "voxels" if coordinates == "voxel" else "millimetres in LPS"
             raise GeometryError(
-                f"the crops of {_rows(rows[hits == 0])} of the table are outside of their volume; are x, y, z {unit}?"
+                f"the crops of {_rows(outside)} of the table are outside of their volume; are x, y, z {unit}?"
             )
-        if (hits > 1).any():
+        if len(several):
             raise GeometryError(
-                f"{_rows(rows[hits > 1])} of the table are inside of several volumes of their series; filter the "
-                f"index, so that one is left"
+                f"{_rows(several)} of the table are inside of several volumes of their series; filter the index, so "
+                f"that one is left"
             )
 
     def _boxes(self, stack: Stack, voxels: Floats) -> tuple[Ints, Ints, Ints, Ints]:
@@ -295,6 +317,7 @@ class DicomCrops(StackDataset):
         meta = self._meta(i, stack, positions, affine, voi)
         before, after = first[0], int(size[0]) - end[0]
         meta.update(
+            candidate=int(self.candidates.rows[i]),
             frames=(-1,) * before + meta["frames"] + (-1,) * after,
             SOPInstanceUIDs=("",) * before + meta["SOPInstanceUIDs"] + ("",) * after,
             start=tuple(start.tolist()),

@@ -299,6 +299,29 @@ def test_what_is_refused(tmp_path: Path) -> None:
         made(coordinates="ras")
 
 
+def test_candidates_of_other_series(tmp_path: Path) -> None:
+    """A split index with the table of all."""
+    series(tmp_path / "a", uid="1.2.1")
+    series(tmp_path / "b", uid="1.2.2")
+    rows = table(
+        place(3, 12, 16), place(4, 12, 16), place(5, 12, 16), label=[0, 1, 2], kind=list("abc")
+    )
+    rows["SeriesInstanceUID"] = ["1.2.2", "1.2.1", "1.2.2"]
+    index = scan(tmp_path)[0].filter(SeriesInstanceUID="1.2.2")
+    with pytest.raises(GeometryError, match=r"row 1 of the table is not in the index"):
+        DicomCrops(index, rows, (2, 4, 4))
+    crops = DicomCrops(index, rows, (2, 4, 4), absent="drop")
+    _, meta = crops[:]
+    assert meta["candidate"].tolist() == [0, 2]
+    assert meta["label"].tolist() == [0, 2]
+    assert meta["kind"] == ["a", "c"]
+    assert meta["start"][:, 0].tolist() == [2, 4]
+    with pytest.raises(GeometryError, match="rows 0, 1, 2"):
+        DicomCrops(index, rows | {"SeriesInstanceUID": ["9"] * 3}, (2, 4, 4), absent="drop")
+    with pytest.raises(OptionError, match="absent"):
+        DicomCrops(index, rows, (2, 4, 4), absent="ignore")  # type: ignore[arg-type]
+
+
 def test_a_series_that_makes_no_volume(tmp_path: Path) -> None:
     write(ct(ct_pixels(), 0, SeriesInstanceUID="1.2.3"), tmp_path / "single.dcm")
     with pytest.raises(GeometryError, match=r"row 0 .* makes no volume \(1: a single place"):

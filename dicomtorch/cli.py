@@ -73,7 +73,10 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dicomtorch {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    adders = (_add_scan, _add_info, _add_doctor, _add_verify, _add_preview, _add_show, _add_demo)
+    adders = (
+        *(_add_scan, _add_info, _add_doctor, _add_verify, _add_preview, _add_show),
+        *(_add_bench, _add_demo),
+    )
     for add in adders:
         add(commands)
     return parser
@@ -358,6 +361,64 @@ def _show(arguments: argparse.Namespace) -> int:
     else:
         pyplot.show()
     return EXIT_OK
+
+
+def _add_bench(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "bench",
+        "Measure how fast these files load here: each backend, number of workers and of threads, and which is best.",
+        "  dicomtorch bench studies/\n"
+        "  dicomtorch bench studies/ --size 224 224 --batch-size 64\n"
+        "  dicomtorch bench studies/ --counts 4 8 16 --seconds 300\n",
+        found="some frames of the sample cannot be read; the others are measured",
+    )
+    _add_root(parser)
+    parser.add_argument(
+        "--batch-size", type=_positive, default=32, metavar="N", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--size",
+        nargs=2,
+        type=_positive,
+        metavar=("H", "W"),
+        help="resize, as DicomFrames(size=) does; left out, frames of the most frequent size are measured",
+    )
+    parser.add_argument(
+        "--counts",
+        nargs="+",
+        type=_positive,
+        metavar="N",
+        help="numbers of workers and threads; default: 1, 2, 4, ... up to the cores",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=_positive,
+        default=60,
+        metavar="N",
+        help="what it may take, about; default: %(default)s",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, with every repeat")
+    parser.set_defaults(run=_bench)
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from dicomtorch.bench import REPEATS, format_result, measure, to_json
+
+    index, _ = _open(arguments.root)
+    rounds = measure(
+        index,
+        batch_size=arguments.batch_size,
+        size=arguments.size and tuple(arguments.size),
+        counts=arguments.counts,
+        seconds=arguments.seconds,
+    )
+    for result in tqdm(rounds, "bench", REPEATS + 1, unit="round", disable=None, leave=False):
+        last = result
+    print(json.dumps(to_json(last), indent=2) if arguments.json else format_result(last))
+    return EXIT_FOUND_PROBLEMS if last.failed else EXIT_OK
 
 
 def _add_demo(commands: Commands[argparse.ArgumentParser]) -> None:

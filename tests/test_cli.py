@@ -20,7 +20,7 @@ from dicomtorch import cli, scan
 from dicomtorch.demo import run as run_demo
 
 PROGRAM = [sys.executable, "-m", "dicomtorch"]
-COMMANDS = ("scan", "info", "doctor", "verify", "preview", "show", "demo")
+COMMANDS = ("scan", "info", "doctor", "verify", "preview", "show", "bench", "demo")
 
 
 @pytest.fixture

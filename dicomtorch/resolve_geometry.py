@@ -63,6 +63,8 @@ def _nuclear_medicine(frames: Frames) -> None:
     position = columns.pop("ImagePositionPatient", None)
     spacing = columns.get("SpacingBetweenSlices")
     kind = str(columns.get("ImageType", "")).split("\\")[2:3]
+    if isinstance(spacing, list):  # no detector has one for each frame
+        return
     if kind and kind[0] in _RECONSTRUCTIONS and slices and position and spacing:
         offsets = [(number - 1) * spacing for number in slices]
         _along_normal(frames, position, offsets, "SliceVector")
@@ -76,7 +78,7 @@ def _dose_planes(frames: Frames) -> None:
         return
     frames.columns["ImagePositionPatient"] = [first] + [_NOWHERE] * (frames.count - 1)
     orientation = frames.columns.get("ImageOrientationPatient")
-    if not offsets or orientation is None:
+    if not offsets or not isinstance(orientation, tuple):
         return
     axes = zip(orientation, (1, 0, 0, 0, 1, 0), strict=True)
     if offsets[0] == 0:
@@ -93,7 +95,7 @@ def _dose_planes(frames: Frames) -> None:
 def _along_normal(frames: Frames, first: Point, offsets: Sequence[float], keyword: str) -> None:
     """Places planes along the cross product of row and column direction."""
     orientation = frames.columns.get("ImageOrientationPatient")
-    if orientation is None:
+    if not isinstance(orientation, tuple):  # none, or one for each frame: no common normal
         return
     normal = np.cross(orientation[:3], orientation[3:])
     length = float(np.linalg.norm(normal))

@@ -756,6 +756,35 @@ def test_other_nuclear_frames_have_none(kind: str) -> None:
     assert "ImagePositionPatient" not in columns(nuclear(kind))
 
 
+@pytest.mark.parametrize(
+    ("sequence", "keyword", "values"),
+    [
+        ("PixelMeasuresSequence", "SpacingBetweenSlices", [4, 5]),
+        ("PlaneOrientationSequence", "ImageOrientationPatient", [AXIAL, [0, 1, 0, 0, 0, 1]]),
+    ],
+)
+@pytest.mark.parametrize("modality", ["NM", "RTDOSE"])
+def test_planes_are_not_placed_by_what_differs_from_frame_to_frame(
+    modality: str, sequence: str, keyword: str, values: list[Any]
+) -> None:
+    dataset = image(
+        2,
+        Modality=modality,
+        ImageType=["ORIGINAL", "PRIMARY", "RECON TOMO"],
+        SliceVector=[1, 2],
+        GridFrameOffsetVector=[0, 3],
+        SpacingBetweenSlices=3,
+        ImagePositionPatient=[1, 2, 10],
+        ImageOrientationPatient=AXIAL,
+        PerFrameFunctionalGroupsSequence=per_frame(**{sequence: [{keyword: v} for v in values]}),
+    )
+    placed = columns(dataset).get("ImagePositionPatient", [(math.nan,)])
+    if modality == "RTDOSE" and keyword == "SpacingBetweenSlices":
+        assert placed == [(1, 2, 10), (1, 2, 13)]  # the vector alone says where dose planes are
+    else:
+        assert all(map(math.isnan, placed[-1]))
+
+
 def tiled(frames: int, **values: Any) -> Dataset:
     return image(
         frames,

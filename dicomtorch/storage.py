@@ -93,18 +93,7 @@ class StoredFile:
         if self._deflated:
             return self._read_inflated(offset, length)
         view = scratch.view(length)
-        done = 0
-        while done < length:
-            try:
-                count = _read_into(self._descriptor, view[done:], offset + done)
-            except OSError as error:
-                raise _storage_error("read", error) from error
-            if not count:
-                raise StaleIndexError(
-                    f"the file ends {length - done} bytes before byte {offset + length}, where the frame "
-                    f"ended when it was indexed; {_REFRESH}"
-                )
-            done += count
+        _fill(self._descriptor, view, offset)
         return view
 
     def _read_inflated(self, offset: int, length: int) -> memoryview:
@@ -175,12 +164,7 @@ if hasattr(os, "register_at_fork"):
 def _inflate(descriptor: int, size: int) -> bytes:
     """The data set of a deflated file: all that follows the file meta group (PS3.5 A.5)."""
     content = memoryview(bytearray(size))
-    done = 0
-    while done < size:
-        count = _read_into(descriptor, content[done:], done)
-        if not count:
-            raise StaleIndexError(f"the file became shorter while it was read; {_REFRESH}")
-        done += count
+    _fill(descriptor, content, 0)
     start = deflated_offset(content)
     most = min(LIMITS.inflated_bytes, LIMITS.inflated_ratio * size + (64 << 10))
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
@@ -210,6 +194,22 @@ def deflated_offset(content: memoryview | bytes) -> int:
         else:  # Implicit VR, which the standard does not have here
             position += 8 + int.from_bytes(head[4:8], "little")
     return position
+
+
+def _fill(descriptor: int, view: memoryview, offset: int) -> None:
+    """Reads all of `view` from `offset` on."""
+    done = 0
+    while done < len(view):
+        try:
+            count = _read_into(descriptor, view[done:], offset + done)
+        except OSError as error:
+            raise _storage_error("read", error) from error
+        if not count:
+            raise StaleIndexError(
+                f"the file ends {len(view) - done} bytes before byte {offset + len(view)}, to which it "
+                f"reached when it was indexed; {_REFRESH}"
+            )
+        done += count
 
 
 def _storage_error(what: str, error: OSError) -> StorageError:

@@ -5,6 +5,7 @@ PS3.5 section 8 and annex A.4 (encoding, encapsulation), PS3.3 C.7.6.3 (image pi
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import zlib
@@ -21,11 +22,11 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, encapsulate_extended
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from dicomtorch import DicomFrames, FrameReader, scan
+from dicomtorch import DicomFrames, FrameReader, scan, storage
 from dicomtorch import attributes as a
 from dicomtorch.attributes import SPAN_RULES, ScanReport
 from dicomtorch.backends.base import BACKENDS, get_backend
-from dicomtorch.errors import DecodeError, DicomTorchError, EncapsulationError
+from dicomtorch.errors import DecodeError, DicomTorchError, EncapsulationError, StorageError
 from tests import streams_by_encoders as streams
 from tests.phantoms import close, every_way, image, write
 
@@ -818,3 +819,18 @@ def test_a_deflated_file_without_group_length(tmp_path: Path) -> None:
     assert data[132:140] == b"\2\0\0\0UL\4\0"
     path.write_bytes(data[:132] + data[144:])
     np.testing.assert_array_equal(stored_of(path)[0], stored)
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
+def test_what_the_system_refuses_is_a_storage_error_that_names_the_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, syntax: str
+) -> None:
+    path = write(image(np.arange(6, dtype="u2").reshape(2, 3), syntax), tmp_path / "case.dcm")
+    frames = DicomFrames(path)
+
+    def broken(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(storage, "_read_into", broken)
+    with pytest.raises(StorageError, match=r"case\.dcm, frame 0 .*EIO"):
+        frames[0]

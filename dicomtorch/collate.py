@@ -107,6 +107,7 @@ def _are_slices(images: list[Any], batch: Tensor) -> bool:
         isinstance(image, Tensor)
         and image.data_ptr() == first + k * step
         and image.shape == batch.shape[1:]
+        and image.stride() == batch.stride()[1:]  # a transposed square begins there too
         and image.dtype == batch.dtype
         for k, image in enumerate(images)
     )

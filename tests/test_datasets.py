@@ -142,6 +142,16 @@ def test_the_batch_is_not_copied_by_collate(series: Path) -> None:
     assert meta["index"].tolist() == [1, 7]
 
 
+def test_views_of_the_batch_that_are_not_its_slices_are_stacked(tmp_path: Path) -> None:
+    write(ct(ct_pixels(0, 8, 8)), tmp_path / "square.dcm")
+    samples = DicomFrames(tmp_path).__getitems__([0])
+    image, meta = samples[0]
+    samples[0] = FrameSample((image.transpose(1, 2), meta))  # begins where the batch does
+    images, _ = torch.utils.data.default_collate(samples)
+    assert torch.equal(images[0], image.transpose(1, 2))
+    assert not torch.equal(images[0], image)
+
+
 def test_batch_sampler_without_batch_size(series: Path) -> None:
     frames = DicomFrames(series)
     sampler = BatchSampler(SequentialSampler(frames), 4, drop_last=False)

@@ -298,6 +298,20 @@ def test_c9_the_component_transform_decides_for_jpeg_2000(
     np.testing.assert_array_equal(decode(backend, data, pixel), expected)
 
 
+def test_c9_a_component_transform_that_is_not_there_is_noted_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    image = streams_by_encoders.picture((32, 48, 3), 8)
+    data = bytes(imagecodecs.jpeg2k_encode(image, level=0, codecformat="j2k", mct=False))
+    values._say_once.cache_clear()
+    with caplog.at_level("WARNING", "dicomtorch"):
+        for tag in ("YBR_ICT", "RGB", "YBR_ICT"):
+            get_backend("imagecodecs").decode(data, color(32, 48, tag, syntax=a.JPEG_2000))
+    (record,) = caplog.records
+    assert "YBR_ICT" in record.getMessage()
+    assert "no component transform" in record.getMessage()
+
+
 # --- Compressed streams ------------------------------------------------------------
 
 

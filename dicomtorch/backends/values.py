@@ -5,8 +5,10 @@ PS3.5 section 8 and annex D, PS3.3 C.7.6.3.
 
 from __future__ import annotations
 
+import logging
 import zlib
 from dataclasses import replace
+from functools import cache
 from typing import Any, cast
 
 import numpy as np
@@ -22,6 +24,8 @@ from dicomtorch.backends.base import Array, Buffer
 from dicomtorch.backends.jpeg2000 import J2KStream
 from dicomtorch.backends.streams import JPEGStream
 from dicomtorch.errors import DecodeError
+
+_logger = logging.getLogger("dicomtorch")
 
 YBR_FULL = ("YBR_FULL", "YBR_FULL_422")
 YBR_PARTIAL = ("YBR_PARTIAL_422", "YBR_PARTIAL_420")
@@ -360,4 +364,14 @@ def j2k_to_rgb(samples: Array, stream: J2KStream, pixel: ImagePixel) -> Array:
     """RGB of a JPEG 2000 frame: where its component transform was undone it is RGB, else the tag decides."""
     if pixel.samples_per_pixel != 3 or stream.component_transform:
         return samples
+    if pixel.photometric_interpretation in ("YBR_RCT", "YBR_ICT"):
+        _say_once(
+            f"(0028,0004) PhotometricInterpretation is {pixel.photometric_interpretation}, but a JPEG 2000 stream "
+            "has no component transform; its components are taken as RGB"
+        )
     return tag_to_rgb(samples, pixel)
+
+
+@cache
+def _say_once(text: str) -> None:
+    _logger.warning("%s (said once)", text)

@@ -359,6 +359,7 @@ class PixelOptions:
         values: "stored", "modality", "real_world", "suvbw" or "display".
         window: `None` for the file's own, an int for its k-th window, (center, width) in modality values, the name of
             one of `CT_PRESETS`, "series", or a list of these for one channel each. Kept as `Windows` if it is a list.
+            (center, width) is LINEAR where modality values are whole numbers, else LINEAR_EXACT.
         padding: "keep", "fill" or the number that padded pixels get. In display padded pixels are 0 and after
             `normalize` they are 0, unless a number is given; "fill" gives them the lowest value that is not padding.
         normalize: `None`, "minmax", "zscore", "percentile" or (mean, standard deviation), on modality values.

@@ -128,7 +128,7 @@ def _channels(image: Tensor, frame: Conversion) -> Mappings | None:
         return channels
     if not plan.is_affine:
         return None
-    mask = _padding(image, plan.values.padding)
+    mask = _padding(image, plan.padding)
     counted = image if mask is None else image[~mask]
     span = (math.inf, -math.inf)
     if counted.numel():

@@ -60,6 +60,7 @@ class Plan:
         background: What padded pixels get; `None` to leave them, nan for the lowest value that is not padding.
         inverted: Whether results y become 1 - y.
         statistics: Center and width of `normalize`, of the sample that the frame belongs to; `None` for its own.
+        lowest: Of that sample, for padding="fill" and the borders that `size` makes; `None` for the frame's own.
         notices: What was odd, for one warning each.
         tables: Results of `evaluate` for every stored value, by type: filled by the pixel functions.
     """
@@ -76,6 +77,7 @@ class Plan:
     background: float | None = None
     inverted: bool = False
     statistics: tuple[float, float] | None = None
+    lowest: float | None = None
     notices: tuple[str, ...] = ()
     tables: dict[str, Array] = field(default_factory=dict, repr=False)
 

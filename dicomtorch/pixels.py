@@ -168,7 +168,7 @@ def modality_sample(stored: Array, plan: Plan) -> Array:
 
 def _counted(stored: Array, plan: Plan) -> Array:
     """Stored values that enter a statistic."""
-    mask = padding_mask(stored, plan.values.padding)
+    mask = padding_mask(stored, plan.padding)
     if is_supplemental(plan.values):
         colored = stored >= plan.values.palette[0].first_mapped
         mask = colored if mask is None else mask | colored
@@ -250,14 +250,13 @@ def _store(planes: Array, plan: Plan, out: Tensor) -> None:
 
 
 def _stored_background(planes: Array, mask: npt.NDArray[np.bool_], plan: Plan) -> Any:
-    background = plan.background
-    assert background is not None
-    if not isinstance(plan.options.padding, str):
+    given = plan.lowest if isinstance(plan.options.padding, str) else plan.options.padding
+    if given is not None:
         with np.errstate(all="ignore"):
-            number = np.asarray(background).astype(planes.dtype)
-        if number != background and not (math.isnan(background) and np.isnan(number)):
+            number = np.asarray(given).astype(planes.dtype)
+        if number != given and not (math.isnan(given) and np.isnan(number)):
             raise PixelValueError(
-                f"padding={background:g} is no value of {planes.dtype}, the type of the stored values of this frame"
+                f"padding={given:g} is no value of {planes.dtype}, the type of the stored values of this frame"
             )
         return number
     counted = planes[~mask]
@@ -329,15 +328,16 @@ def _convert(planes: Array, plan: Plan, channels: tuple[Mapping, ...], out: Tens
         if plan.values.segmentation_type in ("BINARY", "LABELMAP"):
             image = resize_nearest(image, options.size)
         else:
-            image = resize(image, options.size, _surroundings(options))
+            image = resize(image, options.size, _surroundings(plan))
     _cast(image, out, f"{options.values} values")
 
 
-def _surroundings(options: PixelOptions) -> float | None:
+def _surroundings(plan: Plan) -> float | None:
+    options = plan.options
     if not isinstance(options.padding, str):
         return options.padding
     # 0 is black in display and the mean or the lowest value after normalisation; elsewhere it may be water.
-    return 0.0 if options.values == "display" or options.normalize is not None else None
+    return 0.0 if options.values == "display" or options.normalize is not None else plan.lowest
 
 
 def _fill(planes: Array, plan: Plan, channels: tuple[Mapping, ...], image: Array) -> None:
@@ -435,10 +435,10 @@ def _linear_block(planes: Array, image: Array, scale: float, offset: float) -> N
         if offset != 0.0:
             np.add(image, np.float32(offset), out=image)
     else:
-        # (s + offset / scale) * scale: the sum in float64, so that only the result is rounded.
+        # Only the result is rounded, and neither scale nor value need be one of float32.
         with np.errstate(over="ignore", invalid="ignore"):
-            np.add(planes, offset / scale, out=image, dtype=np.float64, casting="same_kind")
-            np.multiply(image, np.float32(scale), out=image)
+            numbers = np.multiply(planes, scale, dtype=np.float64)
+            np.add(numbers, offset, out=image, casting="same_kind")
 
 
 def _check_overflow(planes: Array, image: Array) -> None:
@@ -464,7 +464,8 @@ def _paint_padding(planes: Array, plan: Plan, image: Array) -> None:
     background = plan.background
     if options.padding == "fill" and math.isnan(background):
         counted = image[np.isfinite(image) & ~mask]
-        background = float(counted.min()) if counted.size else 0.0
+        own = float(counted.min()) if counted.size else 0.0
+        background = own if plan.lowest is None else plan.lowest
     np.copyto(image, background, where=mask)
 
 

@@ -1,4 +1,4 @@
-"""What the frames of one sample have in common: one mapping to display, and one normalisation."""
+"""What the frames of one sample have in common: one mapping to display, one normalisation, one background."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from dicomtorch.attributes import FrameValues, PixelOptions
 from dicomtorch.pipeline import Plan
 from dicomtorch.pixels import modality_sample, modality_span, statistics
+from dicomtorch.resize import resized
 from dicomtorch.voi import SharedRange, common_window, has_voi, is_dose
 
 Array = npt.NDArray[Any]
@@ -23,6 +24,7 @@ class Sample:
 
     The mapping to display is the frames' common VOI, else the range that covers the VOI of each; if one has none, the
     range of all their values. Dose and `window="series"` have a range in common with more than the sample and keep it.
+    Where padding or borders get the lowest value, it is that of all frames.
 
     Args:
         values: What the frames say about their values, each kind once.
@@ -38,6 +40,8 @@ class Sample:
         self._ranges: list[SharedRange | None] = [None] * len(options.windows)
         self._open: list[int] = []
         self._statistics: tuple[float, float] | None = None
+        self._lowest: float | None = None
+        self._is_filled = _is_filled(values, options)
         self.stored: list[Array] = []
         if options.values == "display" and not any(is_dose(each) for each in values):
             for k, window in enumerate(options.windows):
@@ -48,7 +52,7 @@ class Sample:
                     self._open.append(k)
                 elif not math.isnan(common.low):
                     self._ranges[k] = common
-        self.is_measured = bool(self._open) or isinstance(options.normalize, str)
+        self.is_measured = bool(self._open) or isinstance(options.normalize, str) or self._is_filled
 
     def measure(self, stored: list[Array], plans: Sequence[Plan]) -> None:
         """Takes the stored values of all frames, and what each of `plans` says is done with them."""
@@ -67,10 +71,15 @@ class Sample:
         if isinstance(self._options.normalize, str):
             parts = [modality_sample(*each) for each in zip(stored, plans, strict=True)]
             self._statistics = statistics(np.concatenate(parts), self._options.normalize)
+        if self._is_filled:
+            lowest = min(modality_span(*each)[0] for each in zip(stored, plans, strict=True))
+            self._lowest = lowest if math.isfinite(lowest) else 0.0
 
     def plan(self, plan: Plan) -> Plan:
         """The plan of one of the frames, with what it has in common with the others."""
-        return plan if self._statistics is None else replace(plan, statistics=self._statistics)
+        if self._statistics is None and self._lowest is None:
+            return plan
+        return replace(plan, statistics=self._statistics, lowest=self._lowest)
 
     def ranges(
         self, plan: Plan, own: Sequence[SharedRange | None] | None
@@ -81,3 +90,16 @@ class Sample:
         if own is None:
             return self._ranges
         return [a or b for a, b in zip(own, self._ranges, strict=True)]
+
+
+def _is_filled(values: Sequence[FrameValues], options: PixelOptions) -> bool:
+    """Whether pixels of some frame get the lowest value."""
+    if options.values == "display" or options.normalize is not None:
+        return False
+    if options.padding == "fill" and any(each.padding is not None for each in values):
+        return True
+    size = options.size
+    if size is None or options.values == "stored" or not isinstance(options.padding, str):
+        return False
+    pixels = {(each.pixel.rows, each.pixel.columns) for each in values}
+    return any((where.rows, where.columns) != size for where in (resized(*p, size) for p in pixels))

@@ -129,13 +129,12 @@ def voi_mapping(values: FrameValues, window: Window, notices: list[str]) -> Mapp
         PixelValueError: There is no k-th window, the VOI LUT Function is unknown, a preset does not apply.
     """
     if isinstance(window, tuple):
-        return replace(_windowed(values, window, "LINEAR", "user", notices), fixed=True)
+        return _users_window(values, window, notices)
     if isinstance(window, int):
         return _kth_window(values, window, notices)
     if window is not None and window != "series":
         _check_hounsfield(values, window)
-        preset = CT_PRESETS[window]
-        return replace(_windowed(values, preset, "LINEAR", "user", notices), fixed=True)
+        return _users_window(values, CT_PRESETS[window], notices)
     label = _segmentation(values)
     if label is not None:
         return label
@@ -152,6 +151,13 @@ def voi_mapping(values: FrameValues, window: Window, notices: list[str]) -> Mapp
         low = -(1 << (pixel.bits_stored - 1)) if pixel.pixel_representation else 0
         return ranged(Mapping("range"), (low, low + (1 << pixel.bits_stored) - 1), "full")
     return Mapping("range")
+
+
+def _users_window(values: FrameValues, window: Range, notices: list[str]) -> Mapping:
+    """LINEAR counts whole numbers: on others, as Gy are, its width less 1 would not be what was asked for."""
+    whole = values_are_whole(values) and window[1] >= 1
+    function = "LINEAR" if whole else "LINEAR_EXACT"
+    return replace(_windowed(values, window, function, "user", notices), fixed=True)
 
 
 def _check_hounsfield(values: FrameValues, preset: str) -> None:
@@ -210,8 +216,7 @@ def _windowed(
     center, width = window
     applied = AppliedVOI(voi, float(center), float(width))
     if function == "LINEAR":
-        fractional = values.pixel.is_float or not values_are_whole(values)
-        if width < 1 or (width == 1 and fractional):
+        if width < 1 or (width == 1 and not values_are_whole(values)):
             notices.append(
                 f"(0028,1051) WindowWidth is {width:g} with VOI LUT Function LINEAR, which cannot show it; "
                 "taken as LINEAR_EXACT"
@@ -233,6 +238,8 @@ def _windowed(
 
 def values_are_whole(values: FrameValues) -> bool:
     """Whether modality values differ by whole numbers."""
+    if values.pixel.is_float:
+        return False
     if is_dose(values):
         return values.dose_grid_scaling.is_integer()
     return values.modality_lut is not None or float(rescale(values)[0]).is_integer()

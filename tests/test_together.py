@@ -160,6 +160,45 @@ def test_statistics_are_those_of_all_frames(tmp_path, how):
     np.testing.assert_allclose(images, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("values", ["modality", "stored"])
+def test_padding_gets_the_lowest_value_of_all_frames(tmp_path, values):
+    frames = [pixels(-100, 300), pixels(-1000, 900)]
+    for each in frames:
+        each[2, 3] = -2000
+    found = reader(
+        files(tmp_path, frames, [{"PixelPaddingValue": -2000}] * 2), values=values, padding="fill"
+    )
+    alone = [frame.image[0, 2, 3].item() for frame in found.read_many([0, 1])]
+    assert alone == [-100, -1000]
+    for frame, stored in zip(found.read_together([0, 1]), frames, strict=True):
+        expected = np.where(stored == -2000, -1000, stored)
+        np.testing.assert_array_equal(frame.image[0], expected)
+
+
+def test_borders_get_the_lowest_value_of_all_frames(tmp_path):
+    found = reader(
+        files(tmp_path, [CONSTANT, CONSTANT - 1050], [{}, {}]), values="modality", size=(6, 6)
+    )
+    first, second = found.read_together([0, 1])
+    assert first.image[0, :, 0].tolist() == [50] * 5 + [-1000]
+    assert second.image.unique().tolist() == [-1000]
+    (first, second) = found.read_many([0, 1])
+    assert first.image.unique().tolist() == [50]
+
+
+def test_colour_has_no_padding(tmp_path):
+    colour = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
+    dataset = ct(colour[..., 0], PixelPaddingValue=0)
+    dataset.SamplesPerPixel, dataset.PlanarConfiguration = 3, 0
+    dataset.PhotometricInterpretation, dataset.PixelData = "RGB", colour.tobytes()
+    del dataset.WindowCenter, dataset.WindowWidth
+    write(dataset, tmp_path / "rgb.dcm")
+    found = reader(tmp_path, values="modality", normalize="zscore")
+    expected = ((colour - colour.mean()) / colour.std()).transpose(2, 0, 1)
+    for (frame,) in (found.read_many([0]), found.read_together([0])):
+        np.testing.assert_allclose(frame.image, expected, atol=1e-5)
+
+
 def test_errors_name_the_frame(tmp_path):
     imagecodecs = pytest.importorskip("imagecodecs")
     for k in range(3):

@@ -276,7 +276,12 @@ class _Attached:
         return _tensor_over(owner, shape, dtype)
 
     def _map(self, key: Key, handle: Any, size: int) -> _Mapping:
-        descriptor = handle.detach()
+        try:
+            descriptor = handle.detach()
+        except (OSError, EOFError) as error:  # it ended between two messages
+            raise RuntimeError(
+                f"DataLoader worker (pid {key[0]}) exited unexpectedly before its batch arrived ({error})"
+            ) from error
         try:
             mapping = self._mappings[key] = _Mapping(descriptor, _FRONT + size)
         finally:

@@ -238,7 +238,9 @@ class DicomFrames(Dataset[FrameSample]):
             return "", "No thumbnails, because none of the frames that were tried can be read."
         images = [frame.image.float().numpy() for frame in frames]
         try:
-            sheet = contact_sheet([image[:1] if len(image) != 3 else image for image in images], tile=96)
+            sheet = contact_sheet(
+                [image[:1] if len(image) != 3 else image for image in images], tile=96
+            )
         except MissingDependencyError as error:
             return "", str(error)
         return notebook.png(sheet, f"{len(frames)} frames"), ""
@@ -325,7 +327,9 @@ class DicomFrames(Dataset[FrameSample]):
             raise OptionError(f"meta is of {len(positions)} frames, images are {len(batch)}")
         result, applied = convert(batch, late.conversions(positions))
         voi = ("voi", "WindowCenter", "WindowWidth")
-        made = [dict(zip(voi, (a.voi, a.window_center, a.window_width), strict=True)) for a in applied]
+        made = [
+            dict(zip(voi, (a.voi, a.window_center, a.window_width), strict=True)) for a in applied
+        ]
         if single:
             return result[0], FrameMeta({**meta, **made[0]})
         return result, FrameMeta({**meta, **collate_meta(made)})
@@ -452,7 +456,9 @@ class DicomFrames(Dataset[FrameSample]):
         able = reader.decodable()
         count, error = int((~able).sum()), str(next(iter(reader.unsupported.values())))
         kinds = capability.table((pixel, 1) for pixel in reader.unsupported)
-        advice = dict.fromkeys(f"{kind.syntax_name}: {kind.advice}" for kind in kinds if kind.advice)
+        advice = dict.fromkeys(
+            f"{kind.syntax_name}: {kind.advice}" for kind in kinds if kind.advice
+        )
         error = "; ".join((error, *advice))
         if self.on_error == "raise" or count == len(able):
             bad = sorted({pixel.transfer_syntax_uid for pixel in reader.unsupported})

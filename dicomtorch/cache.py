@@ -90,7 +90,7 @@ class FrameCache:
 
     Args:
         folder: Made if it is not there. Deleting it is safe at any time.
-        max_bytes: What all entries together may take.
+        max_bytes: What all entries together may take; those being written, one for each thread, come on top.
 
     Raises:
         OptionError: `max_bytes` is not positive, or the folder cannot be made.
@@ -105,12 +105,26 @@ class FrameCache:
         try:
             self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.folder.mkdir(mode=0o700, exist_ok=True)
+            self._drafts.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise OptionError(
                 f"the cache folder {os.fspath(folder)!r} cannot be made ({error.strerror}); name one that can be "
                 f"written, or leave out cache="
             ) from error
+        self._remove_drafts()
         self._renew()
+
+    @property
+    def _drafts(self) -> Path:
+        return self.folder / "drafts"
+
+    def _remove_drafts(self) -> None:
+        """What processes left that were killed while they wrote."""
+        forgotten = time.time() - _DRAFT_SECONDS
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(self._drafts):
+                if entry.stat(follow_symlinks=False).st_mtime < forgotten:
+                    os.unlink(entry.path)
 
     def _renew(self) -> None:
         """What each process finds out by itself."""
@@ -157,29 +171,33 @@ class FrameCache:
 
     def write(self, key: bytes, stored: Array) -> None:
         """Keeps the stored values of a frame, if there is room; never raises for want of it."""
-        if not self._writes:
+        if not self._writes or time.monotonic() < self._full_until:
             return
         parts = _pack(key, stored)
+        size = sum(len(part) for part in parts)
+        if size > self.max_bytes:
+            return
         path = self._path(key)
-        draft = path.with_name(f"{uuid.uuid4().hex}.tmp")
+        draft = self._drafts / uuid.uuid4().hex
         try:
-            if not self._reserve(sum(len(part) for part in parts)):
-                return
             path.parent.mkdir(mode=0o700, exist_ok=True)
             with open(draft, "xb", opener=_open_private) as file:
                 file.writelines(parts)
-            os.replace(draft, path)
+            with filelock.FileLock(self.folder / "lock", _LOCK_SECONDS, 0o600, poll_interval=0.001):
+                if self._has_room(size):
+                    os.replace(draft, path)
         except TimeoutError:
             # Somebody holds the lock and does not go on. This frame is decoded again.
             return
         except OSError as error:
-            with contextlib.suppress(OSError):
-                draft.unlink(missing_ok=True)
             self._writes = False
             self._say_once(
                 f"decoded frames cannot be kept in {self.folder.parent}; this process goes on without",
                 error,
             )
+        finally:
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
 
     def _path(self, key: bytes) -> Path:
         name = key.hex()
@@ -187,19 +205,13 @@ class FrameCache:
 
     # Its size
 
-    def _reserve(self, wanted: int) -> bool:
-        """Whether there is room for so many bytes, which count as taken from now on."""
-        if wanted > self.max_bytes or time.monotonic() < self._full_until:
-            return False
-        lock = filelock.FileLock(
-            self.folder / "lock", timeout=_LOCK_SECONDS, mode=0o600, poll_interval=0.001
-        )
-        with lock:
-            used = self._read_used()
-            if used is None or used + wanted > self.max_bytes:
-                used = self._evict(wanted)
-            fits = used + wanted <= self.max_bytes
-            self._write_used(used + wanted if fits else used)
+    def _has_room(self, wanted: int) -> bool:
+        """Whether so many bytes fit, perhaps after an eviction; they count from now on. For who holds the lock."""
+        used = self._read_used()
+        if used is None or used + wanted > self.max_bytes:
+            used = self._evict(wanted)
+        fits = used + wanted <= self.max_bytes
+        self._write_used(used + wanted if fits else used)
         if not fits:
             self._full_until = time.monotonic() + _FULL_SECONDS
             self._say_once(
@@ -210,19 +222,13 @@ class FrameCache:
 
     def _evict(self, wanted: int) -> int:
         """Removes what was not used since this object was made, the oldest first; the bytes that are left."""
-        entries, used = [], 0
-        forgotten = time.time() - _DRAFT_SECONDS
-        for folder in [entry.path for entry in os.scandir(self.folder) if entry.is_dir()]:
+        entries = []
+        for folder in self.folder.glob("[0-9a-f][0-9a-f]"):
             for entry in os.scandir(folder):
                 with contextlib.suppress(FileNotFoundError):
                     info = entry.stat(follow_symlinks=False)
-                    is_draft = entry.name.endswith(".tmp")
-                    if is_draft and info.st_mtime < forgotten:
-                        os.unlink(entry.path)
-                        continue
-                    used += info.st_size
-                    if not is_draft:  # somebody is writing it
-                        entries.append((info.st_mtime, info.st_size, entry.path))
+                    entries.append((info.st_mtime, info.st_size, entry.path))
+        used = sum(size for _, size, _ in entries)
         if used + wanted <= self.max_bytes:
             return used
         goal = min(self.max_bytes - wanted, int(self.max_bytes * _KEPT_AFTER_EVICTION))

@@ -325,7 +325,8 @@ def _convert(planes: Array, plan: Plan, channels: tuple[Mapping, ...], out: Tens
     if direct:
         return
     if options.size is not None:
-        if plan.values.segmentation_type in ("BINARY", "LABELMAP"):
+        indices = plan.values.pixel.is_palette and not plan.palette
+        if indices or plan.values.segmentation_type in ("BINARY", "LABELMAP"):
             image = resize_nearest(image, options.size)
         else:
             image = resize(image, options.size, _surroundings(plan))

@@ -14,6 +14,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import numpy.typing as npt
+from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import (
@@ -28,6 +29,8 @@ from pydicom.uid import (
     RLELossless,
     UltrasoundMultiFrameImageStorage,
 )
+
+from benchmarks.scan import FILLING, PRIVATE, VALUES
 
 RESCALE_INTERCEPT = -1024
 WINDOW_CENTER, WINDOW_WIDTH = 40, 400
@@ -134,7 +137,7 @@ def display_values(stored: Stored) -> npt.NDArray[np.float64]:
 
 def make(root: Path, syntax: Syntax, count: int, size: int) -> list[Path]:
     """The files of one syntax, written unless an earlier run has done so."""
-    folder = root / f"{count}x{size}" / syntax.name
+    folder = root / f"ct-{count}x{size}" / syntax.name
     paths = [folder / f"{number:05d}.dcm" for number in range(count)]
     folder.mkdir(parents=True, exist_ok=True)
     for number, path in enumerate(paths):
@@ -150,6 +153,7 @@ def _dataset(syntax: Syntax, stored: Stored, number: int) -> Dataset:
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = UID(syntax.uid)
     dataset.SOPClassUID = CTImageStorage
+    _fill(dataset)
     series = f"1.2.826.0.1.3680043.8.498.{list(SYNTAXES).index(syntax.name) + 1}"
     dataset.SOPInstanceUID = f"{series}.{number + 1}"
     dataset.SeriesInstanceUID = series
@@ -170,6 +174,17 @@ def _dataset(syntax: Syntax, stored: Stored, number: int) -> Dataset:
         dataset.PixelData = encapsulate([syntax.encode(stored)])
     dataset["PixelData"].VR = "OW" if syntax.encode is None else "OB"
     return dataset
+
+
+def _fill(dataset: Dataset) -> None:
+    """The two hundred elements that a scanner writes besides; a bare header would flatter those who parse it all."""
+    for keyword in FILLING:
+        if keyword != "GantryDetectorTilt":
+            setattr(dataset, keyword, VALUES[dictionary_VR(keyword)])
+    for group, count in ((0x0019, 60), (0x0021, 40), (0x0029, 30), (0x0051, 20)):
+        block = dataset.private_block(group, "BENCHMARK", create=True)
+        for k in range(count):
+            block.add_new(k, *PRIVATE[k % len(PRIVATE)])
 
 
 def _describe_pixels(dataset: Any, stored: Stored, *, bits_stored: int, signed: bool) -> None:

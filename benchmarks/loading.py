@@ -39,6 +39,7 @@ def measure(case: str, options: argparse.Namespace) -> list[report.Result]:
     items = competitors.items_of(index, cine=cine)
     competitors.convert(index, items, cine=cine)
     frames = DicomFrames(index)
+    batch_size = min(options.batch_size, max(2, len(index) // 4))  # or workers have nothing to do
     able: dict[str, Callable[[], int]] = {}
     described: dict[str, dict[str, Any]] = {}
     missing = []
@@ -60,11 +61,11 @@ def measure(case: str, options: argparse.Namespace) -> list[report.Result]:
         for workers in (
             options.workers if library == "pydicom" else sorted({0, max(options.workers)})
         ):
-            add(library, _loader(dataset, options.batch_size, workers), workers)
+            add(library, _loader(dataset, batch_size, workers), workers)
     for workers in options.workers:
-        add(report.OURS, _loader(frames, options.batch_size, workers), workers)
+        add(report.OURS, _loader(frames, batch_size, workers), workers)
     threads = 2
-    threaded = FrameLoader(frames, options.batch_size, shuffle=True, num_threads=threads)
+    threaded = FrameLoader(frames, batch_size, shuffle=True, num_threads=threads)
     add(report.OURS, threaded, threads, "FrameLoader")
 
     rates = report.interleaved(able, options.repeats)

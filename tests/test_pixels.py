@@ -98,47 +98,6 @@ def test_a_signed_stream_in_an_unsigned_header_never_wraps() -> None:
     np.testing.assert_array_equal(apply(array, about, values="modality")[0], array)
 
 
-# --- Beyond float32, and between whole numbers -----------------------------------------------------------
-
-
-@pytest.mark.parametrize("unit", [1e-300, 1e-42, 1.0, 1e39, 1e300])
-def test_display_of_values_that_float32_does_not_hold(unit: float) -> None:
-    array = np.array([[0, 0.25, 0.5, 1]]) * unit
-    np.testing.assert_allclose(apply(array, frame(array))[0], array / unit, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "about",
-    [
-        {"rescale_slope": 1e-3},
-        {"modality": "RTDOSE", "dose_grid_scaling": 1e-3},
-        {"rescale_slope": 1e-3, "rescale_type": "HU"},
-    ],
-)
-def test_a_users_window_is_as_wide_as_it_says_where_values_are_no_whole_numbers(
-    about: dict[str, Any],
-) -> None:
-    array = np.array([[1000, 1500, 2000, 3000]], np.uint16)
-    result = apply(array, frame(array, **about), window=(2, 2))
-    np.testing.assert_allclose(result[0, 0], [0, 0.25, 0.5, 1], atol=1e-6)
-    floats = (array / 1000).astype(np.float32)
-    result = apply(floats, frame(floats), window=(2, 2))
-    np.testing.assert_allclose(result[0, 0], [0, 0.25, 0.5, 1], atol=1e-6)
-    # C.11.2.1.2 where they are: below c - 0.5 - (w - 1) / 2 black, above c - 0.5 + (w - 1) / 2 white.
-    result = apply(array, frame(array), window=(1500.5, 1001))
-    np.testing.assert_allclose(result[0, 0], [0.0, 0.5, 1, 1], atol=1e-6)
-
-
-def test_a_signed_stream_in_an_unsigned_header_never_wraps() -> None:
-    array = np.array([[-128, -1, 0, 127]], np.int8)
-    about = frame(array, pixel={"pixel_representation": 0})
-    assert pixels.output_dtype([about.pixel], PixelOptions("stored")) == torch.uint8
-    with pytest.raises(PixelValueError, match=r"int8, -128 to 127.*torch\.uint8.*dtype="):
-        apply(array, about, values="stored")
-    np.testing.assert_array_equal(apply(array, about, values="stored", dtype="int16")[0], array)
-    np.testing.assert_array_equal(apply(array, about, values="modality")[0], array)
-
-
 def test_indices_of_a_palette_are_not_mixed_when_resized() -> None:
     array = np.repeat(np.array([[0, 0, 200, 200]], np.uint8), 4, 0)
     table = LookupTable(0, 8, np.arange(256, dtype=np.uint16))

@@ -78,6 +78,8 @@ def _run(
                 found,
                 report.table(f"Shuffled epoch: {case}", found, loading.COLUMNS[1:]),
             )
+        texts.insert(0, report.summary(results["loading"]))
+        print(texts[0], flush=True)
         report.chart(options.output / "chart.png", results["loading"])
     if "single" in options.parts:
         found = loading.measure_single(options)

@@ -129,26 +129,52 @@ def machine() -> dict[str, Any]:
     }
 
 
+def best(loading: Sequence[Result]) -> dict[str, dict[str, float]]:
+    """For each case and library the best of its loaders, in multiples of the best of plain pydicom.
+
+    Ours are told apart: they are what somebody chooses from.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for row in loading:
+        case = found.setdefault(row["data"], {})
+        name = row["library"]
+        if name == OURS:
+            unit = "workers" if row["loader"] == "DataLoader" else "threads"
+            name = f"{OURS}, {row['loader']}, {row['workers']} {unit}"
+        case[name] = max(case.get(name, 0.0), row.get("times_base", 0.0))
+    return found
+
+
+def summary(loading: Sequence[Result]) -> str:
+    """The main table: ratios only, because absolute numbers belong to a machine."""
+    found = best(loading)
+    names = dict.fromkeys(name for case in found.values() for name in case)
+    lines = [
+        "\n### Shuffled epochs, frames/s in multiples of plain pydicom at its best\n",
+        f"| | {' | '.join(case.replace('_', ' ') for case in found)} |",
+        "|" + "---|" * (len(found) + 1),
+    ]
+    for name in sorted(names, key=lambda name: name.startswith(OURS)):
+        cells = [f"{case[name]:.2g}" if case.get(name) else "-" for case in found.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def chart(path: Path, loading: Sequence[Result]) -> None:
-    """Draws the best loader of each library, case by case, as multiples of the best of plain pydicom."""
+    """Draws the best of each library, case by case, as multiples of the best of plain pydicom."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    cases = list(dict.fromkeys(row["data"] for row in loading))
+    found = best(loading)
     figure, axes = pyplot.subplots(
-        1, len(cases), figsize=(4.2 * len(cases), 4.2), squeeze=False, layout="constrained"
+        1, len(found), figsize=(4.6 * len(found), 4.2), squeeze=False, layout="constrained"
     )
-    for axis, case in zip(axes[0], cases, strict=True):
-        best: dict[str, float] = {}
-        for row in loading:
-            if row["data"] == case and "missing" not in row:
-                ratio = row["times_base"]
-                best[row["library"]] = max(best.get(row["library"], 0.0), ratio)
-        names = sorted(best, key=best.__getitem__)
+    for axis, (case, ratios) in zip(axes[0], found.items(), strict=True):
+        names = sorted((name for name in ratios if ratios[name]), key=ratios.__getitem__)
         colors = ["tab:orange" if name.startswith(OURS) else "tab:gray" for name in names]
-        bars = axis.barh(names, [best[name] for name in names], color=colors)
+        bars = axis.barh(names, [ratios[name] for name in names], color=colors)
         axis.bar_label(bars, fmt="%.1f", padding=2, fontsize=8)
         axis.set(xscale="log", title=case.replace("_", " "))
         axis.margins(x=0.2)

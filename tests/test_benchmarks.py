@@ -91,6 +91,10 @@ def test_single_frames_and_trees_are_measured(results):
 def test_table_chart_and_versions_are_written(results, folder):
     text = (folder / "results.md").read_text()
     assert "Shuffled epoch: jpeg_2000" in text
+    assert re.search(
+        r"^\| dicomtorch, FrameLoader, 2 threads \| [\d.e+]+ \| [\d.e+]+ \|$", text, re.MULTILINE
+    )
+    assert re.search(r"^\| MONAI \| \S+ \| - \|$", text, re.MULTILINE)
     assert "| DataLoader | 0 | pydicom |" in text
     assert (folder / "chart.png").read_bytes().startswith(b"\x89PNG")
     assert results["versions"]["pydicom"] == pydicom.__version__

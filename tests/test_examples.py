@@ -14,7 +14,11 @@ import pytest
 import torch
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-TABLES = {"classify": ("xrays", "labels.csv"), "clips": ("cines", "labels.csv")}
+TABLES = {
+    "classify": ("xrays", "labels.csv"),
+    "clips": ("cines", "labels.csv"),
+    "crops": ("ct", "candidates.csv"),
+}
 HERE = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(EXAMPLES.parent)}
 examples = pytest.mark.parametrize("name", TABLES)
 

@@ -17,7 +17,7 @@ from dicomtorch.errors import OptionError
 from dicomtorch.index import FileRows, FrameIndex
 from dicomtorch.schema import FRAME_COLUMNS
 
-SECRETS = ("DOE", "9.9.1", "9.9.2", "9.9.3", "9.9.4", "HOSPITAL", "1970")
+SECRETS = ("DOE", "9.9.1", "9.9.2", "9.9.3", "9.9.4", "HOSPITAL", "19700101")
 
 
 @pytest.fixture

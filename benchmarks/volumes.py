@@ -1,8 +1,8 @@
 """`python -m benchmarks.volumes`: a CT series as one volume, and a crop of it, beside SimpleITK and MONAI.
 
 MONAI is measured where it is installed. Everybody reads the same uncompressed slices from the cache of the system, and
-is checked to give the same values. The index is there already, as in training: it is made once per data set, and the time
-for that is reported apart.
+is checked to give the same values. The index is there already, as in training: it is made once per data set, and the
+time for that is reported apart.
 """
 
 from __future__ import annotations

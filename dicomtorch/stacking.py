@@ -342,7 +342,8 @@ class _Search:
             if self._places_of(part).max() == 0:
                 self.left_out.append(LeftOut(part, "a single place, which is no volume"))
             else:
-                self._add(part, copies)
+                uids = self._codes("SOPInstanceUID")
+                self._add(part, copies[np.isin(uids[copies], uids[part])])
 
     def _separated(self, group: Ints, keys: Sequence[str]) -> list[Ints] | None:
         """Parts of a group that have one slice at each place; `None` if nothing tells its repeats apart."""
@@ -396,7 +397,8 @@ class _Search:
     def _first_of_copies(self, group: Ints) -> npt.NDArray[np.bool_]:
         uids, frames = self._codes("SOPInstanceUID")[group], self._codes("frame")[group]
         _, first = np.unique(_combined(uids, frames), return_index=True)
-        mask = np.zeros(len(group), np.bool_)
+        # Images without a UID are not copies of each other.
+        mask = np.array([uid == "" for uid in self.index.gather("SOPInstanceUID", group)], np.bool_)
         mask[first] = True
         return mask
 

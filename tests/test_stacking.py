@@ -95,6 +95,31 @@ def test_a_slice_that_is_there_twice(tmp_path: Path) -> None:
     assert len(stacks(index.deduplicate())) == 1
 
 
+def test_copies_are_named_with_their_own_stack(tmp_path: Path) -> None:
+    for phase in range(2):
+        for k in (0, 1, 1, 2) if phase else (0, 1, 2):
+            dataset = ct(
+                ct_pixels(k), k, SOPInstanceUID=f"1.2.{phase}.{k}", AcquisitionNumber=phase
+            )
+            number = len(list(tmp_path.iterdir()))
+            write(dataset, tmp_path / f"{number}.dcm")
+    first, second = found(tmp_path, on_gap="keep")
+    assert (len(first), len(second)) == (3, 3)
+    assert first.report.duplicates == ()
+    assert [Path(name).name for name in second.report.duplicates] == ["5.dcm"]
+
+
+def test_images_without_uid_are_no_copies(tmp_path: Path) -> None:
+    for number, k in enumerate((0, 1, 1, 2)):
+        dataset = ct(ct_pixels(number), k)
+        path = write(dataset, tmp_path / f"{number}.dcm")
+        del dataset.SOPInstanceUID
+        dataset.save_as(path, enforce_file_format=False)
+    none = found(tmp_path, on_gap="keep")
+    assert len(none) == 0
+    assert "4: several slices at one place" in none.reasons()
+
+
 def test_repeats_that_nothing_tells_apart(tmp_path: Path) -> None:
     slices(tmp_path / "a", range(3))
     for k in range(3):

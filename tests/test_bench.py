@@ -28,7 +28,7 @@ def tree(tmp_path):
 
 
 def last(index, **options):
-    *_, result = bench.measure(index, batch_size=2, counts=[1], seconds=0.1, **options)
+    *_, result = bench.measure(index, batch_size=2, counts=[1], seconds=1e-6, **options)
     return result
 
 

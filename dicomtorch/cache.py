@@ -2,7 +2,7 @@
 
 One file a frame: a head, and the stored values as they are or packed by Blosc2 (LZ4 over shuffled bytes), whichever is
 smaller. Of what imagecodecs has, that reads nearly as fast as raw values do and takes a half to two thirds of their
-space; HTJ2K takes a fifth to three quarters less than that and reads 5 to 9 times slower (`python -m benchmarks.cache`).
+space; HTJ2K takes a fifth to three quarters less again and reads 5 to 9 times slower (`python -m benchmarks.cache`).
 
 Nothing here is needed to read a frame: an entry that is damaged, gone or not for this file is decoded again, and where
 nothing can be written reading goes on without. Entries become visible whole, by renaming, so a process may be killed
@@ -55,7 +55,7 @@ EXPENSIVE = frozenset(
     | HTJ2K_FAMILY
     | JPEG_XL_FAMILY
 )
-"""Syntaxes whose frames are kept: decoding takes at least 4 times as long as reading the entry, or inflates a whole file.
+"""Syntaxes whose frames are kept: decoding takes at least 4 times as long as reading the entry, or inflates a file.
 RLE takes 2 times; JPEG takes 2 to 5 times, but an entry is then 4 to 10 times larger than the frame in its file."""
 
 DEFAULT_BYTES = 50_000_000_000

@@ -64,7 +64,7 @@ class Measurement:
 
     Attributes:
         frames: Of the index.
-        measured: Frames of an epoch that was timed.
+        measured: Frames of an epoch that was timed; some of them are the same if there are few.
         shape: (C, H, W) of a sample.
         left_out: Frames that are not in the epoch because their shape is another one.
         failed: Frames of the sample that could not be read.
@@ -107,7 +107,8 @@ def measure(
         batch_size: Frames in a batch.
         size: As in `DicomFrames`; `None` measures the frames of the most frequent shape only.
         counts: Numbers of workers and threads; `None`: 1, 2, 4, ... up to the cores. 0 workers are always tried.
-        seconds: What all of it may take, about; the sample is as large as that allows.
+        seconds: What all of it may take, about; the sample is as large as that allows, and at least two batches for
+            each worker.
 
     Yields:
         The same measurement after each round, so that progress can be shown; the last one is whole.
@@ -129,7 +130,9 @@ def measure(
         for count in some
     ]
     wanted = int(first_pass * seconds / (len(ways) * (REPEATS + 1)))
-    chosen = chosen.select(np.arange(min(len(chosen), max(wanted, 2 * batch_size))))
+    # Each worker needs batches to make; a few files are read several times.
+    least, most = 2 * batch_size * max(steps), max(len(chosen), 2 * batch_size * max(steps))
+    chosen = chosen.select(np.resize(np.arange(len(chosen)), min(max(wanted, least), most)))
     kept = sum(n for pixel, n in index.image_pixels() if pixel.transfer_syntax_uid in EXPENSIVE)
     result = Measurement(
         frames=len(index),
@@ -234,8 +237,8 @@ def format_result(result: Measurement) -> str:
     """A table for a terminal, and what to write."""
     shape = " x ".join(map(str, result.shape))
     lines = [
-        f"{result.measured:,} of {result.frames:,} frames, {shape}, in batches of {result.batch_size}, on "
-        f"{result.cores} cores; float32 display values; medians of {REPEATS} shuffled epochs, files in memory"
+        f"{result.frames:,} frames; epochs of {result.measured:,}, {shape}, in batches of {result.batch_size}, "
+        f"on {result.cores} cores; float32 display values; medians of {REPEATS} shuffled epochs, files in memory"
     ]
     if result.left_out:
         lines.append(

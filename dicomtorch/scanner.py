@@ -74,12 +74,13 @@ def scan(
     began = time.monotonic()
     columns = tag_columns(tags)
     root, starts = roots(source)
-    entries: Iterable[Entry] = walk(root, starts, follow_symlinks)
+    known = index is not None and index.root == root
+    entries: Iterable[Entry] = walk(root, starts, follow_symlinks, stats=known)
     old: dict[bytes, int] = {}
     removed: set[bytes] = set()
     kept: list[int] = []
     base = None
-    if index is not None and index.root == root:
+    if index is not None and known:
         index = index.whole()
         old = {path: k for k, path in enumerate(index.files["path"])}
         met = list(entries)

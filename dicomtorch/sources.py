@@ -68,27 +68,32 @@ def roots(source: Source) -> tuple[bytes, list[bytes]]:
         raise SourceError("the sources lie on different drives; scan each drive alone") from error
 
 
-def walk(root: bytes, starts: Sequence[bytes], follow: bool) -> Iterator[Entry]:
+def walk(
+    root: bytes, starts: Sequence[bytes], follow: bool, *, stats: bool = True
+) -> Iterator[Entry]:
     """Everything below `starts` that is no folder, each once and in a fixed order.
+
+    Without `stats`, entries of regular files have no size, time and inode: who opens them asks anyway.
 
     What cannot be read is an entry with a reason. A DICOMDIR among `starts` stands for the files that it names too; one
     that is met in a folder is a file like others.
     """
     met: set[bytes] = set()
     if len(starts) == 1 and os.path.isdir(starts[0]):
-        yield from _walk_start(root, starts[0], follow)
+        yield from _walk_start(root, starts[0], follow, stats)
         return
     for start in starts:
-        for entry in _walk_start(root, start, follow):
+        for entry in _walk_start(root, start, follow, stats):
             if entry.path not in met:
                 met.add(entry.path)
                 yield entry
 
 
-def _walk_start(root: bytes, start: bytes, follow: bool) -> Iterator[Entry]:
+def _walk_start(root: bytes, start: bytes, follow: bool, stats: bool) -> Iterator[Entry]:
     below = os.path.relpath(start, root)
     if os.path.isdir(start):
-        yield from _walk_folder(start, b"" if below == b"." else below + os.sep.encode(), follow)
+        prefix = b"" if below == b"." else below + os.sep.encode()
+        yield from _walk_folder(start, prefix, follow, stats)
         return
     entry = _stat_entry(below, start)
     named: list[list[bytes]] = []
@@ -121,7 +126,7 @@ def reason_of(error: OSError) -> str:
     return f"{error.strerror or 'the system gave no reason'} ({name})"
 
 
-def _walk_folder(start: bytes, prefix: bytes, follow: bool) -> Iterator[Entry]:
+def _walk_folder(start: bytes, prefix: bytes, follow: bool, stats: bool) -> Iterator[Entry]:
     separator = os.sep.encode()
     folders = [(start, prefix)]
     entered: set[tuple[int, int]] = set()
@@ -146,6 +151,9 @@ def _walk_folder(start: bytes, prefix: bytes, follow: bool) -> Iterator[Entry]:
             try:
                 if entry.is_dir(follow_symlinks=follow):
                     inner.append((entry.path, path + separator))
+                    continue
+                if not stats and entry.is_file(follow_symlinks=False):
+                    yield Entry(path, 0, UNREAD, 0)
                     continue
                 info = entry.stat(follow_symlinks=follow)
             except OSError as error:

@@ -289,6 +289,22 @@ class DicomCrops(StackDataset):
         size = " x ".join(map(str, self.size))
         return f"DicomCrops({len(self):,} crops of {size} from {len(self.stacks):,} volumes)"
 
+    def column(self, name: str) -> Any:
+        """A further column of the table, one value for each crop; `BalancedSampler(crops, by="label")` reads it.
+
+        Returns:
+            An array, (len,), or a `Texts` sequence of `str`. What is missing is -1, nan or "", as in `meta`.
+
+        Raises:
+            OptionError: There is no such column.
+        """
+        labels = self.candidates.labels
+        if name not in labels:
+            raise OptionError(
+                f"the table of candidates has no further column {name!r}; it has {', '.join(labels) or 'none'}"
+            )
+        return labels[name]
+
     def shape(self, i: int) -> tuple[int, int, int, int]:
         """(C, d, h, w) of crop `i`, without reading it."""
         stack, _, size, _, _ = self._box(self._number(i))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, Unpack
+from typing import Any, Literal, Protocol, TypeGuard, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,16 @@ class HasIndex(Protocol):
     @property
     def index(self) -> FrameIndex:
         """The index."""
+
+    def __len__(self) -> int:
+        """Samples."""
+
+
+class HasColumns(Protocol):
+    """A table with one row for each sample, as `DicomCrops` is."""
+
+    def column(self, name: str) -> Any:
+        """One column."""
 
     def __len__(self) -> int:
         """Samples."""
@@ -151,10 +161,11 @@ class GroupSampler(EpochSampler[int]):
 
 
 class BalancedSampler(EpochSampler[int]):
-    """Frames with an equal chance per class, or with the weights given.
+    """Frames, or candidates of a table, with an equal chance per class, or with the weights given.
 
     Args:
-        source: A `DicomFrames` or a `FrameIndex`.
+        source: A `DicomFrames`, a `FrameIndex`, or a `DicomCrops`, whose candidates are drawn: what follows on frames
+            and columns of the index goes for candidates and columns of their table.
         by: The class of each frame: a column of the index or one value per frame. Or give `weights`.
         weights: One number per frame, not negative; chances are proportional to them.
         num_samples: Of an epoch, over all ranks. `None`: as many as frames with replacement; without, as many as give
@@ -165,7 +176,7 @@ class BalancedSampler(EpochSampler[int]):
 
     def __init__(
         self,
-        source: Source,
+        source: Source | HasColumns,
         by: By | None = None,
         weights: Sequence[float] | npt.NDArray[Any] | None = None,
         *,
@@ -175,14 +186,14 @@ class BalancedSampler(EpochSampler[int]):
     ) -> None:
         if (by is None) == (weights is None):
             raise OptionError("give the classes (by=) or weights=, one of them")
-        index = _index_of(source)
-        self._groups = None if by is None else _Groups(index, by)
+        table = source if _has_columns(source) else _index_of(source)
+        self._groups = None if by is None else _Groups(table, by)
         if self._groups is not None:
-            self._weights = np.empty(len(index))
+            self._weights = np.empty(len(table))
             sizes = np.repeat(self._groups.sizes, self._groups.sizes)
             self._weights[self._groups.order] = 1.0 / sizes
         else:
-            self._weights = _check_weights(weights, len(index))
+            self._weights = _check_weights(weights, len(table))
         self._cumulative = np.cumsum(self._weights)
         self.replacement = replacement
         super().__init__(self._check_number(num_samples), **options)
@@ -335,23 +346,21 @@ class _Groups:
     """Positions ordered by group, and where each group begins.
 
     Attributes:
-        order: Positions of the index, group after group; within one by series, InstanceNumber and frame.
+        order: Positions of the index, group after group; within one by series, InstanceNumber and frame; those of
+            another table as they come.
         codes: The group of each of `order`, ascending from 0.
         starts: Where each group begins in `order`.
         sizes: Frames of each group.
     """
 
-    def __init__(self, index: FrameIndex, by: By) -> None:
-        codes = group_codes(index, by)
-        self.order: Ints = np.lexsort(
-            (
-                index.column("frame"),
-                index.column("file"),
-                index.column("InstanceNumber"),
-                index.column("SeriesInstanceUID").codes,
-                codes,
-            )
-        )
+    def __init__(self, table: FrameIndex | HasColumns, by: By) -> None:
+        codes = group_codes(table, by)
+        within: tuple[Any, ...] = ()
+        if isinstance(table, FrameIndex):
+            names = ("frame", "file", "InstanceNumber")
+            series = table.column("SeriesInstanceUID").codes
+            within = (*(table.column(name) for name in names), series)
+        self.order: Ints = np.lexsort((*within, codes))
         self.codes: Ints = codes[self.order]
         self.starts = _starts(self.codes)
         self.sizes = np.diff(self.starts, append=len(self.codes))
@@ -360,31 +369,34 @@ class _Groups:
         return checksum(self.order, self.starts)
 
 
-def group_codes(index: FrameIndex, by: By) -> Ints:
+def group_codes(table: FrameIndex | HasColumns, by: By) -> Ints:
     """The number of each frame's group, from 0 without gaps.
 
     Raises:
         OptionError: A frame has no value, there is no such column, or it holds several numbers.
     """
+    frames = isinstance(table, FrameIndex)
+    what = "frame" if frames else "candidate"
     name, data = "by", by
     if isinstance(by, str):
-        name, data = by, index.column("patient" if by == "PatientID" else by)
+        patients = frames and by == "PatientID"
+        name, data = by, table.column("patient" if patients else by)
     if isinstance(data, Texts):
         missing = data.codes == data.code("")
         values: npt.NDArray[Any] = data.codes
     else:
         values = np.asarray(data)
-        if values.shape != (len(index),):
+        if values.shape != (len(table),):
             raise OptionError(
-                f"{name} must have one value per frame: got shape {values.shape} for {len(index)} frames"
+                f"{name} must have one value per {what}: got shape {values.shape} for {len(table)} {what}s"
             )
         missing = _missing(values, isinstance(by, str))
         if values.dtype.kind == "O":
             values = values.astype(str)
     if missing.any():
         raise OptionError(
-            f"{missing.sum()} of {len(missing)} frames have no {name}; leave them out with index.select, or give "
-            f"one value per frame instead of a column"
+            f"{missing.sum()} of {len(missing)} {what}s have no {name}; leave them out "
+            f"{'with index.select' if frames else 'of the table'}, or give one value per {what} instead of a column"
         )
     return np.unique(values, return_inverse=True)[1].astype(np.int64)
 
@@ -397,11 +409,16 @@ def _missing(values: npt.NDArray[Any], is_column: bool) -> npt.NDArray[np.bool_]
     return np.asarray(values == -1) if is_column else np.zeros(len(values), np.bool_)
 
 
-def _index_of(source: Source) -> FrameIndex:
+def _has_columns(source: Any) -> TypeGuard[FrameIndex | HasColumns]:
+    return hasattr(source, "column")
+
+
+def _index_of(source: Source | HasColumns) -> FrameIndex:
     if isinstance(source, FrameIndex):
         return source
     index = getattr(source, "index", None)
-    if not isinstance(index, FrameIndex):
+    # Crops may by chance be as many as their frames.
+    if not isinstance(index, FrameIndex) or _has_columns(source):
         raise OptionError(
             f"a sampler takes a FrameIndex or a dataset of frames; got {type(source).__name__}"
         )
@@ -416,7 +433,7 @@ def _check_weights(weights: Any, count: int) -> npt.NDArray[np.float64]:
     found = np.asarray(weights, np.float64)
     if found.shape != (count,):
         raise OptionError(
-            f"weights must be one per frame: got shape {found.shape} for {count} frames"
+            f"weights must be one per frame or candidate: got shape {found.shape} for {count}"
         )
     if not (np.isfinite(found).all() and (found >= 0).all() and found.any()):
         raise OptionError("weights must be finite, not negative, and not all 0")

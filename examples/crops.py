@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
-from dicomtorch import DicomCrops, DicomFrames, FrameLoader, ShuffleSampler
+from dicomtorch import BalancedSampler, DicomCrops, DicomFrames, FrameLoader
 
 SIZE = (6, 10, 10)
 
@@ -54,7 +54,8 @@ def main() -> None:
         DicomCrops(index, args.candidates, SIZE, values="modality", absent="drop")
         for index in parts
     )
-    sampler = ShuffleSampler(train, seed=args.seed)
+    # Real tables have hundreds of candidates for each nodule.
+    sampler = BalancedSampler(train, by="nodule", seed=args.seed)
     loader = FrameLoader(
         train, args.batch_size, sampler=sampler, num_threads=args.threads, device=device
     )
@@ -93,15 +94,21 @@ def main() -> None:
             if step % args.save_every == 0:
                 save()
         model.eval()
-        sums = torch.zeros(2, device=device)  # right, all
+        sums = torch.zeros(4, device=device)  # right, all, nodules found, nodules
         with torch.no_grad():
             for crops, meta in validation_loader:
-                right = model(crops).argmax(1) == meta["nodule"].to(device)
-                sums += torch.stack([right.sum(), torch.tensor(len(crops), device=device)])
+                found, nodule = model(crops).argmax(1) == 1, meta["nodule"].to(device) == 1
+                counted = (found == nodule, torch.ones_like(nodule), found & nodule, nodule)
+                sums += torch.stack([which.sum() for which in counted])
         if world > 1:
             dist.all_reduce(sums)
         if rank == 0:
-            print(f"epoch {epoch}  accuracy {sums[0] / sums[1]:.3f} of {int(sums[1])}", flush=True)
+            right, count, hits, nodules = sums
+            print(
+                f"epoch {epoch}  accuracy {right / count:.3f} of {count:.0f}  "
+                f"sensitivity {hits / nodules:.3f} of {nodules:.0f}",
+                flush=True,
+            )
         save()
     if world > 1:
         del trained

@@ -15,7 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from dicomtorch import DicomCrops, DicomVolumes, scan, voxel_to_patient
+from dicomtorch import (
+    BalancedSampler,
+    DicomCrops,
+    DicomVolumes,
+    FrameLoader,
+    GroupSampler,
+    scan,
+    voxel_to_patient,
+)
 from dicomtorch.backends.base import get_backend
 from dicomtorch.errors import DecodeError, GeometryError, OptionError
 from tests.phantoms import ct, ct_pixels, write
@@ -344,3 +352,37 @@ def test_a_crop_that_cannot_be_read(tmp_path: Path) -> None:
         image, meta = crops[0]
     assert (meta["index"], meta["requested_index"]) == (1, 0)
     assert torch.equal(image, crops[1][0])
+
+
+def test_candidates_are_drawn_with_an_equal_chance_per_class(tmp_path: Path) -> None:
+    """Also where there are as many candidates as slices, and of a table that a split left rows out of."""
+    series(tmp_path / "a", uid="1.2.1")
+    series(tmp_path / "b", uid="1.2.2")
+    rows = table(
+        *[place(k, 12, 16) for k in range(COUNT)] * 2,
+        uid="1.2.1",
+        nodule=[k % 10 == 3 for k in range(2 * COUNT)],
+        kind=["solid" if k % 10 == 3 else "none" for k in range(2 * COUNT)],
+        grade=[None, *[1] * (2 * COUNT - 1)],
+    )
+    rows["SeriesInstanceUID"] = ["1.2.2"] * COUNT + ["1.2.1"] * COUNT
+    index = scan(tmp_path)[0].filter(SeriesInstanceUID="1.2.1")
+    crops = DicomCrops(index, rows, (2, 4, 4), absent="drop")
+    assert len(crops) == len(crops.index) == COUNT
+    for by in ("nodule", "kind"):
+        sampler = BalancedSampler(crops, by=by, num_samples=1000)
+        drawn = np.bincount(list(sampler), minlength=COUNT)
+        assert abs(drawn[[3, 13]].sum() - 500) < 4.5 * np.sqrt(1000 / 4)
+    exact = BalancedSampler(crops, by="nodule", replacement=False)
+    _, meta = next(iter(FrameLoader(crops, 4, sampler=exact)))
+    assert sorted(meta["kind"]) == ["none", "none", "solid", "solid"]
+    assert set(BalancedSampler(crops, weights=np.arange(COUNT) == 7)) == {7}
+    every = DicomCrops(tmp_path, rows, (2, 4, 4))
+    with pytest.raises(OptionError, match="1 of 40 candidates have no grade; leave them out of"):
+        BalancedSampler(every, by="grade")
+    with pytest.raises(OptionError, match="no further column 'label'; it has nodule, kind, grade"):
+        BalancedSampler(crops, by="label")
+    with pytest.raises(OptionError, match="one value per candidate"):
+        BalancedSampler(crops, by=[0, 1])
+    with pytest.raises(OptionError, match="got DicomCrops"):
+        GroupSampler(crops, "SeriesInstanceUID", 1)  # draws frames, not candidates

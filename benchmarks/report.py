@@ -141,7 +141,7 @@ def best(loading: Sequence[Result]) -> dict[str, dict[str, float]]:
         if name == OURS:
             unit = "workers" if row["loader"] == "DataLoader" else "threads"
             name = f"{OURS}, {row['loader']}, {row['workers']} {unit}"
-        case[name] = max(case.get(name, 0.0), row.get("times_base", 0.0))
+        case[name] = max(case.get(name, 0.0), row.get("times_base") or 0.0)
     return found
 
 

@@ -60,7 +60,7 @@ class _Recipe(NamedTuple):
     values: FrameValues
     backend: Backend
     plan: Plan
-    shares: tuple[str, ...]  # whose mapping each channel has: that of its "file", its "series", or "", its own
+    shares: tuple[str, ...]  # for each channel: "file" or "series" whose mapping it has, or ""
 
 
 class FrameReader:

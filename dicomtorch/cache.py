@@ -121,10 +121,11 @@ class FrameCache:
     def _remove_drafts(self) -> None:
         """What processes left that were killed while they wrote."""
         forgotten = time.time() - _DRAFT_SECONDS
-        with contextlib.suppress(OSError):
-            for entry in os.scandir(self._drafts):
-                if entry.stat(follow_symlinks=False).st_mtime < forgotten:
-                    os.unlink(entry.path)
+        with contextlib.suppress(OSError), os.scandir(self._drafts) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # another process was faster
+                    if entry.stat(follow_symlinks=False).st_mtime < forgotten:
+                        os.unlink(entry.path)
 
     def _renew(self) -> None:
         """What each process finds out by itself."""
@@ -224,10 +225,11 @@ class FrameCache:
         """Removes what was not used since this object was made, the oldest first; the bytes that are left."""
         entries = []
         for folder in self.folder.glob("[0-9a-f][0-9a-f]"):
-            for entry in os.scandir(folder):
-                with contextlib.suppress(FileNotFoundError):
-                    info = entry.stat(follow_symlinks=False)
-                    entries.append((info.st_mtime, info.st_size, entry.path))
+            with os.scandir(folder) as listing:
+                for entry in listing:
+                    with contextlib.suppress(FileNotFoundError):
+                        info = entry.stat(follow_symlinks=False)
+                        entries.append((info.st_mtime, info.st_size, entry.path))
         used = sum(size for _, size, _ in entries)
         if used + wanted <= self.max_bytes:
             return used

@@ -86,10 +86,11 @@ def collate_meta(
 
 
 def _type_of_numbers(values: list[Any]) -> type | None:
-    """`int` or `float` if all values are that, or tuples of one length of it."""
+    """`int` or `float` if all values are that (`float` if they are mixed), or tuples of one length of it."""
     kind = type(values[0])
     if kind is int or kind is float:
-        return kind
+        kinds = {type(value) for value in values}
+        return kind if kinds == {kind} else float if kinds == {int, float} else None
     if kind is not tuple or not values[0] or type(values[0][0]) not in (int, float):
         return None
     length, kind = len(values[0]), type(values[0][0])

@@ -120,7 +120,7 @@ class DicomFrames(Dataset[FrameSample]):
     Raises:
         SourceError: There is nothing at `source`, or no image below it.
         OptionError: An option means nothing, alone or with another.
-        UnsupportedError: `on_error="raise"` and the backend decodes none of the frames.
+        UnsupportedError: The backend does not decode some of the frames and `on_error="raise"`, or decodes none.
 
     Example:
         >>> frames = DicomFrames("studies/", tags=["PatientSex"])          # doctest: +SKIP
@@ -393,7 +393,7 @@ class DicomFrames(Dataset[FrameSample]):
     ) -> tuple[int, Frame]:
         """The next readable frame; its own tensor where it does not fit into the batch."""
         if self.on_error == "raise":
-            raise self._with_way_out(error, position) from error
+            raise _with_way_out(error)
         for step in range(1, len(self)):
             other = (position + step) % len(self)
             fits = batch is not None and self._reader.shape(other) == batch.shape[1:]
@@ -407,14 +407,7 @@ class DicomFrames(Dataset[FrameSample]):
                         stacklevel=4,
                     )
                 return other, found
-        raise self._with_way_out(error, position) from error
-
-    def _with_way_out(self, error: DicomTorchError, position: int) -> DicomTorchError:
-        if isinstance(error, StaleIndexError | StorageError):
-            return error
-        return type(error)(
-            f'{error}. Leave it out with frames.index.select(...), or use on_error="replace"'
-        )
+        raise _with_way_out(error)
 
     # Looking
 
@@ -472,6 +465,17 @@ class DicomFrames(Dataset[FrameSample]):
             stacklevel=3,
         )
         return reader.restricted(np.flatnonzero(able))
+
+
+def _with_way_out(error: DicomTorchError) -> DicomTorchError:
+    """The error as it is raised: where a frame can be left out, saying how."""
+    if isinstance(error, StaleIndexError | StorageError):
+        return error
+    named = type(error)(
+        f'{error}. Leave it out with frames.index.select(...), or use on_error="replace"'
+    )
+    named.__cause__ = error
+    return named
 
 
 def _check_index(index: FrameIndex, tags: Sequence[str]) -> FrameIndex:

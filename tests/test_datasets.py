@@ -26,6 +26,7 @@ from torch.utils.data import (
 from torch.utils.data.distributed import DistributedSampler
 
 from dicomtorch import DicomFrames, FrameIndex, FrameReader, FrameSample, scan
+from dicomtorch.collate import collate_meta
 from dicomtorch.errors import (
     DecodeError,
     FrameIndexError,
@@ -448,3 +449,9 @@ def test_an_odd_value_is_noted_once(tmp_path: Path, caplog: pytest.LogCaptureFix
             assert frames[i][1]["voi"] == "frame"
     (record,) = caplog.records
     assert "WindowWidth" in record.getMessage()
+
+
+def test_mixed_numbers_of_a_wrapper_are_not_cut_off() -> None:
+    batch = collate_meta([{"weight": 1, "k": 1}, {"weight": 0.5, "k": 2}])
+    assert batch["weight"].tolist() == [1.0, 0.5]
+    assert (batch["weight"].dtype, batch["k"].dtype) == (torch.float64, torch.int64)

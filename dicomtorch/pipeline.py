@@ -92,6 +92,21 @@ class Plan:
         return output_shape(self.values, self.options)
 
     @cached_property
+    def is_simple(self) -> bool:
+        """Whether one multiplication, one addition and one clamp of the one channel of whole numbers is all."""
+        options = self.options
+        return (
+            options.values != "stored"
+            and self.shape[0] == self.values.pixel.samples_per_pixel == len(self.channels) == 1
+            and self.channels[0].kind == "linear"
+            and self.is_affine
+            and not self.values.pixel.is_float
+            and not self.paints
+            and options.normalize is None
+            and options.size is None
+        )
+
+    @cached_property
     def paints(self) -> bool:
         """Whether padded pixels have to be given a value: not if the mapping gives them that value anyway."""
         background = self.background

@@ -8,7 +8,8 @@ in float64.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -76,8 +77,8 @@ EXACT = {
 
 # A scaled value far from 0 loses digits when the offset brings it back; beyond this, the origin is moved first.
 LARGEST_OFFSET = 4.0
-# Rows are converted in blocks that stay in the cache of one core.
-BLOCK = 1 << 17
+# Pixels are converted in blocks that stay in the cache of one core.
+BLOCK = 1 << 18
 
 
 def output_dtype(pixels: Iterable[ImagePixel], options: PixelOptions) -> torch.dtype:
@@ -210,9 +211,13 @@ def apply(
     shape = plan.shape if plan.values is values else output_shape(values, options)
     if out is None:
         out = torch.empty(shape, dtype=output_dtype((values.pixel,), options))
-    elif tuple(out.shape) != shape:
+    elif out.shape != shape:
         raise PixelValueError(f"out has shape {tuple(out.shape)}; this frame needs {shape}")
     planes = stored[None] if stored.ndim == 2 else stored.transpose(2, 0, 1)
+    if shared is None and plan.is_simple and out.dtype == torch.float32 and out.is_contiguous():
+        (mapping,) = plan.channels
+        _linear(planes, out.numpy(), *plan.folded(mapping), mapping.low, mapping.high)
+        return out, mapping.voi
     if options.values == "stored":
         _store(planes, plan, out)
         return out, AppliedVOI()
@@ -383,63 +388,89 @@ def _table(
     return table
 
 
+Step = tuple[Callable[..., Any], tuple[Any, ...]]
+
+
 def _linear(
     planes: Array, image: Array, scale: float, offset: float, low: float, high: float
 ) -> None:
     """Computes clip(planes * scale + offset, low, high), right to some 2e-7 of the larger of 1 and the result."""
+    steps = _steps(planes.dtype, image.dtype, scale, offset, low, high)
+    if planes.size <= BLOCK:
+        _run(planes, image, steps)
+        return
     rows = max(1, BLOCK // max(1, planes.shape[0] * planes.shape[2]))
-    clamped = _needs_clamp(planes.dtype, image.dtype, scale, offset, low, high)
     for start in range(0, planes.shape[1], rows):
         part = np.s_[:, start : start + rows]
-        _linear_block(planes[part], image[part], scale, offset)
-        if clamped:
-            np.clip(image[part], low, high, out=image[part])
+        _run(planes[part], image[part], steps)
 
 
-def _needs_clamp(
+def _run(planes: Array, image: Array, steps: tuple[Step, ...]) -> None:
+    # Few long calls: each gives the interpreter's lock away and has to get it back.
+    (begin, operands), *rest = steps
+    begin(planes, image, *operands)
+    for function, operands in rest:
+        function(image, *operands, out=image)
+
+
+@lru_cache(maxsize=1024)
+def _steps(
     stored: np.dtype[Any],
     image: np.dtype[Any],
     scale: float,
     offset: float,
     low: float,
     high: float,
-) -> bool:
-    """Whether a result can be outside: 8-bit images that use their full range have none to clamp."""
+) -> tuple[Step, ...]:
+    """The calls that `_linear` is made of: the first one from stored values to the image, the others in place."""
+    steps = _scaling(stored, image, scale, offset)
     if low == -math.inf and high == math.inf:
-        return False
+        return steps
+    clamped: tuple[Step, ...] = (*steps, (np.clip, (image.type(low), image.type(high))))
     if stored.itemsize > 1:
-        return True
-    ends = np.array([[[np.iinfo(stored).min, np.iinfo(stored).max]]], stored)
-    results = np.empty(ends.shape, image)
-    _linear_block(ends, results, scale, offset)
-    return bool(results.min() < low or results.max() > high)
+        return clamped
+    # 8-bit images that use their full range have nothing to clamp.
+    ends = np.array([np.iinfo(stored).min, np.iinfo(stored).max], stored)
+    results = np.empty(2, image)
+    _run(ends, results, steps)
+    return steps if low <= results.min() and results.max() <= high else clamped
 
 
-def _linear_block(planes: Array, image: Array, scale: float, offset: float) -> None:
+def _scaling(
+    stored: np.dtype[Any], image: np.dtype[Any], scale: float, offset: float
+) -> tuple[Step, ...]:
     if scale == 0.0:
-        image.fill(offset)
-        return
-    small = planes.dtype.kind in "iu" and planes.dtype.itemsize <= 2
+        return ((_constant, (offset,)),)
+    small = stored.kind in "iu" and stored.itemsize <= 2
+    if image == np.float64 or not small or abs(offset / scale) >= EXACT[torch.float32] / 2:
+        return ((_in_float64, (scale, offset)),)
+    steps: list[Step] = [(_cast_exactly, ())]
     whole = scale.is_integer() and offset.is_integer() and abs(scale) < 256
-    if image.dtype == np.float64:
-        np.multiply(planes, scale, out=image, dtype=np.float64)
-        np.add(image, offset, out=image)
-    elif small and abs(offset / scale) < EXACT[torch.float32] / 2:
-        np.copyto(image, planes)
-        if abs(offset) > LARGEST_OFFSET and not whole:
-            # Differences of whole numbers are exact.
-            origin = round(-offset / scale)
-            np.subtract(image, np.float32(origin), out=image)
-            offset += origin * scale
-        if scale != 1.0:
-            np.multiply(image, np.float32(scale), out=image)
-        if offset != 0.0:
-            np.add(image, np.float32(offset), out=image)
-    else:
-        # Only the result is rounded, and neither scale nor value need be one of float32.
-        with np.errstate(over="ignore", invalid="ignore"):
-            numbers = np.multiply(planes, scale, dtype=np.float64)
-            np.add(numbers, offset, out=image, casting="same_kind")
+    if abs(offset) > LARGEST_OFFSET and not whole:
+        # Differences of whole numbers are exact.
+        origin = round(-offset / scale)
+        steps.append((np.subtract, (np.float32(origin),)))
+        offset += origin * scale
+    if scale != 1.0:
+        steps.append((np.multiply, (np.float32(scale),)))
+    if offset != 0.0:
+        steps.append((np.add, (np.float32(offset),)))
+    return tuple(steps)
+
+
+def _constant(planes: Array, image: Array, number: float) -> None:
+    image.fill(number)
+
+
+def _cast_exactly(planes: Array, image: Array) -> None:
+    np.copyto(image, planes)
+
+
+def _in_float64(planes: Array, image: Array, scale: float, offset: float) -> None:
+    """Only the result is rounded, and neither scale nor value need be one of float32."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        numbers = np.multiply(planes, scale, dtype=np.float64)
+        np.add(numbers, offset, out=image, casting="same_kind")
 
 
 def _check_overflow(planes: Array, image: Array) -> None:

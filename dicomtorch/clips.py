@@ -193,12 +193,10 @@ class DicomClips(Dataset[FrameSample]):
         batch = None
         if len(shapes) == 1:
             batch = new_batch((len(clips), *shapes.pop()), self._reader.dtype)
-        samples = FrameSamples(
-            self._sample(clip, None if batch is None else batch[k]) for k, clip in enumerate(clips)
+        return FrameSamples(
+            (self._sample(c, None if batch is None else batch[k]) for k, c in enumerate(clips)),
+            batch if self._frames.transform is None else None,
         )
-        if self._frames.transform is None:
-            samples.images = batch
-        return samples
 
     def _find(self, i: Any) -> Clip:
         if isinstance(i, tuple) and len(i) == 2:

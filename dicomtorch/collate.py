@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data._utils.collate import collate as torch_collate
@@ -15,7 +16,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 
 from dicomtorch.buffers import new_batch
 from dicomtorch.errors import OptionError
-from dicomtorch.metadata import FrameMeta
+from dicomtorch.metadata import FrameMeta, MetaColumns, metas_of
 
 CollateMap = Mapping[Any, Callable[..., Any]]
 
@@ -28,15 +29,63 @@ class FrameSample(tuple[Any, Any]):
     __slots__ = ()
 
 
-class FrameSamples(list[FrameSample]):
+class FrameSamples(Sequence[FrameSample]):
     """Samples that were read together.
 
-    Attributes:
+    Args:
+        samples: All of them.
         images: The batch tensor (B, C, H, W) that the images of the samples are slices of; `None` if sizes differ or a
             transform made other tensors.
+
+    Attributes:
+        images: As given.
     """
 
-    images: Tensor | None = None
+    def __init__(self, samples: Iterable[FrameSample], images: Tensor | None = None) -> None:
+        self.images = images
+        self._columns: MetaColumns = {}
+        self._made: list[FrameSample | None] = list(samples)
+        self._given: dict[int, FrameMeta] = {}
+
+    @classmethod
+    def of(cls, images: Tensor, columns: MetaColumns) -> FrameSamples:
+        """Samples that are made when they are asked for: a batch needs none of them."""
+        samples = cls((), images)
+        samples._columns = columns
+        samples._made = [None] * len(images)
+        return samples
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    def __getitem__(self, k: Any) -> Any:
+        if isinstance(k, slice):
+            return [self[i] for i in range(*k.indices(len(self)))]
+        k = range(len(self))[k]
+        sample = self._made[k]
+        if sample is None:
+            assert self.images is not None
+            (meta,) = metas_of({key: values[k : k + 1] for key, values in self._columns.items()})
+            self._given[k] = FrameMeta(meta)
+            sample = self._made[k] = FrameSample((self.images[k], meta))
+        return sample
+
+    def __setitem__(self, k: int, sample: FrameSample) -> None:
+        self._made = list(self)
+        self._columns = {}
+        self._made[k] = sample
+
+    def together(self) -> tuple[Tensor, FrameMeta] | None:
+        """The batch, if all samples are still what was read; `None` if they have to be looked at one by one."""
+        images = self.images
+        if images is None or not self._columns:
+            return None
+        for k, meta in self._given.items():
+            sample = self._made[k]
+            assert sample is not None
+            if sample[1] != meta or not _are_slices([sample[0]], images[k : k + 1]):
+                return None
+        return images, FrameMeta((key, _batch_of(v)) for key, v in self._columns.items())
 
 
 def collate_frames(
@@ -51,6 +100,8 @@ def collate_frames(
     Raises:
         OptionError: The images differ in size or channels, or the samples in their keys.
     """
+    if isinstance(samples, FrameSamples) and (batch := samples.together()):
+        return batch
     images = [sample[0] for sample in samples]
     metas = [sample[1] for sample in samples]
     together = getattr(samples, "images", None)
@@ -83,6 +134,12 @@ def collate_meta(
         else:
             batch[key] = torch_collate(values, collate_fn_map=_with_default(collate_fn_map))
     return batch
+
+
+def _batch_of(values: npt.NDArray[Any] | list[str]) -> Tensor | list[str]:
+    if isinstance(values, list):
+        return values
+    return torch.from_numpy(values.astype(np.float64 if values.dtype.kind == "f" else np.int64))
 
 
 def _type_of_numbers(values: list[Any]) -> type | None:

@@ -169,6 +169,16 @@ class Texts(Sequence[str]):
 
 
 ColumnData = npt.NDArray[Any] | Texts | Packed
+
+
+def as_list(values: npt.NDArray[Any] | list[Any]) -> list[Any]:
+    """Python's numbers and texts; a row of a table with several numbers as a tuple."""
+    if isinstance(values, list):
+        return values
+    numbers: list[Any] = values.tolist()
+    return [tuple(number) for number in numbers] if values.ndim > 1 else numbers
+
+
 Table = dict[str, ColumnData]
 
 

@@ -31,7 +31,7 @@ from dicomtorch.errors import (
     UnsupportedError,
 )
 from dicomtorch.index import FrameIndex, printable
-from dicomtorch.metadata import FrameMeta, MetadataReader
+from dicomtorch.metadata import FrameMeta, MetaColumns, MetadataReader, metas_of
 from dicomtorch.neighbours import ContextReader
 from dicomtorch.plot import contact_sheet, show_frames
 from dicomtorch.reader import Frame, FrameReader
@@ -267,10 +267,7 @@ class DicomFrames(Dataset[FrameSample]):
         batch = None
         if len(shapes) == 1:
             batch = new_batch((len(positions), *shapes.pop()), self._reader.dtype)
-        samples = self._samples(positions, batch)
-        if self.transform is None:
-            samples.images = batch
-        return samples
+        return self._samples(positions, batch)
 
     def to_values(
         self,
@@ -368,22 +365,29 @@ class DicomFrames(Dataset[FrameSample]):
             if isinstance(result, DicomTorchError):
                 positions[k], results[k] = self._replace(requested[k], result, batch, k)
         frames = cast(list[Frame], results)
-        metas = self._metas(positions, [frame.voi for frame in frames], requested)
+        columns = self._columns(positions, [frame.voi for frame in frames], requested)
+        if batch is not None and self.transform is None and _fit(frames, batch):
+            return FrameSamples.of(batch, columns)
         return FrameSamples(
             FrameSample((self._transformed(frame.image), meta))
-            for frame, meta in zip(frames, metas, strict=True)
+            for frame, meta in zip(frames, metas_of(columns), strict=True)
         )
+
+    def _columns(
+        self, positions: Sequence[int], applied: Sequence[AppliedVOI], requested: Sequence[int]
+    ) -> MetaColumns:
+        columns = self._metadata.of(positions, applied, requested)
+        size = self._reader.options.size
+        if size is not None:
+            sizes = zip(columns["Rows"], columns["Columns"], strict=True)
+            where = [resized(int(rows), int(many), size) for rows, many in sizes]
+            columns["resized"] = np.array(where, np.float64)
+        return columns
 
     def _metas(
         self, positions: Sequence[int], applied: Sequence[AppliedVOI], requested: Sequence[int]
     ) -> list[FrameMeta]:
-        metas = self._metadata.of(positions, applied, requested)
-        size = self._reader.options.size
-        if size is not None:
-            for meta in metas:
-                where = resized(meta["Rows"], meta["Columns"], size)
-                meta["resized"] = tuple(float(number) for number in where)
-        return metas
+        return metas_of(self._columns(positions, applied, requested))
 
     def _transformed(self, image: Tensor) -> Any:
         return image if self.transform is None else self.transform(image)
@@ -465,6 +469,11 @@ class DicomFrames(Dataset[FrameSample]):
             stacklevel=3,
         )
         return reader.restricted(np.flatnonzero(able))
+
+
+def _fit(frames: Sequence[Frame], batch: Tensor) -> bool:
+    """Whether all lie in the batch: one that replaces another may have another size."""
+    return all(frame.image.shape == batch.shape[1:] for frame in frames)
 
 
 def _with_way_out(error: DicomTorchError) -> DicomTorchError:

@@ -32,7 +32,7 @@ from dicomtorch.attributes import (
     ImagePixel,
     ScanReport,
 )
-from dicomtorch.columns import ColumnData, Packed, Table, Texts
+from dicomtorch.columns import ColumnData, Packed, Table, Texts, as_list
 from dicomtorch.errors import (
     FrameIndexError,
     FrameNotFoundError,
@@ -91,6 +91,7 @@ class FrameIndex:
         self, generation: Generation, rows: Rows | None = None, joined: Sequence[Joined] = ()
     ) -> None:
         self._generation = generation
+        self._prefix = os.path.join(generation.root, b"")
         self._rows = rows
         self._joined = tuple(joined)
         self._joined_names = {c.name: part for part in self._joined for c in part.columns}
@@ -215,15 +216,19 @@ class FrameIndex:
             return data
         return data.take(rows) if isinstance(data, Texts | Packed) else data[rows]
 
-    def gather(self, name: str, positions: npt.NDArray[np.int64]) -> list[Any]:
-        """The values of one column at `positions` as `int`, `float`, `str`, or tuples of `float`."""
+    def values(self, name: str, positions: npt.NDArray[np.int64]) -> npt.NDArray[Any] | list[str]:
+        """One column at `positions`: an array, or a list of `str`."""
         data: Any
         data, chosen = self._column(name)
         rows = positions if chosen is None else chosen[positions]
         if isinstance(data, Texts):
             return [data.value(code) for code in data.codes[rows].tolist()]
-        values: list[Any] = data[rows].tolist()
-        return [tuple(value) for value in values] if data.ndim > 1 else values
+        values: npt.NDArray[Any] = data[rows]
+        return values
+
+    def gather(self, name: str, positions: npt.NDArray[np.int64]) -> list[Any]:
+        """One column at `positions` as `int`, `float`, `str`, or tuples of `float`."""
+        return as_list(self.values(name, positions))
 
     def report(self) -> ScanReport:
         """What the scan met, file by file."""
@@ -273,7 +278,7 @@ class FrameIndex:
     def file_path(self, file: int) -> bytes:
         """The path of a row of the files table, absolute."""
         path: bytes = self._generation.files["path"][file]
-        return os.path.join(self._generation.root, path)
+        return self._prefix + path
 
     def locate(self, positions: Sequence[int] | npt.NDArray[np.int64]) -> list[FrameLocation]:
         """Where frames are; looked up together, which costs little more than one.

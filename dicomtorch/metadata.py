@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dicomtorch.attributes import AppliedVOI
+from dicomtorch.columns import as_list
 from dicomtorch.index import FrameIndex
 
 DEFAULT_KEYS = (
@@ -43,6 +45,10 @@ class FrameMeta(dict[str, Any]):
     """
 
 
+MetaColumns = dict[str, npt.NDArray[Any] | list[str]]
+"""Metadata of several frames by key: one row for each frame."""
+
+
 class MetadataReader:
     """Makes `FrameMeta` for positions of one index.
 
@@ -57,7 +63,7 @@ class MetadataReader:
 
     def of(
         self, positions: Sequence[int], applied: Sequence[AppliedVOI], requested: Sequence[int]
-    ) -> list[FrameMeta]:
+    ) -> MetaColumns:
         """Metadata of several frames.
 
         Args:
@@ -65,13 +71,18 @@ class MetadataReader:
             applied: How each was made display values.
             requested: The positions that were asked for.
         """
-        at = np.asarray(positions, np.int64)
-        values: list[Sequence[Any]] = [positions, requested]
-        values += (self._index.gather(name, at) for name in self._keys)
-        values += (
-            [voi.voi for voi in applied],
-            [voi.window_center for voi in applied],
-            [voi.window_width for voi in applied],
-        )
-        names = ("index", "requested_index", *self._keys, "voi", "WindowCenter", "WindowWidth")
-        return [FrameMeta(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
+        at = np.array(positions, np.int64)
+        return {
+            "index": at,
+            "requested_index": np.array(requested, np.int64),
+            **{name: self._index.values(name, at) for name in self._keys},
+            "voi": [voi.voi for voi in applied],
+            "WindowCenter": np.array([voi.window_center for voi in applied], np.float64),
+            "WindowWidth": np.array([voi.window_width for voi in applied], np.float64),
+        }
+
+
+def metas_of(columns: MetaColumns) -> list[FrameMeta]:
+    """One `FrameMeta` for each row."""
+    rows = zip(*map(as_list, columns.values()), strict=True)
+    return [FrameMeta(zip(columns, row, strict=True)) for row in rows]

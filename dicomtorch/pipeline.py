@@ -92,19 +92,22 @@ class Plan:
         return output_shape(self.values, self.options)
 
     @cached_property
-    def is_simple(self) -> bool:
-        """Whether one multiplication, one addition and one clamp of the one channel of whole numbers is all."""
+    def linear(self) -> tuple[float, float, float, float] | None:
+        """(scale, offset, low, high) if clip(stored * scale + offset, low, high) of one channel of integers is all."""
         options = self.options
-        return (
-            options.values != "stored"
-            and self.shape[0] == self.values.pixel.samples_per_pixel == len(self.channels) == 1
-            and self.channels[0].kind == "linear"
-            and self.is_affine
-            and not self.values.pixel.is_float
-            and not self.paints
-            and options.normalize is None
-            and options.size is None
-        )
+        if (
+            options.values == "stored"
+            or not self.shape[0] == self.values.pixel.samples_per_pixel == len(self.channels) == 1
+            or self.channels[0].kind != "linear"
+            or not self.is_affine
+            or self.values.pixel.is_float
+            or self.paints
+            or options.normalize is not None
+            or options.size is not None
+        ):
+            return None
+        (mapping,) = self.channels
+        return (*self.folded(mapping), mapping.low, mapping.high)
 
     @cached_property
     def paints(self) -> bool:

@@ -214,10 +214,9 @@ def apply(
     elif out.shape != shape:
         raise PixelValueError(f"out has shape {tuple(out.shape)}; this frame needs {shape}")
     planes = stored[None] if stored.ndim == 2 else stored.transpose(2, 0, 1)
-    if shared is None and plan.is_simple and out.dtype == torch.float32 and out.is_contiguous():
-        (mapping,) = plan.channels
-        _linear(planes, out.numpy(), *plan.folded(mapping), mapping.low, mapping.high)
-        return out, mapping.voi
+    if shared is None and plan.linear and out.dtype == torch.float32 and out.is_contiguous():
+        _linear(planes, out.numpy(), *plan.linear)
+        return out, plan.channels[0].voi
     if options.values == "stored":
         _store(planes, plan, out)
         return out, AppliedVOI()
@@ -426,7 +425,7 @@ def _steps(
     steps = _scaling(stored, image, scale, offset)
     if low == -math.inf and high == math.inf:
         return steps
-    clamped: tuple[Step, ...] = (*steps, (np.clip, (image.type(low), image.type(high))))
+    clamped: tuple[Step, ...] = (*steps, (np.ndarray.clip, (image.type(low), image.type(high))))
     if stored.itemsize > 1:
         return clamped
     # 8-bit images that use their full range have nothing to clamp.

@@ -18,6 +18,10 @@ from dicomtorch.errors import StaleIndexError, StorageError
 _REFRESH = "refresh the index (DicomFrames(root), or scan(root, index=old)) and start again"
 
 
+_FLAGS = os.O_RDONLY
+for _flag in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
+    _FLAGS |= getattr(os, _flag, 0)
+
 _LONG_VRS = frozenset(
     (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 )
@@ -44,9 +48,8 @@ class StoredFile:
         self._size = size
         self._mtime_ns = mtime_ns
         self._deflated = deflated
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
         try:
-            self._descriptor = os.open(path, flags | getattr(os, "O_BINARY", 0))
+            self._descriptor = os.open(path, _FLAGS)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise StaleIndexError(f"the file is gone since it was indexed; {_REFRESH}") from error
         except OSError as error:

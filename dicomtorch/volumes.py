@@ -113,12 +113,10 @@ class StackDataset(Dataset[FrameSample]):
         shapes = {self.shape(i) for i in numbers}
         dtype = self._reader.dtype
         batch = new_batch((len(numbers), *shapes.pop()), dtype) if len(shapes) == 1 else None
-        samples = FrameSamples(
-            self._sample(i, None if batch is None else batch[k]) for k, i in enumerate(numbers)
+        return FrameSamples(
+            (self._sample(i, None if batch is None else batch[k]) for k, i in enumerate(numbers)),
+            batch if self._frames.transform is None else None,
         )
-        if self._frames.transform is None:
-            samples.images = batch
-        return samples
 
     def _number(self, i: Any) -> int:
         try:

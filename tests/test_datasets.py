@@ -37,6 +37,7 @@ from dicomtorch.errors import (
 )
 from tests.phantoms import ct, ct_pixels, encapsulated, write, write_series
 
+collate: Any = torch.utils.data.default_collate
 SAMPLES = os.environ.get("DICOMTORCH_SAMPLES", "")
 SEED = "fo-dicom__fo-dicom/Tests/FO-DICOM.Tests/Test_Data/HasFragmentSequence.dcm"
 
@@ -133,14 +134,58 @@ def test_data_loader(series: Path, num_workers: int) -> None:
 def test_the_batch_is_not_copied_by_collate(series: Path) -> None:
     frames = DicomFrames(series)
     samples = frames.__getitems__([1, 2])
-    images, _ = torch.utils.data.default_collate(samples)
+    images, _ = collate(samples)
     assert samples.images is not None
     assert images.data_ptr() == samples.images.data_ptr()
     # Replaced samples are not in that memory, so the batch is made anew.
     samples[1] = frames[7]
-    images, meta = torch.utils.data.default_collate(samples)
+    images, meta = collate(samples)
     assert torch.equal(images[1], frames[7][0])
     assert meta["index"].tolist() == [1, 7]
+
+
+@pytest.mark.parametrize("size", [None, (12, 10)])
+def test_a_batch_has_what_its_samples_have(series: Path, size: tuple[int, int] | None) -> None:
+    index, _ = scan(series, tags=["PatientSex", "AcquisitionNumber", "RepetitionTime"])
+    uids = index.column("SOPInstanceUID").tolist()
+    table = {"SOPInstanceUID": uids, "label": range(10), "note": list("abcdefghij")}
+    index = index.join({**table, "dose": [k / 4 for k in range(10)]}, on="SOPInstanceUID")
+    frames = DicomFrames(index, size=size, tags=["PatientSex", "RepetitionTime"])
+    batch, meta = frames[[7, 2, 2]]
+    images, metas = zip(*(frames[k] for k in (7, 2, 2)), strict=True)
+    assert torch.equal(batch, torch.stack(images))
+    expected = collate_meta(metas)
+    assert list(meta) == list(expected) == list(metas[0])
+    for key, values in expected.items():
+        if isinstance(values, torch.Tensor):
+            assert meta[key].dtype == values.dtype
+            assert torch.equal(meta[key].nan_to_num(-9), values.nan_to_num(-9))
+        else:
+            assert meta[key] == values
+    assert meta["dose"].tolist() == [1.75, 0.5, 0.5]
+    # The same from samples that somebody looked at, and from those that came through a wrapper.
+    samples = frames.__getitems__([7, 2, 2])
+    assert [sample[1]["index"] for sample in samples] == [7, 2, 2]
+    assert samples[-1][1]["label"] == samples[1:][0][1]["label"] == 2
+    for each in (samples, list(samples)):
+        images, meta = collate(each)
+        assert torch.equal(images, batch)
+        assert meta["note"] == ["h", "c", "c"]
+
+
+def test_a_batch_has_what_was_done_to_its_samples(series: Path) -> None:
+    frames = DicomFrames(series)
+    samples = frames.__getitems__([4, 5])
+    samples[1][1]["index"] = 77
+    samples[0][0].zero_()  # a slice of the batch
+    images, meta = collate(samples)
+    assert meta["index"].tolist() == [4, 77]
+    assert not images[0].any()
+    assert images[1].any()
+    samples = frames.__getitems__([4, 5])
+    for _, meta in samples:
+        meta["label"] = 1
+    assert collate(samples)[1]["label"].tolist() == [1, 1]
 
 
 def test_views_of_the_batch_that_are_not_its_slices_are_stacked(tmp_path: Path) -> None:
@@ -148,7 +193,7 @@ def test_views_of_the_batch_that_are_not_its_slices_are_stacked(tmp_path: Path) 
     samples = DicomFrames(tmp_path).__getitems__([0])
     image, meta = samples[0]
     samples[0] = FrameSample((image.transpose(1, 2), meta))  # begins where the batch does
-    images, _ = torch.utils.data.default_collate(samples)
+    images, _ = collate(samples)
     assert torch.equal(images[0], image.transpose(1, 2))
     assert not torch.equal(images[0], image)
 

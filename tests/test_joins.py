@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from dicomtorch.attributes import AppliedVOI
 from dicomtorch.errors import OptionError
 from dicomtorch.index import FileRows, FrameIndex
-from dicomtorch.metadata import MetadataReader
+from dicomtorch.metadata import MetadataReader, metas_of
 
 
 def index_of(patients: list[str], issuers: list[str] | None = None) -> FrameIndex:
@@ -133,9 +133,9 @@ def test_joined_columns_are_columns(tmp_path: Path) -> None:
     assert index.table.column("label").to_pylist() == [-1, 1, 0]
     assert "label" in repr([column.name for column in index.columns])
     voi = AppliedVOI("", math.nan, math.nan)
-    (meta,) = MetadataReader(index).of([1], [voi], [1])
+    (meta,) = metas_of(MetadataReader(index).of([1], [voi], [1]))
     assert (meta["label"], meta["site"]) == (1, "x")
-    (meta,) = MetadataReader(index).of([0], [voi], [0])
+    (meta,) = metas_of(MetadataReader(index).of([0], [voi], [0]))
     assert (meta["label"], meta["site"]) == (-1, "")
     index.save(tmp_path / "x")
     copy = FrameIndex.load(tmp_path / "x")

@@ -103,6 +103,9 @@ class ImagecodecsBackend:
         Raises:
             DecodeError: The stream is damaged, or disagrees with `pixel`.
         """
+        plain = values.plain(data, pixel)
+        if plain is not None:
+            return plain
         stream = guard.check(data, pixel)
         if pixel.transfer_syntax_uid == RLE_LOSSLESS:
             return _decode_rle(data, pixel, out)

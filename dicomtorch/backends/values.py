@@ -6,9 +6,10 @@ PS3.5 section 8 and annex D, PS3.3 C.7.6.3.
 from __future__ import annotations
 
 import logging
+import sys
 import zlib
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -18,6 +19,8 @@ from dicomtorch.attributes import (
     DEFLATED_IMAGE_FRAME,
     EXPLICIT_VR_BIG_ENDIAN,
     EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    LIMITS,
     ImagePixel,
 )
 from dicomtorch.backends.base import Array, Buffer
@@ -55,6 +58,30 @@ def unsupported_reason(pixel: ImagePixel) -> str:
     if pixel.samples_per_pixel > 1 and pixel.bits_allocated not in (8, 16, 32):
         return f"(0028,0100) BitsAllocated {pixel.bits_allocated} is not used for colour"
     return ""
+
+
+@lru_cache(maxsize=1024)
+def _plain_dtype(pixel: ImagePixel) -> np.dtype[Any] | None:
+    little = (IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN)
+    if (
+        pixel.transfer_syntax_uid not in little
+        or sys.byteorder != "little"
+        or pixel.samples_per_pixel != 1
+        or not 0 < pixel.rows * pixel.columns <= LIMITS.pixels_per_frame
+        or unsupported_reason(pixel)
+    ):
+        return None
+    same = pixel.is_float or pixel.bits_stored == pixel.bits_allocated in (8, 16, 32, 64)
+    return pixel.stored_dtype if same else None
+
+
+def plain(data: Buffer, pixel: ImagePixel) -> Array | None:
+    """The bytes of a native frame seen as its stored values, `None` if more has to be done or said about them."""
+    dtype = _plain_dtype(pixel)
+    if dtype is None or len(data) < pixel.rows * pixel.columns * dtype.itemsize:
+        return None
+    values: Array = np.ndarray(pixel.shape, dtype, data)
+    return values if values.flags.aligned else None
 
 
 def inflate(data: Buffer, pixel: ImagePixel) -> bytes:

@@ -84,6 +84,19 @@ def test_unequal_spacing(tmp_path: Path) -> None:
     assert only(tmp_path, on_gap="keep").report.position_error > 0.1
 
 
+def test_slices_beside_each_other_lead_there_and_back(tmp_path: Path) -> None:
+    """An unequal stack is not where its affine says within the plane either."""
+    for k in range(6):
+        place = [3.0 if k == 3 else 0, 0, 2.5 * k]
+        write(ct(ct_pixels(k), k, ImagePositionPatient=place), tmp_path / f"{k}.dcm")
+    stack = only(tmp_path, on_gap="keep")
+    np.testing.assert_allclose(stack.patient_to_voxel((3.0, 0.0, 7.5)), (3, 0, 0), atol=1e-9)
+    voxels = np.array([(3, 5, 7), (2, 1, 1), (3.5, 2, 2), (-2, 0, 0), (8, 1, 1)])
+    there = stack.voxel_to_patient(voxels)
+    np.testing.assert_allclose(there[0], (3 + 7 * 0.8, 5 * 0.7, 7.5))
+    np.testing.assert_allclose(stack.patient_to_voxel(there), voxels, atol=1e-9)
+
+
 def test_a_slice_that_is_there_twice(tmp_path: Path) -> None:
     slices(tmp_path, (0, 1, 2, 2, 3))
     with pytest.raises(GeometryError, match=r"2 slices .*002\.dcm, .*003\.dcm"):

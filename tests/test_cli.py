@@ -18,6 +18,8 @@ import pytest
 
 from dicomtorch import cli, scan
 from dicomtorch.demo import run as run_demo
+from dicomtorch.errors import OptionError
+from dicomtorch.preview import write_preview
 
 PROGRAM = [sys.executable, "-m", "dicomtorch"]
 COMMANDS = ("scan", "info", "doctor", "verify", "preview", "show", "bench", "demo")
@@ -327,6 +329,11 @@ def test_preview_names_what_it_cannot_draw(capsys, tmp_path, tree, bundled):
     code, out, err = run(capsys, *arguments, "--redact-paths")
     assert code == cli.EXIT_FOUND_PROBLEMS
     assert not [name for name in ("broken", "Doe", str(tmp_path)) if name in out + err]
+
+
+def test_a_preview_of_no_frames_is_refused(tmp_path, tree):
+    with pytest.raises(OptionError, match="count must be 1 or more; got 0"):
+        write_preview(scan(tree)[0], tmp_path / "p.png", count=0)
 
 
 def test_preview_of_nothing_and_to_an_unknown_format(capsys, tmp_path, tree):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dicomtorch import scan_file, scan_worker, scanner
+from dicomtorch import scan_file, scan_worker, scanner, store
 from dicomtorch.errors import IndexFileError
 from dicomtorch.index import FrameIndex
 from dicomtorch.scanner import _Reading
@@ -252,3 +252,44 @@ def test_a_full_disk_does_not_end_a_scan(
         index = open_index(tree, cache_dir=tmp_path)
     assert (len(index), len(tries)) == (4, 1)
     assert interrupted.read == 4
+
+
+def test_an_error_that_is_kept_does_not_keep_the_lock(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A notebook keeps the traceback of what was interrupted, and its frames."""
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "scan", interrupt)
+        with pytest.raises(KeyboardInterrupt) as kept:
+            open_index(tree, cache_dir=tmp_path)
+    assert len(open_index(tree, cache_dir=tmp_path)) == 4
+    assert kept.tb is not None
+
+
+def interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_what_was_kept_and_is_all_is_stored_once_more_after_a_kill(
+    tree: Path, tmp_path: Path
+) -> None:
+    kept = IndexStore([os.fsencode(os.path.realpath(tree))], tmp_path)
+    index, _ = scanner.scan(tree)
+    with kept.lock():
+        kept.save_partial(index)
+    shutil.copytree(kept.folder / "partial", tmp_path / "copy")
+    assert len(open_index(tree, cache_dir=tmp_path)) == 4
+    # Killed before it was removed.
+    shutil.copytree(tmp_path / "copy", kept.folder / "partial")
+    assert len(open_index(tree, cache_dir=tmp_path)) == 4
+    assert kept.load_partial() is None
+
+
+def test_a_source_is_the_same_however_it_is_written(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tree.parent))
+    monkeypatch.setenv("USERPROFILE", str(tree.parent))
+    index = open_index("~/tree", cache_dir=tmp_path)
+    for source in (tree, iter([tree])):
+        assert open_index(source, cache_dir=tmp_path).uuid == index.uuid  # type: ignore[arg-type]

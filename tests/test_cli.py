@@ -376,6 +376,27 @@ def test_show_without_a_display_says_what_to_do(capsys, tree):
     assert "--output" in err
 
 
+def test_a_manifest_of_someone_else_makes_no_saved_index(capsys, tree):
+    (tree / "manifest.json").write_text('{"images": 3}')
+    code, out, _ = run(capsys, "info", tree)
+    assert code == cli.EXIT_OK
+    assert "images: 3" in out
+
+
+def test_show_to_an_unknown_format(capsys, tmp_path, tree):
+    code, _, error = run(capsys, "show", tree, "0", "--output", tmp_path / "x.xyz")
+    assert code == cli.EXIT_ERROR
+    assert "a picture cannot be written as '.xyz'" in error
+    assert not list(tmp_path.glob("*.xyz*"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX closes it")
+def test_without_standard_output_the_exit_code_says_it_all(tree):
+    command = f'"{sys.executable}" -m dicomtorch scan "{tree}" >&-'
+    ended = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (cli.EXIT_OK, "")
+
+
 def test_demo_of_a_small_folder(tmp_path, tree):
     pytest.importorskip("PIL")
     lines = "\n".join(run_demo(tmp_path / "out", source=tree, num_workers=2))

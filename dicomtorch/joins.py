@@ -64,7 +64,8 @@ def read_table(table: Any, on: Sequence[str]) -> pa.Table:
     """An Arrow table of a CSV file, a pandas DataFrame, a dict of lists, or an Arrow table.
 
     Args:
-        table: What there is. The key columns of a CSV file are read as text, because "0012" is no number.
+        table: What there is. The key columns of a CSV file are read as text, because "0012" is no number; nothing,
+            NA, N/A, NaN and null in it are missing values, as pandas has it.
         on: The key columns.
 
     Raises:

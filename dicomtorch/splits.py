@@ -39,7 +39,12 @@ def group_by(columns: Sequence[Any]) -> Groups:
 
     Args:
         columns: `Texts` or 1-D arrays of whole numbers.
+
+    Raises:
+        OptionError: There is none.
     """
+    if not columns:
+        raise OptionError("by= names no column; name one or more")
     return _group([_distinct(column) for column in columns])
 
 

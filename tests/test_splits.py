@@ -187,6 +187,8 @@ def test_what_means_nothing_is_refused() -> None:
         index.split([1], seed=-1)
     with pytest.raises(OptionError, match="cannot be a key"):
         index.split([1], by="SliceThickness")
+    with pytest.raises(OptionError, match="by= names no column"):
+        index.split([1], by=[])
     with pytest.raises(OptionError, match="k must be"):
         index.kfold(1)
     with pytest.warns(UserWarning, match="part . of the split is empty"):

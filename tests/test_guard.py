@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dicomtorch import attributes as a
 from dicomtorch.attributes import ImagePixel, Limits
@@ -455,6 +457,29 @@ def test_faults_of_rle(header: list[int], message: str) -> None:
     head[: len(header)] = header
     with pytest.raises(DecodeError, match=message):
         guard.check(head.tobytes() + data[64:], pixel)
+
+
+def packbits(segment: bytes) -> bytes:
+    """PS3.5 G.3.2, word by word."""
+    out, position = b"", 0
+    while position < len(segment):
+        code = segment[position]
+        if code < 128:
+            out += segment[position + 1 : position + 2 + code]
+            position += code + 2
+        elif code == 128:
+            position += 1
+        else:
+            out += segment[position + 1 : position + 2] * (257 - code)
+            position += 2
+    return out
+
+
+@given(st.binary(max_size=600), st.integers(0, 1000))
+def test_what_an_rle_segment_gives_is_counted_to_the_byte(segment: bytes, most: int) -> None:
+    expected = min(len(packbits(segment)), most)
+    assert streams.packbits_length(segment, most) == expected
+    assert streams.packbits_length(memoryview(segment), most) == expected
 
 
 @pytest.mark.parametrize(

@@ -442,16 +442,19 @@ def rle_segments(data: Buffer, count: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(edges))
 
 
+_PACKBITS_TAKES = [*range(2, 130), 1, *[2] * 127]
+"""Bytes of a segment that a run takes, by its first byte: literal, nothing, repeated."""
+_PACKBITS_GIVES = [*range(1, 129), 0, *range(128, 1, -1)]
+
+
 def packbits_length(segment: Buffer, most: int) -> int:
     """Bytes that an RLE segment gives (PS3.5 G.3.2), counted no further than `most`."""
-    size, position, length = len(segment), 0, 0
-    while position < size and length < most:
-        code = segment[position]
-        if code < 128:
-            length += min(code + 1, size - position - 1)
-            position += code + 2
-        else:
-            if code > 128 and position + 1 < size:
-                length += 257 - code
-            position += 1 if code == 128 else 2
+    data, takes, gives = bytes(segment), _PACKBITS_TAKES, _PACKBITS_GIVES
+    size, position, length, code = len(data), 0, 0, 128
+    while length < most and position < size:
+        code = data[position]
+        position += takes[code]
+        length += gives[code]
+    if position > size:  # the last run is not there in whole
+        length -= position - size if code < 128 else gives[code]
     return min(length, most)

@@ -492,18 +492,14 @@ def _open(roots: Sequence[Path]) -> tuple[FrameIndex, ScanReport]:
     return index, index.report()
 
 
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise ValueError(text)
-    return number
+def _count(text: str, lowest: int = 0) -> int:
+    if not text.isdecimal() or int(text) < lowest:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {lowest} upwards")
+    return int(text)
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
+    return _count(text, 1)
 
 
 @contextlib.contextmanager

@@ -726,10 +726,14 @@ class FrameIndex:
     def load(cls, path: str | os.PathLike[str]) -> FrameIndex:
         """Opens an index that `save` wrote; it is read into memory and checked.
 
+        It is pickled as its path, so it has to stay there. Worker processes that are forked share the memory, those
+        that are spawned read it anew. What `DicomFrames(root)` keeps in its cache is mapped, and shared by all.
+
         Raises:
             IndexFileError: It is missing, damaged, or of another version.
         """
-        return cls(*index_file.read(Path(path)))
+        # Worker processes, which open it by its path, may be in another folder.
+        return cls(*index_file.read(Path(path).absolute()))
 
     def __getstate__(self) -> dict[str, Any]:
         generation = self._generation

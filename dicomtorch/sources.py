@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Final
 
-from dicomtorch.attributes import FileClass
+from dicomtorch.attributes import LIMITS, FileClass, Limits
 from dicomtorch.elements import Group, integers
 from dicomtorch.errors import HeaderError, NotDicomError, SourceError
 from dicomtorch.header import read_header
@@ -74,27 +74,34 @@ def roots(source: Source) -> tuple[bytes, list[bytes]]:
 
 
 def walk(
-    root: bytes, starts: Sequence[bytes], follow: bool, *, stats: bool = True
+    root: bytes,
+    starts: Sequence[bytes],
+    follow: bool,
+    *,
+    stats: bool = True,
+    limits: Limits = LIMITS,
 ) -> Iterator[Entry]:
     """Everything below `starts` that is no folder, each once and in a fixed order.
 
     Without `stats`, entries of regular files have no size, time and inode: who opens them asks anyway.
 
-    What cannot be read is an entry with a reason. A DICOMDIR among `starts` stands for the files that it names too; one
-    that is met in a folder is a file like others.
+    What cannot be read is an entry with a reason. A DICOMDIR among `starts` stands for the files that it names too,
+    which may cost what `limits` say; one that is met in a folder is a file like others.
     """
     met: set[bytes] = set()
     if len(starts) == 1 and os.path.isdir(starts[0]):
-        yield from _walk_start(root, starts[0], follow, stats)
+        yield from _walk_folder(starts[0], b"", follow, stats)
         return
     for start in starts:
-        for entry in _walk_start(root, start, follow, stats):
+        for entry in _walk_start(root, start, follow, stats, limits):
             if entry.path not in met:
                 met.add(entry.path)
                 yield entry
 
 
-def _walk_start(root: bytes, start: bytes, follow: bool, stats: bool) -> Iterator[Entry]:
+def _walk_start(
+    root: bytes, start: bytes, follow: bool, stats: bool, limits: Limits
+) -> Iterator[Entry]:
     below = os.path.relpath(start, root)
     if os.path.isdir(start):
         prefix = b"" if below == b"." else below + os.sep.encode()
@@ -104,7 +111,7 @@ def _walk_start(root: bytes, start: bytes, follow: bool, stats: bool) -> Iterato
     named: list[list[bytes]] = []
     if not entry.reason and os.path.basename(start).upper().startswith(_DICOMDIR):
         try:
-            named = list(_file_ids(start))
+            named = list(_file_ids(start, limits))
         except HeaderError as error:
             entry.file_class = "unreadable"
             entry.reason = f"the files that it names cannot be read: {error}"
@@ -229,7 +236,7 @@ def _is_name(component: bytes) -> bool:
     return component not in (b"", b".", b"..") and not any(c in component for c in b"/\\:\0")
 
 
-def _file_ids(path: bytes) -> Iterator[list[bytes]]:
+def _file_ids(path: bytes, limits: Limits) -> Iterator[list[bytes]]:
     """The components of each Referenced File ID of records in use; none if the file is no DICOM.
 
     Raises:
@@ -242,7 +249,7 @@ def _file_ids(path: bytes) -> Iterator[list[bytes]]:
     try:
         size = os.fstat(descriptor).st_size
         wanted = frozenset((_RECORDS, _FILE_ID, _IN_USE))
-        header = read_header(reader_of(descriptor), size, wanted)
+        header = read_header(reader_of(descriptor), size, wanted, limits)
     except (OSError, NotDicomError):
         return
     finally:

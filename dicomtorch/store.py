@@ -45,7 +45,8 @@ class IndexStore:
     def __init__(
         self, sources: Sequence[bytes], cache_dir: str | os.PathLike[str] | None = None
     ) -> None:
-        base = Path(cache_dir) if cache_dir is not None else default_cache_dir()
+        given = default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser()
+        base = given.absolute()  # worker processes may be in another folder
         key = hashlib.sha256(b"\0".join(sources)).hexdigest()[:32]
         self.folder = base / "indexes" / key
 
@@ -252,8 +253,10 @@ def _load_or_rebuild(store: IndexStore) -> FrameIndex | None:
 def _scan_unstored(
     source: Source, tags: Sequence[str], store: IndexStore, error: OSError
 ) -> FrameIndex:
-    index, _ = scan(source, tags=tags)
-    _warn_unstored(store, error)
+    old = _load_or_rebuild(store)  # a cache folder may be there to be read only
+    index, _ = scan(source, index=old, tags=tags)
+    if index is not old:
+        _warn_unstored(store, error)
     return index
 
 

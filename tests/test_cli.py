@@ -383,6 +383,13 @@ def test_a_manifest_of_someone_else_makes_no_saved_index(capsys, tree):
     assert "images: 3" in out
 
 
+@pytest.mark.parametrize("text", ["-1", "two", "1.5"])
+def test_numbers_that_are_none_are_told_in_words(capsys, tree, text):
+    with pytest.raises(SystemExit):
+        run(capsys, "verify", tree, f"--tolerance={text}")
+    assert f"'{text}' is no whole number from 0 upwards" in capsys.readouterr().err
+
+
 def test_show_to_an_unknown_format(capsys, tmp_path, tree):
     code, _, error = run(capsys, "show", tree, "0", "--output", tmp_path / "x.xyz")
     assert code == cli.EXIT_ERROR

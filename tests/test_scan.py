@@ -251,6 +251,15 @@ def test_a_dicomdir_stands_for_the_files_it_names(bundled: Path, name: str, file
     assert again is index
 
 
+def test_limits_are_those_of_a_dicomdir_too(tmp_path: Path) -> None:
+    for k in range(9):
+        write(ct(ct_pixels()), tmp_path / f"F{k}")
+    start = dicomdir(tmp_path, *(f"F{k}" for k in range(9)))
+    assert len(scan(start)[0]) == 9
+    _, report = scan(start, limits=Limits(items=5))
+    assert "it names cannot be read: " in reasons(report)["DICOMDIR"][1]
+
+
 def test_a_dicomdir_that_is_cut_off_says_so(bundled: Path) -> None:
     (finding,) = scan(bundled / "dicomdirtests" / "DICOMDIR-nooffset")[1].findings
     assert finding.file_class == "unreadable"

@@ -293,3 +293,34 @@ def test_a_source_is_the_same_however_it_is_written(
     index = open_index("~/tree", cache_dir=tmp_path)
     for source in (tree, iter([tree])):
         assert open_index(source, cache_dir=tmp_path).uuid == index.uuid  # type: ignore[arg-type]
+
+
+def test_workers_find_an_index_from_another_folder(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    stored = open_index(tree, cache_dir="cache")
+    assert open_index(tree, cache_dir="~/cache").uuid == stored.uuid
+    stored.save("saved")
+    pickled = [pickle.dumps(one) for one in (stored, FrameIndex.load("saved"))]
+    del stored
+    monkeypatch.chdir(tree)
+    assert [len(pickle.loads(data)) for data in pickled] == [4, 4]
+
+
+def test_a_store_that_may_only_be_read_is_used(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    stored = open_index(tree, cache_dir=tmp_path)
+
+    def refuse(self: IndexStore) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(IndexStore, "lock", refuse)
+    assert open_index(tree, cache_dir=tmp_path).uuid == stored.uuid
+    assert not recwarn.list
+    (tree / "0.dcm").unlink()
+    with pytest.warns(UserWarning, match="cannot be kept in .*Read-only file system"):
+        assert len(open_index(tree, cache_dir=tmp_path)) == 3

@@ -37,6 +37,8 @@ REPEATED = "several slices at one place, which nothing tells apart"
 """A reason of `LeftOut`."""
 
 _ALIKE = (
+    "patient",
+    "StudyInstanceUID",
     "SeriesInstanceUID",
     "FrameOfReferenceUID",
     "SOPClassUID",
@@ -53,7 +55,10 @@ _ALIKE = (
     "SegmentNumber",
     "OpticalPathIdentifier",
 )
-"""What all slices of a stack have in common, besides orientation and pixel spacing."""
+"""What all slices of a stack have in common, besides orientation and pixel spacing.
+
+Patient and study, because careless de-identification leaves several series with one UID, or none.
+"""
 
 _SEPARATING = (
     "AcquisitionNumber",
@@ -239,7 +244,7 @@ def stacks(
 ) -> StackList:
     """Groups the frames of an index into volumes, and orders each along its normal; file names play no part.
 
-    Slices belong together where series, frame of reference, kind of image, size, pixel spacing, orientation and the
+    Slices belong together where patient, series, frame of reference, kind of image, size, spacing, orientation and the
     like agree. Where several are at one place, the first that tells them apart of acquisition, temporal position, echo,
     b-value, cardiac phase and trigger time splits the stack. Frames of ultrasound, angiography and fluoroscopy,
     localizers, frames without position, orientation or pixel spacing, and what shows a single place are in no stack:

@@ -298,6 +298,16 @@ def test_what_slices_of_a_stack_have_in_common(tmp_path: Path, keyword: str, val
     assert [len(stack) for stack in found(tmp_path)] == [3, 3]
 
 
+@pytest.mark.parametrize("keyword", ["PatientID", "StudyInstanceUID"])
+@pytest.mark.parametrize("uid", ["1.2.3", ""])
+def test_patients_and_studies_are_not_mixed_where_series_have_one_uid(
+    tmp_path: Path, keyword: str, uid: str
+) -> None:
+    slices(tmp_path / "a", range(3), SeriesInstanceUID=uid)
+    slices(tmp_path / "b", range(3, 6), SeriesInstanceUID=uid, **{keyword: "7"})
+    assert [heights(tmp_path, stack) for stack in found(tmp_path)] == [[0, 2.5, 5], [7.5, 10, 12.5]]
+
+
 def test_orientations_written_differently_are_alike(tmp_path: Path) -> None:
     slices(tmp_path / "a", range(2))
     slices(

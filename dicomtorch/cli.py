@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _one_line_each(redact):
             code: int = arguments.run(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by whoever started this
+            sys.stdout.flush()
     except BrokenPipeError:  # the reader has seen enough, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
@@ -305,7 +306,7 @@ def _preview(arguments: argparse.Namespace) -> int:
     from dicomtorch.attributes import PixelOptions
     from dicomtorch.doctor import burned_in
     from dicomtorch.preview import write_preview
-    from dicomtorch.summary import format_name, name_file
+    from dicomtorch.summary import format_name, harmless, name_file
 
     window = arguments.window and tuple(arguments.window)
     options = PixelOptions(values=arguments.values, window=window)
@@ -318,7 +319,7 @@ def _preview(arguments: argparse.Namespace) -> int:
     for position, reason in drawn.failures:
         where = index.locate([position])[0].file
         name = format_name(name_file(index, where, redact_paths=arguments.redact_paths))
-        print(f"Not in it: {name}, index {position}: {reason}")
+        print(f"Not in it: {name}, index {position}: {harmless(reason)}")
     for remark in burned_in(index.select(drawn.positions)):
         print(f"Warning: {remark.text}; look before you pass the picture on.")
     return EXIT_FOUND_PROBLEMS if drawn.failures else EXIT_OK
@@ -345,6 +346,7 @@ def _add_show(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _show(arguments: argparse.Namespace) -> int:
+    from dicomtorch import plot
     from dicomtorch.datasets import DicomFrames
     from dicomtorch.errors import import_optional
 
@@ -352,7 +354,7 @@ def _show(arguments: argparse.Namespace) -> int:
     frames = DicomFrames(arguments.path, window=arguments.window and tuple(arguments.window))
     figure = frames.show(arguments.frame)
     if arguments.output is not None:
-        figure.savefig(arguments.output)
+        plot.write(arguments.output, lambda file, kind: figure.savefig(file, format=kind))
     elif figure.canvas.required_interactive_framework is None:
         raise OptionError(
             f"matplotlib's backend {pyplot.get_backend()!r} opens no window here; write a picture with "
@@ -475,7 +477,9 @@ def _saved_index(path: Path) -> FrameIndex | None:
     """The index that `FrameIndex.save` wrote to `path`, if that is one."""
     from dicomtorch.index import FrameIndex
 
-    return FrameIndex.load(path) if (path / "manifest.json").is_file() else None
+    # Folders of images may have a manifest of their own.
+    saved = all((path / name).is_file() for name in ("manifest.json", "frames.arrow"))
+    return FrameIndex.load(path) if saved else None
 
 
 def _open(roots: Sequence[Path]) -> tuple[FrameIndex, ScanReport]:
@@ -488,18 +492,14 @@ def _open(roots: Sequence[Path]) -> tuple[FrameIndex, ScanReport]:
     return index, index.report()
 
 
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise ValueError(text)
-    return number
+def _count(text: str, lowest: int = 0) -> int:
+    if not text.isdecimal() or int(text) < lowest:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {lowest} upwards")
+    return int(text)
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
+    return _count(text, 1)
 
 
 @contextlib.contextmanager
@@ -524,5 +524,6 @@ def _one_line_each(redact: bool) -> Iterator[None]:
 
 
 def _fail(message: str, code: int = EXIT_ERROR) -> int:
-    print(f"dicomtorch: {' '.join(message.split())}", file=sys.stderr)
+    line = " ".join(message.split())
+    print("dicomtorch:", "".join(c if c.isprintable() else "?" for c in line), file=sys.stderr)
     return code

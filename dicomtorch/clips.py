@@ -50,9 +50,9 @@ class DicomClips(Dataset[FrameSample]):
         source: As in `DicomFrames`.
         length: Frames of a clip.
         stride: 1: frames that follow each other; k: every k-th.
-        clips: "all": every start, or every `step`-th. "uniform": `num_clips` starts of each sequence, evenly from the
-            first to the last; the middle one for 1. "random": `num_clips` starts of each sequence, drawn in each
-            epoch by the sampler: `DataLoader(clips, sampler=clips.sampler(seed=0), ...)`.
+        clips: "all": every start, or every `step`-th. "uniform": `num_clips` starts of each sequence, or all if it has
+            fewer, evenly from the first to the last; the middle one for 1. "random": `num_clips` starts of each
+            sequence, drawn in each epoch by the sampler: `DataLoader(clips, sampler=clips.sampler(seed=0), ...)`.
         num_clips: See `clips`.
         step: See `clips`.
         policy: For sequences that are too short: "error" raises here, "drop" leaves them out, "repeat" repeats their

@@ -144,6 +144,14 @@ class Texts(Sequence[str]):
         """The rows asked for; values are shared."""
         return Texts(self.codes[rows], self.values)
 
+    def compact(self) -> Texts:
+        """The same rows without the values that none of them has; itself if there are no such values."""
+        used = np.bincount(self.codes, minlength=len(self.values)) > 0
+        if used.all():
+            return self
+        codes = np.cumsum(used, dtype=np.int32) - np.int32(1)
+        return Texts(codes[self.codes], self.values.take(np.flatnonzero(used)))
+
     def tolist(self) -> list[str]:
         """Every row as a `str`."""
         if len(self.values) <= 2 * len(self.codes):
@@ -155,12 +163,12 @@ class Texts(Sequence[str]):
 
     @staticmethod
     def concatenate(parts: Sequence[Texts]) -> Texts:
-        """One after the other; values that both have become one."""
+        """One after the other; values that both have become one, and those that no row has are gone."""
         if len(parts) == 1:
             return parts[0]
         numbers: dict[bytes, int] = {}
         codes = []
-        for part in parts:
+        for part in (part.compact() for part in parts):
             mapping = np.array(
                 [numbers.setdefault(value, len(numbers)) for value in part.values], np.int32
             )

@@ -18,7 +18,7 @@ from dicomtorch.datasets import DicomFrames, ReadOptions
 from dicomtorch.errors import GeometryError, OptionError
 from dicomtorch.geometry import Floats, Ints, shifted
 from dicomtorch.index import FrameIndex
-from dicomtorch.joins import read_table, to_column
+from dicomtorch.joins import read_table, refuse_repeated, to_column
 from dicomtorch.metadata import FrameMeta
 from dicomtorch.stacking import OnGap, Stack, stacks
 from dicomtorch.store import Source, open_index
@@ -55,6 +55,7 @@ class Candidates:
             raise OptionError(f"columns names {', '.join(_NAMES)}; got {', '.join(unknown)}")
         names = [columns.get(name, name) for name in _NAMES]
         given = read_table(table, names[:1])
+        refuse_repeated(given, names)
         absent = [name for name in names if name not in given.column_names]
         if absent:
             raise OptionError(
@@ -137,10 +138,15 @@ class DicomCrops(StackDataset):
         columns: Names of the columns with the series and the coordinates, where they are not "SeriesInstanceUID",
             "x", "y", "z": {"SeriesInstanceUID": "seriesuid", "x": "coordX"}.
         border: See above.
-        absent: For candidates whose series is not in the index, as after a split: "raise" or "drop".
+        absent: For candidates whose series is not in the index, as after a split: "raise", or "drop", which keeps the
+            numbers of their rows in `dropped`.
         split_by: See `stacking.stacks`, as for the next.
         on_gap: "raise" for missing slices, unequal spacing and repeats, "warn", or "keep".
         **options: Those of `DicomFrames` but `size`; `transform` gets the crop.
+
+    Attributes:
+        candidates: The rows of the table that there are crops of.
+        dropped: Numbers of the rows that `absent="drop"` has left out.
 
     Raises:
         GeometryError: A series makes no stack, or a candidate is outside of it.
@@ -175,6 +181,7 @@ class DicomCrops(StackDataset):
             raise OptionError(f'absent must be "raise" or "drop"; got {absent!r}')
         self.size, self.border = _crop_size(size), border
         self.candidates = Candidates(candidates, columns or {})
+        self.dropped: Ints = np.empty(0, np.int64)
         if not isinstance(source, FrameIndex):
             source = open_index(
                 source,
@@ -207,6 +214,7 @@ class DicomCrops(StackDataset):
                     f"the series of {_rows(table.rows[~there])} of the table is not in the index; "
                     f'absent="drop" leaves such rows out'
                 )
+            self.dropped = table.rows[~there]
             table.keep(there)
         return index.select(wanted)
 
@@ -243,7 +251,7 @@ class DicomCrops(StackDataset):
                 voxels, places = points[:, ::-1], stack.voxel_to_patient(points[:, ::-1])
             else:
                 voxels, places = stack.patient_to_voxel(points), points
-            _, _, low, high = self._boxes(stack, voxels)
+            _, _, low, high = self._boxes(stack, voxels, "pad")  # not yet shifted inside
             inside = (low < high).all(axis=1)
             if len(numbers) > 1:  # then it is the point itself that tells
                 nearest = np.floor(voxels + 0.5)
@@ -264,20 +272,20 @@ class DicomCrops(StackDataset):
                 f"that one is left"
             )
 
-    def _boxes(self, stack: Stack, voxels: Floats) -> tuple[Ints, Ints, Ints, Ints]:
+    def _boxes(self, stack: Stack, voxels: Floats, border: Border) -> tuple[Ints, Ints, Ints, Ints]:
         """Of crops around (n, 3) voxels: first voxel, size, and first and end of the part that the volume has."""
         shape, size = np.array(stack.shape), np.broadcast_to(self.size, voxels.shape)
         start = np.floor(voxels + 0.5).astype(np.int64) - size // 2
-        if self.border == "shift":
+        if border == "shift":
             start = np.clip(start, 0, np.maximum(shape - size, 0))
         low, high = np.clip(start, 0, shape), np.clip(start + size, 0, shape)
-        if self.border == "clip":
+        if border == "clip":
             start, size = low, high - low
         return start, size, low, high
 
     def _box(self, i: int) -> tuple[Stack, Ints, Ints, Ints, Ints]:
         stack = self.stacks[int(self._stack[i])]
-        start, size, low, high = self._boxes(stack, self._voxel[i : i + 1])
+        start, size, low, high = self._boxes(stack, self._voxel[i : i + 1], self.border)
         return stack, start[0], size[0], low[0], high[0]
 
     # What it holds
@@ -287,7 +295,10 @@ class DicomCrops(StackDataset):
 
     def __repr__(self) -> str:
         size = " x ".join(map(str, self.size))
-        return f"DicomCrops({len(self):,} crops of {size} from {len(self.stacks):,} volumes)"
+        dropped = f", {len(self.dropped):,} rows dropped" if len(self.dropped) else ""
+        return (
+            f"DicomCrops({len(self):,} crops of {size} from {len(self.stacks):,} volumes{dropped})"
+        )
 
     def column(self, name: str) -> Any:
         """A further column of the table, one value for each crop; `BalancedSampler(crops, by="label")` reads it.

@@ -22,7 +22,7 @@ from dicomtorch import capability
 from dicomtorch.attributes import ScanReport
 from dicomtorch.capability import Capability
 from dicomtorch.index import FrameIndex
-from dicomtorch.summary import format_count, format_name, format_table, name_file
+from dicomtorch.summary import format_count, format_name, format_table, harmless, name_file
 
 Level = Literal["problem", "warning", "note"]
 Mask = npt.NDArray[np.bool_]
@@ -171,6 +171,8 @@ def _windows(index: FrameIndex) -> list[Remark]:
         ),
         _lut_contents(chosen),
     )
+    voi = _has_voi(chosen)
+    mapping = np.where(voi, mapping, -1)  # a function alone says nothing
     series = _codes(chosen, "SeriesInstanceUID")
     pairs, first = np.unique(np.stack([series, mapping], axis=1), axis=0, return_index=True)
     numbers, mappings = np.unique(pairs[:, 0], return_counts=True)
@@ -178,7 +180,7 @@ def _windows(index: FrameIndex) -> list[Remark]:
     if not differ.any():
         return []
     # A frame without any window is shown by its own range, which differs from every window.
-    windows = np.unique(pairs[differ & _has_voi(chosen)[first], 0], return_counts=True)[1]
+    windows = np.unique(pairs[differ & voi[first], 0], return_counts=True)[1]
     numbers = numbers[mappings > 1]
     text = (
         f"{len(numbers):,} series with windows that differ from frame to frame, or that some frames lack; up to "
@@ -478,4 +480,5 @@ def _lines(remark: Remark, index: FrameIndex, redact_paths: bool) -> list[str]:
     more = len(remark.files) - len(named)
     if more:
         named.append(f"and {more:,} more; --json lists them all")
-    return [f"  {remark.text}", f"    -> {remark.advice}", *(f"       {name}" for name in named)]
+    text, advice = harmless(remark.text), harmless(remark.advice)
+    return [f"  {text}", f"    -> {advice}", *(f"       {name}" for name in named)]

@@ -210,7 +210,7 @@ def _packs_into_big_endian_words(pixel: ImagePixel) -> bool:
 
 
 def align(data: bytes | memoryview, bit_offset: int, pixel: ImagePixel) -> bytes:
-    """The bytes of a native frame that begins inside a byte or word, moved so that its first pixel is at bit 0.
+    """The bytes of a native frame that begins or ends inside a byte or word: first pixel at bit 0, 0 behind the last.
 
     Args:
         data: The bytes of its span.
@@ -222,7 +222,8 @@ def align(data: bytes | memoryview, bit_offset: int, pixel: ImagePixel) -> bytes
     if words:
         octets = octets.reshape(-1, 2)[:, ::-1].reshape(-1)
     if bit_offset % 8 == 0:
-        moved = octets[bit_offset // 8 :][: (pixel.native_bits + 7) // 8]
+        moved = octets[bit_offset // 8 :][: (pixel.native_bits + 7) // 8].copy()
+        moved[-1:] &= 0xFF >> -pixel.native_bits % 8
     else:
         bits = np.unpackbits(octets, bitorder="little")
         moved = np.packbits(bits[bit_offset : bit_offset + pixel.native_bits], bitorder="little")

@@ -72,6 +72,23 @@ def take_files(generation: Generation, chosen: npt.NDArray[np.intp]) -> tuple[Ta
     return frames, files
 
 
+def take_lookups(frames: Table, lookups: Table) -> Table:
+    """The lookups that some frame refers to; `frames` get their new numbers."""
+    used = np.zeros(len(lookups["bits"]), np.bool_)
+    counts: dict[str, Any] = {"palette": 3, "voi_lut": frames["voi_lut_count"]}
+    columns = {name: np.asarray(frames[name]) for name in LUT_COLUMNS}
+    for name, first in columns.items():
+        count = counts.get(name, 1)
+        for k in range(int(np.max(count, initial=1))):
+            used[first[(first >= 0) & (k < count)] + k] = True
+    if used.all():
+        return lookups
+    number = np.cumsum(used, dtype=np.int32) - np.int32(1)
+    for name, first in columns.items():
+        frames[name] = np.where(first < 0, first, number[first])
+    return tables.take(lookups, np.flatnonzero(used))
+
+
 def finish(
     root: bytes, tags: Mapping[str, Kind], frames: Table, files: Table, lookups: Table
 ) -> Generation:

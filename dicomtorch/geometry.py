@@ -184,14 +184,16 @@ def affine_lps(
 
     Args:
         position: (3,), Image Position (Patient) of the first slice: the centre of its first pixel.
-        orientation: (6,), Image Orientation (Patient).
+        orientation: (6,), Image Orientation (Patient); its two directions are made unit vectors, because files round
+            them.
         pixel_spacing: (2,): between rows, between columns.
         step: (3,), from one slice to the next. It need not be along the normal: a tilted gantry shears.
 
     Returns:
         (4, 4).
     """
-    row, column = np.asarray(orientation, np.float64).reshape(2, 3)
+    directions = np.asarray(orientation, np.float64).reshape(2, 3)
+    row, column = directions / np.linalg.norm(directions, axis=1, keepdims=True)
     between_rows, between_columns = np.asarray(pixel_spacing, np.float64)
     affine = np.eye(4)
     affine[:3, 0] = np.asarray(step, np.float64)

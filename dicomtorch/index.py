@@ -117,16 +117,17 @@ class FrameIndex:
         """This index without the files where `keep` is false, and with `new` ones, ordered by path."""
         old = self._generation
         kept_frames, kept_files = generations.take_files(old, np.flatnonzero(keep))
+        kept_lookups = generations.take_lookups(kept_frames, old.lookups)
         part = new if isinstance(new, Part) else build_part(new, frame_columns(old.tags))
         frames, files, lookups = dict(part.frames), dict(part.files), part.lookups
         generations.shift(files, "first_row", len(kept_frames["frame"]))
         generations.shift(frames, "file", len(kept_files["size"]))
         for name in LUT_COLUMNS:
-            generations.shift(frames, name, len(old.lookups["bits"]))
+            generations.shift(frames, name, len(kept_lookups["bits"]))
         both = (
             tables.concatenate([{name: kept_frames[name] for name in frames}, frames]),
             tables.concatenate([kept_files, files]),
-            tables.concatenate([old.lookups, lookups]),
+            tables.concatenate([kept_lookups, lookups]),
         )
         return FrameIndex(generations.finish(old.root, old.tags, *both))
 
@@ -353,9 +354,13 @@ class FrameIndex:
                     f"{len(self)} frames"
                 )
             chosen = np.flatnonzero(chosen)
-        chosen = chosen.astype(np.int64)
         if chosen.ndim != 1:
             raise OptionError(f"select takes a list of positions; got shape {chosen.shape}")
+        if len(chosen) and chosen.dtype.kind not in "iu":
+            raise OptionError(
+                f"select takes whole numbers, or a boolean array; got values of type {chosen.dtype}"
+            )
+        chosen = chosen.astype(np.int64)
         if len(chosen) and not (-len(self) <= chosen.min() and chosen.max() < len(self)):
             raise FrameIndexError(
                 f"positions {chosen.min()} to {chosen.max()} are not all inside the index, which has "
@@ -380,7 +385,12 @@ class FrameIndex:
                 codes = [data.code(str(value)) for value in values]
                 mask &= np.isin(data.codes, [code for code in codes if code >= 0])
             elif data.ndim == 1:
-                mask &= np.isin(data, values)
+                numbers = np.asarray(values)
+                if len(values) and numbers.dtype.kind not in "biuf":
+                    raise OptionError(
+                        f"{name} holds numbers and cannot be compared with {type(values[0]).__name__}"
+                    )
+                mask &= np.isin(data, numbers)
             else:
                 raise OptionError(
                     f"{name} holds {data.shape[1]} numbers a frame and cannot be compared with one "
@@ -689,10 +699,12 @@ class FrameIndex:
 
     def _arrow(self, names: Sequence[str]) -> pa.Table:
         columns = [column for column in self.columns if column.name in names]
-        batch = tables.to_arrow(
-            {column.name: self.column(column.name) for column in columns}, columns
-        )
-        return pa.Table.from_batches([batch])
+        table = {column.name: self.column(column.name) for column in columns}
+        # Who gets a table of some patients must not find the others among the values of its columns.
+        table = {
+            k: data.compact() if isinstance(data, Texts) else data for k, data in table.items()
+        }
+        return pa.Table.from_batches([tables.to_arrow(table, columns)])
 
     def _with_paths(self, table: pa.Table) -> pa.Table:
         files, inverse = np.unique(np.asarray(self.column("file")), return_inverse=True)
@@ -719,10 +731,14 @@ class FrameIndex:
     def load(cls, path: str | os.PathLike[str]) -> FrameIndex:
         """Opens an index that `save` wrote; it is read into memory and checked.
 
+        It is pickled as its path, so it has to stay there. Worker processes that are forked share the memory, those
+        that are spawned read it anew. What `DicomFrames(root)` keeps in its cache is mapped, and shared by all.
+
         Raises:
             IndexFileError: It is missing, damaged, or of another version.
         """
-        return cls(*index_file.read(Path(path)))
+        # Worker processes, which open it by its path, may be in another folder.
+        return cls(*index_file.read(Path(path).absolute()))
 
     def __getstate__(self) -> dict[str, Any]:
         generation = self._generation
@@ -770,7 +786,7 @@ class FrameIndex:
         data = self._generation.frames.get(name)
         if data is None:
             close = [c.name for c in self.columns if c.name.lower() == name.lower()]
-            hint = f"; did you mean {close[0]}?" if close else ""
+            hint = f"; did you mean {close[0]}?" if close else "."
             raise OptionError(
                 f"the index has no column {name!r}{hint} Scan with tags=[{name!r}] if it is a DICOM "
                 f"keyword; index.columns lists what there is"

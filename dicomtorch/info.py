@@ -36,7 +36,8 @@ Show = Callable[[Any], str]
 
 
 def _number(value: Any) -> str:
-    return "" if value == -1 or math.isnan(value) else f"{value:.10g}"
+    absent = value == -1 if isinstance(value, np.integer) else math.isnan(value)
+    return "" if absent else f"{value:.10g}"
 
 
 def _numbers(value: Any) -> str:

@@ -64,7 +64,8 @@ def read_table(table: Any, on: Sequence[str]) -> pa.Table:
     """An Arrow table of a CSV file, a pandas DataFrame, a dict of lists, or an Arrow table.
 
     Args:
-        table: What there is. The key columns of a CSV file are read as text, because "0012" is no number.
+        table: What there is. The key columns of a CSV file are read as text, because "0012" is no number; nothing,
+            NA, N/A, NaN and null in it are missing values, as pandas has it.
         on: The key columns.
 
     Raises:
@@ -132,6 +133,7 @@ def match(keys: Mapping[str, Key], given: pa.Table, taken: Sequence[str]) -> Mat
     on = list(keys)
     names = [name for name in given.column_names if name not in on]
     _check_names(names, taken)
+    refuse_repeated(given, on)
     left, right = _numbered(keys, given)
     present = np.flatnonzero(right >= 0)
     unique, counts = np.unique(right[present], return_counts=True)
@@ -161,6 +163,17 @@ def match(keys: Mapping[str, Key], given: pa.Table, taken: Sequence[str]) -> Mat
         unused=len(present) - len(taken_rows),
         keyless=given.num_rows - len(present),
     )
+
+
+def refuse_repeated(given: pa.Table, names: Sequence[str]) -> None:
+    """Arrow knows columns of one name, and cannot say which is meant.
+
+    Raises:
+        OptionError: The table has one of `names` more than once.
+    """
+    for name in names:
+        if given.column_names.count(name) > 1:
+            raise OptionError(f"the table has several columns {name!r}; leave one")
 
 
 def _check_names(names: Sequence[str], taken: Sequence[str]) -> None:

@@ -151,24 +151,19 @@ def _pixel_data(indexes: list[FrameIndex]) -> list[Groups]:
 
 def _looks(index: FrameIndex) -> list[tuple[Any, ...]]:
     """What is equal for frames whose bytes can be."""
-    pixels = {}
+    looks = {}
     for number, position in zip(
         *np.unique(index.column("image_pixel"), return_index=True), strict=True
     ):
         pixel = index.image_pixel(int(position))
         syntax = pixel.transfer_syntax_uid
-        pixels[int(number)] = (
+        looks[int(number)] = (
             pixel.shape,
             pixel.bits_allocated,
             "" if syntax in NATIVE else syntax,
         )
-    numbers = np.asarray(index.column("image_pixel")).tolist()
-    lengths = np.asarray(index.column("length")).tolist()
-    # Encapsulated frames may be cut into other fragments, which changes the length.
-    return [
-        (*pixels[number], 0 if pixels[number][2] else length)
-        for number, length in zip(numbers, lengths, strict=True)
-    ]
+    # Not their lengths: fragments, and bits in front of a frame, change these.
+    return [looks[number] for number in np.asarray(index.column("image_pixel")).tolist()]
 
 
 def _digests(index: FrameIndex, positions: list[int]) -> Iterator[tuple[int, bytes]]:
@@ -197,10 +192,14 @@ def _digest(file: StoredFile, one: FrameLocation, pixel: ImagePixel, scratch: Sc
     if fragments:
         data = encapsulation.join(data, FrameSpan(*one.span))
     else:
-        if bit_offset:
+        if bit_offset or pixel.native_bits % 8:
             data = encapsulation.align(data, bit_offset, pixel)
-        step = max(1, pixel.bits_allocated * pixel.samples_per_pixel // 8)
         octets = np.frombuffer(data, np.uint8)
-        if np.array_equal(octets[step:], octets[:-step]):
+        if pixel.bits_allocated == 1:
+            is_empty = int(np.unpackbits(octets).sum()) in (0, pixel.native_bits)
+        else:
+            step = max(1, pixel.bits_allocated * pixel.samples_per_pixel // 8)
+            is_empty = np.array_equal(octets[step:], octets[:-step])
+        if is_empty:
             return b""
     return hashlib.blake2b(data, digest_size=16).digest()

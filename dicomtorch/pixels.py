@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -228,6 +229,8 @@ def apply(
 def _ranged_channels(
     stored: Array, plan: Plan, shared: SharedRange | Sequence[SharedRange | None] | None
 ) -> tuple[Mapping, ...]:
+    if stored.dtype == np.int8 and not plan.values.pixel.pixel_representation:
+        plan = _with_sign(plan)
     channels = with_range(plan, shared)
     if all(mapping.kind != "range" for mapping in channels):
         return channels
@@ -236,6 +239,14 @@ def _ranged_channels(
         ranged(mapping, span, mapping.voi.voi or "frame") if mapping.kind == "range" else mapping
         for mapping in channels
     )
+
+
+def _with_sign(plan: Plan) -> Plan:
+    """`plan` for a signed stream in an unsigned header, whose full range is another than the header says."""
+    half = 1 << (plan.values.pixel.bits_stored - 1)
+    full = ranged(Mapping("range"), (-half, half - 1), "full")
+    channels = (full if c.voi.voi == "full" and not c.fixed else c for c in plan.channels)
+    return replace(plan, channels=tuple(channels))
 
 
 # --- Stored values ------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from dicomtorch import plot
 from dicomtorch.attributes import PixelOptions
-from dicomtorch.errors import DicomTorchError, SourceError, import_optional
+from dicomtorch.errors import DicomTorchError, OptionError, SourceError, import_optional
 from dicomtorch.index import FrameIndex
 from dicomtorch.reader import FrameReader
 
@@ -62,8 +62,10 @@ def write_preview(
     Raises:
         MissingDependencyError: matplotlib or Pillow is not installed.
         SourceError: There is no frame, or none of those chosen can be read.
-        OptionError: The suffix of `path` is unknown.
+        OptionError: The suffix of `path` is unknown, or `count` is less than 1.
     """
+    if count < 1:
+        raise OptionError(f"count must be 1 or more; got {count}")
     if not len(index):
         raise SourceError("there is no frame to draw; `dicomtorch scan` says what is there")
     options = options or PixelOptions()

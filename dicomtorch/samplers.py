@@ -243,7 +243,8 @@ class BalancedSampler(EpochSampler[int]):
         return order
 
     def _fingerprint(self) -> list[Any]:
-        return [self.replacement, checksum(self._weights)]
+        groups = None if self._groups is None else self._groups.checksum()
+        return [self.replacement, checksum(self._weights), groups]
 
 
 class GroupBatchSampler(EpochSampler[list[int]]):
@@ -381,15 +382,14 @@ def group_codes(table: FrameIndex | HasColumns, by: By) -> Ints:
     if isinstance(by, str):
         patients = frames and by == "PatientID"
         name, data = by, table.column("patient" if patients else by)
+    values = data.codes if isinstance(data, Texts) else np.asarray(data)
+    if values.shape != (len(table),):
+        raise OptionError(
+            f"{name} must have one value per {what}: got shape {values.shape} for {len(table)} {what}s"
+        )
     if isinstance(data, Texts):
-        missing = data.codes == data.code("")
-        values: npt.NDArray[Any] = data.codes
+        missing = values == data.code("")
     else:
-        values = np.asarray(data)
-        if values.shape != (len(table),):
-            raise OptionError(
-                f"{name} must have one value per {what}: got shape {values.shape} for {len(table)} {what}s"
-            )
         missing = _missing(values, isinstance(by, str))
         if values.dtype.kind == "O":
             values = values.astype(str)

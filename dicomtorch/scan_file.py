@@ -6,7 +6,6 @@ import gc
 import os
 import stat
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -31,12 +30,13 @@ from dicomtorch.attributes import (
     ImagePixel,
     Limits,
 )
-from dicomtorch.elements import Header, array, texts
+from dicomtorch.elements import Header, array, texts, uid_name
 from dicomtorch.encapsulation import FrameSpans, locate_frames
 from dicomtorch.errors import EncapsulationError, HeaderError, NotDicomError
 from dicomtorch.header import read_header
 from dicomtorch.parts import FileRows
 from dicomtorch.resolve import Resolver
+from dicomtorch.storage import int64
 from dicomtorch.tags import KEYWORDS
 from dicomtorch.walk import Read
 
@@ -96,7 +96,8 @@ def read_file(
     descriptor = open_regular(absolute)
     try:
         info = os.fstat(descriptor)
-        rows = FileRows(path, info.st_size, info.st_mtime_ns, info.st_ino, "not_dicom")
+        mtime_ns, inode = int64(info.st_mtime_ns), int64(info.st_ino)
+        rows = FileRows(path, info.st_size, mtime_ns, inode, "not_dicom")
         if not stat.S_ISREG(info.st_mode):
             rows.reason = kind_of(info.st_mode)
         elif not info.st_size:
@@ -240,21 +241,20 @@ def _classify(header: Header, resolver: Resolver) -> tuple[FileClass, str]:
         if DIRECTORY_RECORDS in header.elements:
             return "no_pixels", "a DICOMDIR (Media Storage Directory)"
         uid = "\\".join(texts(header.elements.get(KEYWORDS["SOPClassUID"][0])))
-        return "no_pixels", _uid_name(uid) if uid else "no SOPClassUID"
+        return "no_pixels", _named(uid) if uid else "no SOPClassUID"
     if syntax in VIDEO:
-        return "unsupported", f"video is not decoded: TransferSyntaxUID is {_uid_name(syntax)}"
+        return "unsupported", f"video is not decoded: TransferSyntaxUID is {_named(syntax)}"
     if syntax not in KNOWN_SYNTAXES:
-        named = f"is {_uid_name(syntax)}, which is not known" if syntax else "is absent"
-        return "unsupported", f"(0002,0010) TransferSyntaxUID {named}"
+        stated = f"is {_named(syntax)}, which is not known" if syntax else "is absent"
+        return "unsupported", f"(0002,0010) TransferSyntaxUID {stated}"
     return "image", ""
 
 
-@lru_cache(maxsize=256)
-def _uid_name(uid: str) -> str:
+def _named(uid: str) -> str:
     """A UID of the standard with its name."""
-    from pydicom.uid import UID
-
-    name = UID(uid).name
+    name = uid_name(uid)
+    if not name:
+        return f"no valid UID ({len(uid)} characters)"
     return uid if name == uid else f"{uid} ({name})"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dicomtorch.parts import Part, PartBuilder
-from dicomtorch.scan_worker import EntryReader, Job, receive, send
+from dicomtorch.scan_worker import EntryReader, Job, greeted, receive, send
 from dicomtorch.sources import Entry
 
 _SMALLEST: Final = 128
@@ -164,6 +164,7 @@ class _Pool:
         assert child.stdout is not None
         try:
             send(child.stdin, self._job)
+            greeted(child.stdout)
             receive(child.stdout)
         except (OSError, EOFError, ValueError):
             return

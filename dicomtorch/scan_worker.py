@@ -24,6 +24,7 @@ from dicomtorch.schema import Column
 from dicomtorch.sources import UNREAD, Entry, reason_of
 
 _LENGTH = struct.Struct("<Q")
+_GREETING = b"dicomtorch scan worker\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +90,25 @@ def receive(pipe: IO[bytes]) -> Any:
     return pickle.loads(data)
 
 
+def greeted(pipe: IO[bytes]) -> None:
+    """Passes over whatever the interpreter of a child printed before `main`, as a `sitecustomize` may.
+
+    Raises:
+        EOFError: The other side is gone.
+    """
+    for line in pipe:
+        if line.endswith(_GREETING):
+            return
+    raise EOFError
+
+
 def main() -> None:
     """Answers each list of entries with the part that they make, until there are no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and closes the pipe
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not get into the answers
     try:
+        answers.write(_GREETING)
         job: Job = receive(requests)
         reader = EntryReader(job)
         send(answers, "ready")

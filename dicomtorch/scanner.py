@@ -75,7 +75,7 @@ def scan(
     columns = tag_columns(tags)
     root, starts = roots(source)
     known = index is not None and index.root == root
-    entries: Iterable[Entry] = walk(root, starts, follow_symlinks, stats=known)
+    entries: Iterable[Entry] = walk(root, starts, follow_symlinks, stats=known, limits=limits)
     old: dict[bytes, int] = {}
     removed: set[bytes] = set()
     kept: list[int] = []

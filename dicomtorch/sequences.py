@@ -18,6 +18,8 @@ Floats = npt.NDArray[np.float64]
 _DAY = 86_400.0  # seconds
 
 _OTHERWISE_EQUAL = (
+    "patient",
+    "StudyInstanceUID",
     "image_pixel",
     "ImageType",
     "StackID",

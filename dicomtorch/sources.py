@@ -5,20 +5,22 @@ Nothing is followed out of the folder of a DICOMDIR, and what cannot be walked i
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Final
 
-from dicomtorch.attributes import FileClass
+from dicomtorch.attributes import LIMITS, FileClass, Limits
 from dicomtorch.elements import Group, integers
 from dicomtorch.errors import HeaderError, NotDicomError, SourceError
 from dicomtorch.header import read_header
 from dicomtorch.index import printable
 from dicomtorch.scan_file import kind_of, open_regular, reader_of
+from dicomtorch.storage import int64
 from dicomtorch.tags import KEYWORDS
 
 PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -26,6 +28,9 @@ Source = PathLike | Sequence[PathLike]
 
 UNREAD: Final = -1
 """Modification time of what could not be opened, so that the next scan tries again."""
+
+Listings = dict[bytes, dict[bytes, list[bytes]]]
+"""Folder -> name in lower case -> names."""
 
 _DICOMDIR: Final = b"DICOMDIR"
 _RECORDS: Final = KEYWORDS["DirectoryRecordSequence"][0]
@@ -69,27 +74,34 @@ def roots(source: Source) -> tuple[bytes, list[bytes]]:
 
 
 def walk(
-    root: bytes, starts: Sequence[bytes], follow: bool, *, stats: bool = True
+    root: bytes,
+    starts: Sequence[bytes],
+    follow: bool,
+    *,
+    stats: bool = True,
+    limits: Limits = LIMITS,
 ) -> Iterator[Entry]:
     """Everything below `starts` that is no folder, each once and in a fixed order.
 
     Without `stats`, entries of regular files have no size, time and inode: who opens them asks anyway.
 
-    What cannot be read is an entry with a reason. A DICOMDIR among `starts` stands for the files that it names too; one
-    that is met in a folder is a file like others.
+    What cannot be read is an entry with a reason. A DICOMDIR among `starts` stands for the files that it names too,
+    which may cost what `limits` say; one that is met in a folder is a file like others.
     """
     met: set[bytes] = set()
     if len(starts) == 1 and os.path.isdir(starts[0]):
-        yield from _walk_start(root, starts[0], follow, stats)
+        yield from _walk_folder(starts[0], b"", follow, stats)
         return
     for start in starts:
-        for entry in _walk_start(root, start, follow, stats):
+        for entry in _walk_start(root, start, follow, stats, limits):
             if entry.path not in met:
                 met.add(entry.path)
                 yield entry
 
 
-def _walk_start(root: bytes, start: bytes, follow: bool, stats: bool) -> Iterator[Entry]:
+def _walk_start(
+    root: bytes, start: bytes, follow: bool, stats: bool, limits: Limits
+) -> Iterator[Entry]:
     below = os.path.relpath(start, root)
     if os.path.isdir(start):
         prefix = b"" if below == b"." else below + os.sep.encode()
@@ -99,7 +111,7 @@ def _walk_start(root: bytes, start: bytes, follow: bool, stats: bool) -> Iterato
     named: list[list[bytes]] = []
     if not entry.reason and os.path.basename(start).upper().startswith(_DICOMDIR):
         try:
-            named = list(_file_ids(start))
+            named = list(_file_ids(start, limits))
         except HeaderError as error:
             entry.file_class = "unreadable"
             entry.reason = f"the files that it names cannot be read: {error}"
@@ -112,7 +124,11 @@ def _stat_entry(path: bytes, absolute: bytes) -> Entry:
         info = os.stat(absolute)
     except OSError as error:
         return failed(path, error)
-    return Entry(path, info.st_size, info.st_mtime_ns, info.st_ino)
+    return _entry(path, info, info.st_size)
+
+
+def _entry(path: bytes, info: os.stat_result, size: int) -> Entry:
+    return Entry(path, size, int64(info.st_mtime_ns), int64(info.st_ino))
 
 
 def failed(path: bytes, error: OSError) -> Entry:
@@ -137,7 +153,9 @@ def _walk_folder(start: bytes, prefix: bytes, follow: bool, stats: bool) -> Iter
                 info = os.stat(folder)
                 if (info.st_dev, info.st_ino) in entered:
                     reason = "a symbolic link back into a folder that was walked already"
-                    yield Entry(prefix[:-1], 0, info.st_mtime_ns, info.st_ino, "not_dicom", reason)
+                    yield replace(
+                        _entry(prefix[:-1], info, 0), file_class="not_dicom", reason=reason
+                    )
                     continue
                 entered.add((info.st_dev, info.st_ino))
             with os.scandir(folder) as listing:
@@ -160,12 +178,12 @@ def _walk_folder(start: bytes, prefix: bytes, follow: bool, stats: bool) -> Iter
                 yield failed(path, error)
                 continue
             if stat.S_ISREG(info.st_mode):
-                yield Entry(path, info.st_size, info.st_mtime_ns, info.st_ino)
+                yield _entry(path, info, info.st_size)
             else:
                 reason = kind_of(info.st_mode)
                 if stat.S_ISLNK(info.st_mode):
                     reason += "; follow_symlinks=True goes into it"
-                yield Entry(path, 0, info.st_mtime_ns, info.st_ino, "not_dicom", reason)
+                yield replace(_entry(path, info, 0), file_class="not_dicom", reason=reason)
         folders.extend(reversed(inner))
 
 
@@ -180,9 +198,10 @@ def _walk_directory(start: bytes, below: bytes, named: list[list[bytes]]) -> Ite
     folder = os.path.dirname(start)
     prefix = os.path.join(os.path.dirname(below), b"")
     real = os.path.join(os.path.realpath(folder), b"")
+    listings: Listings = {}
     for record, components in enumerate(named):
         inside = all(_is_name(component) for component in components)
-        path = b"/".join(components) if inside else b""
+        path = _as_written(folder, components, listings) if inside else b""
         absolute = os.path.join(folder, path)
         if not inside or not os.path.realpath(absolute).startswith(real):
             reason = f"file {record} of the DICOMDIR is not below its folder; it is not read"
@@ -194,12 +213,30 @@ def _walk_directory(start: bytes, below: bytes, named: list[list[bytes]]) -> Ite
         yield entry
 
 
+def _as_written(folder: bytes, components: Sequence[bytes], listings: Listings) -> bytes:
+    """The path of a file ID, whose letters are upper case where a copy of the medium often has lower case."""
+    path = b""
+    for component in components:
+        above, path = path, os.path.join(path, component)
+        if os.path.lexists(os.path.join(folder, path)):
+            continue
+        if above not in listings:
+            listings[above] = {}
+            with contextlib.suppress(OSError):
+                for name in os.listdir(os.path.join(folder, above)):
+                    listings[above].setdefault(name.lower(), []).append(name)
+        alike = listings[above].get(component.lower(), ())
+        if len(alike) == 1:
+            path = os.path.join(above, alike[0])
+    return path
+
+
 def _is_name(component: bytes) -> bool:
     """Whether a component of a file ID is the name of a file or folder, and cannot lead out of the folder."""
     return component not in (b"", b".", b"..") and not any(c in component for c in b"/\\:\0")
 
 
-def _file_ids(path: bytes) -> Iterator[list[bytes]]:
+def _file_ids(path: bytes, limits: Limits) -> Iterator[list[bytes]]:
     """The components of each Referenced File ID of records in use; none if the file is no DICOM.
 
     Raises:
@@ -212,7 +249,7 @@ def _file_ids(path: bytes) -> Iterator[list[bytes]]:
     try:
         size = os.fstat(descriptor).st_size
         wanted = frozenset((_RECORDS, _FILE_ID, _IN_USE))
-        header = read_header(reader_of(descriptor), size, wanted)
+        header = read_header(reader_of(descriptor), size, wanted, limits)
     except (OSError, NotDicomError):
         return
     finally:

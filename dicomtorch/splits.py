@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from dicomtorch.errors import OptionError
 
 Numbers = npt.NDArray[np.int64]
 _Part = tuple[Numbers, list[bytes]]  # the number of each frame's value, and the values
+_UNLIKELY = 1e-6
 
 
 class Groups(NamedTuple):
@@ -37,7 +39,12 @@ def group_by(columns: Sequence[Any]) -> Groups:
 
     Args:
         columns: `Texts` or 1-D arrays of whole numbers.
+
+    Raises:
+        OptionError: There is none.
     """
+    if not columns:
+        raise OptionError("by= names no column; name one or more")
     return _group([_distinct(column) for column in columns])
 
 
@@ -80,12 +87,12 @@ def _distinct(column: Any) -> _Part:
     return inverse, [b"%d" % value for value in values.tolist()]
 
 
-def positions(keys: Sequence[bytes], seed: int) -> npt.NDArray[np.float64]:
-    """A number in [0, 1) for each key: evenly spread, and always the same for a key and a seed."""
+def positions(keys: Sequence[bytes], seed: int, use: bytes = b"") -> npt.NDArray[np.float64]:
+    """A number in [0, 1) for each key: evenly spread, and always the same for a key, a seed and a use."""
     if not 0 <= seed < 1 << 64:
         raise OptionError(f"seed must be within 0 and 2**64 - 1; got {seed}")
     salt = seed.to_bytes(8, "little")
-    hashes = (hashlib.blake2b(key, digest_size=8, salt=salt).digest() for key in keys)
+    hashes = (hashlib.blake2b(key, digest_size=8, salt=salt, person=use).digest() for key in keys)
     numbers = [int.from_bytes(digest, "little") >> 11 for digest in hashes]
     return np.array(numbers, np.float64) / (1 << 53)
 
@@ -102,7 +109,9 @@ def parts(keys: Sequence[bytes], fractions: Sequence[float], seed: int) -> Numbe
             f"fractions must be 0 or more and sum to 1, as in [0.7, 0.15, 0.15]; got {shares}"
         )
     ends = np.cumsum(shares)[:-1]
-    return np.searchsorted(ends, positions(keys, seed), side="right")
+    where = positions(keys, seed)
+    _warn_if_split_before(where, seed)
+    return np.searchsorted(ends, where, side="right")
 
 
 def folds(
@@ -120,8 +129,10 @@ def folds(
         raise OptionError(f"k must be 2 or more; got {k}")
     if len(keys) < k:
         raise OptionError(f"{len(keys)} groups cannot make {k} folds; take a smaller k")
-    where = positions(keys, seed)
+    # Not the numbers of `parts`, so that folds of a part are as large as each other.
+    where = positions(keys, seed, b"folds")
     if strata is None:
+        _warn_if_split_before(where, seed)
         return np.minimum((where * k).astype(np.int64), k - 1)
     count = len(set(strata))
     if count > max(1, len(keys) // 2):
@@ -133,6 +144,18 @@ def folds(
     result = np.empty(len(keys), np.int64)
     result[order] = np.arange(len(keys)) % k
     return result
+
+
+def _warn_if_split_before(where: npt.NDArray[np.float64], seed: int) -> None:
+    """Warns if the groups are only a part of what has such numbers: fractions of it are other than asked for."""
+    gap = np.diff(np.sort(where), prepend=0, append=1).max()
+    # At most how likely evenly spread numbers have such a gap.
+    if (len(where) + 1) * (1 - gap) ** len(where) < _UNLIKELY:
+        warnings.warn(
+            f"these groups look like a part of a split with seed={seed}, so that parts of them come out larger or "
+            f"smaller than asked for; another seed splits them independently",
+            stacklevel=4,
+        )
 
 
 def strata_of(groups: Groups, column: Any) -> list[bytes]:

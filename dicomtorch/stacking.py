@@ -37,6 +37,8 @@ REPEATED = "several slices at one place, which nothing tells apart"
 """A reason of `LeftOut`."""
 
 _ALIKE = (
+    "patient",
+    "StudyInstanceUID",
     "SeriesInstanceUID",
     "FrameOfReferenceUID",
     "SOPClassUID",
@@ -53,7 +55,10 @@ _ALIKE = (
     "SegmentNumber",
     "OpticalPathIdentifier",
 )
-"""What all slices of a stack have in common, besides orientation and pixel spacing."""
+"""What all slices of a stack have in common, besides orientation and pixel spacing.
+
+Patient and study, because careless de-identification leaves several series with one UID, or none.
+"""
 
 _SEPARATING = (
     "AcquisitionNumber",
@@ -169,27 +174,28 @@ class Stack:
 
         In an irregular stack the slice is found by the places of the slices themselves, not by the affine.
         """
-        voxels = patient_to_voxel(points, self.affine)
         if not self.report.is_regular:
             places = projections(self.origins, self.orientation)
             along = projections(points, self.orientation)
-            beyond = along - np.clip(along, places[0], places[-1])
             slices = np.interp(along, places, np.arange(len(self)))
-            voxels[..., 0] = slices + beyond / self.spacing[0]
-        return voxels
+            points = np.asarray(points, np.float64) - self._aside(slices)
+        return patient_to_voxel(points, self.affine)
 
     def voxel_to_patient(self, voxels: npt.ArrayLike) -> Floats:
         """Millimetres, LPS, of voxel indices (..., 3): slice, row, column; the inverse of `patient_to_voxel`."""
         points = voxel_to_patient(voxels, self.affine)
         if not self.report.is_regular:
-            number = np.asarray(voxels, np.float64)[..., 0]
-            inside = np.clip(number, 0, len(self) - 1)
-            k = np.minimum(np.floor(inside).astype(np.int64), len(self) - 2)
-            between = (inside - k)[..., None]
-            origin = self.origins[k] * (1 - between) + self.origins[k + 1] * between
-            evenly = self.affine[:3, 3] + inside[..., None] * self.affine[:3, 0]
-            points = points + (origin - evenly)
+            points = points + self._aside(np.asarray(voxels, np.float64)[..., 0])
         return points
+
+    def _aside(self, slices: Floats) -> Floats:
+        """How far (..., 3) slices of an irregular stack are from where the affine puts them."""
+        inside = np.clip(slices, 0, len(self) - 1)
+        k = np.minimum(np.floor(inside).astype(np.int64), len(self) - 2)
+        between = (inside - k)[..., None]
+        origin = self.origins[k] * (1 - between) + self.origins[k + 1] * between
+        evenly = self.affine[:3, 3] + inside[..., None] * self.affine[:3, 0]
+        return np.asarray(origin - evenly)
 
     def affine_of(self, first: int, end: int) -> Floats:
         """The affine of the slices `first` to `end` - 1; of an irregular stack by where these are."""
@@ -238,7 +244,7 @@ def stacks(
 ) -> StackList:
     """Groups the frames of an index into volumes, and orders each along its normal; file names play no part.
 
-    Slices belong together where series, frame of reference, kind of image, size, pixel spacing, orientation and the
+    Slices belong together where patient, series, frame of reference, kind of image, size, spacing, orientation and the
     like agree. Where several are at one place, the first that tells them apart of acquisition, temporal position, echo,
     b-value, cardiac phase and trigger time splits the stack. Frames of ultrasound, angiography and fluoroscopy,
     localizers, frames without position, orientation or pixel spacing, and what shows a single place are in no stack:

@@ -27,6 +27,14 @@ _LONG_VRS = frozenset(
 )
 
 
+def int64(number: int) -> int:
+    """A time or an inode of the system as a column holds it: what is beyond 64 bits is left out.
+
+    Some file systems make inodes of hashes, and some have times after 2262.
+    """
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
 class StoredFile:
     """One file, open for positioned reads, checked to have the size and time that the index knows.
 
@@ -64,10 +72,11 @@ class StoredFile:
         info = os.fstat(self._descriptor)
         if not stat.S_ISREG(info.st_mode):
             raise StaleIndexError(f"it is no longer a regular file; {_REFRESH}")
-        if (info.st_size, info.st_mtime_ns) != (self._size, self._mtime_ns):
+        mtime_ns = int64(info.st_mtime_ns)
+        if (info.st_size, mtime_ns) != (self._size, self._mtime_ns):
             raise StaleIndexError(
                 f"the file changed since it was indexed: it had {self._size} bytes and time "
-                f"{self._mtime_ns} ns, now it has {info.st_size} bytes and time {info.st_mtime_ns} ns; "
+                f"{self._mtime_ns} ns, now it has {info.st_size} bytes and time {mtime_ns} ns; "
                 f"{_REFRESH}"
             )
 
@@ -143,16 +152,16 @@ class _Inflated:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._key: tuple[bytes, int, int] | None = None
-        self._data = b""
+        # One object, so that an interrupt or a fork never leaves the bytes of one file under the name of another.
+        self._last: tuple[tuple[bytes, int, int] | None, bytes] = (None, b"")
 
     def get(self, path: bytes, size: int, mtime_ns: int, descriptor: int) -> bytes:
         key = (path, size, mtime_ns)
         with self._lock:
-            if self._key != key:
-                self._data = _inflate(descriptor, size)
-                self._key = key
-            return self._data
+            if self._last[0] != key:
+                self._last = (None, b"")  # room for the next one
+                self._last = (key, _inflate(descriptor, size))
+            return self._last[1]
 
     def renew_lock(self) -> None:
         # Another thread may have held it when the process was forked.

@@ -16,6 +16,7 @@ import time
 import uuid as uuids
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import filelock
@@ -44,7 +45,8 @@ class IndexStore:
     def __init__(
         self, sources: Sequence[bytes], cache_dir: str | os.PathLike[str] | None = None
     ) -> None:
-        base = Path(cache_dir) if cache_dir is not None else default_cache_dir()
+        given = default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser()
+        base = given.absolute()  # worker processes may be in another folder
         key = hashlib.sha256(b"\0".join(sources)).hexdigest()[:32]
         self.folder = base / "indexes" / key
 
@@ -92,9 +94,11 @@ class IndexStore:
         if not folder.exists():
             return None
         try:
-            return FrameIndex(index_file.read(folder).generation)
+            generation = index_file.read(folder).generation
         except IndexFileError:  # nothing is lost but time
             return None
+        # Another name than that of the folder, which goes: a scan that finds nothing more to read stores this one.
+        return FrameIndex(replace(generation, uuid=str(uuids.uuid4()), folder=None))
 
     def save_partial(self, index: FrameIndex) -> None:
         """Keeps what an unfinished scan has read, beside the current index and in place of what it had read before.
@@ -188,23 +192,23 @@ def open_index(
         IndexFileError: `refresh=False`, and the stored index is damaged.
     """
     paths = [source] if isinstance(source, str | bytes | os.PathLike) else list(source)
-    store = IndexStore([os.fsencode(os.path.realpath(path)) for path in paths], cache_dir)
+    real = [os.path.realpath(os.path.expanduser(os.fsencode(path))) for path in paths]
+    store = IndexStore(real, cache_dir)
     wanted = [tag for tag in tags if tag not in FRAME_COLUMNS]
     if not refresh:
         index = store.load()
         if index is not None and all(tag in index.tags for tag in wanted):
             return index
     try:
-        lock = store.lock()
-        lock.acquire()
+        held = store.lock().acquire()
     except OSError as error:
-        return _scan_unstored(source, wanted, store, error)
-    with lock:
+        return _scan_unstored(paths, wanted, store, error)
+    with held:  # acquired once: a kept traceback must not keep the lock
         old = _load_or_rebuild(store)
         begun = store.load_partial()
         if begun is None or not begun.tags.keys() >= {*wanted, *(old.tags if old else ())}:
             begun = old
-        index, _ = scan(source, index=begun, tags=wanted, checkpoint=_Checkpoint(store).save)
+        index, _ = scan(paths, index=begun, tags=wanted, checkpoint=_Checkpoint(store).save)
         if index is old:
             return index
         try:
@@ -249,8 +253,10 @@ def _load_or_rebuild(store: IndexStore) -> FrameIndex | None:
 def _scan_unstored(
     source: Source, tags: Sequence[str], store: IndexStore, error: OSError
 ) -> FrameIndex:
-    index, _ = scan(source, tags=tags)
-    _warn_unstored(store, error)
+    old = _load_or_rebuild(store)  # a cache folder may be there to be read only
+    index, _ = scan(source, index=old, tags=tags)
+    if index is not old:
+        _warn_unstored(store, error)
     return index
 
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.uid import UID
 
 from dicomtorch.attributes import ImagePixel, ScanReport
 from dicomtorch.backends.base import choose_backend
 from dicomtorch.columns import Texts
+from dicomtorch.elements import uid_name
 from dicomtorch.errors import UnsupportedError
 from dicomtorch.index import FrameIndex, printable
 
@@ -161,10 +161,10 @@ def _files_of_each(numbers: npt.NDArray[Any], index: FrameIndex) -> Counter[int]
 
 def _with_names(counted: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
-        {**entry, "uid": entry["name"], "name": UID(entry["name"]).name}
+        {**entry, "uid": entry["name"] if name else "", "name": name or "(not valid)"}
         if entry["name"]
         else entry | {"uid": ""}
-        for entry in counted
+        for entry, name in ((entry, uid_name(entry["name"])) for entry in counted)
     ]
 
 
@@ -203,8 +203,9 @@ def _presence(column: Any) -> dict[str, int]:
             (code, n) for code, n in zip(codes, frames, strict=True) if column.value(int(code))
         ]
         return {"frames": int(sum(n for _, n in present)), "distinct": len(present)}
-    numbers = np.asarray(column, np.float64).reshape(len(column), -1)
-    values = numbers[~(np.isnan(numbers) | (numbers == -1)).all(axis=1)]
+    numbers = np.asarray(column).reshape(len(column), -1)
+    absent = np.isnan(numbers) if numbers.dtype.kind == "f" else numbers == -1
+    values = numbers[~absent.all(axis=1)]
     return {"frames": len(values), "distinct": len(np.unique(values, axis=0))}
 
 
@@ -250,7 +251,8 @@ def format_findings(findings: list[dict[str, Any]]) -> list[str]:
     for name in PROBLEMS:
         mine = [finding for finding in findings if finding["class"] == name]
         lines = [
-            f"  {format_name(finding)}: {finding['reason']}" for finding in mine[:_MOST_LISTED]
+            f"  {format_name(finding)}: {harmless(finding['reason'])}"
+            for finding in mine[:_MOST_LISTED]
         ]
         if len(mine) > _MOST_LISTED:
             lines.append(f"  and {len(mine) - _MOST_LISTED:,} more; --json lists them all")
@@ -261,7 +263,7 @@ def format_findings(findings: list[dict[str, Any]]) -> list[str]:
     ] = {}  # reasons that differ in numbers only, such as offsets, are one line
     for finding in findings:
         if finding["class"] not in PROBLEMS and finding["reason"]:
-            line = f"{CLASS_NAMES[finding['class']]}: {finding['reason']}"
+            line = f"{CLASS_NAMES[finding['class']]}: {harmless(finding['reason'])}"
             alike.setdefault(re.sub(r"\d+", "", line), []).append(line)
     if alike:
         lines = [
@@ -286,7 +288,7 @@ def format_table(header: Row, rows: Sequence[Row]) -> str:
     """Columns, text to the left and numbers to the right; long tables end with what was left out."""
     shown, hidden = rows[:_MOST_LISTED], rows[_MOST_LISTED:]
     cells = [
-        [f"{cell:,}" if isinstance(cell, int) else _harmless(str(cell)) for cell in row]
+        [f"{cell:,}" if isinstance(cell, int) else harmless(str(cell)) for cell in row]
         for row in (header, *shown)
     ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -307,6 +309,6 @@ def format_table(header: Row, rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
     """Without the control characters that a value of a file may bring to a terminal."""
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,7 @@ from dicomtorch.backends.base import choose_backend
 from dicomtorch.errors import DicomTorchError, OptionError, UnsupportedError
 from dicomtorch.index import FrameIndex
 from dicomtorch.reader import FrameReader, usable_threads
-from dicomtorch.summary import format_count, format_name, name_file
+from dicomtorch.summary import format_count, format_name, harmless, name_file
 
 TOLERANCE = 2
 """Difference between correct decoders of lossy streams, and of colour that was converted from YCbCr."""
@@ -182,9 +183,9 @@ class Verification:
     def _key(self, unit: Sequence[int]) -> str:
         """Names some frames of a file as it is now; another size or time gives another key."""
         (where,) = self.index.locate([unit[0]])
-        path = self.index.files["path"][where.file]
         frames = self.index.gather("frame", np.asarray(unit, np.int64))
-        text = repr((path, where.size, where.mtime_ns, frames))
+        # The whole path: a copy elsewhere with the same name, size and time is another file.
+        text = repr((self.index.path(unit[0]), where.size, where.mtime_ns, frames))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def _restored(self, known: Result, unit: Sequence[int]) -> Result:
@@ -298,6 +299,7 @@ class _State:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
             self._file = os.fdopen(descriptor, "r+b")
             try:
+                self._lock(self._file)
                 self._read(self._file)
             except BaseException:
                 self._file.close()
@@ -312,6 +314,21 @@ class _State:
     ) -> None:
         if self._file is not None:
             self._file.close()
+
+    def _lock(self, file: BinaryIO) -> None:
+        """For this process alone, until the file is closed; where there are no such locks, there is none."""
+        if sys.platform == "win32":
+            return
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OptionError(
+                f"{self._path} is in use by another verify; wait for it, or name another file"
+            ) from error
+        except OSError:  # a file system without locks
+            return
 
     def get(self, key: str) -> Result | None:
         """What is known of a unit."""
@@ -432,7 +449,7 @@ def format_result(result: Result, index: FrameIndex, *, redact_paths: bool = Fal
         for same in list(alike.values())[:_MOST_LISTED]:
             name = format_name(name_file(index, same[0].file, redact_paths=redact_paths))
             by = f" ({same[0].backend})" if same[0].backend else ""
-            lines.append(f"  {name}, {_frames(same)}{by}: {same[0].text}")
+            lines.append(f"  {name}, {_frames(same)}{by}: {harmless(same[0].text)}")
         if len(alike) > _MOST_LISTED:
             lines.append(f"  and {len(alike) - _MOST_LISTED:,} more; --json lists them all")
         blocks.append("\n".join(lines))

@@ -159,9 +159,20 @@ def run(family: str, backend_name: str, seconds: float, seed: int, only: int, pr
             return f"{family} {number}: took {slowest:.1f} s for {pixel}"
         number += 1
     print(
-        f"{family}: {number} mutations of {len(seeds)} frames, {decoded} decoded, slowest {slowest * 1e3:.0f} ms"
+        f"{backend_name} {family}: {number} mutations of {len(seeds)} frames, {number - decoded} refused, "
+        f"{decoded} decoded, slowest {slowest * 1e3:.0f} ms, peak {peak_mb()} MB"
     )
     return ""
+
+
+def peak_mb() -> str:
+    """The most memory that this process has had."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return "?"
+    unit = 1 if sys.platform == "darwin" else 1024
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6:.0f}"
 
 
 def main() -> int:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -442,6 +443,29 @@ def test_frames_that_lack_their_last_bytes_are_refused_by_every_backend(
     for missing in (3, 10, 40):
         with pytest.raises(DecodeError):
             backend.decode(data[:-missing], pixel)
+
+
+def test_rle_that_was_cut_is_refused_by_its_last_segment(backend: Backend) -> None:
+    """Before the segments that are whole are decoded or counted, which takes ten times as long."""
+    image = streams_by_encoders.picture((1200, 1200, 3), 8)
+    data, pixel = streams_by_encoders.encode(image, a.RLE_LOSSLESS, 8)
+    cut = data[:-40]
+
+    def refuse() -> None:
+        with pytest.raises(DecodeError, match="RLE segment 2 "):
+            backend.decode(cut, pixel)
+
+    part = 1.0 if backend.name == "imagecodecs" else 0.25
+    assert fastest(refuse) < part * fastest(lambda: backend.decode(data, pixel))
+
+
+def fastest(work: Callable[[], object]) -> float:
+    times = []
+    for _ in range(4):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
 
 
 def test_truncated_jpeg_ls_of_usual_size_is_refused_at_once() -> None:

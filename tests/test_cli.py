@@ -18,6 +18,8 @@ import pytest
 
 from dicomtorch import cli, scan
 from dicomtorch.demo import run as run_demo
+from dicomtorch.errors import OptionError
+from dicomtorch.preview import write_preview
 
 PROGRAM = [sys.executable, "-m", "dicomtorch"]
 COMMANDS = ("scan", "info", "doctor", "verify", "preview", "show", "bench", "demo")
@@ -329,6 +331,11 @@ def test_preview_names_what_it_cannot_draw(capsys, tmp_path, tree, bundled):
     assert not [name for name in ("broken", "Doe", str(tmp_path)) if name in out + err]
 
 
+def test_a_preview_of_no_frames_is_refused(tmp_path, tree):
+    with pytest.raises(OptionError, match="count must be 1 or more; got 0"):
+        write_preview(scan(tree)[0], tmp_path / "p.png", count=0)
+
+
 def test_preview_of_nothing_and_to_an_unknown_format(capsys, tmp_path, tree):
     pytest.importorskip("matplotlib")
     (tmp_path / "empty").mkdir()
@@ -367,6 +374,34 @@ def test_show_without_a_display_says_what_to_do(capsys, tree):
     code, _, err = run(capsys, "show", tree)
     assert code == cli.EXIT_ERROR
     assert "--output" in err
+
+
+def test_a_manifest_of_someone_else_makes_no_saved_index(capsys, tree):
+    (tree / "manifest.json").write_text('{"images": 3}')
+    code, out, _ = run(capsys, "info", tree)
+    assert code == cli.EXIT_OK
+    assert "images: 3" in out
+
+
+@pytest.mark.parametrize("text", ["-1", "two", "1.5"])
+def test_numbers_that_are_none_are_told_in_words(capsys, tree, text):
+    with pytest.raises(SystemExit):
+        run(capsys, "verify", tree, f"--tolerance={text}")
+    assert f"'{text}' is no whole number from 0 upwards" in capsys.readouterr().err
+
+
+def test_show_to_an_unknown_format(capsys, tmp_path, tree):
+    code, _, error = run(capsys, "show", tree, "0", "--output", tmp_path / "x.xyz")
+    assert code == cli.EXIT_ERROR
+    assert "a picture cannot be written as '.xyz'" in error
+    assert not list(tmp_path.glob("*.xyz*"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX closes it")
+def test_without_standard_output_the_exit_code_says_it_all(tree):
+    command = f'"{sys.executable}" -m dicomtorch scan "{tree}" >&-'
+    ended = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (cli.EXIT_OK, "")
 
 
 def test_demo_of_a_small_folder(tmp_path, tree):

@@ -169,6 +169,16 @@ def test_padded_at_the_border(tmp_path: Path, options: dict[str, Any], fill: flo
     )
 
 
+@pytest.mark.parametrize("border", ["pad", "shift", "clip"])
+@pytest.mark.parametrize("voxel", [(40, 12, 16), (10, -500, 16), (10, 12, 34)])
+def test_a_candidate_far_outside_is_refused(
+    tmp_path: Path, border: Any, voxel: tuple[int, int, int]
+) -> None:
+    """As one in RAS is; a shifted crop would lie inside wherever the point is."""
+    with pytest.raises(GeometryError, match="row 0 of the table are outside"):
+        DicomCrops(series(tmp_path), table(place(*voxel)), (4, 4, 4), border=border)
+
+
 def test_shifted_or_clipped_at_the_border(tmp_path: Path) -> None:
     series(tmp_path)
     candidates = table(place(1, 22, 0), place(10, 12, 16))
@@ -301,6 +311,9 @@ def test_what_is_refused(tmp_path: Path) -> None:
     for size in ((2, 4), (0, 4, 4), (2.5, 4, 4)):
         with pytest.raises(OptionError, match=r"\(d, h, w\)"):
             made(size=size)
+    twice = pa.table([["1.2.3"], [0.0], [0.0], [0.0], [1.0]], ["SeriesInstanceUID", *"xyzz"])
+    with pytest.raises(OptionError, match="several columns 'z'"):
+        DicomCrops(tmp_path, twice, (4, 4, 4))
     with pytest.raises(OptionError, match="border"):
         made(border="mirror")
     with pytest.raises(OptionError, match="coordinates"):
@@ -318,7 +331,10 @@ def test_candidates_of_other_series(tmp_path: Path) -> None:
     index = scan(tmp_path)[0].filter(SeriesInstanceUID="1.2.2")
     with pytest.raises(GeometryError, match=r"row 1 of the table is not in the index"):
         DicomCrops(index, rows, (2, 4, 4))
+    assert not len(DicomCrops(scan(tmp_path)[0], rows, (2, 4, 4)).dropped)
     crops = DicomCrops(index, rows, (2, 4, 4), absent="drop")
+    assert crops.dropped.tolist() == [1]
+    assert repr(crops) == "DicomCrops(2 crops of 2 x 4 x 4 from 1 volumes, 1 rows dropped)"
     _, meta = crops[:]
     assert meta["candidate"].tolist() == [0, 2]
     assert meta["label"].tolist() == [0, 2]

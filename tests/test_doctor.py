@@ -18,6 +18,7 @@ from dicomtorch.backends import pydicom as pydicom_backend
 from dicomtorch.doctor import Examination, Remark, examine, format_report, to_json
 from dicomtorch.index import FrameIndex
 from dicomtorch.info import describe, format_info
+from dicomtorch.summary import format_summary, summarize
 from tests.phantoms import ct, ct_pixels, encapsulated, lut, write, write_series
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -297,6 +298,52 @@ def test_info_says_what_pydicom_reads_and_no_identifier(bundled: Path, name: str
         if keyword in dataset and shown:
             assert shown[keyword] == f"{dataset[keyword].value}".removesuffix(".0")
     assert found["frames"] == (int(dataset.get("NumberOfFrames", 1)) if shown else 0)
+
+
+def test_a_function_without_a_window_is_no_window(tmp_path: Path) -> None:
+    for k, function in enumerate(("LINEAR", "SIGMOID")):
+        dataset = ct(ct_pixels(k), k, VOILUTFunction=function)
+        del dataset.WindowCenter, dataset.WindowWidth
+        write(dataset, tmp_path / f"{k}.dcm")
+    assert remark(tmp_path, "windows") is None
+    assert present(tmp_path, "no_window").frames == 2
+
+
+def test_minus_one_is_a_value(tmp_path: Path) -> None:
+    path = write(ct(ct_pixels(), RescaleIntercept=-1, SliceLocation=-1), tmp_path / "x.dcm")
+    index, report = scan(path, tags=["SliceLocation"])
+    values = describe(index, report)["attributes"]
+    assert values["Values"]["RescaleIntercept"] == [{"value": "-1", "frames": 1}]
+    assert values["Values"]["MaximumFractionalValue"] == [{"value": "", "frames": 1}]
+    counted = summarize(index, report, tags=["SliceLocation"])["tags"]
+    assert counted == {"SliceLocation": {"frames": 1, "distinct": 1}}
+
+
+def test_what_a_file_says_in_place_of_a_code_does_not_reach_the_terminal(tmp_path: Path) -> None:
+    whole = write(ct(ct_pixels()), tmp_path / "syntax.dcm").read_bytes()
+    hostile = b"\x1b[31mDOE^JOHN\n"
+    for name, was in (
+        ("syntax", b"1.2.840.10008.1.2.1\0"),
+        ("class", b"1.2.840.10008.5.1.4.1.1.2\0"),
+        ("photometric", b"MONOCHROME2 "),
+    ):
+        at = whole.rindex(was)
+        text = hostile[: len(was)].ljust(len(was))
+        (tmp_path / f"{name}.dcm").write_bytes(whole[:at] + text + whole[at + len(was) :])
+    empty = ct(ct_pixels(), SOPClassUID="1.2.840.10008.5.1.4.1.1.2")
+    del empty.PixelData
+    data = write(empty, tmp_path / "empty.dcm").read_bytes()
+    at = data.rindex(b"1.2.840.10008.5.1.4.1.1.2\0")
+    (tmp_path / "empty.dcm").write_bytes(data[:at] + hostile.ljust(26) + data[at + 26 :])
+    index, report = scan(tmp_path)  # warnings are errors here
+    assert report.counts["unsupported"] == report.counts["no_pixels"] == 1
+    said = format_summary(summarize(index, report))
+    said += format_report(examine(index, report), index)
+    said += format_info(describe(index, report))
+    assert "\x1b" not in said
+    assert "TransferSyntaxUID is no valid UID (" in said
+    found = json.dumps(summarize(index, report))
+    assert "DOE" not in found.replace("photometric", "")
 
 
 def test_info_of_an_index_counts_values_and_bounds_positions(tmp_path: Path) -> None:

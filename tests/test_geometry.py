@@ -59,6 +59,13 @@ def test_affine_is_the_formula_of_the_standard() -> None:
     np.testing.assert_allclose(voxel_to_patient((0, 0, 0), shifted(affine, (d, h, w))), expected)
 
 
+def test_rounded_directions_are_unit_vectors() -> None:
+    """0.71 for the square root of 1/2 would make pixels larger than Pixel Spacing says."""
+    affine = affine_lps((0, 0, 0), (0.71, 0.71, 0, -0.71, 0.71, 0), (0.5, 0.7), (0, 0, 2))
+    np.testing.assert_allclose(np.linalg.norm(affine[:3, 1:3], axis=0), (0.5, 0.7))
+    np.testing.assert_allclose(affine[:3, 2], 0.7 * np.sqrt([0.5, 0.5, 0]))
+
+
 def test_scaled_moves_the_centre_of_the_first_voxel() -> None:
     affine = affine_lps((0, 0, 0), AXIAL, (1, 1), (0, 0, 1))
     half = scaled(affine, (1, 2, 2), (0, 0.5, 0.5))

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from dicomtorch import index_file
 from dicomtorch.attributes import LookupTable
 from dicomtorch.errors import (
     DicomTorchError,
@@ -217,3 +218,64 @@ def test_an_empty_index(tmp_path) -> None:
     assert copy.image_pixels() == []
     with pytest.raises(DicomTorchError, match="is empty"):
         copy.row(0)
+
+
+@pytest.mark.parametrize("rows", [[0.5, 1.7], ["1"], np.array([True, False], object)])
+def test_only_whole_numbers_select(index: FrameIndex, rows: object) -> None:
+    with pytest.raises(OptionError, match="select takes whole numbers, or a boolean array"):
+        index.select(rows)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", ["4", ["4"], None])
+def test_numbers_are_not_compared_with_text(index: FrameIndex, value: object) -> None:
+    assert len(index.filter(Rows=4)) == len(index.filter(Rows=[4.0, 5])) == len(index)
+    with pytest.raises(OptionError, match="Rows holds numbers and cannot be compared with "):
+        index.filter(Rows=value)
+
+
+def test_an_unknown_column_is_a_sentence(index: FrameIndex) -> None:
+    with pytest.raises(OptionError, match=r"no column 'Foo'\. Scan with tags"):
+        index.column("Foo")
+
+
+def test_what_went_leaves_nothing_behind(index: FrameIndex) -> None:
+    keep = np.array([path != b"a.dcm" for path in index.files["path"]])
+    later = index.updated(keep, [])
+    assert later.find(PatientID="p2", frame=1) == 1
+    assert sorted(later.column("PatientID").values) == [b"", b"p2"]
+    assert b"p1" not in b"".join(index_file.serialize(later._generation).values())
+    assert later.frame_values(1).voi_luts[0].data.tolist() == [0, 5, 65535]
+    keep = np.array([path == b"c.dcm" for path in later.files["path"]])
+    assert len(later.updated(keep, []).files["path"]) == 1
+    assert len(later.updated(keep, [])._generation.lookups["bits"]) == 0
+
+
+def test_lookups_that_stay_are_found_by_those_who_need_them() -> None:
+    def files(*numbers: int) -> list[FileRows]:
+        made = []
+        for n in numbers:
+            file = file_rows(f"{n}.dcm", 2, palette=0, voi_lut=[3, -1], voi_lut_count=[2, 0])
+            file.lookups = [LookupTable(0, 16, np.array([n, k], np.uint16)) for k in range(5)]
+            made.append(file)
+        return made
+
+    index = FrameIndex.build(files(1, 2, 3), root=b"/data")
+    later = index.updated(np.array([False, True, True]), files(4))
+    assert len(later._generation.lookups["bits"]) == 15
+    for i, n in enumerate((2, 2, 3, 3, 4, 4)):
+        values = later.frame_values(i)
+        assert [table.data.tolist() for table in values.palette] == [[n, 0], [n, 1], [n, 2]]
+        expected = [] if i % 2 else [[n, 3], [n, 4]]
+        assert [table.data.tolist() for table in values.voi_luts] == expected
+
+
+@pytest.mark.parametrize("suffix", [".arrow", ".parquet"])
+def test_a_table_of_some_patients_does_not_name_the_others(
+    index: FrameIndex, tmp_path, suffix: str
+) -> None:
+    path = tmp_path / f"some{suffix}"
+    index.filter(PatientID="p2").export(path, deidentified=False)
+    assert b"p2" in path.read_bytes()
+    assert b"p1" not in path.read_bytes()
+    table = index.filter(PatientID="p2").table
+    assert table.column("PatientID").chunk(0).dictionary.to_pylist() == ["p2"]

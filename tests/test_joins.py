@@ -178,6 +178,11 @@ def test_several_joins_add_up() -> None:
         ({"SliceThickness": [1.0], "label": [1]}, "SliceThickness", "cannot be a key"),
         ({"frame": ["one"], "label": [1]}, "frame", "make it int64"),
         ([1, 2], "PatientID", "got list"),
+        (
+            pa.table([["a"], ["b"], [1]], ["PatientID", "PatientID", "label"]),
+            "PatientID",
+            "several columns 'PatientID'",
+        ),
         ("nowhere.csv", "PatientID", "No such file"),
     ],
 )

@@ -78,6 +78,27 @@ def test_fragments_do_not_hide_equal_streams(tmp_path: Path) -> None:
     assert [one.kind for one in check_leakage(a, b)] == ["pixel data"]
 
 
+def write_bits(path: Path, uid: str, frames: list[np.ndarray]) -> None:
+    """Frames of 33 pixels of one bit, which run on inside of bytes."""
+    bits = np.packbits(np.concatenate(frames), bitorder="little").tobytes()
+    write(path, uid, bits + bytes(len(bits) % 2))
+    data = pydicom.dcmread(path)
+    data.Rows, data.Columns, data.NumberOfFrames = 3, 11, len(frames)
+    data.BitsAllocated, data.BitsStored, data.HighBit = 1, 1, 0
+    data.save_as(path)
+
+
+def test_neighbours_do_not_hide_equal_frames_of_bits(tmp_path: Path) -> None:
+    first, second = np.random.default_rng(0).integers(0, 2, (2, 33))
+    ones = np.ones(33, int)
+    write_bits(tmp_path / "a" / "1.dcm", "1.1", [first, ones, ones, second, ones])
+    write_bits(tmp_path / "b" / "2.dcm", "1.2", [first, 0 * ones, second, 0 * ones, ones])
+    a, b = (scan(tmp_path / side)[0] for side in "ab")
+    (found,) = check_leakage(a, b)
+    assert found.kind == "pixel data"
+    assert [part.tolist() for part in found.frames] == [[0, 3], [0, 2]]
+
+
 def test_empty_frames_are_no_leak(tmp_path: Path) -> None:
     write(tmp_path / "a" / "1.dcm", "1.1", b"\x30\xf8" * 16)
     write(tmp_path / "b" / "2.dcm", "1.2", b"\x30\xf8" * 16)

@@ -98,6 +98,24 @@ def test_a_signed_stream_in_an_unsigned_header_never_wraps() -> None:
     np.testing.assert_array_equal(apply(array, about, values="modality")[0], array)
 
 
+@pytest.mark.parametrize("shared", [None, pixels.SharedRange(math.nan, math.nan)])
+def test_a_signed_stream_in_an_unsigned_header_is_shown_by_the_range_that_it_has(
+    shared: pixels.SharedRange | None,
+) -> None:
+    array = np.array([[-128, -1, 0, 127]], np.int8)
+    about = frame(array, pixel={"pixel_representation": 0})
+    shown, voi = pixels.apply(array, about, PixelOptions(), shared=shared)
+    expected = (array + 128.0) / 255
+    np.testing.assert_allclose(shown[0], expected, atol=1e-6)
+    assert (voi.window_center, voi.window_width) == (0, 256)
+    inverted = frame(
+        array, pixel={"pixel_representation": 0, "photometric_interpretation": "MONOCHROME1"}
+    )
+    np.testing.assert_allclose(apply(array, inverted)[0], 1 - expected, atol=1e-6)
+    as_signed = frame(array, pixel={"pixel_representation": 1})
+    np.testing.assert_allclose(apply(array, as_signed)[0], expected, atol=1e-6)
+
+
 def test_indices_of_a_palette_are_not_mixed_when_resized() -> None:
     array = np.repeat(np.array([[0, 0, 200, 200]], np.uint8), 4, 0)
     table = LookupTable(0, 8, np.arange(256, dtype=np.uint16))

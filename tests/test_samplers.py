@@ -421,6 +421,13 @@ def test_a_foreign_state_is_refused(index):
     ):
         with pytest.raises(OptionError, match="cannot be gone on from"):
             other.load_state_dict(state)
+    classes, others = ([0, 1] * 87, [0] * 87 + [1] * 87)
+    state = BalancedSampler(index.select(range(174)), by=classes, replacement=False).state_dict()
+    with pytest.raises(OptionError, match="cannot be gone on from"):
+        BalancedSampler(index.select(range(174)), by=others, replacement=False).load_state_dict(
+            state
+        )
+    state = LocalShuffleSampler(index).state_dict()
     with pytest.raises(OptionError, match="at item 176"):
         LocalShuffleSampler(index).load_state_dict({**state, "position": 176})
 
@@ -443,6 +450,7 @@ def test_a_foreign_state_is_refused(index):
         (lambda i: GroupSampler(i, "PixelSpacing", 1), "one value per frame"),
         (lambda i: GroupSampler(i, [1, 2], 1), "shape \\(2,\\) for 175"),
         (lambda i: GroupSampler(i, ["a", None] * 87 + ["b"], 1), "87 of 175"),
+        (lambda i: BalancedSampler(i, i.select([1]).column("Modality")), "shape \\(1,\\) for 175"),
         (lambda i: BalancedSampler(i), "one of them"),
         (lambda i: BalancedSampler(i, weights=[1.0]), "one per frame"),
         (lambda i: BalancedSampler(i, weights=[-1.0] * 175), "not negative"),

@@ -18,7 +18,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from dicomtorch import scan_worker, scanner
+from dicomtorch import DicomFrames, scan_worker, scanner, storage
 from dicomtorch.attributes import FILE_CLASSES, Limits, ScanReport
 from dicomtorch.errors import OptionError, SourceError
 from dicomtorch.index import FrameIndex
@@ -251,6 +251,15 @@ def test_a_dicomdir_stands_for_the_files_it_names(bundled: Path, name: str, file
     assert again is index
 
 
+def test_limits_are_those_of_a_dicomdir_too(tmp_path: Path) -> None:
+    for k in range(9):
+        write(ct(ct_pixels()), tmp_path / f"F{k}")
+    start = dicomdir(tmp_path, *(f"F{k}" for k in range(9)))
+    assert len(scan(start)[0]) == 9
+    _, report = scan(start, limits=Limits(items=5))
+    assert "it names cannot be read: " in reasons(report)["DICOMDIR"][1]
+
+
 def test_a_dicomdir_that_is_cut_off_says_so(bundled: Path) -> None:
     (finding,) = scan(bundled / "dicomdirtests" / "DICOMDIR-nooffset")[1].findings
     assert finding.file_class == "unreadable"
@@ -307,6 +316,22 @@ def test_records_that_are_not_in_use_are_passed_over(tmp_path: Path) -> None:
     write(ct(ct_pixels()), tmp_path / "A")
     assert len(scan(dicomdir(tmp_path, "A"))[0]) == 1
     assert len(scan(dicomdir(tmp_path, "A", in_use=0))[0]) == 0
+
+
+def test_the_case_of_names_in_a_dicomdir_may_differ(tmp_path: Path) -> None:
+    for name in ("disk/a/im1", "disk/A2/IM2", "disk/A2/im2", "disk/A2/Im3", "disk/A2/im3"):
+        write(ct(ct_pixels()), tmp_path / name)
+    if (tmp_path / "DISK").exists():
+        pytest.skip("this file system does not tell names by case")
+    start = dicomdir(tmp_path / "disk", "A\\IM1", "A2\\IM2", "A2\\IM3", "A\\NONE", "B\\IM1")
+    index, report = scan(start)
+    assert [path for path in index.files["path"] if b"/" in path] == [
+        *(b"A2/IM2", b"A2/IM3", b"B/IM1", b"a/NONE", b"a/im1")
+    ]
+    # Two names that differ in case only: neither is meant for sure.
+    missing = sorted(f.path for f in report.findings if f.file_class == "unreadable")
+    assert missing == [b"A2/IM3", b"B/IM1", b"a/NONE"]
+    assert scan(start, index=index)[0] is index
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -471,6 +496,24 @@ def test_changes_are_noticed(series: Path, how: str, read: int, reused: int, rem
                 np.asarray(list(fresh.column(column.name))),
                 err_msg=column.name,
             )
+
+
+@POSIX
+def test_times_and_inodes_of_any_size(
+    tmp_path: Path, series: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inodes that are hashes use all 64 bits; times after 2262 do not fit into 63."""
+    late = next(series.glob("*.dcm"))
+    os.utime(late, (1.1e10, 1.1e10))
+    if late.stat().st_mtime_ns < 1 << 63:
+        pytest.skip("this file system has no such times")
+    index, report = scan(series)
+    assert report.counts["image"] == report.read
+    assert DicomFrames(index)[0][0].ndim == 3
+    assert scan(series, index=index)[0] is index
+    assert storage.int64((1 << 64) - 5) == -5
+    assert storage.int64(1 << 63) == -(1 << 63)
+    assert storage.int64(17) == 17
 
 
 def test_nothing_is_read_when_nothing_changed(

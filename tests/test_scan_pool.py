@@ -110,6 +110,7 @@ DYING = {
 import os, sys
 from dicomtorch import scan_worker as w
 answers = os.fdopen(os.dup(1), "wb")
+answers.write(w._GREETING)
 job = w.receive(sys.stdin.buffer)
 w.send(answers, "ready")
 reader = w.EntryReader(job)
@@ -139,6 +140,17 @@ def test_a_child_that_dies_loses_no_file(
     assert report.read == 43
     monkeypatch.undo()
     assert_same(scan(tree, num_workers=0)[0], together)
+
+
+@pytest.mark.parametrize("said", ["words", "a line\n", "\n" * 20], ids=["words", "line", "lines"])
+def test_what_an_interpreter_says_as_it_starts_is_passed_over(
+    tree: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "sitecustomize.py").write_text(f"print({said!r}, end='', flush=True)\n")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setattr(scan_pool._Pool, "_read_here", lambda *_: pytest.fail("not in a child"))
+    assert len(scan(tree, num_workers=2)[0]) == 44
 
 
 def test_where_no_child_can_be_started_files_are_read_here(

@@ -63,6 +63,19 @@ def test_frame_time_vector_gives_uneven_times(tmp_path):
     assert found(scan(tmp_path)[0]) == [([100, 101, 102], [0, 10, 35])]
 
 
+@pytest.mark.parametrize("keyword", ["PatientID", "StudyInstanceUID"])
+def test_patients_and_studies_are_not_mixed_where_series_have_one_uid(tmp_path, keyword):
+    rows = [
+        {
+            keyword: f"7.{k % 2}",
+            "AcquisitionTime": f"1200{k:02d}",
+            "ImagePositionPatient": [0, 0, 0],
+        }
+        for k in range(4)
+    ]
+    assert found(slices(tmp_path, rows)) == [([100, 300], [0, 2000]), ([200, 400], [0, 2000])]
+
+
 def test_a_selection_of_a_cine_loop(tmp_path):
     write(multi_frame(6, FrameTime=10), tmp_path / "a.dcm")
     index = scan(tmp_path)[0].select([5, 1, 3])

@@ -134,6 +134,26 @@ def test_fractions_are_met_about_and_seeds_differ() -> None:
     assert [len(part) for _, part in index.kfold(4)] == pytest.approx([500] * 4, abs=80)
 
 
+def test_folds_of_a_part_are_about_as_large_as_each_other() -> None:
+    index = index_of([(f"p{n}", "", "1") for n in range(2000)])
+    train, _ = index.split([0.7, 0.3])
+    share = len(train) / 5
+    assert [len(fold) for _, fold in train.kfold(5)] == pytest.approx([share] * 5, abs=70)
+
+
+def test_a_part_that_is_split_again_with_the_same_seed_is_noticed() -> None:
+    index = index_of([(f"p{n}", "", "1") for n in range(200)])
+    train, _ = index.split([0.75, 0.25])
+    with pytest.warns(UserWarning, match=r"part of a split with seed=0.* another seed") as caught:
+        train.split([0.5, 0.5])
+    assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match="part of a split with seed=3"):
+        index.kfold(4, seed=3)[1][0].kfold(3, seed=3)
+    assert [len(part) for part in train.split([0.5, 0.5], seed=1)] == pytest.approx(
+        [75, 75], abs=20
+    )
+
+
 def test_strata_are_spread_evenly() -> None:
     index = index_of([(f"p{n}", "", "1") for n in range(300)])
     for _, fold in index.kfold(5, stratify="InstanceNumber"):
@@ -167,6 +187,8 @@ def test_what_means_nothing_is_refused() -> None:
         index.split([1], seed=-1)
     with pytest.raises(OptionError, match="cannot be a key"):
         index.split([1], by="SliceThickness")
+    with pytest.raises(OptionError, match="by= names no column"):
+        index.split([1], by=[])
     with pytest.raises(OptionError, match="k must be"):
         index.kfold(1)
     with pytest.warns(UserWarning, match="part . of the split is empty"):

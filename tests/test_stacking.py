@@ -84,6 +84,19 @@ def test_unequal_spacing(tmp_path: Path) -> None:
     assert only(tmp_path, on_gap="keep").report.position_error > 0.1
 
 
+def test_slices_beside_each_other_lead_there_and_back(tmp_path: Path) -> None:
+    """An unequal stack is not where its affine says within the plane either."""
+    for k in range(6):
+        place = [3.0 if k == 3 else 0, 0, 2.5 * k]
+        write(ct(ct_pixels(k), k, ImagePositionPatient=place), tmp_path / f"{k}.dcm")
+    stack = only(tmp_path, on_gap="keep")
+    np.testing.assert_allclose(stack.patient_to_voxel((3.0, 0.0, 7.5)), (3, 0, 0), atol=1e-9)
+    voxels = np.array([(3, 5, 7), (2, 1, 1), (3.5, 2, 2), (-2, 0, 0), (8, 1, 1)])
+    there = stack.voxel_to_patient(voxels)
+    np.testing.assert_allclose(there[0], (3 + 7 * 0.8, 5 * 0.7, 7.5))
+    np.testing.assert_allclose(stack.patient_to_voxel(there), voxels, atol=1e-9)
+
+
 def test_a_slice_that_is_there_twice(tmp_path: Path) -> None:
     slices(tmp_path, (0, 1, 2, 2, 3))
     with pytest.raises(GeometryError, match=r"2 slices .*002\.dcm, .*003\.dcm"):
@@ -283,6 +296,16 @@ def test_what_slices_of_a_stack_have_in_common(tmp_path: Path, keyword: str, val
     slices(tmp_path / "a", range(3))
     slices(tmp_path / "b", range(3), **{keyword: value})
     assert [len(stack) for stack in found(tmp_path)] == [3, 3]
+
+
+@pytest.mark.parametrize("keyword", ["PatientID", "StudyInstanceUID"])
+@pytest.mark.parametrize("uid", ["1.2.3", ""])
+def test_patients_and_studies_are_not_mixed_where_series_have_one_uid(
+    tmp_path: Path, keyword: str, uid: str
+) -> None:
+    slices(tmp_path / "a", range(3), SeriesInstanceUID=uid)
+    slices(tmp_path / "b", range(3, 6), SeriesInstanceUID=uid, **{keyword: "7"})
+    assert [heights(tmp_path, stack) for stack in found(tmp_path)] == [[0, 2.5, 5], [7.5, 10, 12.5]]
 
 
 def test_orientations_written_differently_are_alike(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dicomtorch import scan_file, scan_worker, scanner
+from dicomtorch import scan_file, scan_worker, scanner, store
 from dicomtorch.errors import IndexFileError
 from dicomtorch.index import FrameIndex
 from dicomtorch.scanner import _Reading
@@ -252,3 +252,75 @@ def test_a_full_disk_does_not_end_a_scan(
         index = open_index(tree, cache_dir=tmp_path)
     assert (len(index), len(tries)) == (4, 1)
     assert interrupted.read == 4
+
+
+def test_an_error_that_is_kept_does_not_keep_the_lock(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A notebook keeps the traceback of what was interrupted, and its frames."""
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "scan", interrupt)
+        with pytest.raises(KeyboardInterrupt) as kept:
+            open_index(tree, cache_dir=tmp_path)
+    assert len(open_index(tree, cache_dir=tmp_path)) == 4
+    assert kept.tb is not None
+
+
+def interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_what_was_kept_and_is_all_is_stored_once_more_after_a_kill(
+    tree: Path, tmp_path: Path
+) -> None:
+    kept = IndexStore([os.fsencode(os.path.realpath(tree))], tmp_path)
+    index, _ = scanner.scan(tree)
+    with kept.lock():
+        kept.save_partial(index)
+    shutil.copytree(kept.folder / "partial", tmp_path / "copy")
+    assert len(open_index(tree, cache_dir=tmp_path)) == 4
+    # Killed before it was removed.
+    shutil.copytree(tmp_path / "copy", kept.folder / "partial")
+    assert len(open_index(tree, cache_dir=tmp_path)) == 4
+    assert kept.load_partial() is None
+
+
+def test_a_source_is_the_same_however_it_is_written(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tree.parent))
+    monkeypatch.setenv("USERPROFILE", str(tree.parent))
+    index = open_index("~/tree", cache_dir=tmp_path)
+    for source in (tree, iter([tree])):
+        assert open_index(source, cache_dir=tmp_path).uuid == index.uuid  # type: ignore[arg-type]
+
+
+def test_workers_find_an_index_from_another_folder(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    stored = open_index(tree, cache_dir="cache")
+    assert open_index(tree, cache_dir="~/cache").uuid == stored.uuid
+    stored.save("saved")
+    pickled = [pickle.dumps(one) for one in (stored, FrameIndex.load("saved"))]
+    del stored
+    monkeypatch.chdir(tree)
+    assert [len(pickle.loads(data)) for data in pickled] == [4, 4]
+
+
+def test_a_store_that_may_only_be_read_is_used(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    stored = open_index(tree, cache_dir=tmp_path)
+
+    def refuse(self: IndexStore) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(IndexStore, "lock", refuse)
+    assert open_index(tree, cache_dir=tmp_path).uuid == stored.uuid
+    assert not recwarn.list
+    (tree / "0.dcm").unlink()
+    with pytest.warns(UserWarning, match="cannot be kept in .*Read-only file system"):
+        assert len(open_index(tree, cache_dir=tmp_path)) == 3

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -269,3 +271,30 @@ def test_imagecodecs_and_pydicom_agree_on_the_bundled_files(bundled: Path) -> No
         index.files["path"][one.file] for one in result.findings if one.backend == "imagecodecs"
     }
     assert failed == {b"JPEG2000-embedded-sequence-delimiter.dcm"}
+
+
+def test_a_copy_of_a_folder_is_other_files(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    write_series(tmp_path / "one", 2)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")  # with times
+    state = tmp_path_factory.mktemp("state") / "verify.state"
+    assert verified(tmp_path / "one", state=state)[0].resumed == 0
+    assert verified(tmp_path / "two", state=state)[0].resumed == 0
+    assert verified(tmp_path / "one", state=state)[0].resumed == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no flock")
+def test_a_state_file_is_for_one_process_at_a_time(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    write_series(tmp_path, 3)
+    state = tmp_path_factory.mktemp("state") / "verify.state"
+    index, _ = scan(tmp_path)
+    first = iter(Verification(index, state=state, num_threads=1))
+    next(first)
+    with pytest.raises(OptionError, match="is in use by another verify"):
+        Verification(index, state=state).run()
+    for _ in first:
+        pass
+    assert Verification(index, state=state).run().resumed == 3

@@ -27,6 +27,7 @@ from dicomtorch.backends.streams import (
     Buffer,
     JPEGStream,
     JXLStream,
+    packbits_length,
     parse_jpeg,
     parse_jxl,
     rle_segments,
@@ -96,6 +97,28 @@ def check(data: Buffer, pixel: ImagePixel, limits: Limits = LIMITS) -> Stream:
         _check_image(jxl.rows, jxl.columns, pixel.samples_per_pixel, pixel)
         return jxl
     raise DecodeError(f"transfer syntax {syntax} is none that this package decodes")
+
+
+def check_rle(data: Buffer, pixel: ImagePixel, *, last: bool = False) -> None:
+    """Refuses RLE segments that are too short, for decoders that do not, or take long to.
+
+    Args:
+        data: A frame that `check` has passed, of at least 8 bits a sample.
+        pixel: What the header of the file says.
+        last: Count the last segment only, which is the one that a frame lacks the end of if it was cut.
+
+    Raises:
+        DecodeError: A segment gives fewer bytes than the image has pixels.
+    """
+    view, expected = memoryview(data), pixel.rows * pixel.columns
+    segments = list(enumerate(rle_segments(data, rle_segment_count(pixel))))[::-1]
+    for number, (start, stop) in segments[:1] if last else segments:
+        length = packbits_length(view[start:stop], expected)
+        if length < expected:
+            raise DecodeError(
+                f"RLE segment {number} at byte {start} of the frame is damaged: it gives {length} bytes, "
+                f"expected {expected}"
+            )
 
 
 def _describe(pixel: ImagePixel) -> str:

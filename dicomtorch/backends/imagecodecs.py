@@ -215,6 +215,7 @@ def _decode_htj2k(codestream: memoryview, target: Array) -> Array:
 
 
 def _decode_jxl(data: Buffer, pixel: ImagePixel, stream: JXLStream, out: Array | None) -> Array:
+    """Decodes; that a stream was cut shows only where it ends, and so costs as much as decoding what is there."""
     precision = stream.precision or pixel.bits_stored
     target = _target(pixel, "u1" if precision <= 8 else "u2", out)
     result = _call("jpegxl_decode", data, numthreads=1, out=target)

@@ -6,16 +6,20 @@ ISO/IEC 15444-1 annex A (code stream) and annex I (JP2 boxes), ISO/IEC 15444-15 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
-from dicomtorch.backends.streams import END_MARKER, Buffer, damaged
+from dicomtorch.backends.streams import END_MARKER, HEAD, Buffer, damaged
+from dicomtorch.errors import DecodeError
 
 _JP2_SIGNATURE = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
 _SOC_SIZ = b"\xff\x4f\xff\x51"
+_TILE_PART = struct.Struct(">IHI2xH")
+"""SOT and Lsot, tile, length of the tile-part, the marker after the segment."""
+_SOT, _SOD = 0xFF90000A, 0xFF93
 
 
-@dataclass(frozen=True, slots=True)
-class J2KStream:
+class J2KStream(NamedTuple):
     """A JPEG 2000 or HTJ2K main header.
 
     Attributes:
@@ -93,6 +97,17 @@ class _J2KWalk:
         self.mct = self.ht = False
         self.reversible = True
 
+    def main_header(self) -> int:
+        """Walks to the first tile-part; returns its position."""
+        start, stop, data = self.start, self.size, self.data
+        length = data[start + 4] << 8 | data[start + 5] if start + 6 <= stop else 0
+        if start + 4 + length > stop:
+            raise damaged("length of SIZ", start + 4, length, f"at most {stop - start - 4}")
+        self.image(start + 6, start + 4 + length)
+        position = self.segments(start + 4 + length, 0x90)
+        self.check_quantisation(position)
+        return position
+
     def image(self, position: int, stop: int) -> None:
         """SIZ: sizes before anything is allocated by them."""
         data = self.data
@@ -127,11 +142,10 @@ class _J2KWalk:
         if number > limit:
             raise damaged("tiles in SIZ (Limits.tiles)", position + 18, number, f"at most {limit}")
         depths = bytes(data[position + 36 : stop : 3])
-        if any(step != 1 for step in data[position + 37 : stop : 3]) or any(
-            step != 1 for step in data[position + 38 : stop : 3]
-        ):
+        across, down = bytes(data[position + 37 : stop : 3]), bytes(data[position + 38 : stop : 3])
+        if across.count(1) != count or down.count(1) != count:
             raise damaged("subsampling in SIZ", position + 37, "a step that is not 1", "1")
-        if len(set(depths)) != 1 or (depths[0] & 127) + 1 > 32:
+        if depths.count(depths[0]) != count or (depths[0] & 127) + 1 > 32:
             raise damaged(
                 "precision in SIZ", position + 36, depths.hex(" "), "one of 1 to 32 bits for all"
             )
@@ -214,12 +228,8 @@ class _J2KWalk:
 
     def quantisation_style(self, component: int, position: int, stop: int) -> None:
         data = self.data
-        style, guard_bits = self.byte(position, stop) & 31, self.byte(position, stop) >> 5
-        values = stop - position - 1
-        if style == 0:
-            exponents = [value >> 3 for value in data[position + 1 : stop]]
-        else:
-            exponents = [value >> 3 for value in data[position + 1 : stop : 2]]
+        first, values = self.byte(position, stop), stop - position - 1
+        style, guard_bits = first & 31, first >> 5
         step = 1 if style == 0 else 2
         if style > 2 or values == 0 or values % step or (style == 1 and values != 2):
             raise damaged(
@@ -228,11 +238,12 @@ class _J2KWalk:
                 f"style {style} with {values} bytes",
                 "style 0, 1 or 2, whole values",
             )
-        if max(exponents) + guard_bits - 1 > 31:
+        exponent = max(bytes(data[position + 1 : stop : step])) >> 3
+        if exponent + guard_bits - 1 > 31:
             raise damaged(
                 "QCD or QCC",
                 position,
-                f"exponent {max(exponents)} + {guard_bits} guard bits - 1",
+                f"exponent {exponent} + {guard_bits} guard bits - 1",
                 "at most 31",
             )
         self.quantisation[component] = 0 if style == 1 else values // step
@@ -274,46 +285,79 @@ class _J2KWalk:
                 self.segment(code, position + 4, position + 2 + length)
             position += 2 + length
 
-    def tile_header(self, position: int) -> int:
+
+class _TileParts:
+    """The tile-parts of a JPEG 2000 code stream, which must tile the rest of it."""
+
+    __slots__ = ("data", "ht", "main", "reversible", "size")
+
+    def __init__(self, data: Buffer, size: int, main: _J2KWalk) -> None:
+        self.data = data
+        self.size = size
+        self.main = main
+        self.ht, self.reversible = main.ht, main.reversible
+
+    def header(self, position: int) -> int:
         """Walks the header of a tile-part; what it sets holds for its tile only. Returns where the data begin."""
         if bytes(self.data[position : position + 2]) == b"\xff\x93":
             return position + 2
-        main = self.coding, self.quantisation, self.mct
-        self.coding, self.quantisation = dict(self.coding), dict(self.quantisation)
-        body = self.segments(position, 0x93) + 2
-        self.check_quantisation(position)
-        self.coding, self.quantisation, self.mct = main
+        main, walk = self.main, _J2KWalk(self.data, position, self.size, self.main.tiles)
+        walk.components = main.components
+        walk.coding, walk.quantisation = dict(main.coding), dict(main.quantisation)
+        body = walk.segments(position, 0x93) + 2
+        walk.check_quantisation(position)
+        self.ht |= walk.ht
+        self.reversible &= walk.reversible
         return body
 
-    def tile_parts(self, position: int) -> int:
-        """Walks the tile-parts, which must tile the rest of the stream; returns where it ends, EOC included."""
-        data, size = self.data, self.size
-        while True:
-            if bytes(data[position : position + 2]) == END_MARKER:
-                return position + 2
-            if position + 12 > size or bytes(data[position : position + 4]) != b"\xff\x90\x00\x0a":
-                found = bytes(data[position : position + 4]).hex(" ") or "the end of the frame"
+    def walk(self, position: int) -> int:
+        """Goes from one to the next; returns where the stream ends, EOC included."""
+        data, size, tiles, read = self.data, self.size, self.main.tiles, _TILE_PART.unpack_from
+        last = size - _TILE_PART.size
+        while position <= last:
+            marker, tile, length, following = read(data, position)
+            # There may be hundreds: this is all that it takes where a tile-part has no segments of its own.
+            if marker == _SOT and following == _SOD and tile < tiles and length > 13:
+                position += length
+                continue
+            if marker >> 16 == 0xFFD9:
+                break
+            if marker != _SOT:
+                found = struct.pack(">I", marker).hex(" ")
                 raise damaged("tile-part", position, found, "SOT (ff 90 00 0a) or EOC (ff d9)")
-            tile, length = struct.unpack_from(">HI", data, position + 4)
-            if tile >= self.tiles:
-                raise damaged("tile in SOT", position + 4, tile, f"below {self.tiles}")
-            body = self.tile_header(position + 12)
+            if tile >= tiles:
+                raise damaged("tile in SOT", position + 4, tile, f"below {tiles}")
+            body = self.header(position + 12)
             if length == 0:  # the last one, up to EOC
-                tail = bytes(memoryview(data)[body:size])
-                end = tail.rfind(END_MARKER)
-                if end < 0:
-                    raise damaged(
-                        "end of the JPEG 2000 stream", size, "the end of the frame", "EOC (ff d9)"
-                    )
-                return body + end + 2
-            if position + length > size or position + length < body:
-                raise damaged(
-                    "length of tile-part",
-                    position + 6,
-                    length,
-                    f"{body - position} to {size - position}",
-                )
+                return self.last_end(body)
+            if length < body - position:
+                least = f"at least {body - position}"
+                raise damaged("length of tile-part", position + 6, length, least)
             position += length
+        found = bytes(data[position : position + 2]).hex(" ")
+        if found != "ff d9":
+            found = found or f"the end of the frame at byte {len(data)}"
+            raise damaged("end of the tile-parts", position, found, "EOC (ff d9)")
+        return position + 2
+
+    def last_end(self, body: int) -> int:
+        """Where a stream ends whose last tile-part, with data from `body` on, does not say how long it is."""
+        end = bytes(memoryview(self.data)[body : self.size]).rfind(END_MARKER)
+        if end < 0:
+            raise damaged(
+                "end of the JPEG 2000 stream", self.size, "the end of the frame", "EOC (ff d9)"
+            )
+        return body + end + 2
+
+
+@lru_cache(maxsize=256)
+def _main_header(head: bytes, tiles: int) -> tuple[_J2KWalk, int]:
+    """The main header in `head`, which ends with the marker of the first tile-part, and its length.
+
+    Kept, because the frames of a file mostly begin alike.
+    """
+    walk = _J2KWalk(head, 0, len(head), tiles)
+    return walk, walk.main_header()
 
 
 def parse_j2k(data: Buffer, tiles: int) -> J2KStream:
@@ -327,24 +371,25 @@ def parse_j2k(data: Buffer, tiles: int) -> J2KStream:
         DecodeError: It is damaged, truncated, or asks for more than a decoder should be asked for.
     """
     start, stop = _codestream(data)
-    walk = _J2KWalk(data, start, stop, tiles)
-    length = data[start + 4] << 8 | data[start + 5] if start + 6 <= stop else 0
-    if start + 4 + length > stop:
-        raise damaged("length of SIZ", start + 4, length, f"at most {stop - start - 4}")
-    walk.image(start + 6, start + 4 + length)
-    position = walk.segments(start + 4 + length, 0x90)
-    walk.check_quantisation(position)
-    end = walk.tile_parts(position)
-    rows, columns = walk.siz
+    head = bytes(data[start : min(start + HEAD, stop)])
+    try:
+        main, length = _main_header(head[: head.find(b"\xff\x90") + 2], tiles)
+    except DecodeError:
+        # It is longer, or those two bytes are in one of its segments, or it is damaged at a place that is to be named.
+        main = _J2KWalk(data, start, stop, tiles)
+        length = main.main_header() - start
+    parts = _TileParts(data, stop, main)
+    end = parts.walk(start + length)
+    rows, columns = main.siz
     return J2KStream(
         rows=rows,
         columns=columns,
-        components=walk.components,
-        precision=walk.precision,
-        signed=walk.signed,
-        component_transform=walk.mct,
-        reversible=walk.reversible,
-        high_throughput=walk.ht,
+        components=main.components,
+        precision=main.precision,
+        signed=main.signed,
+        component_transform=main.mct,
+        reversible=parts.reversible,
+        high_throughput=parts.ht,
         start=start,
         stop=end,
     )

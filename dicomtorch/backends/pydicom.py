@@ -199,6 +199,7 @@ def _decode_native(data: Buffer, pixel: ImagePixel) -> Array:
 
 
 def _decode_rle(data: Buffer, pixel: ImagePixel) -> Array:
+    guard.check_rle(data, pixel, last=True)  # or the plug-ins decode all that is there first
     return _run(_encapsulate(data), pixel, _plugin(pixel))
 
 

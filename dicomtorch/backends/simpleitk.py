@@ -34,7 +34,7 @@ from dicomtorch.attributes import (
 from dicomtorch.backends import guard, values
 from dicomtorch.backends.base import Array, Buffer
 from dicomtorch.backends.jpeg2000 import J2KStream
-from dicomtorch.backends.streams import JPEGStream, packbits_length, rle_segments
+from dicomtorch.backends.streams import JPEGStream
 from dicomtorch.errors import DecodeError, import_optional
 
 _ENCAPSULATED = (
@@ -104,7 +104,8 @@ class SimpleITKBackend:
         if isinstance(stream, J2KStream):
             return _decode_j2k(data, pixel, stream, out)
         if pixel.transfer_syntax_uid == RLE_LOSSLESS:
-            _check_rle(data, pixel)
+            # It leaves what was in memory where bytes are missing, and says nothing.
+            guard.check_rle(data, pixel)
             words = _read(_items(data), pixel, RLE_LOSSLESS, bits=pixel.bits_allocated)
         else:
             words = _decode_native(data, pixel)
@@ -112,18 +113,6 @@ class SimpleITKBackend:
 
 
 BACKEND = SimpleITKBackend()
-
-
-def _check_rle(data: Buffer, pixel: ImagePixel) -> None:
-    """Refuses segments that are too short: GDCM leaves what was in memory where bytes are missing, and says nothing."""
-    view, expected = memoryview(data), pixel.rows * pixel.columns
-    for number, (start, stop) in enumerate(rle_segments(data, guard.rle_segment_count(pixel))):
-        length = packbits_length(view[start:stop], expected)
-        if length < expected:
-            raise DecodeError(
-                f"RLE segment {number} at byte {start} of the frame is damaged: it gives {length} bytes, "
-                f"expected {expected}"
-            )
 
 
 def _decode_native(data: Buffer, pixel: ImagePixel) -> Array:

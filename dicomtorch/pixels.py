@@ -215,7 +215,13 @@ def apply(
     elif out.shape != shape:
         raise PixelValueError(f"out has shape {tuple(out.shape)}; this frame needs {shape}")
     planes = stored[None] if stored.ndim == 2 else stored.transpose(2, 0, 1)
-    if shared is None and plan.linear and out.dtype == torch.float32 and out.is_contiguous():
+    if (
+        shared is None
+        and plan.linear
+        and out.dtype == torch.float32
+        and out.is_contiguous()
+        and not _has_other_sign(stored, plan)
+    ):
         _linear(planes, out.numpy(), *plan.linear)
         return out, plan.channels[0].voi
     if options.values == "stored":
@@ -229,7 +235,7 @@ def apply(
 def _ranged_channels(
     stored: Array, plan: Plan, shared: SharedRange | Sequence[SharedRange | None] | None
 ) -> tuple[Mapping, ...]:
-    if stored.dtype == np.int8 and not plan.values.pixel.pixel_representation:
+    if _has_other_sign(stored, plan):
         plan = _with_sign(plan)
     channels = with_range(plan, shared)
     if all(mapping.kind != "range" for mapping in channels):
@@ -239,6 +245,10 @@ def _ranged_channels(
         ranged(mapping, span, mapping.voi.voi or "frame") if mapping.kind == "range" else mapping
         for mapping in channels
     )
+
+
+def _has_other_sign(stored: Array, plan: Plan) -> bool:
+    return stored.dtype == np.int8 and not plan.values.pixel.pixel_representation
 
 
 def _with_sign(plan: Plan) -> Plan:

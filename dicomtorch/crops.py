@@ -205,7 +205,7 @@ class DicomCrops(StackDataset):
         if not len(table):
             raise OptionError("the table of candidates has no row")
         series = index.column("SeriesInstanceUID")
-        codes = np.array([series.code(uid) for uid in table.uids])
+        codes = series.codes_of(table.uids)
         wanted = np.isin(series.codes, codes[codes >= 0])
         there = np.isin(codes, series.codes[wanted])[table.series]
         if not there.all():

@@ -98,10 +98,12 @@ def read_header(
     stated, position, buffer, base = _file_meta(read, size, buffer, position)
     header = Header(stated)
     tags = wanted if isinstance(wanted, frozenset) else frozenset(wanted)
+    deflated = None
     if stated == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
         if _plausible(buffer, position - base, size - base, True, False) < 2:
             header.deflated = True
-            buffer = header.inflated = _inflate(read, position, size, header, limits)
+            deflated = _Deflated(read, position, size, limits)
+            buffer = deflated.first
             position = base = 0
             size = len(buffer)
             read = _reader(buffer)
@@ -120,6 +122,15 @@ def read_header(
         header = header_from_pydicom(
             read, size, position, tags, header, explicit, limits, cause=error
         )
+    except HeaderError as error:
+        if deflated is None or not deflated.is_partial:
+            raise
+        raise HeaderError(
+            f"{error}; of the deflated data set the first {size} bytes are searched for pixel data "
+            "(Limits.header_bytes)"
+        ) from error
+    if deflated is not None:
+        header.inflated = deflated.whole(header)
     if not stated and header.pixel_data is not None and header.pixel_data.length < 0:
         header.transfer_syntax_uid = ""
         header.notices.append("the file names no TransferSyntaxUID for its encapsulated pixel data")
@@ -357,32 +368,66 @@ def _file_meta(read: Read, size: int, buffer: bytes, pos: int) -> tuple[str, int
         pos += value + length
 
 
-def _inflate(read: Read, start: int, size: int, header: Header, limits: Limits) -> bytes:
-    """The data set of Deflated Explicit VR Little Endian (PS3.5 annex A.5: RFC 1951, no zlib header)."""
-    if size - start > limits.inflated_bytes:
-        raise HeaderError(
-            f"the deflated data set has {size - start} bytes, more than Limits.inflated_bytes = "
-            f"{limits.inflated_bytes}"
+class _Deflated:
+    """The data set of Deflated Explicit VR Little Endian (PS3.5 annex A.5: RFC 1951, no zlib header).
+
+    A megabyte may inflate to a gigabyte. So the pixel data must begin in the first part, which is walked before
+    anything else is inflated, and nothing is inflated that stands behind them.
+    """
+
+    def __init__(self, read: Read, start: int, size: int, limits: Limits) -> None:
+        if size - start > limits.inflated_bytes:
+            raise HeaderError(
+                f"the deflated data set has {size - start} bytes, more than Limits.inflated_bytes = "
+                f"{limits.inflated_bytes}"
+            )
+        data = read(start, size - start)
+        by_ratio = limits.inflated_ratio * len(data) + (64 << 10)
+        name, self.most = min(
+            (("inflated_bytes", limits.inflated_bytes), ("inflated_ratio", by_ratio)),
+            key=lambda limit: limit[1],
         )
-    data = read(start, size - start)
-    by_ratio = limits.inflated_ratio * len(data) + (64 << 10)
-    name, most = min(
-        (("inflated_bytes", limits.inflated_bytes), ("inflated_ratio", by_ratio)),
-        key=lambda limit: limit[1],
-    )
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        inflated = inflater.decompress(data, most + 1)
-    except zlib.error as error:
-        raise HeaderError(f"the deflated data set is damaged: {error}") from error
-    if len(inflated) > most:
-        raise HeaderError(
-            f"the data set inflates to more than {most} bytes, the most that Limits.{name} = "
+        self.excess = (
+            f"the data set inflates to more than {self.most} bytes, the most that Limits.{name} = "
             f"{getattr(limits, name)} allows for {len(data)} compressed bytes"
         )
-    if not inflater.eof:
-        header.notices.append("the deflated data set is cut off")
-    return inflated
+        self.engine = zlib.decompressobj(-zlib.MAX_WBITS)
+        self.tail = data
+        self.is_cut = False
+        self.first = self._take(min(limits.header_bytes, self.most + 1))
+        self._check(self.first)
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether there is more than the first part."""
+        return not self.engine.eof and not self.is_cut
+
+    def whole(self, header: Header) -> bytes:
+        """All bytes to the end of the pixel data."""
+        pixels, inflated = header.pixel_data, self.first
+        if self.is_partial and pixels is not None:
+            end = self.most + 1
+            if pixels.length >= 0:
+                end = min(end, pixels.offset + pixels.length)
+            if end > len(inflated):
+                inflated += self._take(end - len(inflated))
+                self._check(inflated)
+        if self.is_cut:
+            header.notices.append("the deflated data set is cut off")
+        return inflated
+
+    def _take(self, most: int) -> bytes:
+        try:
+            taken = self.engine.decompress(self.tail, most)
+        except zlib.error as error:
+            raise HeaderError(f"the deflated data set is damaged: {error}") from error
+        self.tail = self.engine.unconsumed_tail
+        self.is_cut = len(taken) < most and not self.engine.eof
+        return taken
+
+    def _check(self, inflated: bytes) -> None:
+        if len(inflated) > self.most:
+            raise HeaderError(self.excess)
 
 
 def header_from_pydicom(
@@ -419,7 +464,7 @@ def header_from_pydicom(
         raise HeaderError(f"{cause}; pydicom fails too ({type(error).__name__})") from cause
     position = start + data.tell()
     result = Header(header.transfer_syntax_uid, header.big_endian, elements)
-    result.deflated, result.inflated = header.deflated, header.inflated
+    result.deflated = header.deflated
     result.notices = [*header.notices, f"read by pydicom, because {cause}"]
     if not _finds_pixel_data(read, size, position, result, explicit, limits):
         raise HeaderError(f"{cause}; pydicom stops at offset {position}") from cause

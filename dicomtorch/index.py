@@ -382,8 +382,8 @@ class FrameIndex:
             several = isinstance(wanted, list | tuple | set | frozenset | np.ndarray)
             values = list(wanted) if several else [wanted]
             if isinstance(data, Texts):
-                codes = [data.code(str(value)) for value in values]
-                mask &= np.isin(data.codes, [code for code in codes if code >= 0])
+                codes = data.codes_of(map(str, values))
+                mask &= np.isin(data.codes, codes[codes >= 0])
             elif data.ndim == 1:
                 numbers = np.asarray(values)
                 if len(values) and numbers.dtype.kind not in "biuf":

@@ -24,7 +24,7 @@ from torch.utils.data import get_worker_info
 
 from dicomtorch import encapsulation, pixels
 from dicomtorch.attributes import AppliedVOI, FrameSpan, FrameValues, ImagePixel, PixelOptions
-from dicomtorch.backends.base import Backend, choose_backend
+from dicomtorch.backends.base import Backend, choose_backend, decoding
 from dicomtorch.buffers import new_batch
 from dicomtorch.cache import EXPENSIVE, FrameCache, frame_key
 from dicomtorch.conversion import Conversion
@@ -358,7 +358,11 @@ class FrameReader:
         self, where: FrameLocation, files: _FileGroup, pixel: ImagePixel, backend: Backend
     ) -> npt.NDArray[Any]:
         data = self._encoded(where, files, pixel)
-        return backend.decode(data, pixel, self._local.decoded(pixel))
+        decoding.where = lambda: printable(files.index.path(where.position))
+        try:
+            return backend.decode(data, pixel, self._local.decoded(pixel))
+        finally:
+            decoding.where = None
 
     @staticmethod
     def _cache_key(

@@ -417,8 +417,9 @@ def _index_of(source: Source | HasColumns) -> FrameIndex:
     if isinstance(source, FrameIndex):
         return source
     index = getattr(source, "index", None)
-    # Crops may by chance be as many as their frames.
-    if not isinstance(index, FrameIndex) or _has_columns(source):
+    # Crops and clips may by chance be as many as their frames.
+    draws_others = _has_columns(source) or hasattr(source, "sequences")
+    if not isinstance(index, FrameIndex) or draws_others:
         raise OptionError(
             f"a sampler takes a FrameIndex or a dataset of frames; got {type(source).__name__}"
         )

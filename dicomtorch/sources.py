@@ -152,7 +152,7 @@ def _walk_folder(start: bytes, prefix: bytes, follow: bool, stats: bool) -> Iter
             if follow:
                 info = os.stat(folder)
                 if (info.st_dev, info.st_ino) in entered:
-                    reason = "a symbolic link back into a folder that was walked already"
+                    reason = "a folder that was walked already under another name"
                     yield replace(
                         _entry(prefix[:-1], info, 0), file_class="not_dicom", reason=reason
                     )

@@ -129,7 +129,7 @@ class IndexStore:
     def _current(self) -> str | None:
         try:
             return str(uuids.UUID((self.folder / "current").read_text("ascii").strip()))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
             raise IndexFileError(
@@ -253,7 +253,10 @@ def _load_or_rebuild(store: IndexStore) -> FrameIndex | None:
 def _scan_unstored(
     source: Source, tags: Sequence[str], store: IndexStore, error: OSError
 ) -> FrameIndex:
-    old = _load_or_rebuild(store)  # a cache folder may be there to be read only
+    try:
+        old = store.load()  # a cache folder may be there to be read only
+    except IndexFileError:  # the warning below says what it means
+        old = None
     index, _ = scan(source, index=old, tags=tags)
     if index is not old:
         _warn_unstored(store, error)

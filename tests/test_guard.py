@@ -277,6 +277,40 @@ def test_jpeg_facts() -> None:
     assert (lossless.process, lossless.lossless, lossless.subsampled) == (0xC3, True, False)
 
 
+@pytest.mark.parametrize(
+    ("preset", "near", "interleave", "message"),
+    [
+        ((255, 3, 7, 21, 64), 0, 0, ""),
+        ((0, 0, 0, 0, 0), 0, 2, ""),
+        ((255, 20, 20, 255, 64), 19, 1, ""),
+        ((0, 0, 0, 0, 0), 127, 0, ""),
+        ((255, 18, 67, 70, 64), 18, 0, "thresholds in LSE .*NEAR . 1 = 19"),
+        ((255, 18, 17, 70, 64), 0, 0, "thresholds in LSE"),
+        ((100, 18, 67, 101, 64), 0, 0, "thresholds in LSE .*MAXVAL 100"),
+        ((256, 0, 0, 0, 0), 0, 0, "MAXVAL 256"),
+        ((0, 0, 0, 0, 2), 0, 0, "RESET 2"),
+        ((0, 0, 0, 0, 256), 0, 0, "RESET 256"),
+        ((0, 0, 0, 0, 0), 128, 0, "NEAR 128"),
+        ((100, 0, 0, 0, 0), 51, 0, "NEAR 51"),
+        ((0, 0, 0, 0, 0), 0, 3, "interleave mode 3"),
+    ],
+)
+def test_parameters_of_jpeg_ls(
+    preset: tuple[int, ...], near: int, interleave: int, message: str
+) -> None:
+    """Near 127 with the thresholds of near 0 never ends in SimpleITK."""
+    data, pixel = frame(a.JPEG_LS_LOSSLESS)
+    data = patched(data, SOS, 7, bytes((near, interleave)))
+    data = data[:2] + segment(b"\xff\xf8", struct.pack(">B5H", 1, *preset)) + data[2:]
+    if message:
+        with pytest.raises(DecodeError, match=message):
+            guard.check(data, pixel)
+    else:
+        stream = guard.check(data, pixel)
+        assert isinstance(stream, streams.JPEGStream)
+        assert stream.lossless == (near == 0)
+
+
 # --- JPEG 2000 ------------------------------------------------------------
 
 SIZ, COD, QCD, SOT = b"\xff\x51", b"\xff\x52", b"\xff\x5c", b"\xff\x90"

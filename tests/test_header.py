@@ -576,6 +576,29 @@ def test_deflated_limits():
         read(data, limits=replace(LIMITS, inflated_ratio=100))
 
 
+def test_of_a_deflated_data_set_only_what_ends_with_the_pixel_data_is_inflated():
+    data_set = minimal() + el(0x7FE00010, "OW", bytes(range(256)) * 400)
+    whole = data_set + el(0xFFFCFFFC, "OB", bytes(100_000))
+    for first in (400, len(data_set) - 1, len(data_set), len(whole) - 1):
+        limits = replace(LIMITS, header_bytes=first)
+        found = read(deflated(whole), limits=limits)
+        assert found.inflated == whole[: max(first, len(data_set))]
+        assert found.notices == []
+        cut = part10(deflate(whole)[:-300], DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN)
+        assert whole.startswith(read(cut, limits=limits).inflated)
+    assert read(deflated(whole)).inflated == whole
+    cut = part10(deflate(data_set)[:-30], DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN)
+    for limits in (LIMITS, replace(LIMITS, header_bytes=400)):
+        assert read(cut, limits=limits).notices == ["the deflated data set is cut off"]
+
+
+def test_the_pixel_data_of_a_deflated_data_set_begin_in_its_first_part():
+    data = deflated(minimal() + el(0x00091010, "OB", bytes(100_000)) + PIXELS)
+    assert read(data).pixel_data is not None
+    with pytest.raises(HeaderError, match=r"first 90000 bytes .*Limits\.header_bytes"):
+        read(data, limits=replace(LIMITS, header_bytes=90_000))
+
+
 def test_deflated_by_name_only():
     found = read(part10(minimal() + PIXELS, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN))
     assert not found.deflated

@@ -128,6 +128,14 @@ def j2k_tiles(tiles: int) -> bytes:
     return bytes(data)
 
 
+def deflated_gigabyte(start: bytes) -> bytes:
+    """`start` and a gigabyte of zeros, deflated to a megabyte."""
+    engine = zlib.compressobj(9, wbits=-15)
+    head = engine.compress(start) + engine.flush(zlib.Z_FULL_FLUSH)
+    zeros = engine.compress(bytes(32 << 20)) + engine.flush(zlib.Z_FULL_FLUSH)
+    return head + zeros * 32 + engine.flush()
+
+
 def hostile() -> dict[str, bytes]:
     pixels = image(np.zeros((24, 32), "u2"))
     return {
@@ -145,8 +153,12 @@ def hostile() -> dict[str, bytes]:
         "a length beyond the file": part_10(explicit(0x00081115, b"SQ", b"", UNDEFINED - 1)),
         "a long text": part_10(explicit(0x00080018, b"UN", b"1" * (32 << 20))),
         "meta only": part_10(b""),
-        "bomb": part_10(
-            zlib.compress(bytes(100 << 20), 9, wbits=-15), DeflatedExplicitVRLittleEndian
+        "bomb": part_10(deflated_gigabyte(b""), DeflatedExplicitVRLittleEndian),
+        "bomb in an element": part_10(
+            deflated_gigabyte(
+                explicit(0x00080018, b"UI", b"1.2\0") + explicit(0x00091010, b"OB", b"", 1 << 30)
+            ),
+            DeflatedExplicitVRLittleEndian,
         ),
         "deflated noise": part_10(os.urandom(1 << 16), DeflatedExplicitVRLittleEndian),
         "no pixels": part_10(explicit(0x00280010, b"US", struct.pack("<H", 1))),

@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 import pickle
 import random
+import time
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from dicomtorch import index_file
+from dicomtorch import columns, index_file
 from dicomtorch.attributes import LookupTable
+from dicomtorch.columns import Packed, Texts
 from dicomtorch.errors import (
     DicomTorchError,
     FrameIndexError,
@@ -279,3 +283,33 @@ def test_a_table_of_some_patients_does_not_name_the_others(
     assert b"p1" not in path.read_bytes()
     table = index.filter(PatientID="p2").table
     assert table.column("PatientID").chunk(0).dictionary.to_pylist() == ["p2"]
+
+
+def test_many_texts_are_found_at_once() -> None:
+    """Comparing each of thousands with each of hundreds of thousands took minutes."""
+    texts = Texts.of(f"1.2.840.{k:05}" for k in range(60_000))
+    began = time.perf_counter()
+    wanted = [f"1.2.840.{k:05}" for k in range(58_000, 62_000)]
+    expected = [*range(58_000, 60_000), *[-1] * 2_000]
+    assert texts.codes_of(wanted).tolist() == expected
+    assert time.perf_counter() - began < 2.0
+    assert texts.codes_of([]).tolist() == []
+    assert (texts.code("1.2.840.59999"), texts.code("1.2.840")) == (59_999, -1)
+    assert texts.codes_of(["1.2.840.00007"]).tolist() == [7]
+    some = texts.take(np.arange(59_999, -1, -3)).compact()
+    assert some.tolist() == [f"1.2.840.{k:05}" for k in range(59_999, -1, -3)]
+    assert len(some.values) == 20_000
+    short = Texts.of(["", "a"])
+    assert [short.codes_of(one).tolist() for one in ([], ["a"], ["b", "", "a"])] == [
+        *([], [1], [-1, 0, 1])
+    ]
+
+
+@given(st.lists(st.binary(max_size=9)), st.data(), st.integers(1, 5))
+def test_packed_values_are_taken(values: list[bytes], data: st.DataObject, at_once: int) -> None:
+    numbers = st.integers(0, len(values) - 1) if values else st.nothing()
+    rows = data.draw(st.lists(numbers))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns, "_AT_ONCE", at_once)
+        taken = Packed.of(values).take(np.array(rows, np.int64))
+    assert list(taken) == [values[k] for k in rows]

@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydicom.uid import JPEG2000Lossless
 
 from dicomtorch import DicomFrames
 from dicomtorch.attributes import PixelOptions
+from dicomtorch.backends import values
+from dicomtorch.backends.base import decoding
 from dicomtorch.reader import Frame, FrameReader
 from dicomtorch.scanner import scan
-from tests.phantoms import ct, ct_pixels, write
+from tests.phantoms import ct, ct_pixels, encapsulated, image, write
 
 
 @pytest.fixture
@@ -55,3 +58,30 @@ def test_kept_frames_are_not_overwritten(unwindowed: Path) -> None:
     kept = [reader.read_stored(k) for k in range(5)]
     for k, stored in enumerate(kept):
         np.testing.assert_array_equal(stored, ct_pixels(k) + np.int16(100 * k))
+
+
+def test_what_a_decoder_notices_names_the_file_it_was_first_seen_in(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    imagecodecs = pytest.importorskip("imagecodecs")
+    array = np.zeros((24, 32, 3), np.uint8)
+    stream = bytes(imagecodecs.jpeg2k_encode(array, level=0, codecformat="j2k", mct=False))
+    for name in ("one.dcm", "two.dcm"):
+        dataset = image(
+            array[..., 0],
+            PhotometricInterpretation="YBR_RCT",
+            SamplesPerPixel=3,
+            PlanarConfiguration=0,
+        )
+        padded = stream + b"\0" * (len(stream) % 2)
+        write(encapsulated(dataset, [padded], JPEG2000Lossless), tmp_path / name)
+    reader = FrameReader(scan(tmp_path)[0], options=PixelOptions("stored"))
+    values._say_once.cache_clear()
+    with caplog.at_level("WARNING", "dicomtorch"):
+        for position in (1, 0, 1):
+            reader.read_stored(position)
+    (record,) = caplog.records
+    assert "no component transform" in record.getMessage()
+    assert "first seen in" in record.getMessage()
+    assert "two.dcm" in record.getMessage()
+    assert decoding.where is None

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from dicomtorch import (
     BalancedSampler,
     ClipSampler,
+    DicomClips,
     DicomFrames,
     GroupBatchSampler,
     GroupSampler,
@@ -463,6 +464,13 @@ def test_a_foreign_state_is_refused(index):
 def test_options_that_mean_nothing(index, make, message):
     with pytest.raises(OptionError, match=message):
         make(index)
+
+
+def test_clips_are_no_frames_even_if_they_are_as_many(folder):
+    clips = DicomClips(folder, 1)
+    assert len(clips) == len(clips.index)
+    with pytest.raises(OptionError, match="dataset of frames; got DicomClips"):
+        GroupSampler(clips, mode="all")
 
 
 @pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata calls it

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -51,6 +53,18 @@ class Backend(Protocol):
         """
         ...
 
+
+class _Decoding(threading.local):
+    """What the calling thread decodes just now.
+
+    Attributes:
+        where: Names the file, for a notice; set by the layer that knows it, for as long as it decodes.
+    """
+
+    where: Callable[[], str] | None = None
+
+
+decoding = _Decoding()
 
 BACKENDS: dict[str, str] = {
     # In the order in which "auto" prefers them; each module has a `BACKEND`.

@@ -2,8 +2,9 @@
 
 SimpleITK reads files and decodes all frames of one. So each frame is wrapped as a DICOM file of its own, which says
 what the code stream is and nothing else, least of all a rescale, and is read from memory. GDCM may abort the process on
-damaged streams that the guard cannot tell from whole ones: use it to compare, not on files of unknown origin. Its JPEG
-codecs try 8, 12 and 16 bits in turn and say on the standard error stream which did not fit.
+damaged streams that the guard cannot tell from whole ones, and never gives back the bytes of a JPEG-LS frame that it
+refuses: use it to compare, not on files of unknown origin. Its JPEG codecs try 8, 12 and 16 bits in turn and say on the
+standard error stream which did not fit.
 """
 
 from __future__ import annotations

@@ -101,13 +101,14 @@ def _has_end(data: Buffer, start: int) -> bool:
 class _JPEGWalk:
     """The segments of a JPEG or JPEG-LS frame up to its first scan."""
 
-    __slots__ = ("adobe", "begin", "data", "frame", "jfif", "size", "tables")
+    __slots__ = ("adobe", "begin", "data", "frame", "jfif", "preset", "size", "tables")
 
     def __init__(self, data: Buffer) -> None:
         self.data = data
         self.size = len(data)
         self.frame: tuple[int, int, int, int, bytes, bool] | None = None
         self.tables: dict[int, int] = {}  # DC table id -> largest symbol
+        self.preset = (0, 0, 0, 0, 0)  # MAXVAL, T1, T2, T3, RESET of JPEG-LS; 0 is the default
         self.jfif = False
         self.adobe = -1
         self.begin = 0  # of SOI
@@ -170,6 +171,8 @@ class _JPEGWalk:
             self.jfif = True
         elif code == 0xEE and stop - start >= 12 and bytes(data[start : start + 5]) == ADOBE:
             self.adobe = data[start + 11]
+        elif code == 0xF8 and stop - start == 11 and data[start] == 1:
+            self.preset = struct.unpack_from(">5H", data, start + 1)
         elif code == 0xDD and stop - start != 2 and self.frame and self.frame[0] != 0xF7:
             raise damaged("length of DRI", start - 2, stop - start + 2, 4)
 
@@ -256,6 +259,8 @@ def _header(data: Buffer) -> _Header:
     if code == 0xC3:
         _check_lossless_tables(walk, position, count)
     near = data[position + 3 + 2 * count]
+    if code == 0xF7:
+        _check_jpeg_ls(walk.preset, precision, near, data[position + 4 + 2 * count], position)
     stream = JPEGStream(
         rows=rows,
         columns=columns,
@@ -313,6 +318,25 @@ def _check_scans(data: Buffer, start: int, stream: JPEGStream, several: bool) ->
         scans = np.count_nonzero((octets[:-1] == 0xFF) & (octets[1:] == 0xDA))
         if scans > _SCANS:
             raise damaged("JPEG", start, f"{scans + 1} scans", f"at most {_SCANS + 1}")
+
+
+def _check_jpeg_ls(
+    preset: tuple[int, ...], precision: int, near: int, interleave: int, position: int
+) -> None:
+    """Refuses parameters that the standard does not allow (C.2.3, C.2.4.1.1): some decoders never end with them."""
+    largest = (1 << precision) - 1
+    most, *thresholds, reset = preset
+    if most > largest or (reset and not 3 <= reset <= max(255, most or largest)):
+        raise damaged("LSE", position, f"MAXVAL {most}, RESET {reset}", f"at most {largest}, 3 up")
+    most = most or largest
+    if near > min(255, most // 2) or interleave > 2:
+        expected = f"at most {min(255, most // 2)} and 2"
+        raise damaged("SOS", position, f"NEAR {near}, interleave mode {interleave}", expected)
+    # Those that are 0 get a default between their neighbours.
+    given = [near + 1, *filter(None, thresholds), most]
+    if given != sorted(given):
+        expected = f"ascending from NEAR + 1 = {near + 1} to MAXVAL {most}"
+        raise damaged("thresholds in LSE", position, thresholds, expected)
 
 
 def _check_lossless_tables(walk: _JPEGWalk, position: int, count: int) -> None:

@@ -23,7 +23,7 @@ from dicomtorch.attributes import (
     LIMITS,
     ImagePixel,
 )
-from dicomtorch.backends.base import Array, Buffer
+from dicomtorch.backends.base import Array, Buffer, decoding
 from dicomtorch.backends.jpeg2000 import J2KStream
 from dicomtorch.backends.streams import JPEGStream
 from dicomtorch.errors import DecodeError
@@ -401,4 +401,7 @@ def j2k_to_rgb(samples: Array, stream: J2KStream, pixel: ImagePixel) -> Array:
 
 @cache
 def _say_once(text: str) -> None:
-    _logger.warning("%s (said once)", text)
+    if decoding.where is None:
+        _logger.warning("%s (said once)", text)
+    else:
+        _logger.warning("%s (first seen in %s; said once)", text, decoding.where())

@@ -43,7 +43,7 @@ CODECS: dict[str, Callable[[bytes], Any]] = {
 def measure(syntax: str, options: argparse.Namespace) -> list[report.Result]:
     """From files to batches of float32 display values; every backend's stored values equal the first's."""
     index, _ = scan(loading.paths_of(syntax, options))
-    index = index.select(np.arange(min(len(index), options.frames // 2 or 1)))
+    index = index.select(np.arange(min(len(index), options.frames)))
     positions = list(range(len(index)))
     able: dict[str, Callable[[], int]] = {}
     missing = {}
@@ -61,7 +61,8 @@ def measure(syntax: str, options: argparse.Namespace) -> list[report.Result]:
                 missing[backend] = report.first_line(error)
                 continue
             _add(able, threads_of, backend, threads, _backend(reader, positions, threads))
-        loader = FrameLoader(DicomFrames(index), 8, num_threads=threads)
+        # Six batches: as many for each thread, or the last one is waited for alone.
+        loader = FrameLoader(DicomFrames(index), max(1, len(index) // 6), num_threads=threads)
         _add(able, threads_of, "FrameLoader", threads, _epoch(loader))
     rates = report.interleaved(able, options.repeats)
     results = []

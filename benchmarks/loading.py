@@ -27,7 +27,7 @@ def paths_of(case: str, options: argparse.Namespace) -> list[Path]:
         frames = max(options.frames // 4, 2)
         rows, columns = (options.size * 15 // 16, options.size * 5 // 4)
         return data.cines(options.data, 4, frames, rows, columns)
-    share = {"uncompressed": 2, "rle": 1, "jpeg_lossless": 1, "htj2k": 1}.get(case, 0.5)
+    share = {"uncompressed": 4, "rle": 2, "jpeg_lossless": 1, "htj2k": 1}.get(case, 0.5)
     count = max(int(options.frames * share), 2)
     return data.make(options.data, data.SYNTAXES[case], count, options.size)
 

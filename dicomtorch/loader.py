@@ -16,7 +16,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, wait
 from typing import Any
 
 import torch
@@ -284,7 +283,7 @@ class _Pass(Iterator[Any]):
         self._fetch = loader._fetch
         self._batches = batches
         self._progress = progress
-        self._made: deque[Future[Any]] = deque()
+        self._made: deque[_Task] = deque()
         self._drawn: deque[Indices] = deque()
         self._most = loader.num_threads + loader.prefetch
         self._crew = _Crew(loader.num_threads, self._fetch)
@@ -297,7 +296,7 @@ class _Pass(Iterator[Any]):
             if not self._made:
                 self._progress.finished |= not self._crew.stopped
                 raise StopIteration
-            batch = self._fetch.deliver(_result(self._made.popleft()))
+            batch = self._fetch.deliver(self._made.popleft().result())
             self._schedule()
         except BaseException:
             self._crew.stop()
@@ -323,12 +322,6 @@ class _Pass(Iterator[Any]):
             self._made.append(self._crew.give(self._drawn.popleft(), ahead))
 
 
-def _result(future: Future[Any]) -> Any:
-    while not future.done():
-        wait((future,), timeout=_SIGNAL_SECONDS)
-    return future.result()
-
-
 class _Crew:
     """The threads of one pass."""
 
@@ -350,10 +343,10 @@ class _Crew:
     def stopped(self) -> bool:
         return self._state.stopped
 
-    def give(self, indices: Indices, ahead: Indices) -> Future[Any]:
+    def give(self, indices: Indices, ahead: Indices) -> _Task:
         task = _Task(indices, ahead)
         self._tasks.put(task)
-        return task.future
+        return task
 
     def stop(self) -> None:
         """Lets each thread end after the batch it is at.
@@ -385,15 +378,30 @@ class _Task:
     """One batch to be made."""
 
     def __init__(self, indices: Indices, ahead: Indices) -> None:
-        self.indices = indices
-        self.ahead = ahead
-        self.future: Future[Any] = Future()
+        self._indices = indices
+        self._ahead = ahead
+        self._batch: Any = None
+        self._error: BaseException | None = None
+        # A bare lock wakes the loop once; each wake-up takes a core from a thread that decodes.
+        self._pending = threading.Lock()
+        self._pending.acquire()
 
     def run(self, fetch: _Fetch) -> None:
         try:
-            self.future.set_result(fetch(self.indices, self.ahead))
+            self._batch = fetch(self._indices, self._ahead)
         except BaseException as error:  # the loop raises it
-            self.future.set_exception(error)
+            self._error = error
+        finally:
+            self._pending.release()
+
+    def result(self) -> Any:
+        """The batch, or its error, in the thread of the loop: once it is there."""
+        while not self._pending.acquire(timeout=_SIGNAL_SECONDS):
+            pass
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+        return self._batch
 
 
 def _work(tasks: queue.SimpleQueue[_Task | None], state: _CrewState, fetch: _Fetch) -> None:

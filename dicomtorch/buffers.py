@@ -36,7 +36,8 @@ _FRONT = (
 _FREE, _SENT, _RETIRED = 0, 1, 2
 _PROT_READ_WRITE = 3
 _SMALLEST = 1 << 16  # bytes; below it a fresh allocation costs nothing worth saving
-_MOST_FREE = 6  # buffers kept for later, private or per worker
+_MOST_FREE = 6  # buffers kept for later, per worker
+_MOST_FREE_PRIVATE = max(_MOST_FREE, (os.cpu_count() or 1) + 4)  # what `FrameLoader` has alive
 Allocate = Callable[[tuple[int, ...], torch.dtype], Tensor]
 Key = tuple[int, bytes]  # process that made a segment, and which of its segments
 _HAS_MEMFD = hasattr(os, "memfd_create")  # Linux
@@ -95,7 +96,8 @@ class _PrivatePool:
 
     def __init__(self) -> None:
         # A deque, not a lock: the collector may run a finalizer on the thread that would hold it.
-        self._free: deque[mmap.mmap] = deque()
+        # The newest comes last and pushes out the oldest, so that sizes no longer asked for go.
+        self._free: deque[mmap.mmap] = deque(maxlen=_MOST_FREE_PRIVATE)
 
     def batch(self, shape: tuple[int, ...], dtype: torch.dtype, nbytes: int) -> Tensor:
         memory = self._take(nbytes)
@@ -104,8 +106,7 @@ class _PrivatePool:
         return _tensor_over(owner, shape, dtype)
 
     def _give_back(self, memory: mmap.mmap) -> None:
-        if len(self._free) < _MOST_FREE:
-            self._free.append(memory)
+        self._free.append(memory)
 
     def _take(self, nbytes: int) -> mmap.mmap:
         size = -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE

@@ -383,10 +383,21 @@ def test_memory_kept_for_later_follows_the_size() -> None:
     for nbytes in (1 << 16, 1 << 22):
         kept = [pool.batch((nbytes,), torch.uint8, nbytes) for _ in range(20)]
         del kept
-        assert len(pool._free) <= buffers._MOST_FREE
+        assert len(pool._free) <= buffers._MOST_FREE_PRIVATE
         for _ in range(8):
             pointer = pool.batch((nbytes,), torch.uint8, nbytes).data_ptr()
         assert pool.batch((nbytes,), torch.uint8, nbytes).data_ptr() == pointer
+
+
+def test_memory_of_a_new_size_is_kept_at_once() -> None:
+    pool = buffers._PrivatePool()
+    for nbytes in (1 << 16, 1 << 22, 1 << 16):
+        pointers: list[set[int]] = []
+        for _ in range(2):
+            batches = [pool.batch((nbytes,), torch.uint8, nbytes) for _ in range(5)]
+            pointers.append({batch.data_ptr() for batch in batches})
+            del batches
+        assert pointers[0] == pointers[1]
 
 
 def test_memory_from_somewhere_else() -> None:

@@ -30,6 +30,7 @@ from torch.utils.data import (
 )
 
 from dicomtorch.buffers import allocated_by
+from dicomtorch.collate import FrameSamples
 from dicomtorch.epochs import EpochSampler, ShuffleSampler
 from dicomtorch.errors import DicomTorchError, OptionError
 from dicomtorch.metadata import FrameMeta
@@ -113,6 +114,9 @@ class FrameLoader:
         self.batch_sampler: Iterable[Any] = (
             sampler if batch_size is None else BatchSampler(sampler, batch_size, drop_last)
         )
+        self._order: Any = sampler  # what draws
+        if type(sampler) is BatchSampler:
+            self._order = sampler.sampler
         self._fetch = _Fetch(dataset, collate_fn or default_collate, batch_transform, self.device)
         self._epoch = 0
         self._progress: _Progress | None = None  # of the pass that began last
@@ -127,8 +131,8 @@ class FrameLoader:
         state, self._resumed = self._resumed, None
         if state is not None:
             self._epoch = state["epoch"]
-            _restore_sampler(self.sampler, state["sampler"])
-        progress = _Progress(self._next_epoch, _sampler_state(self.sampler))
+            _restore_sampler(self._order, state["sampler"])
+        progress = _Progress(self._next_epoch, _sampler_state(self._order))
         batches = iter(self.batch_sampler)
         if state is not None:
             progress.batches = sum(1 for _ in itertools.islice(batches, state["batches"]))
@@ -141,7 +145,7 @@ class FrameLoader:
 
     @property
     def _next_epoch(self) -> int:
-        return int(getattr(self.sampler, "epoch", self._epoch))
+        return int(getattr(self._order, "epoch", self._epoch))
 
     def set_epoch(self, epoch: int) -> None:
         """Which epoch the next pass is; without it each is one more than the last. The sampler is told too.
@@ -153,8 +157,8 @@ class FrameLoader:
                 return
             self._resumed = None
         self._epoch = epoch
-        if hasattr(self.sampler, "set_epoch"):
-            self.sampler.set_epoch(epoch)
+        if hasattr(self._order, "set_epoch"):
+            self._order.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loop is: what it has been given counts, what was made ahead of it does not.
@@ -167,16 +171,16 @@ class FrameLoader:
         progress = self._progress
         if progress is None or progress.finished:
             epoch = self._next_epoch if progress is None else self._epoch
-            progress = _Progress(epoch, _sampler_state(self.sampler))
+            progress = _Progress(epoch, _sampler_state(self._order))
         if progress.sampler is None:
             raise OptionError(
-                f"{type(self.sampler).__name__} without a generator draws an order that cannot be drawn again: give it "
+                f"{type(self._order).__name__} without a generator draws an order that cannot be drawn again: give it "
                 "generator=torch.Generator(), or use shuffle=True or a sampler of this package"
             )
         return {
             "epoch": progress.epoch,
             "batches": progress.batches,
-            "batch_size": self.batch_size,
+            "batch_size": getattr(self.batch_sampler, "batch_size", None),
             "drop_last": self.drop_last,
             "num_samples": len(self.dataset),  # type: ignore[arg-type]
             "sampler": progress.sampler,
@@ -189,7 +193,7 @@ class FrameLoader:
             OptionError: It is of a loader with other batches.
         """
         mine = {
-            "batch_size": self.batch_size,
+            "batch_size": getattr(self.batch_sampler, "batch_size", None),
             "drop_last": self.drop_last,
             "num_samples": len(self.dataset),  # type: ignore[arg-type]
         }
@@ -199,11 +203,11 @@ class FrameLoader:
                     f"this state cannot be gone on from: its {name} is {state.get(name)!r}, here it is {value!r}"
                 )
         kind = state.get("sampler", {}).get("kind")
-        if kind != type(self.sampler).__name__:
+        if kind != type(self._order).__name__:
             raise OptionError(
-                f"this state is of a {kind}, but here the sampler is a {type(self.sampler).__name__}"
+                f"this state is of a {kind}, but here the sampler is a {type(self._order).__name__}"
             )
-        _restore_sampler(self.sampler, state["sampler"])
+        _restore_sampler(self._order, state["sampler"])
         self._resumed = dict(state)
 
 
@@ -336,8 +340,12 @@ class _Crew:
                 name=f"dicomtorch-batch-{k}",
                 daemon=True,
             )
+            try:
+                thread.start()
+            except RuntimeError:  # there are too many
+                self.stop()
+                raise
             _running[thread] = self.stop
-            thread.start()
 
     @property
     def stopped(self) -> bool:
@@ -393,14 +401,20 @@ class _Task:
             self._error = error
         finally:
             self._pending.release()
+            del self  # the traceback of its error has this frame: a cycle would keep a batch
 
     def result(self) -> Any:
         """The batch, or its error, in the thread of the loop: once it is there."""
         while not self._pending.acquire(timeout=_SIGNAL_SECONDS):
             pass
         error, self._error = self._error, None
-        if error is not None:
-            raise error
+        try:
+            if isinstance(error, StopIteration):  # would end the loop as if all were well
+                raise RuntimeError("the dataset raised StopIteration") from error
+            if error is not None:
+                raise error
+        finally:
+            del error  # its traceback has this frame
         return self._batch
 
 
@@ -535,6 +549,8 @@ def _mapped(batch: Any, function: Callable[[Tensor], Tensor], *, with_meta: bool
         return {key: inner(value) for key, value in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         return type(batch)(*map(inner, batch))
+    if isinstance(batch, FrameSamples):
+        return FrameSamples(map(inner, batch))
     if isinstance(batch, list | tuple):
         return type(batch)(map(inner, batch))
     return batch

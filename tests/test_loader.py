@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import pickle
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from torch.utils.data import (
 
 from dicomtorch import DicomFrames, loader
 from dicomtorch.buffers import new_batch
+from dicomtorch.epochs import ShuffleSampler
 from dicomtorch.errors import DecodeError, OptionError
 from dicomtorch.loader import FrameLoader
 from dicomtorch.metadata import FrameMeta
@@ -227,6 +230,57 @@ def test_a_pass_that_failed_is_over() -> None:
     assert next(passing, None) is None
 
 
+def test_a_dataset_that_raises_stop_iteration_does_not_end_the_loop_in_silence() -> None:
+    class Ends(Items):
+        def __getitem__(self, i: int) -> torch.Tensor:
+            if i == 13:
+                raise StopIteration
+            return torch.tensor(i)
+
+    with pytest.raises(RuntimeError, match="raised StopIteration"):
+        list(FrameLoader(Ends(), 4))
+
+
+def test_an_exception_keeps_no_batch_alive() -> None:
+    class Thing:
+        pass
+
+    things: list[weakref.ref[Thing]] = []
+
+    class Fails(Items):
+        def __getitem__(self, i: int) -> torch.Tensor:
+            thing = Thing()
+            things.append(weakref.ref(thing))
+            raise ValueError("bad")
+
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(ValueError):
+            next(iter(FrameLoader(Fails(), 4, num_threads=2)))
+        assert_threads_end()
+        assert len(things) >= 1
+        assert [thing() for thing in things] == [None] * len(things)
+    finally:
+        gc.enable()
+
+
+def test_too_few_threads_leave_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+    started: list[threading.Thread] = []
+
+    def second_fails(thread: threading.Thread) -> None:
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", second_fails)
+    with pytest.raises(RuntimeError, match="can't start"):
+        iter(FrameLoader(Items(), 4, num_threads=3))
+    assert_threads_end()
+
+
 def interrupted(ours: FrameLoader) -> None:
     for _ in ours:
         raise KeyboardInterrupt
@@ -356,6 +410,32 @@ def test_a_state_after_an_epoch_is_of_the_next(frames: DicomFrames) -> None:
     assert all(equal(a, b) for a, b in zip(one, fresh, strict=True))
 
 
+def test_states_and_epochs_reach_the_sampler_inside_a_batch_sampler(frames: DicomFrames) -> None:
+    def make(size: int = 6) -> FrameLoader:
+        shuffled = ShuffleSampler(frames, seed=2, num_replicas=1, rank=0)
+        return FrameLoader(frames, None, sampler=BatchSampler(shuffled, size, False))
+
+    def indices(passing: Any) -> list[Any]:
+        return [meta["index"].tolist() for _, meta in passing]
+
+    one, fresh, early = make(), make(), make()
+    early_order = indices(early)
+    one.set_epoch(3)
+    passing = iter(one)
+    next(passing)
+    state = pickle.loads(pickle.dumps(one.state_dict()))
+    rest = indices(passing)
+    assert state["epoch"] == 3
+    assert rest != early_order[1:]
+    fresh.load_state_dict(state)
+    assert indices(fresh) == rest
+    with pytest.raises(OptionError, match="batch_size is 6, here it is 5"):
+        make(5).load_state_dict(state)
+    drawn = FrameLoader(frames, None, sampler=BatchSampler(RandomSampler(frames), 4, False))
+    with pytest.raises(OptionError, match="RandomSampler without a generator"):
+        drawn.state_dict()
+
+
 def test_states_that_cannot_be_had_or_do_not_fit(frames: DicomFrames) -> None:
     with pytest.raises(OptionError, match="RandomSampler without a generator"):
         FrameLoader(frames, 4, sampler=RandomSampler(frames)).state_dict()
@@ -430,6 +510,8 @@ def test_batches_for_a_device_lie_in_its_memory(frames: DicomFrames) -> None:
     assert sorted(asked) == [(7, 1, 24, 32), (8, 1, 24, 32), (8, 1, 24, 32)]
     meta_only = FrameLoader(frames, 8, device="meta")
     assert {images.device.type for images, _ in meta_only} == {"meta"}
+    as_samples = FrameLoader(frames, 8, device="meta", collate_fn=lambda samples: samples)
+    assert {image.device.type for samples in as_samples for image, _ in samples} == {"meta"}
 
 
 @pytest.mark.gpu

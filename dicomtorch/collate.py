@@ -83,7 +83,7 @@ class FrameSamples(Sequence[FrameSample]):
         for k, meta in self._given.items():
             sample = self._made[k]
             assert sample is not None
-            if sample[1] != meta or not _are_slices([sample[0]], images[k : k + 1]):
+            if not _is_as_made(sample[1], meta) or not _are_slices([sample[0]], images[k : k + 1]):
                 return None
         return images, FrameMeta((key, _batch_of(v)) for key, v in self._columns.items())
 
@@ -153,6 +153,11 @@ def _type_of_numbers(values: list[Any]) -> type | None:
     length, kind = len(values[0]), type(values[0][0])
     alike = all(len(v) == length and all(type(x) is kind for x in v) for v in values)
     return kind if alike else None
+
+
+def _is_as_made(meta: Any, made: FrameMeta) -> bool:
+    """Whether `meta` has the very values of `made`: what else a wrapper put there may not be comparable."""
+    return len(meta) == len(made) and all(meta.get(key, made) is made[key] for key in made)
 
 
 def _are_slices(images: list[Any], batch: Tensor) -> bool:

@@ -186,6 +186,10 @@ def test_a_batch_has_what_was_done_to_its_samples(series: Path) -> None:
     for _, meta in samples:
         meta["label"] = 1
     assert collate(samples)[1]["label"].tolist() == [1, 1]
+    samples = frames.__getitems__([4, 5])
+    for _, meta in samples:
+        meta["PixelSpacing"] = np.array(meta["PixelSpacing"])
+    assert collate(samples)[1]["PixelSpacing"].tolist() == [[0.7, 0.8], [0.7, 0.8]]
 
 
 def test_views_of_the_batch_that_are_not_its_slices_are_stacked(tmp_path: Path) -> None:

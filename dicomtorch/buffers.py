@@ -140,7 +140,7 @@ class _Mapping:
         if address in (None, ctypes.c_void_p(-1).value):
             raise OSError(ctypes.get_errno(), "a batch could not be mapped")
         self._state = ctypes.c_ubyte.from_address(address)
-        self._address = address
+        self._address: int = address
         weakref.finalize(self, _libc().munmap, address, length).atexit = False
 
     @property
@@ -151,9 +151,14 @@ class _Mapping:
     def state(self, value: int) -> None:
         self._state.value = value
 
+    @property
+    def start(self) -> int:
+        """Address of the batch."""
+        return self._address + _FRONT
+
     def owner(self, nbytes: int) -> Any:
         """An array over the batch. It does not keep the mapping: a finalizer of it has to."""
-        return (ctypes.c_char * nbytes).from_address(self._address + _FRONT)
+        return (ctypes.c_char * nbytes).from_address(self.start)
 
 
 @cache
@@ -220,9 +225,15 @@ class _SharedBatch(Tensor):
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
     _slot: _Slot
 
+    def __deepcopy__(self, memo: Any) -> Tensor:
+        copied = memo[id(self)] = self.as_subclass(Tensor).clone()
+        return copied
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         slot = self._slot
-        if slot.mapping.state != _FREE:  # sent already: a second receiver gets a copy
+        # Sent already, or laid out or moved elsewhere since: the receiver gets a copy.
+        as_made = self.data_ptr() == slot.mapping.start and self.is_contiguous()
+        if slot.mapping.state != _FREE or not as_made:
             return reduce_tensor(self.as_subclass(Tensor).clone())  # type: ignore[no-untyped-call]
         return _attach, (*slot.send(), tuple(self.shape), self.dtype)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import mmap
 import os
@@ -197,6 +198,21 @@ def test_a_second_receiver_gets_a_copy() -> None:
     first.fill_(9)
     assert all_equal(batch, 9)
     assert all_equal(second, 3)
+
+
+def test_a_batch_that_was_changed_in_its_worker_arrives_as_it_is() -> None:
+    slots = buffers._Slots()
+
+    def filled() -> torch.Tensor:
+        batch = slots.batch(SHAPE, torch.float32, 4 * 4 * 256 * 128)
+        return batch.copy_(torch.arange(batch.numel()).view(SHAPE))
+
+    turned, moved, copied = filled(), filled(), filled()
+    turned.transpose_(2, 3)
+    moved.data = moved * 2
+    for batch in (turned, moved, copied):
+        assert torch.equal(pickle.loads(ForkingPickler.dumps(copy.deepcopy(batch))), batch)
+        assert torch.equal(pickle.loads(ForkingPickler.dumps(batch)), batch)
 
 
 def test_small_batches_are_plain() -> None:

@@ -114,7 +114,7 @@ def measure(
         The same measurement after each round, so that progress can be shown; the last one is whole.
 
     Raises:
-        OptionError: No frame of the sample can be read.
+        OptionError: No frame of the sample can be read, or no backend reads all of them.
     """
     cores = usable_threads()
     steps = counts or sorted(
@@ -150,9 +150,19 @@ def measure(
     for repeat in range(REPEATS + 1):
         for way in ways:
             if id(way) in loaders:
-                rate = _epoch(loaders[id(way)])
+                try:
+                    rate = _epoch(loaders[id(way)])
+                except DicomTorchError as error:  # others may read that frame
+                    way.error = str(error)
+                    way.rates.clear()
+                    del loaders[id(way)]
+                    continue
                 if repeat:
                     way.rates.append(rate)
+        if not loaders:
+            raise OptionError(
+                "no backend alone reads all frames of the sample; `dicomtorch verify` says which each cannot"
+            )
         yield result
     loaders.clear()
     gc.collect()  # ends the workers

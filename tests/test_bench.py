@@ -11,7 +11,8 @@ import pytest
 from pydicom.uid import JPEGLSLossless
 
 from dicomtorch import bench, cli, scan
-from dicomtorch.errors import OptionError
+from dicomtorch.backends.base import get_backend
+from dicomtorch.errors import DecodeError, OptionError
 from tests.phantoms import ct, ct_pixels, encapsulated, write, write_series
 
 
@@ -66,6 +67,34 @@ def test_a_backend_that_cannot_is_a_row(tree):
     assert "simpleitk" not in able
     text = bench.format_result(result)
     assert re.search(r"^simpleitk +DataLoader +0 +- +not decoded by it$", text, re.MULTILINE)
+
+
+def failing(monkeypatch, name, pixels):
+    """Lets a backend fail on one frame."""
+    backend = get_backend(name)
+    decode = type(backend).decode
+
+    def fails(self, data, pixel, out=None):
+        values = decode(self, data, pixel, out)
+        if np.array_equal(values, pixels):
+            raise DecodeError("bad")
+        return values
+
+    monkeypatch.setattr(type(backend), "decode", fails)
+
+
+def test_a_backend_that_fails_on_a_frame_is_a_row(tree, monkeypatch):
+    index, _ = scan(tree)
+    first, second = np.random.default_rng(0).permutation(6)[:2].tolist()
+    failing(monkeypatch, "pydicom", ct_pixels(second))
+    result = last(index)
+    assert {way.backend for way in result.ways if way.rates} == {"imagecodecs", "simpleitk"}
+    assert re.search(r"^pydicom +DataLoader +1 +- +fails$", bench.format_result(result), re.M)
+    for name, k in (("imagecodecs", first), ("pydicom", first), ("simpleitk", second)):
+        failing(monkeypatch, name, ct_pixels(k))
+    monkeypatch.setattr(bench, "_sample", lambda index, *_: (index.select([first, second]), 0, 1.0))
+    with pytest.raises(OptionError, match="no backend alone"):
+        last(index)
 
 
 def test_nothing_readable_is_an_error(tree):

@@ -168,10 +168,14 @@ def chart(path: Path, loading: Sequence[Result]) -> None:
     from matplotlib import pyplot
 
     found = best(loading)
+    across = min(4, len(found))
+    down = -(-len(found) // across)
     figure, axes = pyplot.subplots(
-        1, len(found), figsize=(4.6 * len(found), 4.2), squeeze=False, layout="constrained"
+        down, across, figsize=(4.6 * across, 4.2 * down), squeeze=False, layout="constrained"
     )
-    for axis, (case, ratios) in zip(axes[0], found.items(), strict=True):
+    for axis in axes.flat[len(found) :]:
+        axis.set_axis_off()
+    for axis, (case, ratios) in zip(axes.flat, found.items(), strict=False):
         names = sorted((name for name in ratios if ratios[name]), key=ratios.__getitem__)
         colors = ["tab:orange" if name.startswith(OURS) else "tab:gray" for name in names]
         bars = axis.barh(names, [ratios[name] for name in names], color=colors)
@@ -179,6 +183,7 @@ def chart(path: Path, loading: Sequence[Result]) -> None:
         axis.set(xscale="log", title=case.replace("_", " "))
         axis.margins(x=0.2)
         axis.tick_params(labelsize=8)
+        axis.tick_params(axis="x", which="both", bottom=False, labelbottom=False)
         axis.axvline(1, color="black", linewidth=0.5)
     figure.supxlabel("frames/s, times plain pydicom in a DataLoader (its best number of workers)")
     figure.savefig(path, dpi=110)

@@ -100,11 +100,13 @@ def collate_frames(
     Raises:
         OptionError: The images differ in size or channels, or the samples in their keys.
     """
-    if isinstance(samples, FrameSamples) and (batch := samples.together()):
-        return batch
+    together = None
+    if isinstance(samples, FrameSamples):
+        if batch := samples.together():
+            return batch
+        together = samples.images
     images = [sample[0] for sample in samples]
     metas = [sample[1] for sample in samples]
-    together = getattr(samples, "images", None)
     if together is None or not _are_slices(images, together):
         together = _stack(images, metas, collate_fn_map)
     return together, collate_meta(metas, collate_fn_map=collate_fn_map)

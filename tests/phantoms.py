@@ -14,6 +14,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless, generate_
 from torch.utils.data import DataLoader
 
 from dicomtorch import DicomFrames, FrameIndex, ScanReport, scan
+from dicomtorch.parts import FileRows
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 
@@ -128,6 +129,18 @@ def group(**attributes: Any) -> Dataset:
     for keyword, value in attributes.items():
         setattr(item, keyword, value)
     return item
+
+
+def file_rows(path: str, number: int, count: int = 1, **columns: Any) -> FileRows:
+    """What a scan would have learned of a file of `count` frames, which need not exist."""
+    given = {
+        "frame": list(range(count)),
+        "offset": [500 + 10 * k for k in range(count)],
+        "length": 10,
+        "SOPInstanceUID": f"1.{number}",
+        **columns,
+    }
+    return FileRows(path.encode(), 600, 17, number, "image", count=count, columns=given)
 
 
 @dataclass(frozen=True)

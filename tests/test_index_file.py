@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from dicomtorch import index_file
 from dicomtorch.columns import Texts
-from dicomtorch.index import FileRows, FrameIndex
+from dicomtorch.index import FrameIndex
 from dicomtorch.index_file import checksum
+from tests.phantoms import file_rows
 
 
 @given(st.binary(min_size=1, max_size=20_000), st.data())
@@ -42,22 +43,7 @@ def test_the_checksum_stays_what_it_is() -> None:
 @pytest.fixture
 def index() -> FrameIndex:
     files = [
-        FileRows(
-            f"{n}.dcm".encode(),
-            600,
-            17,
-            n,
-            "image",
-            count=2,
-            columns={
-                "frame": [0, 1],
-                "offset": [500, 510],
-                "length": 10,
-                "Modality": "CT",
-                "SOPInstanceUID": f"1.{n}",
-                "WindowCenter": -0.0 if n else 0.0,
-            },
-        )
+        file_rows(f"{n}.dcm", n, 2, Modality="CT", WindowCenter=-0.0 if n else 0.0)
         for n in range(50)
     ]
     return FrameIndex.build(files, root=b"/data")

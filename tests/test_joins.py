@@ -18,29 +18,21 @@ from hypothesis import strategies as st
 
 from dicomtorch.attributes import AppliedVOI
 from dicomtorch.errors import OptionError
-from dicomtorch.index import FileRows, FrameIndex
+from dicomtorch.index import FrameIndex
 from dicomtorch.metadata import MetadataReader, metas_of
+from tests.phantoms import file_rows
 
 
 def index_of(patients: list[str], issuers: list[str] | None = None) -> FrameIndex:
     files = [
-        FileRows(
-            f"{n:05d}.dcm".encode(),
-            600,
-            17,
+        file_rows(
+            f"{n:05d}.dcm",
             n,
-            "image",
-            count=2,
-            columns={
-                "frame": [0, 1],
-                "offset": [500, 510],
-                "length": 10,
-                "SOPInstanceUID": f"1.{n}",
-                "PatientID": patient,
-                "IssuerOfPatientID": issuers[n] if issuers else "",
-                "Rows": 1,
-                "Columns": 1,
-            },
+            2,
+            PatientID=patient,
+            IssuerOfPatientID=issuers[n] if issuers else "",
+            Rows=1,
+            Columns=1,
         )
         for n, patient in enumerate(patients)
     ]

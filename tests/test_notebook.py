@@ -6,30 +6,26 @@ import base64
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dicomtorch import DicomFrames, notebook, scan
 from dicomtorch.columns import Texts
-from dicomtorch.index import FileRows, FrameIndex
+from dicomtorch.index import FrameIndex
+from tests.phantoms import file_rows
 
 
-def index_of(modality: str, **columns: object) -> FrameIndex:
-    given = {
-        "frame": 0,
-        "offset": 500,
-        "length": 10,
-        "SOPInstanceUID": "1.2.3",
+def index_of(modality: str, **columns: Any) -> FrameIndex:
+    given: dict[str, object] = {
         "PatientID": "DOE-1",
         "Modality": modality,
         "Rows": 512,
         "Columns": 256,
-        **columns,
     }
-    return FrameIndex.build(
-        [FileRows(b"DOE.dcm", 600, 17, 1, "image", count=1, columns=given)], root=b"/DOE"
-    )
+    rows = file_rows("DOE.dcm", 1, **{"SOPInstanceUID": "1.2.3", **given, **columns})
+    return FrameIndex.build([rows], root=b"/DOE")
 
 
 def test_counts_without_identifiers() -> None:

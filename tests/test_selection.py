@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from dicomtorch.errors import OptionError
-from dicomtorch.index import FileRows, FrameIndex
+from dicomtorch.index import FrameIndex
 from dicomtorch.selection import is_image
+from tests.phantoms import file_rows
 
 STORAGE = "1.2.840.10008.5.1.4.1.1."
 CASES = [
@@ -41,22 +42,14 @@ def test_is_image(sop_class: str, modality: str, image_type: str, expected: bool
 def build(uids: list[str] | None = None) -> FrameIndex:
     return FrameIndex.build(
         (
-            FileRows(
-                f"{n:03d}.dcm".encode(),
-                600,
-                17,
+            file_rows(
+                f"{n:03d}.dcm",
                 n,
-                "image",
-                count=2,
-                columns={
-                    "frame": [0, 1],
-                    "offset": 500,
-                    "length": 10,
-                    "SOPClassUID": STORAGE + sop_class,
-                    "Modality": modality,
-                    "ImageType": image_type,
-                    "SOPInstanceUID": uids[n] if uids else f"1.{n}",
-                },
+                2,
+                SOPClassUID=STORAGE + sop_class,
+                Modality=modality,
+                ImageType=image_type,
+                SOPInstanceUID=uids[n] if uids else f"1.{n}",
             )
             for n, (sop_class, modality, image_type, _) in enumerate(CASES)
         ),

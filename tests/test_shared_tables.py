@@ -14,8 +14,9 @@ from pyarrow import parquet
 
 from dicomtorch import exports
 from dicomtorch.errors import OptionError
-from dicomtorch.index import FileRows, FrameIndex
+from dicomtorch.index import FrameIndex
 from dicomtorch.schema import FRAME_COLUMNS
+from tests.phantoms import file_rows
 
 SECRETS = ("DOE", "9.9.1", "9.9.2", "9.9.3", "9.9.4", "HOSPITAL", "19700101")
 
@@ -23,29 +24,20 @@ SECRETS = ("DOE", "9.9.1", "9.9.2", "9.9.3", "9.9.4", "HOSPITAL", "19700101")
 @pytest.fixture
 def index() -> FrameIndex:
     files = [
-        FileRows(
-            f"DOE JANE/{n}.dcm".encode(),
-            600,
-            17,
+        file_rows(
+            f"DOE JANE/{n}.dcm",
             n,
-            "image",
-            count=1,
-            columns={
-                "frame": 0,
-                "offset": 500,
-                "length": 10,
-                "SOPInstanceUID": f"9.9.1.{n}",
-                "SeriesInstanceUID": "9.9.2",
-                "StudyInstanceUID": "9.9.3",
-                "FrameOfReferenceUID": "9.9.4",
-                "PatientID": "DOE-1",
-                "IssuerOfPatientID": "HOSPITAL",
-                "PatientBirthDate": "19700101",
-                "AcquisitionTime": 45_296.0,
-                "Modality": "CT" if n else "MR",
-                "SliceThickness": 2.5 - n,
-                "PixelSpacing": (0.5, 0.75),
-            },
+            SOPInstanceUID=f"9.9.1.{n}",
+            SeriesInstanceUID="9.9.2",
+            StudyInstanceUID="9.9.3",
+            FrameOfReferenceUID="9.9.4",
+            PatientID="DOE-1",
+            IssuerOfPatientID="HOSPITAL",
+            PatientBirthDate="19700101",
+            AcquisitionTime=45_296.0,
+            Modality="CT" if n else "MR",
+            SliceThickness=2.5 - n,
+            PixelSpacing=(0.5, 0.75),
         )
         for n in range(3)
     ]

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from dicomtorch import splits
 from dicomtorch.columns import Texts
 from dicomtorch.errors import OptionError
-from dicomtorch.index import FileRows, FrameIndex
+from dicomtorch.index import FrameIndex
+from tests.phantoms import file_rows
 
 Patient = tuple[str, str, str]  # ID, issuer, study
 
@@ -25,23 +26,13 @@ patients = st.lists(
 
 def index_of(people: list[Patient]) -> FrameIndex:
     files = [
-        FileRows(
-            f"{n:05d}.dcm".encode(),
-            600,
-            17,
+        file_rows(
+            f"{n:05d}.dcm",
             n,
-            "image",
-            count=1,
-            columns={
-                "frame": 0,
-                "offset": 500,
-                "length": 10,
-                "SOPInstanceUID": f"1.{n}",
-                "PatientID": patient,
-                "IssuerOfPatientID": issuer,
-                "StudyInstanceUID": f"{patient}{issuer}{study}",
-                "InstanceNumber": n % 3,
-            },
+            PatientID=patient,
+            IssuerOfPatientID=issuer,
+            StudyInstanceUID=f"{patient}{issuer}{study}",
+            InstanceNumber=n % 3,
         )
         for n, (patient, issuer, study) in enumerate(people)
     ]

@@ -18,7 +18,7 @@ from pydicom.pixels.utils import pixel_array
 from benchmarks import loading, report
 from dicomtorch import DicomFrames, FrameIndex, FrameLoader, PixelOptions, scan
 from dicomtorch.errors import DicomTorchError
-from dicomtorch.reader import FrameReader
+from dicomtorch.reader.reader import FrameReader
 
 SYNTAXES = (
     *("uncompressed", "rle", "jpeg_lossless", "jpeg_ls", "jpeg_2000", "htj2k"),

@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dicomtorch import index_file
-from dicomtorch.columns import Packed, Texts, make_column
-from dicomtorch.generation import Generation, finish
-from dicomtorch.index import FrameIndex, open_generation
-from dicomtorch.schema import FILES, FRAMES, LOOKUPS
+from dicomtorch.index import files as index_file
+from dicomtorch.index.columns import Packed, Texts, make_column
+from dicomtorch.index.files import open_generation
+from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.index.generation import Generation, finish
+from dicomtorch.model.schema import FILES, FRAMES, LOOKUPS
 
 UID = b"1.2.826.0.1.3680043.8.498.12345678901234567890123."
 KEYS = (

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from dicomtorch import __version__
+from dicomtorch._version import __version__
 
 OURS = "dicomtorch"
 PACKAGES = (

@@ -7,32 +7,36 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from dicomtorch._version import __version__
 
 if TYPE_CHECKING:
-    from dicomtorch.attributes import ImagePixel, Limits, PixelOptions, ScanReport
     from dicomtorch.backends.base import Backend
-    from dicomtorch.clips import DicomClips
-    from dicomtorch.collate import FrameSample, collate_frames
-    from dicomtorch.crops import DicomCrops
-    from dicomtorch.datasets import DicomFrames
-    from dicomtorch.epochs import ClipSampler, ShuffleSampler
-    from dicomtorch.errors import DicomTorchError
-    from dicomtorch.geometry import patient_to_voxel, voxel_to_patient
-    from dicomtorch.index import FrameIndex
-    from dicomtorch.leakage import check_leakage
-    from dicomtorch.loader import FrameLoader
-    from dicomtorch.metadata import FrameMeta
-    from dicomtorch.reader import FrameReader
-    from dicomtorch.samplers import (
+    from dicomtorch.batches.collate import FrameSample, collate_frames
+    from dicomtorch.batches.epochs import ClipSampler, ShuffleSampler
+    from dicomtorch.batches.loader import FrameLoader
+    from dicomtorch.batches.metadata import FrameMeta
+    from dicomtorch.batches.samplers import (
         BalancedSampler,
         GroupBatchSampler,
         GroupSampler,
         LocalShuffleSampler,
     )
-    from dicomtorch.scanner import scan
-    from dicomtorch.stacking import Stack, stacks
-    from dicomtorch.volumes import DicomVolumes
+    from dicomtorch.datasets.clips import DicomClips
+    from dicomtorch.datasets.crops import DicomCrops
+    from dicomtorch.datasets.frames import DicomFrames
+    from dicomtorch.datasets.volumes import DicomVolumes
+    from dicomtorch.errors import DicomTorchError
+    from dicomtorch.index.frame_index import FrameIndex
+    from dicomtorch.model.image import ImagePixel
+    from dicomtorch.model.limits import Limits
+    from dicomtorch.model.options import PixelOptions
+    from dicomtorch.model.report import ScanReport
+    from dicomtorch.reader.reader import FrameReader
+    from dicomtorch.reports.leakage import check_leakage
+    from dicomtorch.scanner.scan import scan
+    from dicomtorch.series.geometry import patient_to_voxel, voxel_to_patient
+    from dicomtorch.series.search import stacks
+    from dicomtorch.series.stacks import Stack
 
 __all__ = [
     "Backend",
@@ -68,33 +72,33 @@ __all__ = [
 
 _MODULES = {
     "Backend": "dicomtorch.backends.base",
-    "BalancedSampler": "dicomtorch.samplers",
-    "ClipSampler": "dicomtorch.epochs",
-    "DicomClips": "dicomtorch.clips",
-    "DicomCrops": "dicomtorch.crops",
-    "DicomFrames": "dicomtorch.datasets",
+    "BalancedSampler": "dicomtorch.batches.samplers",
+    "ClipSampler": "dicomtorch.batches.epochs",
+    "DicomClips": "dicomtorch.datasets.clips",
+    "DicomCrops": "dicomtorch.datasets.crops",
+    "DicomFrames": "dicomtorch.datasets.frames",
     "DicomTorchError": "dicomtorch.errors",
-    "DicomVolumes": "dicomtorch.volumes",
-    "FrameIndex": "dicomtorch.index",
-    "FrameLoader": "dicomtorch.loader",
-    "FrameMeta": "dicomtorch.metadata",
-    "FrameReader": "dicomtorch.reader",
-    "FrameSample": "dicomtorch.collate",
-    "GroupBatchSampler": "dicomtorch.samplers",
-    "GroupSampler": "dicomtorch.samplers",
-    "ImagePixel": "dicomtorch.attributes",
-    "Limits": "dicomtorch.attributes",
-    "LocalShuffleSampler": "dicomtorch.samplers",
-    "PixelOptions": "dicomtorch.attributes",
-    "ScanReport": "dicomtorch.attributes",
-    "ShuffleSampler": "dicomtorch.epochs",
-    "Stack": "dicomtorch.stacking",
-    "check_leakage": "dicomtorch.leakage",
-    "collate_frames": "dicomtorch.collate",
-    "patient_to_voxel": "dicomtorch.geometry",
-    "scan": "dicomtorch.scanner",
-    "stacks": "dicomtorch.stacking",
-    "voxel_to_patient": "dicomtorch.geometry",
+    "DicomVolumes": "dicomtorch.datasets.volumes",
+    "FrameIndex": "dicomtorch.index.frame_index",
+    "FrameLoader": "dicomtorch.batches.loader",
+    "FrameMeta": "dicomtorch.batches.metadata",
+    "FrameReader": "dicomtorch.reader.reader",
+    "FrameSample": "dicomtorch.batches.collate",
+    "GroupBatchSampler": "dicomtorch.batches.samplers",
+    "GroupSampler": "dicomtorch.batches.samplers",
+    "ImagePixel": "dicomtorch.model.image",
+    "Limits": "dicomtorch.model.limits",
+    "LocalShuffleSampler": "dicomtorch.batches.samplers",
+    "PixelOptions": "dicomtorch.model.options",
+    "ScanReport": "dicomtorch.model.report",
+    "ShuffleSampler": "dicomtorch.batches.epochs",
+    "Stack": "dicomtorch.series.stacks",
+    "check_leakage": "dicomtorch.reports.leakage",
+    "collate_frames": "dicomtorch.batches.collate",
+    "patient_to_voxel": "dicomtorch.series.geometry",
+    "scan": "dicomtorch.scanner.scan",
+    "stacks": "dicomtorch.series.search",
+    "voxel_to_patient": "dicomtorch.series.geometry",
 }
 
 

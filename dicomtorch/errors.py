@@ -114,3 +114,9 @@ def import_optional(module: str, extra: str) -> ModuleType:
             f"{package} is needed for this and could not be imported ({error}). "
             f'Install it with: pip install "dicomtorch[{extra}]"'
         ) from error
+
+
+def printable(path: bytes) -> str:
+    """A path for a message: control characters and what is not UTF-8 escaped."""
+    text = path.decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from dicomtorch.errors import OptionError, UnsupportedError
 
 if TYPE_CHECKING:
-    from dicomtorch.attributes import ImagePixel
+    from dicomtorch.model.image import ImagePixel
 
 Buffer = bytes | bytearray | memoryview
 Array = npt.NDArray[Any]

@@ -7,21 +7,6 @@ the sign of the values follow from it.
 
 from __future__ import annotations
 
-from dicomtorch.attributes import (
-    DEFLATED_IMAGE_FRAME,
-    ENCAPSULATED_UNCOMPRESSED,
-    HTJ2K_FAMILY,
-    JPEG_2000_FAMILY,
-    JPEG_DCT,
-    JPEG_LOSSLESS_FAMILY,
-    JPEG_LS_FAMILY,
-    JPEG_XL_FAMILY,
-    LIMITS,
-    NATIVE,
-    RLE_LOSSLESS,
-    ImagePixel,
-    Limits,
-)
 from dicomtorch.backends.jpeg2000 import J2KStream, parse_j2k
 from dicomtorch.backends.streams import (
     Buffer,
@@ -33,6 +18,20 @@ from dicomtorch.backends.streams import (
     rle_segments,
 )
 from dicomtorch.errors import DecodeError
+from dicomtorch.model.image import ImagePixel
+from dicomtorch.model.limits import LIMITS, Limits
+from dicomtorch.model.syntaxes import (
+    DEFLATED_IMAGE_FRAME,
+    ENCAPSULATED_UNCOMPRESSED,
+    HTJ2K_FAMILY,
+    JPEG_2000_FAMILY,
+    JPEG_DCT,
+    JPEG_LOSSLESS_FAMILY,
+    JPEG_LS_FAMILY,
+    JPEG_XL_FAMILY,
+    NATIVE,
+    RLE_LOSSLESS,
+)
 
 Stream = JPEGStream | J2KStream | JXLStream | None
 

@@ -12,7 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from dicomtorch.attributes import (
+from dicomtorch.backends import guard
+from dicomtorch.backends import stored as values
+from dicomtorch.backends.base import Array, Buffer
+from dicomtorch.backends.jpeg2000 import J2KStream
+from dicomtorch.backends.streams import JPEGStream, JXLStream, rle_segments
+from dicomtorch.errors import DecodeError, import_optional
+from dicomtorch.model.image import ImagePixel
+from dicomtorch.model.syntaxes import (
     DEFLATED_IMAGE_FRAME,
     ENCAPSULATED_UNCOMPRESSED,
     HTJ2K_FAMILY,
@@ -24,13 +31,7 @@ from dicomtorch.attributes import (
     JPEG_XL_LOSSLESS,
     NATIVE,
     RLE_LOSSLESS,
-    ImagePixel,
 )
-from dicomtorch.backends import guard, values
-from dicomtorch.backends.base import Array, Buffer
-from dicomtorch.backends.jpeg2000 import J2KStream
-from dicomtorch.backends.streams import JPEGStream, JXLStream, rle_segments
-from dicomtorch.errors import DecodeError, import_optional
 
 _CODECS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(NATIVE | {ENCAPSULATED_UNCOMPRESSED, DEFLATED_IMAGE_FRAME}, ()),

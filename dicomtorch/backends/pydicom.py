@@ -10,7 +10,14 @@ import importlib.util
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from dicomtorch.attributes import (
+from dicomtorch.backends import guard
+from dicomtorch.backends import stored as values
+from dicomtorch.backends.base import Array, Buffer
+from dicomtorch.backends.jpeg2000 import J2KStream
+from dicomtorch.backends.streams import JPEGStream
+from dicomtorch.errors import DecodeError, import_optional
+from dicomtorch.model.image import ImagePixel
+from dicomtorch.model.syntaxes import (
     EXPLICIT_VR_BIG_ENDIAN,
     HTJ2K_FAMILY,
     JPEG_2000_FAMILY,
@@ -20,13 +27,7 @@ from dicomtorch.attributes import (
     JPEG_LS_FAMILY,
     NATIVE,
     RLE_LOSSLESS,
-    ImagePixel,
 )
-from dicomtorch.backends import guard, values
-from dicomtorch.backends.base import Array, Buffer
-from dicomtorch.backends.jpeg2000 import J2KStream
-from dicomtorch.backends.streams import JPEGStream
-from dicomtorch.errors import DecodeError, import_optional
 
 if TYPE_CHECKING:
     from pydicom.pixels.decoders.base import Decoder

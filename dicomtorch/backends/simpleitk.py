@@ -21,7 +21,14 @@ from typing import Any
 
 import numpy as np
 
-from dicomtorch.attributes import (
+from dicomtorch.backends import guard
+from dicomtorch.backends import stored as values
+from dicomtorch.backends.base import Array, Buffer
+from dicomtorch.backends.jpeg2000 import J2KStream
+from dicomtorch.backends.streams import JPEGStream
+from dicomtorch.errors import DecodeError, import_optional
+from dicomtorch.model.image import ImagePixel
+from dicomtorch.model.syntaxes import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     JPEG_2000_FAMILY,
     JPEG_BASELINE,
@@ -30,13 +37,7 @@ from dicomtorch.attributes import (
     JPEG_LS_FAMILY,
     NATIVE,
     RLE_LOSSLESS,
-    ImagePixel,
 )
-from dicomtorch.backends import guard, values
-from dicomtorch.backends.base import Array, Buffer
-from dicomtorch.backends.jpeg2000 import J2KStream
-from dicomtorch.backends.streams import JPEGStream
-from dicomtorch.errors import DecodeError, import_optional
 
 _ENCAPSULATED = (
     {RLE_LOSSLESS, JPEG_BASELINE, JPEG_EXTENDED}

@@ -1,0 +1,407 @@
+"""From decoded or native bytes to stored values: bits, sign, byte order, sample order, colour. All that backends share.
+
+PS3.5 section 8 and annex D, PS3.3 C.7.6.3.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import zlib
+from dataclasses import replace
+from functools import cache, lru_cache
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from dicomtorch.backends.base import Array, Buffer, decoding
+from dicomtorch.backends.jpeg2000 import J2KStream
+from dicomtorch.backends.streams import JPEGStream
+from dicomtorch.errors import DecodeError
+from dicomtorch.model.image import ImagePixel
+from dicomtorch.model.limits import LIMITS
+from dicomtorch.model.syntaxes import (
+    DEFLATED_IMAGE_FRAME,
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+)
+
+_logger = logging.getLogger("dicomtorch")
+
+YBR_FULL = ("YBR_FULL", "YBR_FULL_422")
+YBR_PARTIAL = ("YBR_PARTIAL_422", "YBR_PARTIAL_420")
+
+
+def unsupported_reason(pixel: ImagePixel) -> str:
+    """Why the values of `pixel` have no meaning in any backend; "" if they have.
+
+    The attributes must agree with each other as PS3.3 C.7.6.3.1.1 and PS3.5 8.1.1 demand.
+    """
+    if pixel.is_float:
+        bits = 32 if pixel.pixel_data_vr == "OF" else 64
+        if pixel.bits_allocated != bits or pixel.samples_per_pixel != 1 or pixel.is_encapsulated:
+            return f"float pixel data need {bits} bits, one sample and a native transfer syntax"
+        return ""
+    if pixel.bits_allocated not in (1, 8, 12, 16, 32, 64):
+        return f"(0028,0100) BitsAllocated {pixel.bits_allocated} is none of 1, 8, 12, 16, 32, 64"
+    if not 0 < pixel.bits_stored <= pixel.bits_allocated:
+        return f"(0028,0101) BitsStored {pixel.bits_stored} is not in 1 to BitsAllocated {pixel.bits_allocated}"
+    if not pixel.bits_stored - 1 <= pixel.high_bit < pixel.bits_allocated:
+        return (
+            f"(0028,0102) HighBit {pixel.high_bit} is not in BitsStored - 1 = {pixel.bits_stored - 1} to "
+            f"BitsAllocated - 1 = {pixel.bits_allocated - 1}"
+        )
+    if pixel.samples_per_pixel not in (1, 3, 4):
+        return f"(0028,0002) SamplesPerPixel {pixel.samples_per_pixel} is none of 1, 3, 4"
+    if pixel.samples_per_pixel > 1 and pixel.bits_allocated not in (8, 16, 32):
+        return f"(0028,0100) BitsAllocated {pixel.bits_allocated} is not used for colour"
+    return ""
+
+
+@lru_cache(maxsize=1024)
+def _plain_dtype(pixel: ImagePixel) -> np.dtype[Any] | None:
+    little = (IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN)
+    if (
+        pixel.transfer_syntax_uid not in little
+        or sys.byteorder != "little"
+        or pixel.samples_per_pixel != 1
+        or not 0 < pixel.rows * pixel.columns <= LIMITS.pixels_per_frame
+        or unsupported_reason(pixel)
+    ):
+        return None
+    same = pixel.is_float or pixel.bits_stored == pixel.bits_allocated in (8, 16, 32, 64)
+    return pixel.stored_dtype if same else None
+
+
+def plain(data: Buffer, pixel: ImagePixel) -> Array | None:
+    """The bytes of a native frame seen as its stored values, `None` if more has to be done or said about them."""
+    dtype = _plain_dtype(pixel)
+    if dtype is None or len(data) < pixel.rows * pixel.columns * dtype.itemsize:
+        return None
+    values: Array = np.ndarray(pixel.shape, dtype, data)
+    return values if values.flags.aligned else None
+
+
+def inflate(data: Buffer, pixel: ImagePixel) -> bytes:
+    """Inflates a frame of Deflated Image Frame Compression (PS3.5 A.4.13): raw deflate, no more than the frame's size.
+
+    Raises:
+        DecodeError: The stream is damaged or gives too few bytes.
+    """
+    expected = (pixel.native_bits + 7) // 8
+    engine = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        inflated = engine.decompress(data, expected)
+    except zlib.error as error:
+        raise DecodeError(f"the deflated frame is damaged: {error}") from error
+    if len(inflated) < expected:
+        raise DecodeError(f"the deflated frame gives {len(inflated)} bytes, expected {expected}")
+    return inflated
+
+
+def decode_flat(data: Buffer, pixel: ImagePixel, out: Array | None = None) -> Array:
+    """Stored values of a frame whose samples stand one after the other, inflated first where its syntax says so.
+
+    Where every bit counts the result is a view of `data`, read-only if `data` is; else it is `out` or a new array.
+
+    Args:
+        data: The bytes, at least as many as `pixel.native_bits` needs; what is beyond is padding.
+        pixel: How to read them.
+        out: Written to if it fits and a copy has to be made.
+
+    Raises:
+        DecodeError: There are too few bytes.
+    """
+    if pixel.transfer_syntax_uid == DEFLATED_IMAGE_FRAME:
+        data = inflate(data, pixel)
+    samples = align(_words(data, pixel), pixel, out)
+    photometric = pixel.photometric_interpretation
+    if pixel.samples_per_pixel == 3 and photometric in ("YBR_FULL_422", "YBR_PARTIAL_422"):
+        samples = _upsample_422(samples, pixel)
+    elif pixel.samples_per_pixel > 1 and pixel.planar_configuration == 1:
+        samples = np.moveaxis(samples.reshape(-1, pixel.rows, pixel.columns), 0, -1)
+    return _finish_color(samples.reshape(pixel.shape), pixel, out)
+
+
+def finish_flat(words: Array, pixel: ImagePixel, out: Array | None = None) -> Array:
+    """Stored values of samples that were neither compressed nor aligned: words of BitsAllocated bits, interleaved.
+
+    Args:
+        words: Of shape `pixel.shape`, unsigned or floating point.
+        pixel: What they mean.
+        out: Written to if it fits and a copy has to be made.
+    """
+    samples = align(words.reshape(-1), pixel, out)
+    return _finish_color(samples.reshape(pixel.shape), pixel, out)
+
+
+def _finish_color(samples: Array, pixel: ImagePixel, out: Array | None) -> Array:
+    if pixel.samples_per_pixel == 3:
+        samples = tag_to_rgb(samples, pixel)
+    return deliver(samples, out)
+
+
+def as_little_endian(pixel: ImagePixel) -> ImagePixel:
+    """The same image in Explicit VR Little Endian."""
+    return replace(pixel, transfer_syntax_uid=EXPLICIT_VR_LITTLE_ENDIAN)
+
+
+def deliver(values: Array, out: Array | None) -> Array:
+    """`values` as a C contiguous array, in `out` if it is of their type and shape."""
+    if values.flags.c_contiguous:
+        return values
+    if (
+        out is not None
+        and out.shape == values.shape
+        and out.dtype == values.dtype
+        and out.flags.c_contiguous
+    ):
+        np.copyto(out, values)
+        return out
+    return np.ascontiguousarray(values)
+
+
+def _words(data: Buffer, pixel: ImagePixel) -> Array:
+    """The words of BitsAllocated bits, flat, in native byte order, as unsigned or floating point numbers."""
+    bits, big = pixel.bits_allocated, pixel.transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN
+    count = pixel.native_bits // bits
+    needed = (pixel.native_bits + 7) // 8
+    if pixel.is_float:
+        return _number_view(data, f"{'>' if big else '<'}f{bits // 8}", count)
+    data = little_endian_words(data, pixel)
+    if bits == 1:
+        return np.unpackbits(np.frombuffer(data, np.uint8, needed), count=count, bitorder="little")
+    if bits == 12:
+        return _unpack_12(np.frombuffer(data, np.uint8, needed), count)
+    return _number_view(data, f"<u{bits // 8}", count)
+
+
+def little_endian_words(data: Buffer, pixel: ImagePixel) -> Buffer:
+    """The bytes of a native frame as they would be in Explicit VR Little Endian.
+
+    OW is a string of 16-bit words, each big endian in Explicit VR Big Endian; what is packed into them is not
+    (PS3.5 6.2, 8.1.1). OB is a string of bytes.
+    """
+    if pixel.transfer_syntax_uid != EXPLICIT_VR_BIG_ENDIAN:
+        return data
+    if pixel.bits_allocated <= 8 and pixel.pixel_data_vr == "OB":
+        return data
+    needed = (pixel.native_bits + 15) // 16
+    if len(data) < 2 * needed:
+        raise DecodeError(
+            f"(7FE0,0010) PixelData OW in Explicit VR Big Endian: the frame has {len(data)} bytes, "
+            f"expected {2 * needed}, whole 16-bit words"
+        )
+    return cast(Buffer, np.frombuffer(data, ">u2", needed).astype("<u2").view(np.uint8).data)
+
+
+def _number_view(data: Buffer, dtype: str, count: int) -> Array:
+    view: Array = np.frombuffer(data, dtype, count)
+    native = view.dtype.newbyteorder("=")
+    if view.dtype != native or not view.flags.aligned:
+        return view.astype(native)
+    return view
+
+
+def _unpack_12(packed: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint16]:
+    """Two 12-bit values in three bytes, the first in the low bits (PS3.5 8.1.1, D.1)."""
+    padded = np.zeros(-(-count // 2) * 3, np.uint16)
+    padded[: packed.size] = packed
+    first, middle, last = padded.reshape(-1, 3).T
+    values = np.empty((first.size, 2), np.uint16)
+    values[:, 0] = first | (middle & 0x0F) << 8
+    values[:, 1] = middle >> 4 | last << 4
+    return values.reshape(-1)[:count]
+
+
+def align(words: Array, pixel: ImagePixel, out: Array | None) -> Array:
+    """Shifts by HighBit + 1 - BitsStored, drops the other bits, extends the sign."""
+    if pixel.is_float:
+        return words
+    width, stored = words.dtype.itemsize * 8, pixel.bits_stored
+    signed = pixel.pixel_representation == 1
+    target = pixel.stored_dtype
+    if stored == width or (pixel.bits_allocated == 1 and not signed):
+        return words.view(target)
+    low = pixel.high_bit + 1 - stored
+    flat = None
+    if (
+        out is not None
+        and out.dtype == target
+        and out.size == words.size
+        and out.flags.c_contiguous
+    ):
+        flat = out.reshape(-1)
+    if signed:
+        # The field goes to the top of the word and comes back with its sign.
+        result = np.left_shift(words, width - stored - low, dtype=words.dtype).view(
+            f"i{width // 8}"
+        )
+        return _narrow(np.right_shift(result, width - stored, out=result), target, flat)
+    mask = words.dtype.type((1 << stored) - 1)
+    if low:
+        shifted = np.right_shift(words, words.dtype.type(low))
+        return _narrow(np.bitwise_and(shifted, mask, out=shifted), target, flat)
+    if target == words.dtype:
+        masked: Array = np.bitwise_and(words, mask, out=flat)
+        return masked
+    return _narrow(np.bitwise_and(words, mask), target, flat)
+
+
+def _narrow(values: Array, target: np.dtype[Any], flat: Array | None) -> Array:
+    if flat is None:
+        return values.astype(target, copy=False)
+    np.copyto(flat, values, casting="unsafe")
+    return flat
+
+
+def finish(
+    decoded: Array,
+    pixel: ImagePixel,
+    *,
+    precision: int,
+    signed: bool,
+    lossless: bool,
+    out: Array | None = None,
+) -> Array:
+    """Stored values from what a codec gave: sign, unused bits, type.
+
+    The stream decides its sign; the header says which bits of an unsigned one are a two's complement number. Bits
+    beyond BitsStored are masked in a lossless stream (they may hold an overlay), clamped in a lossy one (overshoot).
+
+    Args:
+        decoded: Of shape `pixel.shape`.
+        pixel: What the header says.
+        precision: Bits of a sample in the stream.
+        signed: Whether the stream's samples are signed.
+        lossless: Whether the stream's values are the encoder's.
+        out: Written to if it has the shape and the type of the result; may share memory with `decoded`.
+    """
+    stored = pixel.bits_stored
+    as_signed = signed or pixel.pixel_representation == 1
+    target = pixel.stored_dtype if not signed else np.dtype(f"i{pixel.stored_dtype.itemsize}")
+    width = decoded.dtype.itemsize * 8
+    if precision > stored and not lossless:
+        low, high = (
+            (-(1 << stored - 1), (1 << stored - 1) - 1) if signed else (0, (1 << stored) - 1)
+        )
+        decoded = np.clip(decoded, low, high)
+    elif precision > stored and not as_signed:
+        decoded = np.bitwise_and(decoded, decoded.dtype.type((1 << stored) - 1))
+    if as_signed and not (signed and (precision <= stored or not lossless)):
+        bits = min(precision, stored)
+        decoded = decoded.view(f"i{width // 8}")
+        if bits < width:
+            decoded = np.left_shift(decoded, width - bits)
+            decoded = np.right_shift(decoded, width - bits, out=decoded)
+    if (
+        out is not None
+        and out.dtype == target
+        and out.shape == decoded.shape
+        and out.flags.c_contiguous
+    ):
+        if not _same_memory(out, decoded):
+            np.copyto(out, decoded, casting="unsafe")
+        return out
+    return np.ascontiguousarray(decoded.astype(target, copy=False))
+
+
+def _same_memory(one: Array, other: Array) -> bool:
+    return bool(
+        one.ctypes.data == other.ctypes.data
+        and one.dtype == other.dtype
+        and one.strides == other.strides
+    )
+
+
+def _upsample_422(samples: Array, pixel: ImagePixel) -> Array:
+    """Y1 Y2 Cb Cr per two pixels (PS3.3 C.7.6.3.1.2) to Y Cb Cr per pixel; colours hold for both."""
+    if pixel.columns % 2:
+        raise DecodeError(
+            f"(0028,0004) {pixel.photometric_interpretation} needs an even number of columns; (0028,0011) Columns is "
+            f"{pixel.columns}"
+        )
+    groups = samples.reshape(pixel.rows, pixel.columns // 2, 4)
+    full = np.empty((pixel.rows, pixel.columns // 2, 2, 3), samples.dtype)
+    full[..., 0] = groups[..., :2]
+    full[..., 1:] = groups[..., None, 2:]
+    return full.reshape(pixel.shape)
+
+
+def tag_to_rgb(samples: Array, pixel: ImagePixel) -> Array:
+    """Converts to RGB if Photometric Interpretation says that the samples are luminance and chrominance."""
+    photometric = pixel.photometric_interpretation
+    if photometric in YBR_FULL:
+        return ybr_to_rgb(samples, pixel.bits_stored)
+    if photometric in YBR_PARTIAL:
+        return ybr_to_rgb(samples, pixel.bits_stored, partial=True)
+    return samples
+
+
+def ybr_to_rgb(samples: Array, bits: int, *, partial: bool = False) -> Array:
+    """Y, Cb and Cr to red, green and blue (PS3.3 C.7.6.3.1.2; ITU-R BT.601), to the nearest integer.
+
+    Args:
+        samples: (..., 3), unsigned.
+        bits: Bits stored; black is 0 (16 of 256 if `partial`), white 2^bits - 1 (235 of 256).
+        partial: Whether Y has 219 and Cb, Cr 224 of 256 steps.
+    """
+    top = (1 << bits) - 1
+    real: Any = np.float32 if bits <= 8 else np.float64
+    unit = 2.0 ** (bits - 8)
+    scale_y, scale_c, black = (
+        (top / (219 * unit), top / (224 * unit), 16 * unit) if partial else (1.0, 1.0, 0.0)
+    )
+    luma: Array = samples[..., 0].astype(real)
+    luma -= real(black)
+    luma *= real(scale_y)
+    luma += real(0.5)  # rounding is then cutting off
+    blue, red = (samples[..., k].astype(real) - real(128 * unit) for k in (1, 2))
+    rgb = np.empty(samples.shape, samples.dtype)
+    for channel, (from_blue, from_red) in enumerate(
+        ((0.0, 1.402), (-0.114 * 1.772 / 0.587, -0.299 * 1.402 / 0.587), (1.772, 0.0))
+    ):
+        value = luma
+        if from_blue:
+            value = value + blue * real(from_blue * scale_c)
+        if from_red:
+            value = value + red * real(from_red * scale_c)
+        np.clip(value, real(0), real(top), out=value)
+        rgb[..., channel] = value
+    return rgb
+
+
+def dct_is_ybr(stream: JPEGStream, pixel: ImagePixel) -> bool:
+    """Whether the three components of a lossy JPEG stream are YCbCr; the first mark that says so decides.
+
+    Adobe segment, JFIF segment, component identifiers, chroma subsampling, Photometric Interpretation.
+    """
+    if stream.adobe >= 0:
+        return stream.adobe != 0
+    if stream.jfif:
+        return True
+    if stream.ids == b"RGB":
+        return False
+    return stream.subsampled or pixel.photometric_interpretation.startswith("YBR")
+
+
+def j2k_to_rgb(samples: Array, stream: J2KStream, pixel: ImagePixel) -> Array:
+    """RGB of a JPEG 2000 frame: where its component transform was undone it is RGB, else the tag decides."""
+    if pixel.samples_per_pixel != 3 or stream.component_transform:
+        return samples
+    if pixel.photometric_interpretation in ("YBR_RCT", "YBR_ICT"):
+        _say_once(
+            f"(0028,0004) PhotometricInterpretation is {pixel.photometric_interpretation}, but a JPEG 2000 stream "
+            "has no component transform; its components are taken as RGB"
+        )
+    return tag_to_rgb(samples, pixel)
+
+
+@cache
+def _say_once(text: str) -> None:
+    if decoding.where is None:
+        _logger.warning("%s (said once)", text)
+    else:
+        _logger.warning("%s (first seen in %s; said once)", text, decoding.where())

@@ -1,0 +1,1 @@
+"""Which samples in which order, samples to batches, the threads that make them."""

@@ -1,0 +1,88 @@
+"""Index row -> the metadata of a sample: one allow-list, one fixed type per key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dicomtorch.index.columns import as_list
+from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.model.frame import AppliedVOI
+
+DEFAULT_KEYS = (
+    "frame",
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "StudyInstanceUID",
+    "patient",
+    "Modality",
+    "InstanceNumber",
+    "Rows",
+    "Columns",
+    "PhotometricInterpretation",
+    "PixelSpacing",
+    "SliceThickness",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "FrameTime",
+    "BurnedInAnnotation",
+)
+"""Columns of the index that every sample has. Names, dates, PatientID and free text are not among them."""
+
+
+class FrameMeta(dict[str, Any]):
+    """Metadata of one frame, or of a batch once collated: an ordinary dict.
+
+    Keys of one frame: `index` (position in the dataset's index) and `requested_index` (differs where
+    `on_error="replace"` put another frame in), `frame` (from 0 in its file), the keywords of `DEFAULT_KEYS`,
+    `voi`, `WindowCenter` and `WindowWidth` (how display values were made, see `attributes.AppliedVOI`), and the tags
+    asked for and the columns joined to the index. What is missing is -1, nan, (nan, ...) or "".
+    """
+
+
+MetaColumns = dict[str, npt.NDArray[Any] | list[str]]
+"""Metadata of several frames by key: one row for each frame."""
+
+
+class MetadataReader:
+    """Makes `FrameMeta` for positions of one index.
+
+    Args:
+        index: Whose positions.
+        tags: Further columns of it.
+    """
+
+    def __init__(self, index: FrameIndex, tags: Sequence[str] = ()) -> None:
+        self._index = index
+        self._keys = tuple(dict.fromkeys((*DEFAULT_KEYS, *index.joined, *tags)))
+
+    def of(
+        self, positions: Sequence[int], applied: Sequence[AppliedVOI], requested: Sequence[int]
+    ) -> MetaColumns:
+        """Metadata of several frames.
+
+        Args:
+            positions: In the index, not negative.
+            applied: How each was made display values.
+            requested: The positions that were asked for.
+        """
+        at = np.array(positions, np.int64)
+        return {
+            "index": at,
+            "requested_index": np.array(requested, np.int64),
+            **{name: self._index.values(name, at) for name in self._keys},
+            "voi": [voi.voi for voi in applied],
+            "WindowCenter": np.array([voi.window_center for voi in applied], np.float64),
+            "WindowWidth": np.array([voi.window_width for voi in applied], np.float64),
+        }
+
+
+def metas_of(columns: MetaColumns) -> list[FrameMeta]:
+    """One `FrameMeta` for each row."""
+    rows = zip(*map(as_list, columns.values()), strict=True)
+    return [FrameMeta(zip(columns, row, strict=True)) for row in rows]

@@ -1,0 +1,364 @@
+"""The commands: what each takes, does and prints."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from dicomtorch.cli.options import (
+    EXIT_FOUND_PROBLEMS,
+    EXIT_OK,
+    Commands,
+    _add_redact_paths,
+    _add_root,
+    _add_window,
+    _command,
+    _count,
+    _open,
+    _positive,
+    _saved_index,
+)
+from dicomtorch.errors import OptionError
+
+_LOST = "some files are damaged, or hold images that nothing installed decodes"
+
+
+def _add_scan(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "scan",
+        "Read the headers below a folder and report what is there.",
+        "  dicomtorch scan studies/\n"
+        "  dicomtorch scan a/ b/ image.dcm --tags PatientSex BodyPartExamined\n"
+        "  dicomtorch scan studies/ --json --redact-paths > report.json\n",
+        found=_LOST,
+    )
+    parser.add_argument("root", nargs="+", type=Path, help="a folder or a file")
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON, with every file that is not a plain image"
+    )
+    parser.add_argument(
+        "--workers",
+        type=_count,
+        metavar="N",
+        help="processes that read headers; default: one for each core if there are thousands of files",
+    )
+    parser.add_argument(
+        "--tags",
+        nargs="+",
+        default=[],
+        metavar="KEYWORD",
+        help="DICOM keywords to read as well; reported is how many frames have a value, never the value",
+    )
+    _add_redact_paths(parser)
+    parser.set_defaults(run=_scan)
+
+
+def _scan(arguments: argparse.Namespace) -> int:
+    from dicomtorch.reports.summary import format_summary, has_problems, summarize
+    from dicomtorch.scanner.scan import scan
+
+    index, report = scan(arguments.root, tags=arguments.tags, num_workers=arguments.workers)
+    summary = summarize(index, report, tags=arguments.tags, redact_paths=arguments.redact_paths)
+    print(json.dumps(summary, indent=2) if arguments.json else format_summary(summary))
+    return EXIT_FOUND_PROBLEMS if has_problems(summary) else EXIT_OK
+
+
+def _add_info(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "info",
+        "Say what is in one file or one saved index: frames, pixels, values, geometry; no identifiers.",
+        "  dicomtorch info image.dcm\n"
+        "  dicomtorch info ct.index                # what FrameIndex.save wrote\n"
+        "  dicomtorch info image.dcm --json\n",
+        found=_LOST,
+    )
+    parser.add_argument("path", type=Path, help="a file, a saved index, or a folder")
+    parser.add_argument("--json", action="store_true", help="print JSON, with every value")
+    _add_redact_paths(parser)
+    parser.set_defaults(run=_info)
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    from dicomtorch.reports.info import describe, format_info
+    from dicomtorch.reports.summary import has_problems
+    from dicomtorch.scanner.scan import scan
+
+    index = _saved_index(arguments.path)
+    index, report = scan(arguments.path) if index is None else (index, index.report())
+    found = describe(index, report, redact_paths=arguments.redact_paths)
+    print(json.dumps(found, indent=2) if arguments.json else format_info(found))
+    return EXIT_FOUND_PROBLEMS if has_problems(found) else EXIT_OK
+
+
+def _add_doctor(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "doctor",
+        "Say what of a tree is decoded and by what, what to install, and what may spoil a training.",
+        "  dicomtorch doctor studies/\n"
+        "  dicomtorch doctor studies/ --strict     # exit with 1 on warnings as well\n"
+        "  dicomtorch doctor studies/ --json --redact-paths > doctor.json\n",
+        found="there are problems: files that are damaged or incomplete, frames that nothing decodes;\n"
+        "     with --strict also on warnings: windows that differ, burned-in text, duplicates, ...",
+    )
+    _add_root(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON, with every file concerned")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 on warnings as well")
+    _add_redact_paths(parser)
+    parser.set_defaults(run=_doctor)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from dicomtorch.reports.doctor import examine, format_report, to_json
+
+    index, report = _open(arguments.root)
+    found = examine(index, report)
+    if arguments.json:
+        print(json.dumps(to_json(found, index, redact_paths=arguments.redact_paths), indent=2))
+    else:
+        print(format_report(found, index, redact_paths=arguments.redact_paths))
+    bad = ("problem", "warning") if arguments.strict else ("problem",)
+    return EXIT_FOUND_PROBLEMS if found.worst in bad else EXIT_OK
+
+
+def _add_verify(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "verify",
+        "Decode every frame once, or with two decoders that are compared, and list what fails or differs.",
+        "  dicomtorch verify studies/\n"
+        "  dicomtorch verify studies/ --backend imagecodecs --against pydicom\n"
+        "  dicomtorch verify studies/ --state verify.state     # interrupted? the same line goes on\n",
+        found="some frame fails or differs, or a file is damaged",
+    )
+    _add_root(parser)
+    parser.add_argument(
+        "--backend", default="auto", metavar="NAME", help="what decodes; default: %(default)s"
+    )
+    parser.add_argument("--against", metavar="NAME", help="a second decoder, to compare with")
+    parser.add_argument(
+        "--tolerance",
+        type=_count,
+        default=2,
+        metavar="N",
+        help="difference that lossy streams and converted colour may have; lossless ones may have none; "
+        "default: %(default)s",
+    )
+    parser.add_argument(
+        "--state",
+        type=Path,
+        metavar="FILE",
+        help="note there what is done (no paths, no identifiers), and do only the rest, what failed, and what changed",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, with every frame found")
+    _add_redact_paths(parser)
+    parser.set_defaults(run=_verify)
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from dicomtorch.reports.verify import Verification, format_result, to_json
+
+    index, _ = _open(arguments.root)
+    verification = Verification(
+        index,
+        backend=arguments.backend,
+        against=arguments.against,
+        tolerance=arguments.tolerance,
+        state=arguments.state,
+    )
+    with tqdm(total=len(index), desc="verify", unit="frame", disable=None, leave=False) as bar:
+        for frames in verification:
+            bar.update(frames)
+    result = verification.result
+    if arguments.json:
+        print(json.dumps(to_json(result, index, redact_paths=arguments.redact_paths), indent=2))
+    else:
+        print(format_result(result, index, redact_paths=arguments.redact_paths))
+    return EXIT_OK if result.ok else EXIT_FOUND_PROBLEMS
+
+
+def _add_preview(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "preview",
+        "Draw frames of all series as training sees them, and a histogram of their values, in one picture.",
+        "  dicomtorch preview studies/ -o studies.png\n"
+        "  dicomtorch preview ct/ --window 40 400 -o soft-tissue.png\n"
+        "  dicomtorch preview ct/ --values modality --frames 64 -o hounsfield.png\n",
+        found="some of the frames chosen cannot be read; the others are drawn",
+    )
+    _add_root(parser)
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("preview.png"),
+        metavar="PNG",
+        help="default: %(default)s",
+    )
+    parser.add_argument(
+        "--frames", type=_positive, default=32, metavar="N", help="at most; default: %(default)s"
+    )
+    parser.add_argument(
+        "--values",
+        choices=("display", "modality", "stored"),
+        default="display",
+        help="as in DicomFrames(values=...); default: %(default)s",
+    )
+    _add_window(parser)
+    _add_redact_paths(parser)
+    parser.set_defaults(run=_preview)
+
+
+def _preview(arguments: argparse.Namespace) -> int:
+    from dicomtorch.model.options import PixelOptions
+    from dicomtorch.reports.doctor import burned_in
+    from dicomtorch.reports.preview import write_preview
+    from dicomtorch.reports.text import format_name, harmless, name_file
+
+    window = arguments.window and tuple(arguments.window)
+    options = PixelOptions(values=arguments.values, window=window)
+    index, _ = _open(arguments.root)
+    drawn = write_preview(index, arguments.output, count=arguments.frames, options=options)
+    output = "the picture" if arguments.redact_paths else arguments.output
+    print(
+        f"Wrote {output}: {len(drawn.positions)} of {len(index):,} frames, {arguments.values} values."
+    )
+    for position, reason in drawn.failures:
+        where = index.locate([position])[0].file
+        name = format_name(name_file(index, where, redact_paths=arguments.redact_paths))
+        print(f"Not in it: {name}, index {position}: {harmless(reason)}")
+    for remark in burned_in(index.select(drawn.positions)):
+        print(f"Warning: {remark.text}; look before you pass the picture on.")
+    return EXIT_FOUND_PROBLEMS if drawn.failures else EXIT_OK
+
+
+def _add_show(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "show",
+        "Show frames as training sees them: a slider and the mouse wheel go through them.",
+        "  dicomtorch show studies/                          # all frames\n"
+        "  dicomtorch show image.dcm 17                      # one frame\n"
+        "  dicomtorch show ct/ --window 40 400 --output ct.png\n",
+    )
+    parser.add_argument("path", type=Path, help="a folder or a file")
+    parser.add_argument(
+        "frame", nargs="?", type=int, help="position in the index; all frames if left out"
+    )
+    _add_window(parser)
+    parser.add_argument(
+        "--output", type=Path, metavar="PNG", help="write a picture instead of opening a window"
+    )
+    parser.set_defaults(run=_show)
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from dicomtorch.datasets.frames import DicomFrames
+    from dicomtorch.errors import import_optional
+    from dicomtorch.pictures import plot
+
+    pyplot = import_optional("matplotlib.pyplot", "view")
+    frames = DicomFrames(arguments.path, window=arguments.window and tuple(arguments.window))
+    figure = frames.show(arguments.frame)
+    if arguments.output is not None:
+        plot.write(arguments.output, lambda file, kind: figure.savefig(file, format=kind))
+    elif figure.canvas.required_interactive_framework is None:
+        raise OptionError(
+            f"matplotlib's backend {pyplot.get_backend()!r} opens no window here; write a picture with "
+            f"--output FILE.png, or name another backend in MPLBACKEND"
+        )
+    else:
+        pyplot.show()
+    return EXIT_OK
+
+
+def _add_bench(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "bench",
+        "Measure how fast these files load here: each backend, number of workers and of threads, and which is best.",
+        "  dicomtorch bench studies/\n"
+        "  dicomtorch bench studies/ --size 224 224 --batch-size 64\n"
+        "  dicomtorch bench studies/ --counts 4 8 16 --seconds 300\n",
+        found="some frames of the sample cannot be read; the others are measured",
+    )
+    _add_root(parser)
+    parser.add_argument(
+        "--batch-size", type=_positive, default=32, metavar="N", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--size",
+        nargs=2,
+        type=_positive,
+        metavar=("H", "W"),
+        help="resize, as DicomFrames(size=) does; left out, frames of the most frequent size are measured",
+    )
+    parser.add_argument(
+        "--counts",
+        nargs="+",
+        type=_positive,
+        metavar="N",
+        help="numbers of workers and threads; default: 1, 2, 4, ... up to the cores",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=_positive,
+        default=60,
+        metavar="N",
+        help="what it may take, about; default: %(default)s",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, with every repeat")
+    parser.set_defaults(run=_bench)
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from dicomtorch.reports.bench import REPEATS, format_result, measure, to_json
+
+    index, _ = _open(arguments.root)
+    rounds = measure(
+        index,
+        batch_size=arguments.batch_size,
+        size=arguments.size and tuple(arguments.size),
+        counts=arguments.counts,
+        seconds=arguments.seconds,
+    )
+    for result in tqdm(rounds, "bench", REPEATS + 1, unit="round", disable=None, leave=False):
+        last = result
+    print(json.dumps(to_json(last), indent=2) if arguments.json else format_result(last))
+    return EXIT_FOUND_PROBLEMS if last.failed else EXIT_OK
+
+
+def _add_demo(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "demo",
+        "Index the files that come with pydicom, load one epoch, write a contact sheet.",
+        "  dicomtorch demo\n  dicomtorch demo --output /tmp/demo --workers 4\n",
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("out"), metavar="DIR", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--workers",
+        type=_count,
+        default=2,
+        metavar="N",
+        help="DataLoader workers; default: %(default)s",
+    )
+    parser.set_defaults(run=_demo)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from dicomtorch.cli.demo import run
+
+    for line in run(arguments.output, num_workers=arguments.workers):
+        print(line, flush=True)
+    return EXIT_OK

@@ -1,0 +1,110 @@
+"""The command line: arguments and printing, no logic of its own.
+
+Exit codes: 0, all is well; 1, it ran and found something that somebody should look at (each command's help says what);
+2, it could not do what was asked (wrong usage, or an error, in one line on stderr); 130, interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from dicomtorch._version import __version__
+from dicomtorch.cli.commands import (
+    _add_bench,
+    _add_demo,
+    _add_doctor,
+    _add_info,
+    _add_preview,
+    _add_scan,
+    _add_show,
+    _add_verify,
+)
+from dicomtorch.cli.options import _PRIVATE, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, _exit_codes
+from dicomtorch.errors import DicomTorchError
+
+if TYPE_CHECKING:
+    pass
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: Arguments without the program's name; `None` for those of the process.
+
+    Returns:
+        The exit code.
+    """
+    arguments = make_parser().parse_args(argv)
+    if hasattr(
+        sys.stdout, "reconfigure"
+    ):  # a name that the terminal cannot show must not end a scan
+        sys.stdout.reconfigure(errors="backslashreplace")
+    redact = getattr(arguments, "redact_paths", False)
+    try:
+        with _one_line_each(redact):
+            code: int = arguments.run(arguments)
+        if sys.stdout is not None:  # closed by whoever started this
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    except KeyboardInterrupt:
+        return _fail("interrupted", EXIT_INTERRUPTED)
+    except (DicomTorchError, OSError) as error:
+        return _fail(f"{type(error).__name__} ({_PRIVATE})" if redact else str(error))
+    return code
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    parser = argparse.ArgumentParser(
+        prog="dicomtorch",
+        description="Frames of DICOM files for PyTorch: look at what a folder holds before training on it.",
+        epilog="examples:\n  dicomtorch scan studies/\n  dicomtorch doctor studies/\n"
+        f"  dicomtorch show studies/ 17\n\n{_exit_codes('something was found; COMMAND --help says what')}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"dicomtorch {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    adders = (
+        *(_add_scan, _add_info, _add_doctor, _add_verify, _add_preview, _add_show),
+        *(_add_bench, _add_demo),
+    )
+    for add in adders:
+        add(commands)
+    return parser
+
+
+@contextlib.contextmanager
+def _one_line_each(redact: bool) -> Iterator[None]:
+    """Shows warnings and log messages as errors are shown, without the place in the source."""
+
+    def show(message: Warning | str, *_: object) -> None:
+        _fail(f"warning: {_PRIVATE if redact else message}")
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            show(record.getMessage())
+
+    handler, logger = Handler(), logging.getLogger("dicomtorch")
+    logger.addHandler(handler)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = show  # type: ignore[assignment]
+            yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def _fail(message: str, code: int = EXIT_ERROR) -> int:
+    line = " ".join(message.split())
+    print("dicomtorch:", "".join(c if c.isprintable() else "?" for c in line), file=sys.stderr)
+    return code

@@ -1,0 +1,106 @@
+"""Arguments and exit codes that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dicomtorch.index.frame_index import FrameIndex
+    from dicomtorch.model.report import ScanReport
+
+
+EXIT_OK = 0
+
+
+EXIT_FOUND_PROBLEMS = 1
+
+
+EXIT_ERROR = 2
+
+
+EXIT_INTERRUPTED = 130
+
+
+_PRIVATE = "a message may name paths; see it without --redact-paths"
+
+
+Commands = argparse._SubParsersAction  # argparse has no public name for it
+
+
+def _exit_codes(found: str) -> str:
+    codes = [(0, "all is well"), (1, found), (2, "wrong usage, or an error (one line on stderr)")]
+    lines = [
+        f"  {code}  {meaning}\n" for code, meaning in (*codes, (130, "interrupted")) if meaning
+    ]
+    return f"exit codes:\n{''.join(lines)}"
+
+
+def _command(
+    commands: Commands[argparse.ArgumentParser],
+    name: str,
+    summary: str,
+    examples: str,
+    found: str = "",
+) -> argparse.ArgumentParser:
+    """A command; `found` says when it exits with 1."""
+    return commands.add_parser(
+        name,
+        help=summary[0].lower() + summary[1:].rstrip("."),
+        description=summary,
+        epilog=f"examples:\n{examples}\n{_exit_codes(found)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _add_root(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("root", nargs="+", type=Path, help="folders, files, or one saved index")
+
+
+def _add_redact_paths(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--redact-paths",
+        action="store_true",
+        help="number the files instead of naming them (folder names hold names)",
+    )
+
+
+def _add_window(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--window",
+        nargs=2,
+        type=float,
+        metavar=("CENTER", "WIDTH"),
+        help="instead of the file's own window",
+    )
+
+
+def _saved_index(path: Path) -> FrameIndex | None:
+    """The index that `FrameIndex.save` wrote to `path`, if that is one."""
+    from dicomtorch.index.frame_index import FrameIndex
+
+    # Folders of images may have a manifest of their own.
+    saved = all((path / name).is_file() for name in ("manifest.json", "frames.arrow"))
+    return FrameIndex.load(path) if saved else None
+
+
+def _open(roots: Sequence[Path]) -> tuple[FrameIndex, ScanReport]:
+    """A saved index, or the index of folders and files, which is kept and refreshed as `DicomFrames` does."""
+    from dicomtorch.scanner.open import open_index
+
+    index = _saved_index(roots[0]) if len(roots) == 1 else None
+    if index is None:
+        index = open_index(roots[0] if len(roots) == 1 else roots)
+    return index, index.report()
+
+
+def _count(text: str, lowest: int = 0) -> int:
+    if not text.isdecimal() or int(text) < lowest:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {lowest} upwards")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    return _count(text, 1)

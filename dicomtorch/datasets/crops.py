@@ -1,0 +1,289 @@
+"""`DicomCrops`: a part of a volume around each candidate of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Unpack
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dicomtorch.batches.metadata import FrameMeta
+from dicomtorch.datasets.candidates import Candidates, _rows
+from dicomtorch.datasets.frames import DicomFrames
+from dicomtorch.datasets.options import ReadOptions
+from dicomtorch.datasets.volumes import VOLUME_KEYS, StackDataset
+from dicomtorch.errors import GeometryError, OptionError
+from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.model.frame import AppliedVOI
+from dicomtorch.scanner.open import open_index
+from dicomtorch.scanner.tree import Source
+from dicomtorch.series.geometry import Floats, Ints, shifted
+from dicomtorch.series.search import stacks
+from dicomtorch.series.stacks import OnGap, Stack
+
+Border = Literal["pad", "shift", "clip"]
+
+_OWN = ("candidate", "start", "valid", "center", "point")
+
+
+class DicomCrops(StackDataset):
+    """A crop (C, d, h, w) around each candidate of a table, of which only the slices that it touches are read.
+
+    The voxel that holds the candidate's point is voxel `size // 2` of the crop. Where a crop reaches beyond the volume,
+    `border` says what happens:
+    - "pad": what is outside is filled: with the number of `padding=` if there is one, else with 0 in display and after
+      `normalize`, else with the lowest value of the crop (air in a CT);
+    - "shift": the crop is moved inside; where the volume is smaller than the crop, the rest is filled as with "pad";
+    - "clip": the crop is smaller there.
+
+    `meta` is that of `DicomVolumes`, of the slices read (`frames` is -1 and `SOPInstanceUIDs` "" for slices outside);
+    `affine` describes the crop. There are also `start`, the crop's first voxel in its volume; `valid`, the part of the
+    crop that is inside (first and end of slices, rows, columns); `center`, the candidate's point in voxels of the crop;
+    `point`, the same in millimetres (LPS); `candidate`, the row in the table, from 0; and every further column of it.
+
+    Args:
+        source: As in `DicomFrames`. Only the series that the candidates name are put into stacks.
+        candidates: A pandas DataFrame, an Arrow table, a dict of lists, or the path of a CSV file: one row each.
+        size: (d, h, w), in voxels.
+        coordinates: "mm": x, y, z are millimetres in LPS, as in DICOM and ITK. "voxel": x is the column, y the row, z
+            the slice, from 0, in the order of `stacks`.
+        columns: Names of the columns with the series and the coordinates, where they are not "SeriesInstanceUID",
+            "x", "y", "z": {"SeriesInstanceUID": "seriesuid", "x": "coordX"}.
+        border: See above.
+        absent: For candidates whose series is not in the index, as after a split: "raise", or "drop", which keeps the
+            numbers of their rows in `dropped`.
+        split_by: See `stacks`, as for the next.
+        on_gap: "raise" for missing slices, unequal spacing and repeats, "warn", or "keep".
+        **options: Those of `DicomFrames` but `size`; `transform` gets the crop.
+
+    Attributes:
+        candidates: The rows of the table that there are crops of.
+        dropped: Numbers of the rows that `absent="drop"` has left out.
+
+    Raises:
+        GeometryError: A series makes no stack, or a candidate is outside of it.
+        OptionError: An option means nothing, or the table lacks something.
+
+    Example:
+        >>> crops = DicomCrops("ct/", "candidates.csv", size=(32, 48, 48), values="modality")   # doctest: +SKIP
+        >>> for images, meta in DataLoader(crops, batch_size=8): meta["label"]                 # doctest: +SKIP
+    """
+
+    _what = "crop"
+
+    def __init__(
+        self,
+        source: Source | FrameIndex,
+        candidates: Any,
+        size: tuple[int, int, int],
+        *,
+        coordinates: Literal["mm", "voxel"] = "mm",
+        columns: Mapping[str, str] | None = None,
+        border: Border = "pad",
+        absent: Literal["raise", "drop"] = "raise",
+        split_by: str | Sequence[str] | None = None,
+        on_gap: OnGap = "raise",
+        **options: Unpack[ReadOptions],
+    ) -> None:
+        if border not in ("pad", "shift", "clip"):
+            raise OptionError(f'border must be "pad", "shift" or "clip"; got {border!r}')
+        if coordinates not in ("mm", "voxel"):
+            raise OptionError(f'coordinates must be "mm" or "voxel"; got {coordinates!r}')
+        if absent not in ("raise", "drop"):
+            raise OptionError(f'absent must be "raise" or "drop"; got {absent!r}')
+        self.size, self.border = _crop_size(size), border
+        self.candidates = Candidates(candidates, columns or {})
+        self.dropped: Ints = np.empty(0, np.int64)
+        if not isinstance(source, FrameIndex):
+            source = open_index(
+                source,
+                tags=options.get("tags", ()),
+                refresh=options.get("refresh", True),
+                cache_dir=options.get("cache_dir"),
+            )
+        frames = DicomFrames(self._in_table(source, absent), **options)
+        super().__init__(frames, stacks(frames.index, split_by=split_by, on_gap=on_gap))
+        self._place(coordinates)
+        taken = {*frames._metas([0], [AppliedVOI()], [0])[0], *VOLUME_KEYS, *_OWN}
+        clashes = sorted(taken & set(self.candidates.labels))
+        if clashes:
+            raise OptionError(
+                f"the table's columns {', '.join(clashes)} have names that meta uses already; rename them"
+            )
+
+    def _in_table(self, index: FrameIndex, absent: str) -> FrameIndex:
+        """The frames of the series that the candidates name."""
+        table = self.candidates
+        if not len(table):
+            raise OptionError("the table of candidates has no row")
+        series = index.column("SeriesInstanceUID")
+        codes = series.codes_of(table.uids)
+        wanted = np.isin(series.codes, codes[codes >= 0])
+        there = np.isin(codes, series.codes[wanted])[table.series]
+        if not there.all():
+            if absent == "raise" or not there.any():
+                raise GeometryError(
+                    f"the series of {_rows(table.rows[~there])} of the table is not in the index; "
+                    f'absent="drop" leaves such rows out'
+                )
+            self.dropped = table.rows[~there]
+            table.keep(there)
+        return index.select(wanted)
+
+    def _place(self, coordinates: str) -> None:
+        """Finds stack, voxel and point of every candidate."""
+        table = self.candidates
+        self._stack = np.full(len(table), -1)
+        self._voxel, self._point = np.zeros((len(table), 3)), np.zeros((len(table), 3))
+        series = self.index.column("SeriesInstanceUID")
+        of_series: dict[str, list[int]] = {}
+        for number, stack in enumerate(self.stacks):
+            of_series.setdefault(series[int(stack.positions[0])], []).append(number)
+        order = np.argsort(table.series, kind="stable")
+        ends = np.cumsum(np.bincount(table.series, minlength=len(table.uids)))[:-1]
+        for uid, rows in zip(table.uids, np.split(order, ends), strict=True):
+            numbers = of_series.get(uid, [])
+            if not numbers and len(rows):
+                raise GeometryError(
+                    f"the series of {_rows(table.rows[rows])} of the table makes no volume ({self.stacks.reasons()})"
+                )
+            if coordinates == "voxel" and len(numbers) > 1:
+                raise GeometryError(
+                    f"the series of {_rows(table.rows[rows])} of the table has {len(numbers)} volumes, and "
+                    f'coordinates="voxel" do not say which is meant; filter the index'
+                )
+            self._place_in(rows, numbers, coordinates)
+
+    def _place_in(self, rows: Ints, numbers: list[int], coordinates: str) -> None:
+        points = self.candidates.points[rows]
+        hits = np.zeros(len(rows), np.int64)
+        for number in numbers:
+            stack = self.stacks[number]
+            if coordinates == "voxel":
+                voxels, places = points[:, ::-1], stack.voxel_to_patient(points[:, ::-1])
+            else:
+                voxels, places = stack.patient_to_voxel(points), points
+            _, _, low, high = self._boxes(stack, voxels, "pad")  # not yet shifted inside
+            inside = (low < high).all(axis=1)
+            if len(numbers) > 1:  # then it is the point itself that tells
+                nearest = np.floor(voxels + 0.5)
+                inside = ((nearest >= 0) & (nearest < stack.shape)).all(axis=1)
+            chosen = rows[inside]
+            self._stack[chosen] = number
+            self._voxel[chosen], self._point[chosen] = voxels[inside], places[inside]
+            hits += inside
+        outside, several = (self.candidates.rows[rows[m]] for m in (hits == 0, hits > 1))
+        if len(outside):
+            unit = "voxels" if coordinates == "voxel" else "millimetres in LPS"
+            raise GeometryError(
+                f"the crops of {_rows(outside)} of the table are outside of their volume; are x, y, z {unit}?"
+            )
+        if len(several):
+            raise GeometryError(
+                f"{_rows(several)} of the table are inside of several volumes of their series; filter the index, so "
+                f"that one is left"
+            )
+
+    def _boxes(self, stack: Stack, voxels: Floats, border: Border) -> tuple[Ints, Ints, Ints, Ints]:
+        """Of crops around (n, 3) voxels: first voxel, size, and first and end of the part that the volume has."""
+        shape, size = np.array(stack.shape), np.broadcast_to(self.size, voxels.shape)
+        start = np.floor(voxels + 0.5).astype(np.int64) - size // 2
+        if border == "shift":
+            start = np.clip(start, 0, np.maximum(shape - size, 0))
+        low, high = np.clip(start, 0, shape), np.clip(start + size, 0, shape)
+        if border == "clip":
+            start, size = low, high - low
+        return start, size, low, high
+
+    def _box(self, i: int) -> tuple[Stack, Ints, Ints, Ints, Ints]:
+        stack = self.stacks[int(self._stack[i])]
+        start, size, low, high = self._boxes(stack, self._voxel[i : i + 1], self.border)
+        return stack, start[0], size[0], low[0], high[0]
+
+    # What it holds
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+    def __repr__(self) -> str:
+        size = " x ".join(map(str, self.size))
+        dropped = f", {len(self.dropped):,} rows dropped" if len(self.dropped) else ""
+        return (
+            f"DicomCrops({len(self):,} crops of {size} from {len(self.stacks):,} volumes{dropped})"
+        )
+
+    def column(self, name: str) -> Any:
+        """A further column of the table, one value for each crop; `BalancedSampler(crops, by="label")` reads it.
+
+        Returns:
+            An array, (len,), or a `Texts` sequence of `str`. What is missing is -1, nan or "", as in `meta`.
+
+        Raises:
+            OptionError: There is no such column.
+        """
+        labels = self.candidates.labels
+        if name not in labels:
+            raise OptionError(
+                f"the table of candidates has no further column {name!r}; it has {', '.join(labels) or 'none'}"
+            )
+        return labels[name]
+
+    def shape(self, i: int) -> tuple[int, int, int, int]:
+        """(C, d, h, w) of crop `i`, without reading it."""
+        stack, _, size, _, _ = self._box(self._number(i))
+        depth, rows, columns = size.tolist()
+        return (self._channels(stack), depth, rows, columns)
+
+    def _slices(self, i: int) -> list[int]:
+        stack, _, _, low, high = self._box(i)
+        positions: list[int] = stack.positions[low[0] : high[0]].tolist()
+        return positions
+
+    # Samples
+
+    def _read(self, i: int, out: Tensor) -> FrameMeta:
+        stack, start, size, low, high = self._box(i)
+        positions = self._slices(i)
+        whole = self._scratch((len(out), len(positions), *stack.shape[1:]))
+        voi = self._read_slices(positions, whole)
+        part = whole[:, :, low[1] : high[1], low[2] : high[2]]
+        first, end = (low - start).tolist(), (high - start).tolist()
+        if part.shape != out.shape:
+            out.fill_(self._outside(part))
+        out[:, first[0] : end[0], first[1] : end[1], first[2] : end[2]] = part
+        affine = stack.affine_of(int(low[0]), int(high[0]))
+        affine = shifted(affine, (start[0] - low[0], start[1], start[2]))
+        meta = self._meta(i, stack, positions, affine, voi)
+        before, after = first[0], int(size[0]) - end[0]
+        meta.update(
+            candidate=int(self.candidates.rows[i]),
+            frames=(-1,) * before + meta["frames"] + (-1,) * after,
+            SOPInstanceUIDs=("",) * before + meta["SOPInstanceUIDs"] + ("",) * after,
+            start=tuple(start.tolist()),
+            valid=tuple(number for pair in zip(first, end, strict=True) for number in pair),
+            center=tuple((self._voxel[i] - start).tolist()),
+            point=tuple(self._point[i].tolist()),
+        )
+        meta.update(self.candidates.row(i))
+        return meta
+
+    def _outside(self, part: Tensor) -> float:
+        """What voxels outside of the volume get."""
+        options = self._reader.options
+        if not isinstance(options.padding, str):
+            return options.padding
+        if options.values == "display" or options.normalize is not None:
+            return 0.0
+        counted = part[torch.isfinite(part)] if part.dtype.is_floating_point else part
+        return float(counted.min()) if counted.numel() else 0.0
+
+
+def _crop_size(size: Sequence[int]) -> tuple[int, int, int]:
+    sizes: tuple[Any, ...] = tuple(size)
+    if len(sizes) != 3 or not all(isinstance(n, int | np.integer) and n > 0 for n in sizes):
+        raise OptionError(
+            f"size must be three numbers of voxels (d, h, w), 1 or more; got {size!r}"
+        )
+    return (int(sizes[0]), int(sizes[1]), int(sizes[2]))

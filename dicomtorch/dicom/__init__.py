@@ -1,0 +1,1 @@
+"""Bytes of one file to elements, and to where its frames are."""

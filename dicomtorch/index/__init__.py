@@ -1,0 +1,1 @@
+"""The table with one row a frame: build, select, join, split, keep."""

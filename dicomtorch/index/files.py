@@ -1,0 +1,368 @@
+"""A generation as a folder: written whole or not at all, checked in full when it is opened.
+
+The folder has `frames.arrow`, `constants.arrow`, `files.arrow` and `lookups.arrow` (Arrow IPC files that pandas, polars
+and DuckDB read as they are) and `manifest.json`, which has the size and checksum of each. A column of the frames table
+with one value throughout is in `constants.arrow`, which has one row. A selection adds `rows`; joined columns add
+`joined-0.arrow` and `joined-0.rows`, ...
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import shutil
+import stat
+import sys
+import uuid as uuids
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+from weakref import WeakValueDictionary
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dicomtorch.errors import IndexFileError
+from dicomtorch.index import columns as tables
+from dicomtorch.index.columns import Packed, Table, Texts
+from dicomtorch.index.generation import Generation, Rows, frame_columns
+from dicomtorch.index.joins import Joined
+from dicomtorch.model.report import FILE_CLASSES
+from dicomtorch.model.schema import FILES, LOOKUPS, LUT_COLUMNS, VERSION, Column, Kind
+
+_AGAIN = "scan again to rebuild it"
+_KEPT = "frame"  # never a constant, so that the frames table has its length
+_TABLES = ("frames", "constants", "files", "lookups")
+_BLOCK = 512  # words
+
+
+class Stored(NamedTuple):
+    """What a folder holds: a generation, and the rows and joined columns of a selection of it."""
+
+    generation: Generation
+    rows: Rows | None
+    joined: tuple[Joined, ...]
+
+
+def checksum(data: Any) -> int:
+    """The CRC of the sums of blocks of 4 KiB, each taken as 64-bit words, and of what is left over.
+
+    Any change within one word changes it, and so do blocks that are lost or change places; words that change places
+    inside a block do not. It is as fast as memory, several times faster than a CRC of everything.
+    """
+    view = memoryview(data).cast("B")
+    words = np.frombuffer(view, "<u8", count=len(view) // 8)
+    whole = len(words) // _BLOCK * _BLOCK
+    sums = words[:whole].reshape(-1, _BLOCK).sum(axis=1, dtype=np.uint64)
+    return zlib.crc32(view[whole * 8 :], zlib.crc32(sums.astype("<u8").tobytes()))
+
+
+def serialize(generation: Generation) -> dict[str, bytes]:
+    """Each table as the bytes of an Arrow IPC file."""
+    columns = frame_columns(generation.tags)
+    frames = generation.frames
+    constant = [c for c in columns if c.name != _KEPT and _is_constant(frames[c.name])]
+    varying = [c for c in columns if c not in constant]
+    first = tables.take({c.name: frames[c.name] for c in constant}, np.zeros(1, np.intp))
+    parts = {
+        "frames": (frames, varying),
+        "constants": (first, constant),
+        "files": (generation.files, FILES),
+        "lookups": (generation.lookups, LOOKUPS),
+    }
+    return {name: to_bytes(table, of) for name, (table, of) in parts.items()}
+
+
+def to_bytes(table: Table, columns: Sequence[Column]) -> bytes:
+    """A table as an Arrow IPC file."""
+    sink = pa.BufferOutputStream()
+    tables.write_batch(sink, tables.to_arrow(table, columns))
+    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
+def _is_constant(data: Any) -> bool:
+    values = data.codes if isinstance(data, Texts) else data
+    if not len(values) or isinstance(data, Packed):
+        return False
+    if values.strides[0] == 0:
+        return True
+    # The bits, so that nan equals nan and 0.0 differs from -0.0.
+    bits = values.view(f"u{values.itemsize}")
+    return bool((bits[-1] == bits[0]).all() and (bits == bits[0]).all())
+
+
+def deserialize(
+    buffers: Mapping[str, Any],
+    *,
+    uuid: str,
+    root: bytes,
+    tags: Mapping[str, Kind],
+    folder: Path | None = None,
+    mapped: bool = False,
+) -> Generation:
+    """A generation over the bytes of its tables, fully checked.
+
+    Raises:
+        IndexFileError: They are damaged.
+    """
+    columns = frame_columns(tags)
+
+    def read(name: str, of: Sequence[Column]) -> Table:
+        label = f"{folder / name}.arrow" if folder else f"the {name} table of an index"
+        batch = tables.read_batch(buffers[name], of, label)
+        return tables.from_arrow(batch, of)
+
+    names = set(tables.column_names(buffers["constants"])) - {_KEPT}
+    constants = read("constants", [c for c in columns if c.name in names])
+    if any(len(data) != 1 for data in constants.values()):
+        raise IndexFileError(f"the constants of {folder or 'an index'} are damaged; {_AGAIN}")
+    frames = read("frames", [c for c in columns if c.name not in names])
+    count = len(frames.get(_KEPT, ()))
+    frames |= {name: _repeated(data, count) for name, data in constants.items()}
+    frames = {c.name: frames[c.name] for c in columns if c.name in frames}
+    files, lookups = read("files", FILES), read("lookups", LOOKUPS)
+    generation = Generation(uuid, root, tags, frames, files, lookups, folder, mapped)
+    _check(generation, f"the index {folder}" if folder else "an index")
+    return generation
+
+
+def _repeated(data: Any, count: int) -> Any:
+    """One row as `count` rows that take no memory."""
+    if isinstance(data, Texts):
+        return Texts(_repeated(data.codes, count), data.values)
+    return np.broadcast_to(data, (count, *data.shape[1:]))
+
+
+def write(
+    generation: Generation, folder: Path, rows: Rows | None = None, joined: Sequence[Joined] = ()
+) -> None:
+    """Writes a generation, and a selection of its rows and what was joined to it, to `folder`, which must not exist.
+
+    Raises:
+        IndexFileError: There is something at `folder`.
+        OSError: It could not be written; nothing is left behind.
+    """
+    if folder.exists():
+        raise IndexFileError(f"{folder} exists already; remove it or choose another name")
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = folder.with_name(f".{folder.name}.{uuids.uuid4().hex}.tmp")
+    draft.mkdir(mode=0o700)
+    try:
+        contents = {f"{name}.arrow": data for name, data in serialize(generation).items()}
+        if rows is not None:
+            contents["rows"] = rows.astype("<i8").tobytes()
+        for k, part in enumerate(joined):
+            contents[f"joined-{k}.arrow"] = to_bytes(part.table, part.columns)
+            contents[f"joined-{k}.rows"] = part.rows.astype("<i4").tobytes()
+        manifest: dict[str, Any] = {
+            "format": "dicomtorch index",
+            "version": VERSION,
+            "uuid": generation.uuid,
+            "root": generation.root.hex(),
+            "tags": dict(generation.tags),
+            "joined": [{column.name: column.kind for column in part.columns} for part in joined],
+            "files": {name: [len(data), checksum(data)] for name, data in contents.items()},
+        }
+        for name, data in contents.items():
+            write_durably(draft / name, data)
+        text = json.dumps(manifest).encode()
+        write_durably(draft / "manifest.json", b"%08x\n%s\n" % (zlib.crc32(text), text))
+        sync_folder(draft)
+        os.rename(draft, folder)
+        sync_folder(folder.parent)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Writes a new file that only its owner may read, and waits until it is on the disk."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read(folder: Path, *, mapped: bool = False) -> Stored:
+    """Opens a stored generation and checks all of it: sizes, checksums, schema, offsets, spans.
+
+    Args:
+        folder: What `write` made.
+        mapped: Map the files instead of reading them. Only for a folder that nobody else writes to, on a local file
+            system: a file truncated under its mapping ends the process.
+
+    Raises:
+        IndexFileError: It is missing, damaged, of another version, or belongs to another user.
+    """
+    manifest = _read_manifest(folder)
+    try:
+        uuid, root = str(uuids.UUID(manifest["uuid"])), bytes.fromhex(manifest["root"])
+        tags = _kinds(manifest["tags"])
+        joined = [_kinds(kinds) for kinds in manifest["joined"]]
+        sizes = {
+            str(name): (int(size), int(crc)) for name, (size, crc) in manifest["files"].items()
+        }
+        names = {f"{name}.arrow" for name in _TABLES}
+        names |= {f"joined-{k}.{end}" for k in range(len(joined)) for end in ("arrow", "rows")}
+        if sizes.keys() - {"rows"} != names:
+            raise ValueError("it names other files than an index has")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise IndexFileError(
+            f"{folder / 'manifest.json'} is damaged ({error}); {_AGAIN}"
+        ) from error
+    buffers = {
+        name: _read_file(folder / name, *expected, mapped) for name, expected in sizes.items()
+    }
+    generation = deserialize(
+        {name: buffers[f"{name}.arrow"] for name in _TABLES},
+        uuid=uuid,
+        root=root,
+        tags=tags,
+        folder=folder,
+        mapped=mapped,
+    )
+    count = len(generation)
+    rows = None
+    if "rows" in buffers:
+        rows = _numbers(buffers["rows"], "<i8", count, folder)
+        count = len(rows)
+    parts = []
+    for k, kinds in enumerate(joined):
+        columns = [Column(name, kind) for name, kind in kinds.items()]
+        label = f"{folder / f'joined-{k}.arrow'}"
+        batch = tables.read_batch(buffers[f"joined-{k}.arrow"], columns, label)
+        numbers = _numbers(buffers[f"joined-{k}.rows"], "<i4", batch.num_rows, folder)
+        if len(numbers) != count:
+            raise IndexFileError(f"{folder} is damaged: a joined table has other rows; {_AGAIN}")
+        parts.append(Joined(numbers, tuple(columns), tables.from_arrow(batch, columns)))
+    return Stored(generation, rows, tuple(parts))
+
+
+def _kinds(given: dict[str, str]) -> dict[str, Kind]:
+    unknown = set(given.values()) - set(get_args(Kind))
+    if unknown:
+        raise ValueError(f"a column of unknown kind {unknown.pop()!r}")
+    return {str(name): kind for name, kind in given.items()}  # type: ignore[misc]
+
+
+def _numbers(buffer: Any, dtype: str, end: int, folder: Path) -> npt.NDArray[Any]:
+    numbers = np.frombuffer(buffer, dtype, count=len(buffer) // np.dtype(dtype).itemsize)
+    if len(numbers) and not (numbers.min() >= 0 and numbers.max() < end):
+        raise IndexFileError(f"{folder} is damaged: its rows are outside the table; {_AGAIN}")
+    return numbers
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / "manifest.json"
+    try:
+        content = path.read_bytes()
+        if hasattr(os, "getuid") and folder.stat().st_uid not in (os.getuid(), 0):
+            raise IndexFileError(f"{folder} belongs to another user; {_AGAIN}")
+    except OSError as error:
+        raise IndexFileError(
+            f"{folder} is no index ({error.strerror}: {path.name}); {_AGAIN}"
+        ) from error
+    text = content[9:-1]
+    if content != b"%08x\n%s\n" % (zlib.crc32(text), text):
+        raise IndexFileError(f"{path} is damaged; {_AGAIN}")
+    try:
+        manifest = json.loads(text)
+        version = manifest["version"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise IndexFileError(f"{path} is damaged ({error}); {_AGAIN}") from error
+    if version != VERSION:
+        raise IndexFileError(
+            f"{folder} has version {version} and this release reads {VERSION}; {_AGAIN}"
+        )
+    return manifest  # type: ignore[no-any-return]
+
+
+def _read_file(path: Path, size: int, expected: int, mapped: bool) -> pa.Buffer:
+    try:
+        with open(path, "rb") as file:
+            info = os.fstat(file.fileno())
+            if not stat.S_ISREG(info.st_mode) or info.st_size != size:
+                raise IndexFileError(f"{path} has {info.st_size} bytes, {size} expected; {_AGAIN}")
+            data: Any = _map(file.fileno(), size) if mapped and size else file.read()
+    except OSError as error:
+        raise IndexFileError(f"{path} cannot be read ({error.strerror}); {_AGAIN}") from error
+    if len(data) != size or checksum(data) != expected:
+        raise IndexFileError(f"{path} is damaged (its checksum differs); {_AGAIN}")
+    return pa.py_buffer(data)
+
+
+def _map(descriptor: int, size: int) -> mmap.mmap:
+    populate = getattr(mmap, "MAP_POPULATE", 0)
+    if populate:  # the checksum touches every page anyway, and one by one costs more
+        flags = mmap.MAP_SHARED | populate
+        return mmap.mmap(descriptor, size, flags=flags, prot=mmap.PROT_READ)
+    return mmap.mmap(descriptor, size, access=mmap.ACCESS_READ)
+
+
+def _check(generation: Generation, label: str) -> None:
+    """A number that points outside its table, or a span outside its file, would be a wrong image."""
+    frames: dict[str, Any] = dict(generation.frames)
+    files: dict[str, Any] = dict(generation.files)
+    bad = _lookups_are_bad(generation.lookups)
+    classes = files["file_class"]
+    bad |= bool(len(classes)) and not (classes.min() >= 0 and classes.max() < len(FILE_CLASSES))
+    if len(generation) and not bad:
+        file, offset, length = frames["file"], frames["offset"], frames["length"]
+        bad = not (file.min() >= 0 and file.max() < len(files["size"]))
+        bad |= bool(offset.min() < 0 or length.min() < 0)
+        if not bad:
+            outside = offset > files["size"][file] - length
+            bad = bool(outside.any() and (outside & (files["deflated"][file] == 0)).any())
+        lookups = len(generation.lookups["bits"])
+        for name in LUT_COLUMNS:
+            bad |= not (frames[name].min() >= -1 and frames[name].max() < lookups)
+    if bad:
+        raise IndexFileError(f"{label} is damaged: it points outside its files; {_AGAIN}")
+
+
+def _lookups_are_bad(lookups: Table) -> bool:
+    kinds, data = lookups["kind"], lookups["data"]
+    assert isinstance(kinds, Texts)
+    assert isinstance(data, Packed)
+    sizes = {"lut": 2, "real_world_value_map": 8}
+    of_code = np.array([sizes.get(kinds.value(k), 0) for k in range(len(kinds.values))], np.int64)
+    size = of_code[kinds.codes]
+    return bool((size == 0).any()) or bool((np.diff(data.offsets) % size).any())
+
+
+_open: WeakValueDictionary[str, Generation] = WeakValueDictionary()
+
+
+def open_generation(folder: Path, uuid: str, *, mapped: bool) -> Generation:
+    """The stored generation `uuid`, opened once per process.
+
+    Raises:
+        IndexFileError: It is gone or damaged, or another one is there.
+    """
+    generation = _open.get(uuid)
+    if generation is None:
+        generation = read(folder, mapped=mapped).generation
+        if generation.uuid != uuid:
+            raise IndexFileError(
+                f"{folder} holds another scan than the one that this index was made from; scan again"
+            )
+        _open[uuid] = generation
+    with contextlib.suppress(OSError):
+        os.utime(folder / "manifest.json")  # unused ones are removed, by this time
+    return generation

@@ -1,0 +1,145 @@
+"""One scan as three immutable tables: ordered, numbered, taken over from an earlier one."""
+
+from __future__ import annotations
+
+import uuid as uuids
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dicomtorch.index import columns as tables
+from dicomtorch.index.columns import ColumnData, Table, Texts
+from dicomtorch.model.schema import FRAME_VALUES, FRAMES, IMAGE_PIXEL, Column, Kind
+from dicomtorch.model.schema import LUT_COLUMNS as LUT_COLUMNS
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Generation:
+    """The tables of one scan; never changed once made.
+
+    Attributes:
+        uuid: Names it.
+        root: What the paths of the files table are below, absolute.
+        tags: Further columns, by keyword, that were asked for.
+        frames: Columns of `schema.FRAMES` and `tags`.
+        files: Columns of `schema.FILES`.
+        lookups: Columns of `schema.LOOKUPS`.
+        folder: Where it is stored; `None` if it is in memory only.
+        mapped: Whether the tables are views of the mapped files in `folder`.
+    """
+
+    uuid: str
+    root: bytes
+    tags: Mapping[str, Kind]
+    frames: Table
+    files: Table
+    lookups: Table
+    folder: Path | None = None
+    mapped: bool = False
+
+    def __len__(self) -> int:
+        return len(self.frames["frame"])
+
+
+def frame_columns(tags: Mapping[str, Kind]) -> tuple[Column, ...]:
+    """The columns of a frames table that also holds `tags`."""
+    return FRAMES + tuple(Column(name, kind) for name, kind in tags.items())
+
+
+def shift(table: Table, name: str, by: int) -> None:
+    """Adds `by` to the row numbers in a column, where there are any."""
+    column = np.asarray(table[name])
+    table[name] = np.where(column < 0, column, column + by).astype(column.dtype)
+
+
+def take_files(generation: Generation, chosen: npt.NDArray[np.intp]) -> tuple[Table, Table]:
+    """The files `chosen`, in that order, and their frames."""
+    files = tables.take(generation.files, chosen)
+    counts = np.asarray(files["rows"])
+    ends = np.cumsum(counts)
+    starts = np.asarray(files["first_row"])
+    rows = np.arange(int(ends[-1]) if len(ends) else 0)
+    rows += np.repeat(starts - (ends - counts), counts)
+    frames = tables.take(generation.frames, rows)
+    frames["file"] = np.repeat(np.arange(len(chosen), dtype=np.int32), counts)
+    files["first_row"] = np.where(counts > 0, ends - counts, -1)
+    return frames, files
+
+
+def take_lookups(frames: Table, lookups: Table) -> Table:
+    """The lookups that some frame refers to; `frames` get their new numbers."""
+    used = np.zeros(len(lookups["bits"]), np.bool_)
+    counts: dict[str, Any] = {"palette": 3, "voi_lut": frames["voi_lut_count"]}
+    columns = {name: np.asarray(frames[name]) for name in LUT_COLUMNS}
+    for name, first in columns.items():
+        count = counts.get(name, 1)
+        for k in range(int(np.max(count, initial=1))):
+            used[first[(first >= 0) & (k < count)] + k] = True
+    if used.all():
+        return lookups
+    number = np.cumsum(used, dtype=np.int32) - np.int32(1)
+    for name, first in columns.items():
+        frames[name] = np.where(first < 0, first, number[first])
+    return tables.take(lookups, np.flatnonzero(used))
+
+
+def finish(
+    root: bytes, tags: Mapping[str, Kind], frames: Table, files: Table, lookups: Table
+) -> Generation:
+    """Orders by path and numbers what is distinct."""
+    draft = Generation(str(uuids.uuid4()), root, tags, frames, files, lookups)
+    paths = list(files["path"])
+    order = sorted(range(len(paths)), key=paths.__getitem__)
+    if order != list(range(len(paths))):
+        frames, files = take_files(draft, np.array(order, np.intp))
+    frames["patient"] = _number_patients(frames)
+    frames["image_pixel"] = _number(frames, IMAGE_PIXEL)
+    frames["frame_values"] = _number(frames, FRAME_VALUES)
+    frames = {column.name: frames[column.name] for column in frame_columns(tags)}
+    return Generation(draft.uuid, root, tags, frames, files, lookups)
+
+
+def _codes(data: ColumnData) -> npt.NDArray[Any]:
+    return data.codes if isinstance(data, Texts) else np.asarray(data)
+
+
+def _number(frames: Table, names: Sequence[str]) -> npt.NDArray[np.int32]:
+    """Numbers the distinct combinations of the columns `names`, in order of first appearance."""
+    key = np.zeros(len(frames["frame"]), np.int64)
+    for name in names:
+        values = _codes(frames[name])
+        if len(values) == 0 or (values == values[0]).all() or _all_nan(values):
+            continue
+        _, inverse = np.unique(values, return_inverse=True)
+        _, key = np.unique(key * (int(inverse.max()) + 1) + inverse, return_inverse=True)
+    return _by_appearance(key)
+
+
+def _all_nan(values: npt.NDArray[Any]) -> bool:
+    return values.dtype.kind == "f" and bool(np.isnan(values).all())
+
+
+def _by_appearance(key: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int32)
+    rank[np.argsort(first)] = np.arange(len(first), dtype=np.int32)
+    return rank[inverse]
+
+
+def _number_patients(frames: Table) -> npt.NDArray[np.int32]:
+    patients, issuers, studies = (
+        frames[name] for name in ("PatientID", "IssuerOfPatientID", "StudyInstanceUID")
+    )
+    assert isinstance(patients, Texts)
+    assert isinstance(issuers, Texts)
+    assert isinstance(studies, Texts)
+    key = patients.codes.astype(np.int64) * (len(issuers.values) + 1) + issuers.codes
+    # Without an ID, the study is the smallest group that surely is one person.
+    nobody = patients.codes == patients.code("")
+    return _by_appearance(np.where(nobody, -1 - studies.codes.astype(np.int64), key))

@@ -1,0 +1,169 @@
+"""Which part or fold a group belongs to: a function of the group's key and the seed alone.
+
+So a group never straddles two parts, and groups that are added later move none of those that are there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dicomtorch.errors import OptionError
+from dicomtorch.index.columns import Texts
+
+Numbers = npt.NDArray[np.int64]
+_Part = tuple[Numbers, list[bytes]]  # the number of each frame's value, and the values
+_UNLIKELY = 1e-6
+
+
+class Groups(NamedTuple):
+    """Frames in groups.
+
+    Attributes:
+        number: (frames,), the group of each frame.
+        keys: The key of each group, which is the same in every index that has the group.
+    """
+
+    number: Numbers
+    keys: list[bytes]
+
+
+def group_by(columns: Sequence[Any]) -> Groups:
+    """Frames are of one group if all their values are equal.
+
+    Args:
+        columns: `Texts` or 1-D arrays of whole numbers.
+
+    Raises:
+        OptionError: There is none.
+    """
+    if not columns:
+        raise OptionError("by= names no column; name one or more")
+    return _group([_distinct(column) for column in columns])
+
+
+def by_patient(
+    patients: Texts, issuers: Texts, studies: Texts
+) -> tuple[Groups, npt.NDArray[np.bool_]]:
+    """Frames by PatientID and its issuer, by study where the PatientID is empty; and where that is."""
+    nobody: npt.NDArray[np.bool_] = patients == ""
+    columns = [(patients, True), (issuers, ~nobody), (studies, nobody)]
+    return _group([_blanked(_distinct(column), kept) for column, kept in columns]), nobody
+
+
+def _blanked(part: _Part, kept: Any) -> _Part:
+    """With "" where a value does not count."""
+    inverse, values = part
+    return np.where(kept, inverse, len(values)), [*values, b""]
+
+
+def _group(columns: Sequence[_Part]) -> Groups:
+    number = np.zeros(len(columns[0][0]), np.int64)
+    for inverse, values in columns:
+        _, number = np.unique(number * len(values) + inverse, return_inverse=True)
+    _, first = np.unique(number, return_index=True)
+    # The length in front of each value, so that ("a", "bc") and ("ab", "c") differ.
+    keys = [
+        b"".join(_framed(values[inverse[k]]) for inverse, values in columns) for k in first.tolist()
+    ]
+    return Groups(number, keys)
+
+
+def _framed(value: bytes) -> bytes:
+    return b"%d:%b" % (len(value), value)
+
+
+def _distinct(column: Any) -> _Part:
+    if isinstance(column, Texts):
+        codes, inverse = np.unique(column.codes, return_inverse=True)
+        return inverse, [column.values[int(code)] for code in codes]
+    values, inverse = np.unique(np.asarray(column), return_inverse=True)
+    return inverse, [b"%d" % value for value in values.tolist()]
+
+
+def positions(keys: Sequence[bytes], seed: int, use: bytes = b"") -> npt.NDArray[np.float64]:
+    """A number in [0, 1) for each key: evenly spread, and always the same for a key, a seed and a use."""
+    if not 0 <= seed < 1 << 64:
+        raise OptionError(f"seed must be within 0 and 2**64 - 1; got {seed}")
+    salt = seed.to_bytes(8, "little")
+    hashes = (hashlib.blake2b(key, digest_size=8, salt=salt, person=use).digest() for key in keys)
+    numbers = [int.from_bytes(digest, "little") >> 11 for digest in hashes]
+    return np.array(numbers, np.float64) / (1 << 53)
+
+
+def parts(keys: Sequence[bytes], fractions: Sequence[float], seed: int) -> Numbers:
+    """The part of each group.
+
+    Raises:
+        OptionError: Fractions are negative or do not sum to 1.
+    """
+    shares = [float(fraction) for fraction in fractions]
+    if not shares or min(shares) < 0 or not math.isclose(math.fsum(shares), 1, abs_tol=1e-6):
+        raise OptionError(
+            f"fractions must be 0 or more and sum to 1, as in [0.7, 0.15, 0.15]; got {shares}"
+        )
+    ends = np.cumsum(shares)[:-1]
+    where = positions(keys, seed)
+    _warn_if_split_before(where, seed)
+    return np.searchsorted(ends, where, side="right")
+
+
+def folds(
+    keys: Sequence[bytes], k: int, seed: int, strata: Sequence[bytes] | None = None
+) -> Numbers:
+    """The fold of each group, 0 to k - 1.
+
+    With `strata` the groups of each are dealt out in the order of their hash, so that folds have equally many of
+    each, to within one; a group that is added then moves others.
+
+    Raises:
+        OptionError: There are fewer groups than folds, or hardly a stratum has two groups.
+    """
+    if k < 2:
+        raise OptionError(f"k must be 2 or more; got {k}")
+    if len(keys) < k:
+        raise OptionError(f"{len(keys)} groups cannot make {k} folds; take a smaller k")
+    # Not the numbers of `parts`, so that folds of a part are as large as each other.
+    where = positions(keys, seed, b"folds")
+    if strata is None:
+        _warn_if_split_before(where, seed)
+        return np.minimum((where * k).astype(np.int64), k - 1)
+    count = len(set(strata))
+    if count > max(1, len(keys) // 2):
+        raise OptionError(
+            f"stratify has {count} different values for {len(keys)} groups, which cannot be spread evenly; "
+            f"join a coarser column"
+        )
+    order = sorted(range(len(keys)), key=lambda g: (strata[g], where[g], keys[g]))
+    result = np.empty(len(keys), np.int64)
+    result[order] = np.arange(len(keys)) % k
+    return result
+
+
+def _warn_if_split_before(where: npt.NDArray[np.float64], seed: int) -> None:
+    """Warns if the groups are only a part of what has such numbers: fractions of it are other than asked for."""
+    gap = np.diff(np.sort(where), prepend=0, append=1).max()
+    # At most how likely evenly spread numbers have such a gap.
+    if (len(where) + 1) * (1 - gap) ** len(where) < _UNLIKELY:
+        warnings.warn(
+            f"these groups look like a part of a split with seed={seed}, so that parts of them come out larger or "
+            f"smaller than asked for; another seed splits them independently",
+            stacklevel=4,
+        )
+
+
+def strata_of(groups: Groups, column: Any) -> list[bytes]:
+    """For each group the values that its frames have: one stratum for each combination."""
+    inverse, values = _distinct(column)
+    pairs = np.unique(groups.number * len(values) + inverse)
+    result = [b""] * len(groups.keys)
+    for pair in pairs.tolist():
+        group, value = divmod(pair, len(values))
+        result[group] += _framed(values[value])
+    return result

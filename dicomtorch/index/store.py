@@ -1,0 +1,191 @@
+"""Where indexes live between runs."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import sys
+import time
+import uuid as uuids
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import filelock
+import platformdirs
+
+from dicomtorch.errors import IndexFileError
+from dicomtorch.index import files as index_file
+from dicomtorch.index.files import open_generation
+from dicomtorch.index.frame_index import FrameIndex
+
+_PARTIAL = "partial"  # the folder of a scan that did not come to its end
+
+
+_UNUSED_DAYS = 7.0
+
+
+_REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "lustre", "gpfs", "ceph", "afs"})
+
+
+class IndexStore:
+    """The stored indexes of one source.
+
+    Args:
+        sources: Absolute real paths of the folders or files that were asked for.
+        cache_dir: Where to keep indexes; `None`: the user's cache folder.
+    """
+
+    def __init__(
+        self, sources: Sequence[bytes], cache_dir: str | os.PathLike[str] | None = None
+    ) -> None:
+        given = default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser()
+        base = given.absolute()  # worker processes may be in another folder
+        key = hashlib.sha256(b"\0".join(sources)).hexdigest()[:32]
+        self.folder = base / "indexes" / key
+
+    def load(self) -> FrameIndex | None:
+        """The current index, or `None` if there is none that is whole and of this version.
+
+        Raises:
+            IndexFileError: There is one, but it is damaged or of another version.
+        """
+        for attempt in range(2):
+            current = self._current()
+            if current is None:
+                return None
+            try:
+                return self._open(current)
+            except IndexFileError:
+                # Another process may have replaced the generation and removed the old one.
+                if attempt or self._current() == current:
+                    raise
+        return None
+
+    def save(self, index: FrameIndex) -> FrameIndex:
+        """Stores `index` as a new generation, makes it the current one, and returns it as opened from there.
+
+        For the process that holds the lock.
+
+        Raises:
+            OSError: It could not be written; the current one stays.
+        """
+        folder = self.folder / index.uuid
+        self._remove_drafts()
+        index.save(folder)
+        try:
+            self._set_current(index.uuid)
+        except BaseException:
+            if self._current() != index.uuid:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        self._remove_unused(keep=index.uuid)
+        return self._open(index.uuid)
+
+    def load_partial(self) -> FrameIndex | None:
+        """What a scan that did not come to its end had read, or `None`."""
+        folder = self.folder / _PARTIAL
+        if not folder.exists():
+            return None
+        try:
+            generation = index_file.read(folder).generation
+        except IndexFileError:  # nothing is lost but time
+            return None
+        # Another name than that of the folder, which goes: a scan that finds nothing more to read stores this one.
+        return FrameIndex(replace(generation, uuid=str(uuids.uuid4()), folder=None))
+
+    def save_partial(self, index: FrameIndex) -> None:
+        """Keeps what an unfinished scan has read, beside the current index and in place of what it had read before.
+
+        For the process that holds the lock.
+
+        Raises:
+            OSError: It could not be written; what was there before is.
+        """
+        draft = self.folder / f"{_PARTIAL}.{index.uuid}.tmp"
+        index.save(draft)
+        self.remove_partial()
+        os.rename(draft, self.folder / _PARTIAL)
+
+    def remove_partial(self) -> None:
+        """Forgets what an unfinished scan has read."""
+        shutil.rmtree(self.folder / _PARTIAL, ignore_errors=True)
+
+    def lock(self) -> filelock.BaseFileLock:
+        """Held by the one process that scans; the system frees it when that process ends, however it ends."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return filelock.FileLock(self.folder / "lock", mode=0o600)
+
+    def _open(self, uuid: str) -> FrameIndex:
+        folder = self.folder / uuid
+        return FrameIndex(open_generation(folder, uuid, mapped=is_local(folder)))
+
+    def _current(self) -> str | None:
+        try:
+            return str(uuids.UUID((self.folder / "current").read_text("ascii").strip()))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError) as error:
+            raise IndexFileError(
+                f"{self.folder / 'current'} is damaged ({error}); scan again to rebuild it"
+            ) from error
+
+    def _set_current(self, uuid: str) -> None:
+        draft = self.folder / f".current.{uuid}.tmp"
+        try:
+            index_file.write_durably(draft, uuid.encode())
+            os.replace(draft, self.folder / "current")
+            index_file.sync_folder(self.folder)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+
+    def _entries(self) -> list[os.DirEntry[str]]:
+        with os.scandir(self.folder) as entries:
+            return list(entries)
+
+    def _remove_drafts(self) -> None:
+        """What processes left that were killed while they wrote."""
+        for entry in self._entries():
+            if entry.name.endswith(".tmp"):
+                with contextlib.suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        shutil.rmtree(entry.path)
+                    else:
+                        os.unlink(entry.path)
+
+    def _remove_unused(self, keep: str) -> None:
+        oldest = time.time() - _UNUSED_DAYS * 86_400
+        for entry in self._entries():
+            if not entry.is_dir(follow_symlinks=False) or entry.name == keep:
+                continue
+            manifest = Path(entry.path) / "manifest.json"
+            with contextlib.suppress(OSError):
+                used = (manifest if manifest.exists() else Path(entry.path)).stat().st_mtime
+                if used < oldest:
+                    shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def default_cache_dir() -> Path:
+    """The user's cache folder for this package."""
+    return Path(platformdirs.user_cache_dir("dicomtorch", appauthor=False))
+
+
+def is_local(path: Path) -> bool:
+    """Whether `path` is surely on a local file system, where a file in our own folder may be mapped."""
+    if sys.platform != "linux":
+        return sys.platform == "darwin"
+    try:
+        device = os.stat(path).st_dev
+        wanted = f"{os.major(device)}:{os.minor(device)}"
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+            for line in mounts:
+                fields, _, tail = line.partition(" - ")
+                if fields.split()[2] == wanted:
+                    kind = tail.split()[0]
+                    return kind not in _REMOTE and not kind.startswith("fuse")
+    except OSError:
+        return False
+    return False

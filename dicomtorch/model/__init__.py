@@ -1,0 +1,1 @@
+"""Frozen values that the rooms hand to each other: syntaxes, limits, image, frame, options, report, schema."""

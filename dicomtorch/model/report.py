@@ -1,0 +1,57 @@
+"""What a scan says of the files that it read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+FILE_CLASSES = ("image", "no_pixels", "unsupported", "not_dicom", "unreadable")
+
+
+FileClass = Literal["image", "no_pixels", "unsupported", "not_dicom", "unreadable"]
+
+
+@dataclass(frozen=True, slots=True)
+class FileFinding:
+    """One file in a report.
+
+    Attributes:
+        path: As bytes of the file system.
+        file_class: One of `FILE_CLASSES`: "image" has rows; "no_pixels" is DICOM without an image; "unsupported" is an
+            image that nothing decodes by design (video); "not_dicom" was passed over; "unreadable" is damaged.
+        reason: One line, without identifiers; for "image" a notice about what was odd, or "".
+    """
+
+    path: bytes
+    file_class: FileClass
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ScanReport:
+    """What a scan met.
+
+    Attributes:
+        findings: One per file, in scan order.
+        read: Files whose header was read in this scan.
+        reused: Files that were taken over from the index given.
+        removed: Files of the index given that are no longer there.
+        seconds: Wall time.
+        duplicates: Files with frames whose SOPInstanceUID an earlier file has.
+    """
+
+    findings: tuple[FileFinding, ...] = ()
+    read: int = 0
+    reused: int = 0
+    removed: int = 0
+    seconds: float = 0.0
+    duplicates: int = 0
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """Files per class, every class present."""
+        counts = dict.fromkeys(FILE_CLASSES, 0)
+        for finding in self.findings:
+            counts[finding.file_class] += 1
+        return counts

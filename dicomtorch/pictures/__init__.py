@@ -1,0 +1,1 @@
+"""Arrays and tables to figures and HTML."""

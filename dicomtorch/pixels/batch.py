@@ -1,0 +1,209 @@
+"""Stored values that are a tensor already -> the values asked for: whole batches, on any device.
+
+What `pixels` does to a frame while it is read, for batches that went through pinned memory or to a device as the small
+integers that they are in the file. Equal to it within float32 rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dicomtorch.errors import OptionError
+from dicomtorch.model.frame import AppliedVOI
+from dicomtorch.pixels import frame as pixels
+from dicomtorch.pixels.memory import new_batch
+from dicomtorch.pixels.plan import Plan, evaluate, modality, with_range
+from dicomtorch.pixels.voi import Mapping, SharedRange, ranged
+
+_EXACT_BITS = 16  # wide integers and floats go through float64, frame by frame
+_LARGEST_ORIGIN = 1 << 23  # whole numbers that float32 adds to 16-bit values without rounding
+Mappings = tuple[Mapping, ...]
+
+
+class Conversion(NamedTuple):
+    """What is done to one frame of a batch.
+
+    Attributes:
+        plan: Made for the values asked for.
+        shared: The ranges that its channels have in common with other frames, if any.
+    """
+
+    plan: Plan
+    shared: SharedRange | Sequence[SharedRange | None] | None = None
+
+
+def convert(stored: Tensor, frames: Sequence[Conversion]) -> tuple[Tensor, list[AppliedVOI]]:
+    """Converts a batch where it lies.
+
+    Args:
+        stored: (B, C, H, W), stored values as the files have them, not resized and with their padding.
+        frames: What is done to each.
+
+    Returns:
+        (B, C', H, W), float32, and how each frame was made display values.
+
+    Raises:
+        OptionError: The frames have different numbers of channels then.
+        PixelValueError: The values asked for cannot be made of these.
+    """
+    counts = {frame.plan.shape[0] for frame in frames}
+    if len(counts) != 1:
+        raise OptionError(
+            f"the frames of this batch get {sorted(counts)} channels; make them equal with color="
+        )
+    if stored.device.type != "cpu":
+        return convert_together(stored, frames)
+    images = new_batch((len(stored), counts.pop(), *stored.shape[-2:]), torch.float32)
+    applied = [
+        _by_itself(image, frame, out)
+        for image, frame, out in zip(stored, frames, images, strict=True)
+    ]
+    return images, applied
+
+
+def convert_together(
+    stored: Tensor, frames: Sequence[Conversion]
+) -> tuple[Tensor, list[AppliedVOI]]:
+    """`convert` with the arithmetic on the device of `stored`, for all frames at once where it is linear."""
+    images = stored.new_empty(
+        (len(stored), frames[0].plan.shape[0], *stored.shape[-2:]), dtype=torch.float32
+    )
+    applied = [AppliedVOI()] * len(frames)
+    linear: dict[int, Mappings] = {}
+    for k, frame in enumerate(frames):
+        channels = _channels(stored[k], frame)
+        if channels is None:
+            applied[k] = _elsewhere(stored[k], frame, images[k])
+            continue
+        applied[k] = channels[0].voi if channels else AppliedVOI("full")
+        if frame.plan.is_affine and all(c.kind in ("linear", "constant") for c in channels):
+            linear[k] = channels
+        else:
+            values = _looked_up(stored[k], frame.plan, channels)
+            _paint(stored[k], frame.plan, channels, values)
+            images[k] = _colored(values[None], frame.plan)[0]
+    if linear:
+        some = len(linear) < len(frames)
+        rows = torch.tensor(list(linear), device=stored.device)
+        part = stored[rows] if some else stored
+        values = _linear(part, [frames[k].plan for k in linear], list(linear.values()))
+        for image, result, (k, channels) in zip(part, values, linear.items(), strict=True):
+            _paint(image, frames[k].plan, channels, result)
+        values = _colored(values, frames[0].plan)
+        if not some:
+            return values, applied
+        images[rows] = values
+    return images, applied
+
+
+def _by_itself(image: Tensor, frame: Conversion, out: Tensor) -> AppliedVOI:
+    plan = frame.plan
+    planes = image.numpy()
+    stored = planes[0] if len(planes) == 1 else planes.transpose(1, 2, 0)
+    _, voi = pixels.apply(stored, plan.values, plan.options, out, shared=frame.shared, plan=plan)
+    return voi
+
+
+def _elsewhere(image: Tensor, frame: Conversion, out: Tensor) -> AppliedVOI:
+    values = torch.empty(out.shape, dtype=torch.float32)
+    voi = _by_itself(image.cpu(), frame, values)
+    out.copy_(values)
+    return voi
+
+
+def _channels(image: Tensor, frame: Conversion) -> Mappings | None:
+    """The mappings of a frame, ranges measured; `None` if this frame is not for the device."""
+    plan = frame.plan
+    pixel = plan.values.pixel
+    if pixel.is_float or pixel.bits_stored > _EXACT_BITS or plan.options.normalize is not None:
+        return None
+    channels = with_range(plan, frame.shared)
+    if all(mapping.kind != "range" for mapping in channels):
+        return channels
+    if not plan.is_affine:
+        return None
+    mask = _padding(image, plan.padding)
+    counted = image if mask is None else image[~mask]
+    span = (math.inf, -math.inf)
+    if counted.numel():
+        ends = modality(plan, torch.stack(torch.aminmax(counted)).cpu().numpy())
+        span = (float(ends.min()), float(ends.max()))
+    return tuple(
+        ranged(mapping, span, mapping.voi.voi or "frame") if mapping.kind == "range" else mapping
+        for mapping in channels
+    )
+
+
+def _linear(stored: Tensor, plans: Sequence[Plan], channels: Sequence[Mappings]) -> Tensor:
+    """clip((stored - origin) * scale + rest, low, high): what float32 rounds is small where the result is."""
+    numbers = np.array(
+        [[_coefficients(plan, c) for c in each] for plan, each in zip(plans, channels, strict=True)]
+    )
+    table = torch.from_numpy(numbers.astype(np.float32)).to(stored.device)
+    origin, scale, rest, low, high = table[:, :, None, None].unbind(-1)
+    values = torch.sub(stored, origin).mul_(scale).add_(rest)
+    if np.isfinite(numbers[..., 3:]).any():
+        torch.clamp(values, low, high, out=values)
+    return values
+
+
+def _coefficients(plan: Plan, mapping: Mapping) -> tuple[float, float, float, float, float]:
+    if mapping.kind == "constant":
+        return (0.0, 0.0, mapping.offset, -math.inf, math.inf)
+    scale, offset = plan.folded(mapping)
+    origin = 0.0
+    if scale:
+        origin = min(max(float(round(-offset / scale)), -_LARGEST_ORIGIN), _LARGEST_ORIGIN)
+    return (origin, scale, offset + origin * scale, mapping.low, mapping.high)
+
+
+def _looked_up(image: Tensor, plan: Plan, channels: Mappings) -> Tensor:
+    """(channels, H, W) from a table of all values that the frame can have."""
+    bits = plan.values.pixel.bits_stored
+    low = -(1 << (bits - 1))  # a signed stream below an unsigned header is taken as what it is
+    key = f"from {low}"
+    table = plan.tables.get(key) if channels is plan.channels else None
+    if table is None:
+        every = np.arange(low, 1 << bits, dtype=np.int32)
+        table = evaluate(plan, channels, every).astype(np.float32)
+        if channels is plan.channels:
+            plan.tables[key] = table
+    index = (image[0].to(torch.int64) - low).clamp_(0, table.shape[1] - 1)
+    return torch.from_numpy(table).to(image.device)[:, index]
+
+
+def _padding(image: Tensor, padding: tuple[float, float] | None) -> Tensor | None:
+    if padding is None:
+        return None
+    return (image >= math.ceil(min(padding))) & (image <= math.floor(max(padding)))
+
+
+def _paint(image: Tensor, plan: Plan, channels: Mappings, values: Tensor) -> None:
+    """Gives padded pixels their value."""
+    background = plan.background
+    if background is None or not (plan.paints or channels is not plan.channels):
+        return
+    mask = _padding(image, plan.padding)
+    if mask is None:
+        return
+    if plan.options.padding == "fill" and math.isnan(background):
+        counted = torch.where(mask | ~values.isfinite(), math.inf, values).amin()
+        lowest = torch.where(counted.isinf(), 0.0, counted)
+        torch.where(mask, lowest, values, out=values)
+    else:
+        values.masked_fill_(mask, background)
+
+
+def _colored(values: Tensor, plan: Plan) -> Tensor:
+    """(B, C, H, W) with the channels that `color` asks for."""
+    wanted = plan.shape[0]
+    if plan.options.color == "gray" and values.shape[1] == 3 and wanted == 1:
+        luma = torch.from_numpy(pixels.LUMA).to(values.device)
+        return torch.einsum("c,bchw->bhw", luma, values)[:, None]
+    return values if values.shape[1] == wanted else values.expand(-1, wanted, -1, -1).contiguous()

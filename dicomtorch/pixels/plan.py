@@ -1,0 +1,415 @@
+"""What is done to the stored values of a frame, decided once per `FrameValues`, and the formulas in float64.
+
+PS3.3 C.11.1 (Modality LUT), C.7.6.3.1 (photometric interpretation, palettes), C.7.5.1.1.2 (padding), C.7.6.16.2.11
+(real world values), C.7.6.19 (supplemental palettes), C.8.8.3 (dose). A `Plan` has numbers and tables only, so the same
+plan serves one frame and a whole batch; `evaluate` is what every faster way must agree with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dicomtorch.errors import PixelValueError
+from dicomtorch.model.frame import AppliedVOI, FrameValues, LookupTable, RealWorldValueMap
+from dicomtorch.model.options import PixelOptions
+from dicomtorch.pixels.voi import (
+    Mapping,
+    Range,
+    SharedRange,
+    is_color,
+    is_dose,
+    is_supplemental,
+    ranged,
+    rescale,
+    voi_mapping,
+)
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+
+IDENTITY = Mapping("linear")
+_SURELY = 1e-3  # beyond a bound of [0, 1] by more than float32 arithmetic can be wrong
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What is done to the stored values of every frame with the same `FrameValues`.
+
+    Attributes:
+        values: What it was made of.
+        options: What it was made of.
+        channels: One mapping for each channel computed from modality values; () for palette images.
+        slope: x = slope * (stored value, or entry of `table`) + intercept.
+        intercept: See `slope`; both give Gy for dose and SUVbw where that is asked for.
+        table: The Modality LUT.
+        real_world: Taken in place of `table`, `slope` and `intercept`.
+        palette: Red, green and blue, of a palette image or supplemental.
+        padding: Inclusive range of stored values that are padding, `None` if none are.
+        background: What padded pixels get; `None` to leave them, nan for the lowest value that is not padding.
+        inverted: Whether results y become 1 - y.
+        statistics: Center and width of `normalize`, of the sample that the frame belongs to; `None` for its own.
+        lowest: Of that sample, for padding="fill" and the borders that `size` makes; `None` for the frame's own.
+        notices: What was odd, for one warning each.
+        tables: Results of `evaluate` for every stored value, by type: filled by the pixel functions.
+    """
+
+    values: FrameValues
+    options: PixelOptions
+    channels: tuple[Mapping, ...] = (IDENTITY,)
+    slope: float = 1.0
+    intercept: float = 0.0
+    table: LookupTable | None = None
+    real_world: RealWorldValueMap | None = None
+    palette: tuple[LookupTable, ...] = ()
+    padding: Range | None = None
+    background: float | None = None
+    inverted: bool = False
+    statistics: tuple[float, float] | None = None
+    lowest: float | None = None
+    notices: tuple[str, ...] = ()
+    tables: dict[str, Array] = field(default_factory=dict, repr=False)
+
+    @property
+    def is_affine(self) -> bool:
+        """Whether stored values become modality values by slope and intercept alone."""
+        return self.table is None and self.real_world is None and not self.palette
+
+    @cached_property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the tensor."""
+        return output_shape(self.values, self.options)
+
+    @cached_property
+    def linear(self) -> tuple[float, float, float, float] | None:
+        """(scale, offset, low, high) if clip(stored * scale + offset, low, high) of one channel of integers is all."""
+        options = self.options
+        if (
+            options.values == "stored"
+            or not self.shape[0] == self.values.pixel.samples_per_pixel == len(self.channels) == 1
+            or self.channels[0].kind != "linear"
+            or not self.is_affine
+            or self.values.pixel.is_float
+            or self.paints
+            or options.normalize is not None
+            or options.size is not None
+        ):
+            return None
+        (mapping,) = self.channels
+        return (*self.folded(mapping), mapping.low, mapping.high)
+
+    @cached_property
+    def paints(self) -> bool:
+        """Whether padded pixels have to be given a value: not if the mapping gives them that value anyway."""
+        background = self.background
+        if background is None or self.padding is None or not self.is_affine or not self.channels:
+            return background is not None
+        for mapping in self.channels:
+            if mapping.kind != "linear" or background not in (mapping.low, mapping.high):
+                return True
+            scale, offset = self.folded(mapping)
+            ends = [scale * end + offset for end in self.padding]
+            below = background == mapping.low and max(ends) < mapping.low - _SURELY
+            above = background == mapping.high and min(ends) > mapping.high + _SURELY
+            if not (below or above):
+                return True
+        return False
+
+    def folded(self, mapping: Mapping) -> tuple[float, float]:
+        """(scale, offset) from stored values straight to the result of a linear mapping, polarity included.
+
+        Folded in float64 from the window in modality values: converting center and width to stored units first
+        would move the half unit of C.11.2.1.2.1 by the slope.
+        """
+        scale, offset = self.slope * mapping.scale, self.intercept * mapping.scale + mapping.offset
+        return (-scale, 1 - offset) if self.inverted else (scale, offset)
+
+
+def check(values: FrameValues, options: PixelOptions) -> None:
+    """Refuses options that this frame has no meaning for.
+
+    Raises:
+        PixelValueError: With the attribute that stands against it.
+    """
+    pixel = values.pixel
+    if options.values == "stored":
+        return
+    if pixel.samples_per_pixel not in (1, 3):
+        raise PixelValueError(
+            f"(0028,0002) SamplesPerPixel is {pixel.samples_per_pixel} with PhotometricInterpretation "
+            f"{pixel.photometric_interpretation!r}: {options.values} values are defined for 1 and 3 samples; "
+            "use values='stored'"
+        )
+    if pixel.samples_per_pixel == 3 and options.values in ("real_world", "suvbw"):
+        raise PixelValueError(
+            f"(0028,0002) SamplesPerPixel is 3: colour has no {options.values} values; use values='display'"
+        )
+    if len(options.windows) > 1 and is_color(values):
+        raise PixelValueError(
+            f"(0028,0004) PhotometricInterpretation is {pixel.photometric_interpretation!r}: several windows make "
+            "channels of grayscale images only; give one window, or leave colour frames out"
+        )
+    if pixel.is_palette and options.values != "display" and options.color != "auto":
+        raise PixelValueError(
+            f"(0028,0004) PhotometricInterpretation is 'PALETTE COLOR': {options.values} values are indices, "
+            f"which color={options.color!r} cannot be made of; use values='display'"
+        )
+
+
+def num_channels(values: FrameValues, options: PixelOptions) -> int:
+    """Channels of the tensor.
+
+    Raises:
+        PixelValueError: The options have no meaning for this frame.
+    """
+    check(values, options)
+    if options.values == "stored":
+        return values.pixel.samples_per_pixel
+    if options.color == "rgb":
+        return 3
+    if options.values == "display" and is_color(values):
+        return 1 if options.color == "gray" else 3
+    if options.color == "gray":
+        return len(options.windows)
+    return max(values.pixel.samples_per_pixel, len(options.windows))
+
+
+def output_shape(values: FrameValues, options: PixelOptions) -> tuple[int, int, int]:
+    """(C, H, W) of the tensor of a frame.
+
+    Raises:
+        PixelValueError: The options have no meaning for this frame.
+    """
+    rows, columns = options.size or (values.pixel.rows, values.pixel.columns)
+    return (num_channels(values, options), rows, columns)
+
+
+def make_plan(values: FrameValues, options: PixelOptions) -> Plan:
+    """Decides everything that does not depend on pixels.
+
+    Raises:
+        PixelValueError: The values asked for cannot be made of this frame's attributes.
+    """
+    check(values, options)
+    monochrome = not is_color(values) or is_supplemental(values)
+    padding = values.padding if monochrome else None
+    background = None if padding is None else _background(options)
+    base = Plan(values, options, padding=padding, background=background)
+    if options.values == "stored":
+        return base
+    if options.values == "real_world":
+        if values.real_world_value_map is None:
+            raise PixelValueError(
+                "(0040,9096) RealWorldValueMappingSequence is absent: this frame has no real world values; "
+                "use values='modality'"
+            )
+        return replace(base, real_world=values.real_world_value_map)
+    if not monochrome:
+        return _color_plan(base)
+    notices: list[str] = []
+    base = _with_modality(base, notices)
+    if options.values == "display":
+        _check_consistency(values, notices)
+        channels = tuple(voi_mapping(values, window, notices) for window in options.windows)
+        base = replace(
+            base,
+            channels=channels,
+            palette=values.palette if is_supplemental(values) else (),
+            inverted=values.pixel.photometric_interpretation == "MONOCHROME1",
+        )
+    return replace(base, notices=tuple(dict.fromkeys(notices)))
+
+
+def _background(options: PixelOptions) -> float | None:
+    if not isinstance(options.padding, str):
+        return options.padding
+    if options.values == "display" or options.normalize is not None:
+        return 0.0
+    return math.nan if options.padding == "fill" else None
+
+
+def _color_plan(base: Plan) -> Plan:
+    pixel = base.values.pixel
+    if base.options.values != "display":
+        return base
+    if pixel.is_palette:
+        if len(base.values.palette) != 3:
+            raise PixelValueError(
+                "(0028,1201) RedPaletteColorLookupTableData and its like are absent: the indices of this "
+                "PALETTE COLOR frame have no colours; use values='stored'"
+            )
+        return replace(base, palette=base.values.palette, channels=())
+    white = 1.0 if pixel.is_float else float((1 << pixel.bits_stored) - 1)
+    full = Mapping("linear", 1 / white, 0.0, 0.0, 1.0, voi=AppliedVOI("full"), fixed=True)
+    return replace(base, channels=(full,))
+
+
+def _with_modality(base: Plan, notices: list[str]) -> Plan:
+    """Adds what turns stored values into modality values (Gy for dose, SUVbw if asked for)."""
+    values = base.values
+    slope, intercept = rescale(values)
+    table = values.modality_lut
+    if table is not None:
+        if not math.isnan(values.rescale_slope):
+            notices.append(
+                "(0028,3000) ModalityLUTSequence and (0028,1053) RescaleSlope are both present; the LUT is used"
+            )
+        slope, intercept = 1.0, 0.0
+    if is_dose(values):
+        if math.isnan(values.dose_grid_scaling):
+            raise PixelValueError(
+                "(3004,000E) DoseGridScaling is absent: the dose of this frame is unknown; use values='stored'"
+            )
+        slope, intercept, table = values.dose_grid_scaling, 0.0, None
+    if base.options.values == "suvbw":
+        if math.isnan(values.suv_factor):
+            reason = values.suv_problem or f"Modality is {values.modality!r}"
+            raise PixelValueError(
+                f"this frame has no SUV: {reason}; use values='modality', or leave such frames out"
+            )
+        slope, intercept = slope * values.suv_factor, intercept * values.suv_factor
+    return replace(base, slope=slope, intercept=intercept, table=table)
+
+
+def _check_consistency(values: FrameValues, notices: list[str]) -> None:
+    shape = values.presentation_lut_shape
+    interpretation = values.pixel.photometric_interpretation
+    expected = "INVERSE" if interpretation == "MONOCHROME1" else "IDENTITY"
+    if shape in ("INVERSE", "IDENTITY") and shape != expected:
+        notices.append(
+            f"(2050,0020) PresentationLUTShape is {shape!r} with PhotometricInterpretation {interpretation!r}; "
+            "polarity follows the latter"
+        )
+    if values.pixel_presentation in ("MIXED", "COLOR") and not values.palette:
+        notices.append(
+            f"(0008,9205) PixelPresentation is {values.pixel_presentation!r} but there is no palette; shown in gray"
+        )
+
+
+# --- The values, in float64 -------------------------------------------------------------------------
+
+
+def with_range(
+    plan: Plan, shared: SharedRange | Sequence[SharedRange | None] | None
+) -> tuple[Mapping, ...]:
+    """The channels of a plan, after a range was imposed on those that the user did not fix.
+
+    Args:
+        plan: The plan.
+        shared: One range for all channels, or one (or `None`) for each.
+
+    Returns:
+        The mappings; those that still need the range of the frame are "range".
+    """
+    if shared is None or plan.options.values != "display" or not plan.channels:
+        return plan.channels
+    each = [shared] * len(plan.channels) if isinstance(shared, SharedRange) else shared
+    return tuple(
+        mapping if one is None or mapping.fixed else _shared(mapping, one)
+        for mapping, one in zip(plan.channels, each, strict=True)
+    )
+
+
+def _shared(mapping: Mapping, shared: SharedRange) -> Mapping:
+    if math.isnan(shared.low):
+        return replace(mapping, voi=replace(mapping.voi, voi=shared.voi))
+    return ranged(mapping, (shared.low, shared.high), shared.voi)
+
+
+def padding_mask(stored: Array, padding: Range | None) -> npt.NDArray[np.bool_] | None:
+    """Which stored values are padding; `None` if padding is not defined."""
+    if padding is None:
+        return None
+    low, high = min(padding), max(padding)
+    if stored.dtype.kind == "f":
+        # The bounds have been through float64; in the type of the pixels they are equal to them again.
+        bounds = np.array((low, high)).astype(stored.dtype)
+        return np.asarray((stored >= bounds[0]) & (stored <= bounds[1]))
+    first, last = math.ceil(low), math.floor(high)
+    if first == last:
+        return np.asarray(stored == first)
+    return np.asarray((stored >= first) & (stored <= last))
+
+
+def modality(plan: Plan, stored: Array) -> Floats:
+    """Modality, real world or SUV values, in float64; nan outside a real world map."""
+    numbers = stored.astype(np.float64)
+    if plan.real_world is not None:
+        return _real_world(plan.real_world, numbers)
+    if plan.table is not None:
+        numbers = _entries(plan.table, numbers).astype(np.float64)
+    return numbers * plan.slope + plan.intercept
+
+
+def _real_world(mapping: RealWorldValueMap, numbers: Floats) -> Floats:
+    if mapping.data is not None:
+        index = np.clip(np.floor(numbers + 0.5) - mapping.first, 0, mapping.data.size - 1)
+        result = np.asarray(mapping.data, np.float64)[np.nan_to_num(index).astype(np.int64)]
+    else:
+        result = numbers * mapping.slope + mapping.intercept
+    inside = (numbers >= mapping.first) & (numbers <= mapping.last)
+    return np.where(inside, result, np.nan)
+
+
+def _entries(table: LookupTable, numbers: Floats) -> Array:
+    """Entries at the nearest whole number, half up; before the first and beyond the last the edges."""
+    index = np.floor(numbers + 0.5) - table.first_mapped
+    index = np.clip(np.nan_to_num(index, posinf=np.inf, neginf=-np.inf), 0, table.data.size - 1)
+    entries: Array = table.data
+    return np.asarray(entries[index.astype(np.int64)])
+
+
+def evaluate(plan: Plan, channels: Sequence[Mapping], stored: Array) -> Floats:
+    """What each channel gets for each stored value, before padding, by the formulas, in float64.
+
+    Args:
+        plan: The plan.
+        channels: Its channels, none of kind "range".
+        stored: Stored values of any shape.
+
+    Returns:
+        Shape (channels, *stored.shape); 3 channels if there is a palette. What is not a number becomes 0 in display.
+    """
+    if not channels:
+        return _palette(plan.palette, stored)
+    values = modality(plan, stored)
+    result = np.stack([_mapped(plan, mapping, values) for mapping in channels])
+    if plan.options.values == "display":
+        result[np.isnan(result)] = 0.0
+    if plan.palette:
+        first = plan.palette[0].first_mapped
+        result = np.where(stored >= first, _palette(plan.palette, stored), result[:1])
+    return result
+
+
+def _mapped(plan: Plan, mapping: Mapping, x: Floats) -> Floats:
+    if mapping.kind == "constant":
+        return np.full_like(x, mapping.offset)
+    if mapping.kind == "table":
+        assert mapping.table is not None
+        y = _entries(mapping.table, x) / mapping.table.maximum
+        y[np.isnan(x)] = np.nan
+    elif mapping.kind == "step":
+        y = np.where(np.isnan(x), np.nan, x > mapping.offset)
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):
+            y = x * mapping.scale + mapping.offset
+            if mapping.kind == "sigmoid":
+                y = 1 / (1 + np.exp(-y))
+        y = np.clip(y, mapping.low, mapping.high)
+    return 1 - y if plan.inverted else y
+
+
+def _palette(palette: Sequence[LookupTable], stored: Array) -> Floats:
+    numbers = stored.astype(np.float64)
+    # Many writers put 8-bit entries into the high byte of 16 bits; then white is 0xFF00.
+    entries: Array = np.concatenate([table.data for table in palette])
+    in_high_byte = entries.max(initial=0) > 0xFF and not (entries & 0xFF).any()
+    white = 0xFF00 if in_high_byte else max(table.maximum for table in palette)
+    return np.stack([_entries(table, numbers) / white for table in palette])

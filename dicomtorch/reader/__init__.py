@@ -1,0 +1,1 @@
+"""Rows to stored values and tensors; the way of a frame, written once."""

@@ -1,0 +1,372 @@
+"""Decoded frames on disk, so that what is expensive to decode is decoded once.
+
+One file a frame: a head, and the stored values as they are or packed by Blosc2 (LZ4 over shuffled bytes), whichever is
+smaller. Of what imagecodecs has, that reads nearly as fast as raw values do and takes a half to two thirds of their
+space; HTJ2K takes a fifth to three quarters less again and reads 5 to 9 times slower (`python -m benchmarks.cache`).
+
+Nothing here is needed to read a frame: an entry that is damaged, gone or not for this file is decoded again, and where
+nothing can be written reading goes on without. Entries become visible whole, by renaming, so a process may be killed
+at any point. Their total is kept in the file `used`, changed under a lock; a process that was killed may leave it too
+high, never too low, and the next eviction counts again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib.metadata
+import logging
+import math
+import os
+import struct
+import time
+import uuid
+import zlib
+from pathlib import Path
+from typing import Any
+
+import filelock
+import imagecodecs as _imagecodecs
+import numpy as np
+import numpy.typing as npt
+
+from dicomtorch._version import __version__
+from dicomtorch.backends.base import Backend
+from dicomtorch.errors import OptionError
+from dicomtorch.model.image import ImagePixel
+from dicomtorch.model.syntaxes import (
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    HTJ2K_FAMILY,
+    JPEG_2000_FAMILY,
+    JPEG_LOSSLESS_FAMILY,
+    JPEG_LS_FAMILY,
+    JPEG_XL_FAMILY,
+)
+from dicomtorch.storage.local import Scratch
+
+Array = npt.NDArray[Any]
+
+EXPENSIVE = frozenset(
+    {DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN}
+    | JPEG_LOSSLESS_FAMILY
+    | JPEG_LS_FAMILY
+    | JPEG_2000_FAMILY
+    | HTJ2K_FAMILY
+    | JPEG_XL_FAMILY
+)
+"""Syntaxes whose frames are kept: decoding takes at least 4 times as long as reading the entry, or inflates a file.
+RLE takes 2 times; JPEG takes 2 to 5 times, but an entry is then 4 to 10 times larger than the frame in its file."""
+
+DEFAULT_BYTES = 50_000_000_000
+
+codecs: Any = _imagecodecs  # its types name fewer buffers than it takes
+_logger = logging.getLogger("dicomtorch")
+
+_MAGIC = b"DTFRAME1"
+# magic, CRC-32 of all that follows it, packing, number of axes, type, shape, key; then zeros, to align the values
+_HEAD = struct.Struct("<8sIBB4s3I32s")
+_HEAD_BYTES = 128
+_CRC_END = 12
+_RAW, _BLOSC2 = 0, 1
+_BLOSC2_HEAD_BYTES = 32
+_TYPES = frozenset(f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)) | {"f4", "f8"}
+
+_TOUCH_SECONDS = 600.0  # how exactly the time of the last use is known
+_FULL_SECONDS = 300.0  # how long a full cache is left alone
+_DRAFT_SECONDS = 3600.0  # a draft this old belongs to a process that was killed
+_LOCK_SECONDS = 10.0
+_KEPT_AFTER_EVICTION = 0.9  # so that evicting, which lists all entries, is rare
+
+
+class FrameCache:
+    """Stored values of decoded frames in a folder of the user's; bounded, shared by threads and processes.
+
+    When it is full, entries that were not used since this object was made go, those unused longest first. Entries that
+    were used since stay, and further frames are not kept: were they evicted too, an epoch over more frames than fit
+    would find next to nothing of the epoch before.
+
+    Picklable, safe in threads and forked processes. It holds pixels: files are 0600, folders 0700.
+
+    Args:
+        folder: Made if it is not there. Deleting it is safe at any time.
+        max_bytes: What all entries together may take; those being written, one for each thread, come on top.
+
+    Raises:
+        OptionError: `max_bytes` is not positive, or the folder cannot be made.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], max_bytes: int = DEFAULT_BYTES) -> None:
+        if max_bytes <= 0:
+            raise OptionError(f"cache_bytes must be positive; got {max_bytes}")
+        self.folder = Path(os.path.abspath(folder)) / "frames"
+        self.max_bytes = max_bytes
+        self._since = time.time()
+        try:
+            self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            self._drafts.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise OptionError(
+                f"the cache folder {os.fspath(folder)!r} cannot be made ({error.strerror}); name one that can be "
+                f"written, or leave out cache="
+            ) from error
+        self._remove_drafts()
+        self._renew()
+
+    @property
+    def _drafts(self) -> Path:
+        return self.folder / "drafts"
+
+    def _remove_drafts(self) -> None:
+        """What processes left that were killed while they wrote."""
+        forgotten = time.time() - _DRAFT_SECONDS
+        with contextlib.suppress(OSError), os.scandir(self._drafts) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # another process was faster
+                    if entry.stat(follow_symlinks=False).st_mtime < forgotten:
+                        os.unlink(entry.path)
+
+    def _renew(self) -> None:
+        """What each process finds out by itself."""
+        self._writes = True
+        self._full_until = -math.inf
+        self._said: set[str] = set()
+
+    def read(
+        self, key: bytes, pixel: ImagePixel, scratch: Scratch, out: Array | None
+    ) -> Array | None:
+        """The stored values of an entry, or `None` if there is none that is whole.
+
+        Args:
+            key: Of `frame_key`.
+            pixel: Of the frame.
+            scratch: Memory of the calling thread; the result may lie in it.
+            out: Written to if shape and type fit.
+        """
+        path = self._path(key)
+        try:
+            with open(path, "rb", buffering=0) as file:
+                info = os.fstat(file.fileno())
+                if info.st_size > _HEAD_BYTES + 8 * math.prod(pixel.shape):
+                    view = memoryview(b"")
+                else:
+                    view = scratch.view(info.st_size)
+                    view = view[: file.readinto(view)]
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._say_once("an entry of the cache cannot be read; frames are decoded again", error)
+            return None
+        stored = _unpack(view, key, pixel.shape, out)
+        with contextlib.suppress(OSError):  # it may be gone, or read-only
+            if stored is None:
+                path.unlink()
+            elif info.st_mtime < max(self._since, time.time() - _TOUCH_SECONDS):
+                os.utime(path)
+        if stored is None:
+            self._say_once(
+                "an entry of the cache is damaged; it is removed, its frame decoded again"
+            )
+        return stored
+
+    def write(self, key: bytes, stored: Array) -> None:
+        """Keeps the stored values of a frame, if there is room; never raises for want of it."""
+        if not self._writes or time.monotonic() < self._full_until:
+            return
+        parts = _pack(key, stored)
+        size = sum(len(part) for part in parts)
+        if size > self.max_bytes:
+            return
+        path = self._path(key)
+        draft = self._drafts / uuid.uuid4().hex
+        try:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            with open(draft, "xb", opener=_open_private) as file:
+                file.writelines(parts)
+            with filelock.FileLock(self.folder / "lock", _LOCK_SECONDS, 0o600, poll_interval=0.001):
+                if self._has_room(size):
+                    os.replace(draft, path)
+        except TimeoutError:
+            # Somebody holds the lock and does not go on. This frame is decoded again.
+            return
+        except OSError as error:
+            self._writes = False
+            self._say_once(
+                f"decoded frames cannot be kept in {self.folder.parent}; this process goes on without",
+                error,
+            )
+        finally:
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
+
+    def _path(self, key: bytes) -> Path:
+        name = key.hex()
+        return self.folder / name[:2] / f"{name[2:]}.frame"
+
+    # Its size
+
+    def _has_room(self, wanted: int) -> bool:
+        """Whether so many bytes fit, perhaps after an eviction; they count from now on. For who holds the lock."""
+        used = self._read_used()
+        if used is None or used + wanted > self.max_bytes:
+            used = self._evict(wanted)
+        fits = used + wanted <= self.max_bytes
+        self._write_used(used + wanted if fits else used)
+        if not fits:
+            self._full_until = time.monotonic() + _FULL_SECONDS
+            self._say_once(
+                f"the cache {self.folder.parent} is full of frames that were used since this dataset was "
+                f"opened; further ones are not kept. cache_bytes={self.max_bytes:_} is what it may take"
+            )
+        return fits
+
+    def _evict(self, wanted: int) -> int:
+        """Removes what was not used since this object was made, the oldest first; the bytes that are left."""
+        entries = []
+        for folder in self.folder.glob("[0-9a-f][0-9a-f]"):
+            with os.scandir(folder) as listing:
+                for entry in listing:
+                    with contextlib.suppress(FileNotFoundError):
+                        info = entry.stat(follow_symlinks=False)
+                        entries.append((info.st_mtime, info.st_size, entry.path))
+        used = sum(size for _, size, _ in entries)
+        if used + wanted <= self.max_bytes:
+            return used
+        goal = min(self.max_bytes - wanted, int(self.max_bytes * _KEPT_AFTER_EVICTION))
+        for changed, size, path in sorted(entries):
+            if used <= goal or changed >= self._since:
+                break
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            used -= size
+        return used
+
+    def _read_used(self) -> int | None:
+        try:
+            return int((self.folder / "used").read_bytes())
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def _write_used(self, used: int) -> None:
+        # Always as long, so that a write in place never leaves the tail of an older number.
+        with open(self.folder / "used", "wb", opener=_open_in_place, buffering=0) as file:
+            file.write(b"%020d" % used)
+
+    def _say_once(self, message: str, error: OSError | None = None) -> None:
+        if message not in self._said:
+            self._said.add(message)
+            cause = "" if error is None else f" ({error.strerror or error})"
+            _logger.warning("%s%s (said once)", message, cause)
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = ("_writes", "_full_until", "_said")
+        return {name: value for name, value in self.__dict__.items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._renew()
+
+
+def frame_key(
+    *,
+    uid: str,
+    path: bytes,
+    frame: int,
+    size: int,
+    mtime_ns: int,
+    span: tuple[int, ...],
+    pixel: ImagePixel,
+    backend: Backend,
+) -> bytes:
+    """What names the decoded values of a frame, 32 bytes.
+
+    Args:
+        uid: SOP Instance UID.
+        path: Of the file. Relative where there is a UID, so that a tree may move: in badly made sets many files share
+            a UID, and often size and time as well.
+        frame: Within the file.
+        size: Of the file, in bytes.
+        mtime_ns: Of its last change.
+        span: Where its bytes are.
+        pixel: How they become stored values.
+        backend: What decodes them; lossy streams differ from decoder to decoder, and from version to version.
+    """
+    kind = type(backend)
+    digest = hashlib.sha256(_decoder_key(pixel, kind.__module__, kind.__qualname__, backend.name))
+    digest.update(repr((uid, path, frame, size, mtime_ns, span)).encode())
+    return digest.digest()
+
+
+@functools.lru_cache(maxsize=1024)
+def _decoder_key(pixel: ImagePixel, module: str, qualname: str, name: str) -> bytes:
+    return repr((module, qualname, name, __version__, _versions(name), pixel)).encode()
+
+
+@functools.cache
+def _versions(name: str) -> tuple[str, ...]:
+    """Of the libraries that a backend decodes with, as far as that can be told."""
+    plugins = ("pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "pyjpegls", "python-gdcm", "pillow")
+    found = []
+    for package in (name, *(plugins if name == "pydicom" else ())):
+        try:
+            found.append(importlib.metadata.version(package))
+        except importlib.metadata.PackageNotFoundError:
+            found.append("")
+    return tuple(found)
+
+
+def _pack(key: bytes, stored: Array) -> tuple[bytes, Any]:
+    """Head and values of an entry."""
+    values: Any = memoryview(np.ascontiguousarray(stored).reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+    packed = codecs.blosc2_encode(
+        values,
+        level=1,
+        compressor="lz4",
+        shuffle="shuffle",
+        typesize=stored.dtype.itemsize,
+        numthreads=1,
+    )
+    # What hardly shrinks is kept as it is: then reading needs no second copy. So are frames of zeros, which are a head
+    # only: C-Blosc2 2.23 calls it invalid for some sizes.
+    packing = _BLOSC2 if _BLOSC2_HEAD_BYTES < len(packed) < 0.9 * len(values) else _RAW
+    body = packed if packing == _BLOSC2 else values
+    shape = (*stored.shape, 1, 1)[:3]
+    kind = stored.dtype.newbyteorder("<").str[1:].encode()
+    fields = (packing, stored.ndim, kind, *shape, key)
+    head = _HEAD.pack(_MAGIC, 0, *fields).ljust(_HEAD_BYTES, b"\0")
+    checksum = zlib.crc32(body, zlib.crc32(head[_CRC_END:]))
+    return _HEAD.pack(_MAGIC, checksum, *fields).ljust(_HEAD_BYTES, b"\0"), body
+
+
+def _unpack(
+    entry: memoryview, key: bytes, shape: tuple[int, ...], out: Array | None
+) -> Array | None:
+    """The values of an entry, in its own memory or in `out`; `None` if it is not what was written for `key`."""
+    if len(entry) < _HEAD_BYTES:
+        return None
+    magic, checksum, packing, axes, kind, *sizes, written_for = _HEAD.unpack_from(entry)
+    if magic != _MAGIC or checksum != zlib.crc32(entry[_CRC_END:]):
+        return None
+    kind = kind.rstrip(b"\0").decode("ascii", "replace")
+    if written_for != key or tuple(sizes[:axes]) != shape or kind not in _TYPES:
+        return None
+    dtype, body = np.dtype(f"<{kind}"), entry[_HEAD_BYTES:]
+    nbytes = math.prod(shape) * dtype.itemsize
+    if packing == _RAW:
+        return np.frombuffer(body, dtype).reshape(shape) if len(body) == nbytes else None
+    if out is None or out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous:
+        out = np.empty(shape, dtype)
+    try:
+        codecs.blosc2_decode(body, numthreads=1, out=out.reshape(-1).view(np.uint8))
+    except (codecs.Blosc2Error, ValueError):
+        return None
+    return out
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _open_in_place(path: str, flags: int) -> int:
+    return _open_private(path, flags & ~os.O_TRUNC)

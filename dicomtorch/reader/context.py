@@ -1,0 +1,133 @@
+"""`DicomFrames(context=k)`: the frames before and after a frame as further channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dicomtorch.errors import DicomTorchError
+from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.model.options import PixelOptions
+from dicomtorch.reader.reader import Frame, FrameReader
+from dicomtorch.series.neighbours import frame_order
+
+Ints = npt.NDArray[np.int64]
+Edge = Literal["repeat", "reflect"]
+
+
+class ContextReader:
+    """Reads each frame with the `context` frames before and after it, all with one mapping to display.
+
+    Has what datasets use of a `FrameReader`; images have (2 context + 1) C channels, earlier frames first.
+
+    Args:
+        reader: Reads the frames.
+        context: Frames on each side.
+        edge: Beyond the first and last frame: "repeat" those, or "reflect" at them.
+    """
+
+    def __init__(self, reader: FrameReader, context: int, edge: Edge) -> None:
+        self._reader = reader
+        self._context = context
+        self._edge = edge
+        runs = frame_order(reader.index)
+        self._order = runs.order
+        self._place = np.empty_like(runs.order)
+        self._place[runs.order] = np.arange(len(runs.order))
+        self._first = np.repeat(runs.starts[:-1], runs.lengths)
+        self._length = np.repeat(runs.lengths, runs.lengths)
+        self._independent = _is_independent(reader.options)
+
+    @property
+    def index(self) -> FrameIndex:
+        """The index."""
+        return self._reader.index
+
+    @property
+    def options(self) -> PixelOptions:
+        """What is asked of the pixels."""
+        return self._reader.options
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the images."""
+        return self._reader.dtype
+
+    def neighbours(self, positions: Sequence[int] | Ints) -> Ints:
+        """Positions of the frames of each sample, (len(positions), 2 context + 1)."""
+        place = self._place[np.asarray(positions, np.int64)][:, None]
+        first, length = self._first[place], self._length[place]
+        within = place - first + np.arange(-self._context, self._context + 1)
+        if self._edge == "repeat":
+            within = np.clip(within, 0, length - 1)
+        else:
+            period = np.maximum(2 * (length - 1), 1)
+            within = within % period
+            within = np.where(within < length, within, period - within)
+        frames: Ints = self._order[first + within]
+        return frames
+
+    def shape(self, position: int) -> tuple[int, int, int]:
+        """(C, H, W) of a sample, without reading it."""
+        channels, rows, columns = self._reader.shape(position)
+        return (2 * self._context + 1) * channels, rows, columns
+
+    def shapes(self, positions: Sequence[int]) -> set[tuple[int, int, int]]:
+        """The (C, H, W) that occur among several samples."""
+        many = 2 * self._context + 1
+        return {(many * c, h, w) for c, h, w in self._reader.shapes(positions)}
+
+    def will_need(self, positions: Sequence[int]) -> None:
+        """See `FrameReader.will_need`."""
+        self._reader.will_need(np.unique(self.neighbours(positions)).tolist())
+
+    def read_many(
+        self, positions: Sequence[int], out: Tensor | None = None
+    ) -> list[Frame | DicomTorchError]:
+        """Reads several samples; see `FrameReader.read_many`."""
+        samples = self.neighbours(positions)
+        images = [
+            torch.empty(self.shape(position), dtype=self.dtype) if out is None else out[k]
+            for k, position in enumerate(positions)
+        ]
+        if self._independent:
+            return self._read_each_once(samples, images)
+        return [self._read(row, image) for row, image in zip(samples, images, strict=True)]
+
+    def _read(self, sample: Ints, image: Tensor) -> Frame | DicomTorchError:
+        distinct, which = np.unique(sample, return_inverse=True)
+        try:
+            frames = self._reader.read_together(distinct.tolist())
+        except DicomTorchError as error:
+            return error
+        return _joined([frames[k] for k in which], image)
+
+    def _read_each_once(self, samples: Ints, images: list[Tensor]) -> list[Frame | DicomTorchError]:
+        """Samples that lie beside each other share most of their frames."""
+        distinct, which = np.unique(samples, return_inverse=True)
+        frames = self._reader.read_many(distinct.tolist())
+        results: list[Frame | DicomTorchError] = []
+        for row, image in zip(which.reshape(samples.shape), images, strict=True):
+            found = [frames[k] for k in row]
+            error = next((each for each in found if isinstance(each, DicomTorchError)), None)
+            results.append(error or _joined([f for f in found if isinstance(f, Frame)], image))
+        return results
+
+
+def _joined(frames: list[Frame], image: Tensor) -> Frame:
+    torch.cat([frame.image for frame in frames], out=image)
+    return Frame(image, frames[len(frames) // 2].voi)
+
+
+def _is_independent(options: PixelOptions) -> bool:
+    """Whether a frame becomes the same values whatever its neighbours are."""
+    if isinstance(options.normalize, str):
+        return False
+    return options.values != "display" or not any(
+        window is None or isinstance(window, int) for window in options.windows
+    )

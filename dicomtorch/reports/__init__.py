@@ -1,0 +1,1 @@
+"""What to know about an index before training on it."""

@@ -1,0 +1,146 @@
+"""One picture of a tree: frames as training sees them, and how often each value occurs in them."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dicomtorch.errors import DicomTorchError, OptionError, SourceError, import_optional
+from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.model.options import PixelOptions
+from dicomtorch.pictures import plot
+from dicomtorch.reader.reader import FrameReader
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_COLUMNS = 8
+_TILE = 128
+_HISTOGRAM_HEIGHT = 280
+_VALUES_PER_FRAME = 65_536  # that enter the histogram
+_UNITS = {
+    "display": "display value, 0 to 1",
+    "modality": "modality value",
+    "stored": "stored value",
+}
+
+
+@dataclass(slots=True)
+class Preview:
+    """What was drawn.
+
+    Attributes:
+        positions: The frames in the picture, in the order of the index.
+        failures: Position and error of those that were to be there and cannot be read; path and frame left out.
+    """
+
+    positions: list[int] = field(default_factory=list)
+    failures: list[tuple[int, str]] = field(default_factory=list)
+
+
+def write_preview(
+    index: FrameIndex,
+    path: str | os.PathLike[str],
+    *,
+    count: int = 32,
+    options: PixelOptions | None = None,
+) -> Preview:
+    """Writes a contact sheet with a histogram below it.
+
+    Args:
+        index: Whose frames.
+        path: The picture; its suffix decides the format.
+        count: At most so many frames, spread over the series, and over each of them.
+        options: What training asks of the pixels; `None` for display values.
+
+    Raises:
+        MissingDependencyError: matplotlib or Pillow is not installed.
+        SourceError: There is no frame, or none of those chosen can be read.
+        OptionError: The suffix of `path` is unknown, or `count` is less than 1.
+    """
+    if count < 1:
+        raise OptionError(f"count must be 1 or more; got {count}")
+    if not len(index):
+        raise SourceError("there is no frame to draw; `dicomtorch scan` says what is there")
+    options = options or PixelOptions()
+    reader = FrameReader(index, options=options)
+    result = Preview()
+    images: list[npt.NDArray[Any]] = []
+    captions: list[str] = []
+    values: list[npt.NDArray[Any]] = []
+    for position in spread(index, count):
+        (frame,) = reader.read_many([position])
+        if isinstance(frame, DicomTorchError):
+            result.failures.append((position, str(frame.__cause__ or frame)))
+            continue
+        image = frame.image.numpy()
+        flat = image.reshape(-1)
+        values.append(flat[:: -(-len(flat) // _VALUES_PER_FRAME)])
+        images.append(image)
+        captions.append(_caption(index, position))
+        result.positions.append(position)
+    if not images:
+        raise SourceError(f"none of the frames chosen can be drawn ({result.failures[0][1]})")
+    sheet = plot.contact_sheet(images, captions, columns=_COLUMNS, tile=_TILE)
+    picture = _with_histogram(sheet, np.concatenate(values), _UNITS.get(options.values, ""))
+    plot.write(path, lambda file, kind: picture.save(file, format=kind))
+    return result
+
+
+def spread(index: FrameIndex, count: int) -> list[int]:
+    """At most `count` positions: the same number of every series as far as it has them, evenly spaced."""
+    series = np.asarray(index.column("SeriesInstanceUID").codes)
+    order = np.argsort(series, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(series[order])) + 1)
+    if len(groups) > count:
+        groups = [groups[k] for k in _even(len(groups), count)]
+    shares = [0] * len(groups)
+    # Small series first: what they leave goes to the larger ones.
+    left = count
+    for rank, k in enumerate(sorted(range(len(groups)), key=lambda k: len(groups[k]))):
+        shares[k] = min(len(groups[k]), left // (len(groups) - rank))
+        left -= shares[k]
+    chosen = [
+        int(group[k])
+        for group, share in zip(groups, shares, strict=True)
+        for k in _even(len(group), share)
+    ]
+    return sorted(chosen)
+
+
+def _even(length: int, count: int) -> Iterator[int]:
+    """`count` numbers below `length`, evenly spaced; a single one is from the middle."""
+    return ((2 * k + 1) * length // (2 * count) for k in range(count))
+
+
+def _caption(index: FrameIndex, position: int) -> str:
+    at = np.array([position])
+    names = ("Modality", "Rows", "Columns")
+    modality, rows, columns = (index.gather(name, at)[0] for name in names)
+    return f"{modality or '-'}, {rows} x {columns}"
+
+
+def _with_histogram(sheet: Image, values: npt.NDArray[Any], units: str) -> Image:
+    """The sheet with a histogram as wide as it below."""
+    pillow = import_optional("PIL.Image", "view")
+    pyplot = import_optional("matplotlib.pyplot", "view")
+    figure = plot.histogram(values, units=units)
+    try:
+        figure.axes[0].set_yscale("log")  # the background would hide the rest
+        width = max(sheet.width, 4 * _TILE)
+        figure.set_size_inches(width / figure.dpi, _HISTOGRAM_HEIGHT / figure.dpi)
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="png")
+    finally:
+        pyplot.close(figure)
+    below = pillow.open(drawn).convert("RGB")
+    whole: Image = pillow.new("RGB", (width, sheet.height + below.height), (32, 32, 32))
+    whole.paste(sheet, (0, 0))
+    whole.paste(below, (0, sheet.height))
+    return whole

@@ -1,0 +1,260 @@
+"""From one file to its rows: what kind of file it is, where its frames are, and the values that hold for them."""
+
+from __future__ import annotations
+
+import gc
+import os
+import stat
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from dicomtorch.dicom.elements import Header, array, texts, uid_name
+from dicomtorch.dicom.header import read_header
+from dicomtorch.dicom.spans import FrameSpans, locate_frames
+from dicomtorch.dicom.tags import KEYWORDS
+from dicomtorch.dicom.walk import Read
+from dicomtorch.errors import EncapsulationError, HeaderError, NotDicomError
+from dicomtorch.index.builder import FileRows
+from dicomtorch.model.frame import SPAN_RULES
+from dicomtorch.model.image import ImagePixel
+from dicomtorch.model.limits import LIMITS, Limits
+from dicomtorch.model.report import FileClass
+from dicomtorch.model.syntaxes import (
+    KNOWN_SYNTAXES,
+    VIDEO,
+)
+from dicomtorch.scanner.resolve.memory import Common
+from dicomtorch.scanner.resolve.resolver import Resolver
+from dicomtorch.storage.files import _OPEN, int64, kind_of, open_regular, reader_of
+
+DIRECTORY_RECORDS: Final = 0x00041200
+"""(0004,1200) Offset of the First Directory Record: every DICOMDIR has it, and nothing else."""
+
+for _flag in ("O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY"):
+    _OPEN |= getattr(os, _flag, 0)
+
+
+def read_file(
+    absolute: bytes, path: bytes, resolver: Resolver, limits: Limits = LIMITS
+) -> FileRows:
+    """What there is to know about one file; it is opened once and its pixel data are not read.
+
+    Args:
+        absolute: Where it is.
+        path: What it is called in the index.
+        resolver: Holds what files have in common.
+        limits: What a header may cost.
+
+    Raises:
+        OSError: The system did not open or read it.
+    """
+    descriptor = open_regular(absolute)
+    try:
+        info = os.fstat(descriptor)
+        mtime_ns, inode = int64(info.st_mtime_ns), int64(info.st_ino)
+        rows = FileRows(path, info.st_size, mtime_ns, inode, "not_dicom")
+        if not stat.S_ISREG(info.st_mode):
+            rows.reason = kind_of(info.st_mode)
+        elif not info.st_size:
+            rows.reason = "an empty file"
+        else:
+            _read_dicom(reader_of(descriptor), rows, resolver, limits)
+        return rows
+    finally:
+        os.close(descriptor)
+
+
+def _read_dicom(read: Read, rows: FileRows, resolver: Resolver, limits: Limits) -> None:
+    """Fills in `rows`."""
+    # A header with many frames is 10^5 small objects without cycles: looking for some doubles the time.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        header = read_header(read, rows.size, resolver.wanted, limits, resolver.memory)
+        key, common = resolver.alike.find(header)
+        if common is not None and _recall(read, header, rows, resolver, limits, common):
+            return
+        rows.deflated = header.deflated
+        rows.file_class, rows.reason = _classify(header, resolver)
+        notices = list(header.notices)
+        if rows.file_class != "no_pixels":
+            rows.claimed_frames = resolver.number_of_frames(header, notices)
+        if rows.file_class == "unsupported" and rows.claimed_frames >= 0:
+            rows.reason += f"; {rows.claimed_frames} frames claimed"
+        if rows.file_class == "image":
+            pixel, spans = _resolve_frames(read, header, rows, resolver, limits, notices)
+        rows.notices = "; ".join(dict.fromkeys(notices))
+        if rows.file_class == "image" and rows.count == 1 and common is None and key is not None:
+            _remember(key, header, rows, resolver, pixel, spans)
+    except NotDicomError as error:
+        rows.file_class, rows.reason = "not_dicom", str(error)
+    except (HeaderError, EncapsulationError) as error:
+        rows.file_class, rows.reason, rows.count = "unreadable", str(error), 0
+        rows.columns, rows.lookups = {}, []
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _recall(
+    read: Read,
+    header: Header,
+    rows: FileRows,
+    resolver: Resolver,
+    limits: Limits,
+    common: Common,
+) -> bool:
+    """Fills in `rows` of an image of one frame like an earlier one; `False` if something about it is odd."""
+    element = header.pixel_data
+    assert element is not None
+    columns = resolver.alike.own_columns(header, resolver.context(header))
+    if columns is None:
+        return False
+    if common.offset >= 0:
+        if element.offset + element.length > rows.size:
+            return False
+        columns["offset"] = element.offset + common.offset
+    else:
+        spans = _locate(read, rows.size, header, common.pixel, common.claimed_frames, limits)
+        if len(spans) != 1 or spans.notices:
+            return False
+        columns.update(_places(spans))
+    rows.file_class, rows.count, rows.claimed_frames = "image", 1, common.claimed_frames
+    rows.columns, rows.shared, rows.lookups = columns, common.columns, common.lookups
+    rows.notices = common.notices
+    return True
+
+
+def _remember(
+    key: Any,
+    header: Header,
+    rows: FileRows,
+    resolver: Resolver,
+    pixel: ImagePixel,
+    spans: FrameSpans,
+) -> None:
+    """Keeps what an image of one frame has in common with those to come."""
+    element = header.pixel_data
+    assert element is not None
+    places, offset = _places(spans), -1
+    rows.columns = {
+        name: value[0] if isinstance(value, list) else value for name, value in rows.columns.items()
+    }
+    rows.columns.update(places)
+    own: tuple[str, ...] = ("offset",)
+    if element.length < 0:  # where its fragments are, each file says itself
+        own = _PLACES
+        if spans.notices or spans.photometric_interpretation not in (
+            "",
+            pixel.photometric_interpretation,
+        ):
+            return
+    elif element.offset + element.length <= rows.size:
+        offset = places["offset"] - element.offset
+    else:
+        return
+    common = Common(
+        columns={name: value for name, value in rows.columns.items() if name not in own},
+        lookups=rows.lookups,
+        claimed_frames=rows.claimed_frames,
+        notices=rows.notices,
+        pixel=pixel,
+        offset=offset,
+    )
+    resolver.alike.remember(key, header, resolver.context(header), common)
+
+
+def _classify(header: Header, resolver: Resolver) -> tuple[FileClass, str]:
+    syntax = header.transfer_syntax_uid
+    if header.pixel_data is None:
+        if DIRECTORY_RECORDS in header.elements:
+            return "no_pixels", "a DICOMDIR (Media Storage Directory)"
+        uid = "\\".join(texts(header.elements.get(KEYWORDS["SOPClassUID"][0])))
+        return "no_pixels", _named(uid) if uid else "no SOPClassUID"
+    if syntax in VIDEO:
+        return "unsupported", f"video is not decoded: TransferSyntaxUID is {_named(syntax)}"
+    if syntax not in KNOWN_SYNTAXES:
+        stated = f"is {_named(syntax)}, which is not known" if syntax else "is absent"
+        return "unsupported", f"(0002,0010) TransferSyntaxUID {stated}"
+    return "image", ""
+
+
+def _named(uid: str) -> str:
+    """A UID of the standard with its name."""
+    name = uid_name(uid)
+    if not name:
+        return f"no valid UID ({len(uid)} characters)"
+    return uid if name == uid else f"{uid} ({name})"
+
+
+def _resolve_frames(
+    read: Read,
+    header: Header,
+    rows: FileRows,
+    resolver: Resolver,
+    limits: Limits,
+    notices: list[str],
+) -> tuple[ImagePixel, FrameSpans]:
+    """Finds the frames of an image and resolves their columns."""
+    pixel = resolver.image_pixel(header, notices)
+    spans = _locate(read, rows.size, header, pixel, rows.claimed_frames, limits)
+    notices.extend(spans.notices)
+    rows.count = len(spans)
+    if not rows.count:
+        raise EncapsulationError("; ".join(("no frame is there in whole", *spans.notices)))
+    real = pixel
+    if spans.photometric_interpretation not in ("", pixel.photometric_interpretation):
+        real = replace(pixel, photometric_interpretation=spans.photometric_interpretation)
+    resolved = resolver.resolve(header, real, rows.count)
+    notices.extend(resolved.notices)
+    rows.lookups = resolved.lookups
+    rows.columns = resolved.columns
+    rows.columns.update({name: getattr(spans, name) for name in _PLACES[2:]})
+    rows.columns.update(frame=np.arange(rows.count), span_rule=SPAN_RULES.index(spans.rule))
+    return pixel, spans
+
+
+_PLACES: Final = (
+    *("frame", "span_rule"),
+    *("offset", "length", "fragments", "bit_offset", "true_length"),
+)
+"""The columns that say where a frame is."""
+
+
+def _places(spans: FrameSpans) -> dict[str, int]:
+    """The columns of the only frame."""
+    places = {name: int(getattr(spans, name)[0]) for name in _PLACES[2:]}
+    return {"frame": 0, "span_rule": SPAN_RULES.index(spans.rule), **places}
+
+
+def _locate(
+    read: Read, size: int, header: Header, pixel: ImagePixel, claimed: int, limits: Limits
+) -> FrameSpans:
+    assert header.pixel_data is not None
+    if header.inflated is not None:
+        inflated = header.inflated
+        size = len(inflated)
+
+        def read(offset: int, length: int) -> bytes:
+            return inflated[offset : offset + length]
+
+    return locate_frames(
+        read,
+        size,
+        header.pixel_data,
+        pixel,
+        claimed if claimed >= 0 else None,
+        extended_offsets=_table(header, "ExtendedOffsetTable"),
+        extended_lengths=_table(header, "ExtendedOffsetTableLengths"),
+        limits=limits,
+    )
+
+
+def _table(header: Header, keyword: str) -> npt.NDArray[Any] | None:
+    """An extended offset table or its lengths."""
+    tag, vr = KEYWORDS[keyword]
+    element = header.elements.get(tag)
+    return None if element is None else array((vr, element[1]), header.big_endian)

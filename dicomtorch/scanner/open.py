@@ -1,0 +1,118 @@
+"""Where the indexes of source folders live between runs: immutable generations and a file that names the current one.
+
+`<cache>/indexes/<key>/<uuid>/` is a generation, `<cache>/indexes/<key>/current` holds the uuid of the newest. A process
+that uses an older generation keeps it; those unused for days are removed. `<cache>/indexes/<key>/partial/` is what an
+unfinished scan had read: never an index for others, but the next scan begins with it.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+
+from dicomtorch.errors import IndexFileError
+from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.index.store import IndexStore
+from dicomtorch.model.schema import FRAME_COLUMNS
+from dicomtorch.scanner.scan import scan
+from dicomtorch.scanner.tree import Source as Source
+
+
+def open_index(
+    source: Source,
+    *,
+    tags: Sequence[str] = (),
+    refresh: bool = True,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> FrameIndex:
+    """The stored index of `source`, compared with the files first; scanned and stored if there is none.
+
+    Args:
+        source: A folder, a file, or a list of either.
+        tags: Keywords that the index shall hold beyond its fixed columns.
+        refresh: Compare with the files; `False` takes a stored index as it is.
+        cache_dir: Where indexes are kept; `None`: the user's cache folder.
+
+    Raises:
+        SourceError: There is nothing at `source`.
+        IndexFileError: `refresh=False`, and the stored index is damaged.
+    """
+    paths = [source] if isinstance(source, str | bytes | os.PathLike) else list(source)
+    real = [os.path.realpath(os.path.expanduser(os.fsencode(path))) for path in paths]
+    store = IndexStore(real, cache_dir)
+    wanted = [tag for tag in tags if tag not in FRAME_COLUMNS]
+    if not refresh:
+        index = store.load()
+        if index is not None and all(tag in index.tags for tag in wanted):
+            return index
+    try:
+        held = store.lock().acquire()
+    except OSError as error:
+        return _scan_unstored(paths, wanted, store, error)
+    with held:  # acquired once: a kept traceback must not keep the lock
+        old = _load_or_rebuild(store)
+        begun = store.load_partial()
+        if begun is None or not begun.tags.keys() >= {*wanted, *(old.tags if old else ())}:
+            begun = old
+        index, _ = scan(paths, index=begun, tags=wanted, checkpoint=_Checkpoint(store).save)
+        if index is old:
+            return index
+        try:
+            stored = store.save(index)
+        except OSError as error:
+            _warn_unstored(store, error)
+            return index
+        store.remove_partial()
+        return stored
+
+
+class _Checkpoint:
+    """Keeps what a scan has read so far, as long as there is room for it."""
+
+    def __init__(self, store: IndexStore) -> None:
+        self._store = store
+        self._failed = False
+
+    def save(self, index: FrameIndex) -> None:
+        """Stores an unfinished index; the first failure is told, and ends it."""
+        if self._failed:
+            return
+        try:
+            self._store.save_partial(index)
+        except OSError as error:
+            self._failed = True
+            warnings.warn(
+                f"what was scanned so far cannot be kept in {self._store.folder} "
+                f"({error.strerror or error}); if this scan is interrupted, the next one begins anew",
+                stacklevel=2,
+            )
+
+
+def _load_or_rebuild(store: IndexStore) -> FrameIndex | None:
+    try:
+        return store.load()
+    except IndexFileError as error:
+        warnings.warn(f"the stored index is made anew: {error}", stacklevel=4)
+        return None
+
+
+def _scan_unstored(
+    source: Source, tags: Sequence[str], store: IndexStore, error: OSError
+) -> FrameIndex:
+    try:
+        old = store.load()  # a cache folder may be there to be read only
+    except IndexFileError:  # the warning below says what it means
+        old = None
+    index, _ = scan(source, index=old, tags=tags)
+    if index is not old:
+        _warn_unstored(store, error)
+    return index
+
+
+def _warn_unstored(store: IndexStore, error: OSError) -> None:
+    warnings.warn(
+        f"the index cannot be kept in {store.folder} ({error.strerror or error}), so the next start scans "
+        f"again; name a writable folder with cache_dir=",
+        stacklevel=4,
+    )

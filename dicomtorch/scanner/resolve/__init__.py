@@ -1,0 +1,1 @@
+"""Which value of a header holds for which frame."""

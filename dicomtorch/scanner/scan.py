@@ -1,0 +1,231 @@
+"""From files to an index: walks folders, reads headers, and takes over what has not changed.
+
+Nothing is written, and no bad file ends a scan: each is in the report with its class and the reason.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from dicomtorch.index.builder import FileRows, Part, PartBuilder, build_part, merge_parts
+from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.model.limits import LIMITS, Limits
+from dicomtorch.model.report import ScanReport
+from dicomtorch.model.schema import Kind
+from dicomtorch.scanner.entries import UNREAD, Entry
+from dicomtorch.scanner.keywords import tag_columns
+from dicomtorch.scanner.pool import read_in_processes, usable_cores
+from dicomtorch.scanner.tree import PathLike as PathLike
+from dicomtorch.scanner.tree import Source as Source
+from dicomtorch.scanner.tree import roots, walk
+from dicomtorch.scanner.worker import EntryReader, Job
+
+_PROGRESS_DELAY = 2.0  # seconds
+_FEW = 4000  # files that are read in the time in which processes start
+_BETWEEN_CHECKPOINTS = 30.0  # seconds, and at most a tenth of the time
+
+
+def scan(
+    source: Source,
+    *,
+    index: FrameIndex | None = None,
+    tags: Sequence[str] = (),
+    follow_symlinks: bool = False,
+    progress: bool | None = None,
+    num_workers: int | None = None,
+    checkpoint: Callable[[FrameIndex], None] | None = None,
+    limits: Limits = LIMITS,
+) -> tuple[FrameIndex, ScanReport]:
+    """Indexes every frame of every DICOM file of `source`.
+
+    Args:
+        source: A folder, a file, or a list of either. A DICOMDIR stands for the files that it names.
+        index: An earlier index of the same source: files whose size, time and inode are as they were are taken over
+            from it without being read.
+        tags: Keywords that become further columns, taken per frame, shared, or from the main data set. Numbers
+            that have one value are float64 or int64 columns, everything else is text, several values joined with a
+            backslash. If `index` lacks one, everything is read again, with its tags and these.
+        follow_symlinks: Whether to go into symbolic links to folders and to read those to files.
+        progress: Whether to show progress on stderr; `None`: on a terminal, after two seconds.
+        num_workers: Processes that read headers; 0: this one. `None`: one for each usable core if there are thousands
+            of files to read. They never import the program that scans, and the result is the same.
+        checkpoint: Called twice a minute at most, with an index of what was read so far; handed in as `index=` of a
+            later scan, it spares that one to read it again.
+        limits: What one header may cost.
+
+    Returns:
+        The index, which is the same object as `index` if nothing changed, and what was met.
+
+    Raises:
+        SourceError: There is nothing at `source`.
+        OptionError: `tags` has a keyword that does not exist, or whose values cannot be a column.
+    """
+    began = time.monotonic()
+    columns = tag_columns(tags)
+    root, starts = roots(source)
+    known = index is not None and index.root == root
+    entries: Iterable[Entry] = walk(root, starts, follow_symlinks, stats=known, limits=limits)
+    old: dict[bytes, int] = {}
+    removed: set[bytes] = set()
+    kept: list[int] = []
+    base = None
+    if index is not None and known:
+        index = index.whole()
+        old = {path: k for k, path in enumerate(index.files["path"])}
+        met = list(entries)
+        removed = old.keys() - {entry.path for entry in met}
+        entries = met
+        if columns.keys() <= index.tags.keys():
+            base = index
+            kept, entries = _compare(index, old, met)
+        columns = tag_columns([*index.tags, *columns])
+    job = Job(os.path.join(root, b""), columns, limits)
+    reading = _Reading(job, progress, num_workers)
+
+    def assemble(part: Part) -> FrameIndex:
+        if base is not None:
+            keep = np.zeros(len(old), np.bool_)
+            keep[kept] = True
+            return base.updated(keep, part)
+        kinds: dict[str, Kind] = {keyword: tag.kind for keyword, tag in columns.items()}
+        return FrameIndex.build(part, root=root, tags=kinds)
+
+    def stop_over(part: Part) -> None:
+        if checkpoint is not None:
+            checkpoint(assemble(part))
+
+    if base is not None and not removed and _all_failed(base, old, entries):
+        # Failures are tried again in every scan: as long as each fails as before, nothing changed.
+        rows = list(reading.rows(entries))
+        same = all(_failed_before(base, old, item) for item in rows)
+        result = base if same else assemble(build_part(rows, job.columns))
+    else:
+        result = assemble(reading.part(entries, stop_over if checkpoint is not None else None))
+    return result, replace(
+        result.report(),
+        read=reading.count,
+        reused=len(kept),
+        removed=len(removed),
+        seconds=time.monotonic() - began,
+    )
+
+
+def _all_failed(index: FrameIndex, old: Mapping[bytes, int], entries: Iterable[Entry]) -> bool:
+    """Whether none of `entries` could be opened when the index was made."""
+    times = index.files["mtime_ns"]
+    return all(entry.path in old and times[old[entry.path]] == UNREAD for entry in entries)
+
+
+class _Reading:
+    """Reads files, here or in child processes, with progress and checkpoints.
+
+    Attributes:
+        count: Files read so far.
+    """
+
+    def __init__(self, job: Job, progress: bool | None, num_workers: int | None) -> None:
+        self.count = 0
+        self._job = job
+        self._num_workers = num_workers
+        self._progress = progress
+        self._next = time.monotonic() + _BETWEEN_CHECKPOINTS
+
+    def rows(self, entries: Iterable[Entry]) -> Iterator[FileRows]:
+        """Reads files in this process."""
+        reader = EntryReader(self._job)
+        with self._bar(entries) as bar:
+            for entry in entries:
+                yield reader.read(entry)
+                self.count += 1
+                bar.update()
+
+    def part(self, entries: Iterable[Entry], checkpoint: Callable[[Part], None] | None) -> Part:
+        """Reads files and gives what came out, in the order of the files."""
+        waiting = iter(entries)
+        wanted = self._num_workers
+        first: list[Entry] = []
+        if wanted is None:
+            first = list(islice(waiting, _FEW))
+            cores = usable_cores()
+            wanted = cores if len(first) == _FEW and cores > 1 else 0
+        everything = chain(first, waiting)
+        with self._bar(entries) as bar:
+            if not wanted:
+                return self._here(everything, bar, checkpoint)
+            expected = len(entries) if isinstance(entries, list) else None
+            parts: dict[int, Part] = {}
+            for number, part in read_in_processes(everything, self._job, wanted, expected):
+                parts[number] = part
+                self.count += len(part.files["size"])
+                bar.update(len(part.files["size"]))
+                if checkpoint is not None and time.monotonic() >= self._next:
+                    self._stop_over(checkpoint, _merged(parts, self._job))
+        return _merged(parts, self._job)
+
+    def _here(
+        self, entries: Iterable[Entry], bar: tqdm[Any], checkpoint: Callable[[Part], None] | None
+    ) -> Part:
+        reader = EntryReader(self._job)
+        builder = PartBuilder(self._job.columns)
+        for entry in entries:
+            builder.add(reader.read(entry))
+            self.count += 1
+            bar.update()
+            if checkpoint is not None and time.monotonic() >= self._next:
+                self._stop_over(checkpoint, builder.finish())
+        return builder.finish()
+
+    def _stop_over(self, checkpoint: Callable[[Part], None], part: Part) -> None:
+        began = time.monotonic()
+        checkpoint(part)
+        now = time.monotonic()
+        self._next = now + max(_BETWEEN_CHECKPOINTS, 9 * (now - began))
+
+    def _bar(self, entries: Iterable[Entry]) -> tqdm[Any]:
+        return tqdm(
+            total=len(entries) if isinstance(entries, list) else None,
+            desc="scan",
+            unit="file",
+            delay=_PROGRESS_DELAY,
+            disable=None if self._progress is None else not self._progress,
+            leave=False,
+        )
+
+
+def _merged(parts: Mapping[int, Part], job: Job) -> Part:
+    if not parts:
+        return PartBuilder(job.columns).finish()
+    return merge_parts([parts[number] for number in sorted(parts)])
+
+
+def _compare(
+    index: FrameIndex, old: Mapping[bytes, int], entries: Sequence[Entry]
+) -> tuple[list[int], list[Entry]]:
+    """(rows of the files table that still hold, entries that have to be read)."""
+    if not entries:
+        return [], []
+    rows = np.array([old.get(entry.path, -1) for entry in entries], np.int64)
+    now = np.array([(entry.size, entry.mtime_ns, entry.inode) for entry in entries], np.int64)
+    if not old:
+        return [], list(entries)
+    before = np.stack([np.asarray(index.files[n])[rows] for n in ("size", "mtime_ns", "inode")], 1)
+    same = (rows >= 0) & (before == now).all(1) & (now[:, 1] != UNREAD)
+    return rows[same].tolist(), [entries[k] for k in np.flatnonzero(~same).tolist()]
+
+
+def _failed_before(index: FrameIndex, old: Mapping[bytes, int], item: FileRows) -> bool:
+    """Whether a file could not be opened, for the same reason as when the index was made."""
+    files, k = index.files, old.get(item.path, -1)
+    return (
+        k >= 0
+        and item.mtime_ns == UNREAD == files["mtime_ns"][k]
+        and files["reason"][k] == item.reason
+    )

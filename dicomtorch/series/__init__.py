@@ -1,0 +1,1 @@
+"""Which frames belong together in space and time."""

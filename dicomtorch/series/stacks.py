@@ -1,0 +1,197 @@
+"""Which frames of an index are slices of one volume, in which order, and what is irregular about them.
+
+PS3.3 C.7.6.2 (Image Plane), C.7.6.16.2.3 and .4 (plane position and orientation of a frame).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from dicomtorch.series.geometry import (
+    Floats,
+    Ints,
+    patient_to_voxel,
+    projections,
+    shifted,
+    voxel_to_patient,
+)
+
+OnGap = Literal["raise", "warn", "keep"]
+
+REPEATED = "several slices at one place, which nothing tells apart"
+"""A reason of `LeftOut`."""
+
+
+_LISTED = 8  # files in a message
+
+
+@dataclass(frozen=True)
+class StackGap:
+    """Where slices are missing.
+
+    Attributes:
+        before: File (and frame) of the slice before.
+        after: Of the slice behind.
+        missing: Slices that fit in.
+        millimetres: Between the two.
+    """
+
+    before: str
+    after: str
+    missing: int
+    millimetres: float
+
+
+@dataclass(frozen=True)
+class StackReport:
+    """What is odd about a stack.
+
+    Attributes:
+        gaps: Where slices are missing.
+        unequal: Files of slices that are not where equal spacing would put them.
+        duplicates: Files that were left out because they are copies of a slice: they have its SOPInstanceUID.
+        localizers: Files of the same series that were left out because they are localizers.
+        position_error: Most millimetres that a slice is from where the affine puts it.
+        tilt: Degrees by which the way from slice to slice departs from the normal (gantry tilt), 0 for none; the affine
+            then has a shear.
+    """
+
+    gaps: tuple[StackGap, ...] = ()
+    unequal: tuple[str, ...] = ()
+    duplicates: tuple[str, ...] = ()
+    localizers: tuple[str, ...] = ()
+    position_error: float = 0.0
+    tilt: float = 0.0
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether the affine says where every slice is."""
+        return not (self.gaps or self.unequal)
+
+    @property
+    def problems(self) -> str:
+        """What is irregular, in words; "" if nothing is."""
+        parts = [
+            f"{gap.missing} missing between {gap.before} and {gap.after} ({gap.millimetres:g} mm)"
+            for gap in self.gaps[:_LISTED]
+        ]
+        if len(self.gaps) > _LISTED:
+            parts.append(f"{len(self.gaps) - _LISTED} more gaps")
+        if self.unequal:
+            parts.append(
+                f"unequal spacing: {_listed(self.unequal)} lie off by up to {self.position_error:g} mm"
+            )
+        return "; ".join(parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """Slices of one volume.
+
+    Attributes:
+        positions: (D,), of its slices in the index, ordered along the normal.
+        affine: (4, 4), from voxel indices (slice, row, column, 1) to millimetres in LPS. Of an irregular stack it is
+            that of equal spacing from the first to the last slice; `report.position_error` says how far off that is.
+        spacing: Millimetres between slices, between rows, between columns.
+        shape: (D, rows, columns).
+        origins: (D, 3), Image Position (Patient) of each slice.
+        orientation: (6,), Image Orientation (Patient).
+        report: What is odd.
+    """
+
+    positions: Ints
+    affine: Floats
+    spacing: tuple[float, float, float]
+    shape: tuple[int, int, int]
+    origins: Floats
+    orientation: Floats
+    report: StackReport
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __repr__(self) -> str:
+        spacing = " x ".join(f"{number:.4g}" for number in self.spacing)
+        size = " x ".join(map(str, self.shape))
+        return f"Stack({size}, {spacing} mm{'' if self.report.is_regular else ', irregular'})"
+
+    def patient_to_voxel(self, points: npt.ArrayLike) -> Floats:
+        """Voxel indices (slice, row, column), with fractions, of points (..., 3) in millimetres, LPS.
+
+        In an irregular stack the slice is found by the places of the slices themselves, not by the affine.
+        """
+        if not self.report.is_regular:
+            places = projections(self.origins, self.orientation)
+            along = projections(points, self.orientation)
+            slices = np.interp(along, places, np.arange(len(self)))
+            points = np.asarray(points, np.float64) - self._aside(slices)
+        return patient_to_voxel(points, self.affine)
+
+    def voxel_to_patient(self, voxels: npt.ArrayLike) -> Floats:
+        """Millimetres, LPS, of voxel indices (..., 3): slice, row, column; the inverse of `patient_to_voxel`."""
+        points = voxel_to_patient(voxels, self.affine)
+        if not self.report.is_regular:
+            points = points + self._aside(np.asarray(voxels, np.float64)[..., 0])
+        return points
+
+    def _aside(self, slices: Floats) -> Floats:
+        """How far (..., 3) slices of an irregular stack are from where the affine puts them."""
+        inside = np.clip(slices, 0, len(self) - 1)
+        k = np.minimum(np.floor(inside).astype(np.int64), len(self) - 2)
+        between = (inside - k)[..., None]
+        origin = self.origins[k] * (1 - between) + self.origins[k + 1] * between
+        evenly = self.affine[:3, 3] + inside[..., None] * self.affine[:3, 0]
+        return np.asarray(origin - evenly)
+
+    def affine_of(self, first: int, end: int) -> Floats:
+        """The affine of the slices `first` to `end` - 1; of an irregular stack by where these are."""
+        if self.report.is_regular or end - first < 2:
+            affine = shifted(self.affine, (first, 0, 0))
+        else:
+            affine = self.affine.copy()
+            affine[:3, 0] = (self.origins[end - 1] - self.origins[first]) / (end - first - 1)
+        if not self.report.is_regular:
+            affine[:3, 3] = self.origins[first]
+        return affine
+
+
+@dataclass(frozen=True, eq=False)
+class LeftOut:
+    """Frames that are in no stack.
+
+    Attributes:
+        positions: In the index.
+        reason: Why.
+    """
+
+    positions: Ints
+    reason: str
+
+
+class StackList(list[Stack]):
+    """The stacks of an index.
+
+    Attributes:
+        left_out: The frames that are in none, by reason.
+    """
+
+    left_out: tuple[LeftOut, ...] = ()
+
+    def reasons(self) -> str:
+        """Why frames are in no stack, in words, with their number."""
+        counts: Counter[str] = Counter()
+        for part in self.left_out:
+            counts[part.reason] += len(part.positions)
+        return "; ".join(f"{count}: {reason}" for reason, count in counts.most_common())
+
+
+def _listed(names: Iterable[str]) -> str:
+    found = list(names)
+    more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
+    return f"{', '.join(found[:_LISTED])}{more}"

@@ -1,0 +1,56 @@
+"""The table of attributes against pydicom's dictionary."""
+
+from __future__ import annotations
+
+import pytest
+from pydicom.datadict import dictionary_VR, keyword_for_tag
+
+from dicomtorch.dicom.tags import KEYWORDS, PRIVATE, describe, private_tags, tag_of, vr_of
+from dicomtorch.model.schema import FRAMES
+
+
+def test_table_agrees_with_the_dictionary():
+    for keyword, (tag, vr) in KEYWORDS.items():
+        assert keyword_for_tag(tag) == keyword
+        assert vr in dictionary_VR(tag).split(" or ")
+
+
+def test_every_column_of_the_standard_has_a_tag():
+    keywords = {column.name for column in FRAMES if column.name[0].isupper()}
+    assert keywords
+    assert keywords <= set(KEYWORDS)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "tag", "vr"),
+    [
+        ("Rows", 0x00280010, "US"),
+        ("PatientBirthDate", 0x00100030, "DA"),  # beyond the table
+        ("SmallestImagePixelValue", 0x00280106, "US"),  # US or SS
+        ("OverlayData", 0x60003000, "OW"),  # OB or OW
+    ],
+)
+def test_look_up(keyword, tag, vr):
+    if keyword != "OverlayData":  # a repeating group has no one tag
+        assert tag_of(keyword) == tag
+    assert vr_of(tag) == vr
+
+
+def test_unknown():
+    with pytest.raises(KeyError, match="NoSuchKeyword"):
+        tag_of("NoSuchKeyword")
+    assert vr_of(0x00081FFF) == ""
+    assert vr_of(0x00091001) == ""
+
+
+def test_private():
+    assert vr_of(0x70530010) == "LO"  # a private creator
+    assert vr_of(0x7053FF00) == "DS"
+    wanted = private_tags()
+    for group, _, element, _ in PRIVATE.values():
+        assert {group << 16 | 0x10, group << 16 | 0x1000 | element} <= wanted
+
+
+def test_describe():
+    assert describe(0x00280010) == "(0028,0010) Rows"
+    assert describe(0x00091001) == "(0009,1001)"

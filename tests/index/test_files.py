@@ -1,0 +1,80 @@
+"""Stored generations: what is written comes back, what is damaged is refused, and nothing ends the process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dicomtorch.index import files as index_file
+from dicomtorch.index.columns import Texts
+from dicomtorch.index.files import checksum
+from dicomtorch.index.frame_index import FrameIndex
+from tests.support.phantoms import file_rows
+
+
+@given(st.binary(min_size=1, max_size=20_000), st.data())
+def test_the_checksum_notices_every_changed_bit(content: bytes, data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, len(content) * 8 - 1))
+    other = bytearray(content)
+    other[at // 8] ^= 1 << at % 8
+    assert checksum(other) != checksum(content)
+
+
+def test_the_checksum_notices_blocks_that_change_places_and_missing_ends() -> None:
+    content = np.random.default_rng(3).bytes(4096 * 3 + 5)
+    swapped = content[4096:8192] + content[:4096] + content[8192:]
+    zeroed = content[:4096] + bytes(4096) + content[8192:]
+    others = [swapped, zeroed, content[:-1], content + b"\0", content[:4096]]
+    assert checksum(content) not in [checksum(other) for other in others]
+
+
+def test_the_checksum_stays_what_it_is() -> None:
+    assert checksum(b"") == 0
+    assert checksum(bytes(range(256)) * 20) == 2073845544
+
+
+@pytest.fixture
+def index() -> FrameIndex:
+    files = [
+        file_rows(f"{n}.dcm", n, 2, Modality="CT", WindowCenter=-0.0 if n else 0.0)
+        for n in range(50)
+    ]
+    return FrameIndex.build(files, root=b"/data")
+
+
+def test_columns_with_one_value_take_one_row(index: FrameIndex, tmp_path: Path) -> None:
+    index.save(tmp_path / "x")
+    stored = index_file.read(tmp_path / "x").generation
+    frames = dict(stored.frames)
+    assert np.asarray(frames["SliceThickness"]).strides == (0,)
+    assert np.isnan(frames["SliceThickness"]).all()
+    assert isinstance(frames["Modality"], Texts)
+    assert frames["Modality"].codes.strides == (0,)
+    assert list(frames["Modality"]) == ["CT"] * 100
+    assert np.asarray(frames["offset"]).strides == (8,)
+    # -0.0 equals 0.0 and is another value all the same.
+    assert np.signbit(frames["WindowCenter"]).sum() == 98
+    once_more = FrameIndex.load(tmp_path / "x")
+    once_more.save(tmp_path / "y")
+    for name in ("frames.arrow", "constants.arrow"):
+        assert (tmp_path / "x" / name).read_bytes() == (tmp_path / "y" / name).read_bytes()
+
+
+def test_damaged_copies_are_refused_and_end_no_process(memory_path: Path) -> None:
+    script = Path(__file__).parents[1] / "long/mutate_index.py"
+    command = [sys.executable, "-W", "error", str(script), str(memory_path / "x"), "3000"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    state = (memory_path / "x" / "state").read_text()
+    assert ended.returncode == 0, f"at {state}: {ended.stderr}"
+    results = json.loads(ended.stdout)
+    assert sum(results.values()) == 3000
+    assert results["unclear"] == 0
+    assert results["refused"] > 2000
+    assert results["used"] > 100  # what has the right checksum and means something is used

@@ -1,0 +1,435 @@
+"""Recycled batch memory: never given out twice, always given back."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import mmap
+import os
+import pickle
+import random
+import signal
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, random_split
+
+from dicomtorch import DicomFrames
+from dicomtorch.batches.metadata import FrameMeta
+from dicomtorch.pixels import memory as buffers
+from dicomtorch.pixels.memory import new_batch
+from tests.support.phantoms import ct, ct_pixels, write
+
+SHAPE = (4, 1, 256, 128)
+
+
+@pytest.fixture
+def eager_gc():
+    old = gc.get_threshold()
+    gc.set_threshold(10, 2, 2)
+    yield
+    gc.set_threshold(*old)
+
+
+class Cycle:
+    """Keeps a tensor alive until the collector comes."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor, self.me = tensor, self
+
+
+def keep_something(batch: torch.Tensor, chosen: random.Random) -> object:
+    kind = chosen.randrange(7)
+    if kind == 0:
+        return batch[chosen.randrange(len(batch))]
+    if kind == 1:
+        return np.asarray(batch.numpy()[::2])
+    if kind == 2:
+        return torch.from_numpy(batch.numpy()[1:])
+    if kind == 3:
+        return batch.view(-1)[5:90]
+    if kind == 4:
+        try:
+            raise ValueError(batch)
+        except ValueError as error:
+            return error
+    if kind == 5:
+        Cycle(batch)
+        return None
+    return batch.detach()
+
+
+def first_value(kept: object) -> float:
+    if isinstance(kept, Exception):
+        kept = kept.args[0]
+    return float(kept.reshape(-1)[0])  # type: ignore[attr-defined]
+
+
+def all_equal(kept: object, value: float) -> bool:
+    if isinstance(kept, Exception):
+        kept = kept.args[0]
+    return bool((kept == value).all())  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("eager_gc")
+@pytest.mark.parametrize("seed", range(3))
+def test_private_batches_never_alias_what_is_alive(seed: int) -> None:
+    chosen = random.Random(seed)
+    kept: list[tuple[object, float]] = []
+    for number in range(400):
+        rows = chosen.choice([4, 4, 4, 3, 8])
+        batch = new_batch((rows, *SHAPE[1:]), torch.float32)
+        batch.fill_(number)
+        thing = keep_something(batch, chosen)
+        if thing is not None and chosen.random() < 0.3:
+            kept.append((thing, float(number)))
+        del batch, thing
+        if len(kept) > 12:
+            kept.pop(chosen.randrange(len(kept)))
+        for thing, value in kept:
+            assert all_equal(thing, value)
+
+
+def test_private_memory_comes_back() -> None:
+    pointers = set()
+    for _ in range(20):
+        batch = new_batch(SHAPE, torch.float32)
+        pointers.add(batch.data_ptr())
+        del batch
+    assert len(pointers) <= 2
+
+
+class Numbers(Dataset[Any]):
+    """Batches that are full of the number of their first item."""
+
+    def __init__(self, count: int, sizes: bool = False) -> None:
+        self.count, self.sizes = count, sizes
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitems__(self, indices: list[int]) -> list[torch.Tensor]:
+        rows = len(indices) + (indices[0] % 3 if self.sizes else 0)
+        batch = new_batch((rows, *SHAPE[1:]), torch.float32)
+        batch.fill_(indices[0])
+        return [batch]
+
+
+def only(samples: list[torch.Tensor]) -> torch.Tensor:
+    return samples[0]
+
+
+@pytest.mark.usefixtures("eager_gc")
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("persistent", [False, True])
+def test_shared_batches_never_alias_what_is_alive(method: str, persistent: bool) -> None:
+    chosen = random.Random(7)
+    loader = DataLoader(
+        Numbers(160, sizes=True), batch_size=4, num_workers=2, collate_fn=only,
+        multiprocessing_context=method, persistent_workers=persistent,
+    )  # fmt: skip
+    kept: list[tuple[object, float]] = []
+    for epoch in range(2 if method == "spawn" else 3):
+        for step, batch in enumerate(loader):
+            assert all_equal(batch, 4.0 * step)
+            thing = keep_something(batch, chosen)
+            if thing is not None and chosen.random() < 0.4:
+                kept.append((thing, 4.0 * step))
+            del batch, thing
+            if len(kept) > 10:
+                kept.pop(chosen.randrange(len(kept)))
+            for thing, value in kept:
+                assert all_equal(thing, value)
+            if epoch == 1 and step == 20:
+                break  # leaving early must not lose or mix anything
+    if persistent:
+        # Left to the collector, workers that persist are waited for in vain, five seconds each, by any dataset.
+        loader._iterator._shutdown_workers()  # type: ignore[union-attr]
+
+
+def test_batches_kept_take_no_descriptors() -> None:
+    loader = DataLoader(Numbers(200), batch_size=4, num_workers=1, collate_fn=only)
+    kept, counts = [], []
+    for batch in loader:
+        kept.append(batch)
+        counts.append(len(os.listdir("/proc/self/fd")))
+    assert max(counts[5:]) - min(counts[5:]) <= 2, counts
+    assert [first_value(batch) for batch in kept] == [4.0 * k for k in range(50)]
+
+
+def test_segments_are_reused_and_dropped_with_their_workers() -> None:
+    loader = DataLoader(Numbers(400), batch_size=4, num_workers=1, collate_fn=only)
+    known = set(buffers._attached._mappings)
+    for _ in range(3):
+        pointers = set()
+        for batch in loader:
+            pointers.add(batch.data_ptr())
+            del batch
+        assert len(pointers) <= 6
+        assert len(buffers._attached._mappings.keys() - known) <= 8
+
+
+def test_a_fork_does_not_give_away_the_memory_of_its_parent() -> None:
+    known = set(buffers._attached._mappings)
+    (batch,) = list(DataLoader(Numbers(4), batch_size=4, num_workers=1, collate_fn=only))
+    (key,) = buffers._attached._mappings.keys() - known
+    mapping = buffers._attached._mappings[key]
+    pid = os.fork()
+    if not pid:
+        del batch
+        gc.collect()
+        os._exit(mapping.state)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 1
+    del batch
+    assert mapping.state == 0
+
+
+def test_a_second_receiver_gets_a_copy() -> None:
+    slots = buffers._Slots()
+    batch = slots.batch(SHAPE, torch.float32, 4 * 4 * 256 * 128)
+    batch.fill_(3)
+    first = pickle.loads(ForkingPickler.dumps(batch))
+    second = pickle.loads(ForkingPickler.dumps(batch))
+    assert type(first) is type(second) is torch.Tensor
+    first.fill_(9)
+    assert all_equal(batch, 9)
+    assert all_equal(second, 3)
+
+
+def test_a_batch_that_was_changed_in_its_worker_arrives_as_it_is() -> None:
+    slots = buffers._Slots()
+
+    def filled() -> torch.Tensor:
+        batch = slots.batch(SHAPE, torch.float32, 4 * 4 * 256 * 128)
+        return batch.copy_(torch.arange(batch.numel()).view(SHAPE))
+
+    turned, moved, copied = filled(), filled(), filled()
+    turned.transpose_(2, 3)
+    moved.data = moved * 2
+    for batch in (turned, moved, copied):
+        assert torch.equal(pickle.loads(ForkingPickler.dumps(copy.deepcopy(batch))), batch)
+        assert torch.equal(pickle.loads(ForkingPickler.dumps(batch)), batch)
+
+
+def test_small_batches_are_plain() -> None:
+    assert new_batch((2, 3), torch.int16).shape == (2, 3)
+
+
+# --- Of a dataset, through the stock DataLoader -------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> DicomFrames:
+    """Images large enough for recycled memory."""
+    folder = tmp_path_factory.mktemp("large")
+    for k in range(24):
+        write(ct(ct_pixels(k, 128, 160), k), folder / f"{k:02}.dcm")
+    return DicomFrames(folder, cache_dir=folder.parent / "cache")
+
+
+def assert_same(batch: Any, frames: DicomFrames) -> None:
+    images, meta = batch
+    assert isinstance(meta, FrameMeta)
+    for k, i in enumerate(meta["index"].tolist()):
+        assert torch.equal(images[k], frames[i][0])
+        assert meta["SOPInstanceUID"][k] == frames[i][1]["SOPInstanceUID"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("wrap", ["plain", "subset", "concat", "split"])
+def test_wrapped_datasets(frames: DicomFrames, wrap: str, workers: int) -> None:
+    dataset: Any = {
+        "plain": lambda: frames,
+        "subset": lambda: Subset(frames, list(range(23, 0, -2))),
+        "concat": lambda: ConcatDataset([frames, Subset(frames, [1, 2, 3])]),
+        "split": lambda: random_split(frames, [20, 4], torch.Generator().manual_seed(0))[0],
+    }[wrap]()
+    kept = list(DataLoader(dataset, batch_size=5, num_workers=workers))
+    assert sum(len(images) for images, _ in kept) == len(dataset)
+    for batch in kept:
+        assert_same(batch, frames)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_own_collate_functions(frames: DicomFrames, workers: int) -> None:
+    for images, metas in DataLoader(frames, 6, num_workers=workers, collate_fn=as_lists):
+        assert all(
+            torch.equal(image, frames[meta["index"]][0])
+            for image, meta in zip(images, metas, strict=True)
+        )
+    for images, index in DataLoader(frames, 6, num_workers=workers, collate_fn=stacked):
+        assert all(
+            torch.equal(image, frames[i][0])
+            for image, i in zip(images, index.tolist(), strict=True)
+        )
+
+
+def as_lists(samples: list[Any]) -> Any:
+    return [sample[0] for sample in samples], [sample[1] for sample in samples]
+
+
+def stacked(samples: list[Any]) -> Any:
+    return torch.stack([image for image, _ in samples]), torch.tensor(
+        [meta["index"] for _, meta in samples]
+    )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is available")
+def test_pinning_without_a_device_only_warns(frames: DicomFrames) -> None:
+    loader = DataLoader(frames, 6, num_workers=1, pin_memory=True)
+    with pytest.warns(UserWarning, match="no accelerator"):
+        kept = list(loader)
+    for batch in kept:
+        assert_same(batch, frames)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA is not available")
+def test_pinned(frames: DicomFrames) -> None:
+    for batch in list(DataLoader(frames, 6, num_workers=1, pin_memory=True)):
+        assert batch[0].is_pinned()
+        assert_same(batch, frames)
+
+
+def test_numbers_take_no_descriptors(frames: DicomFrames) -> None:
+    kept, counts = [], []
+    for _ in range(4):
+        for batch in DataLoader(frames, 2, num_workers=1, persistent_workers=False):
+            kept.append(batch)
+            counts.append(len(os.listdir("/proc/self/fd")))
+    assert max(counts) - min(counts) <= 4, counts
+    for batch in kept:
+        assert_same(batch, frames)
+
+
+def test_what_metadata_becomes_on_its_way() -> None:
+    large = torch.arange(1 << 15)
+    meta = FrameMeta(
+        index=torch.arange(3), weight=torch.rand(3, 2)[:, 1], half=torch.ones(2).bfloat16(),
+        large=large, text=["a", "b"], mask=torch.tensor([True, False]), one=2.5,
+    )  # fmt: skip
+    sent = pickle.loads(ForkingPickler.dumps(meta))
+    assert type(sent) is FrameMeta
+    assert sent.keys() == meta.keys()
+    for key, value in meta.items():
+        if isinstance(value, torch.Tensor):
+            assert sent[key].dtype == value.dtype
+            assert torch.equal(sent[key], value)
+            assert sent[key].is_shared() == (key in ("large", "half"))
+            sent[key][0] = 0  # a receiver may change what it got
+        else:
+            assert sent[key] == value
+
+
+class Deadly(Dataset[Any]):
+    """Its worker is killed in the middle of the epoch, as by the system when memory runs out."""
+
+    def __len__(self) -> int:
+        return 160
+
+    def __getitems__(self, indices: list[int]) -> list[torch.Tensor]:
+        if indices[0] >= 80:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return [new_batch((4, *SHAPE[1:]), torch.float32).fill_(indices[0])]
+
+
+# multiprocessing leaves its socket open when the other side is gone.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_killed_worker_leaves_nothing() -> None:
+    shared = set(os.listdir("/dev/shm"))
+    kept: list[torch.Tensor] = []
+    loader = DataLoader(Deadly(), batch_size=4, num_workers=2, collate_fn=only)
+    with pytest.raises(RuntimeError, match=r"exited unexpectedly|killed by signal"):
+        collect(loader, kept)
+    assert len(kept) >= 10
+    for k, batch in enumerate(kept):
+        assert all_equal(batch, 4.0 * k)  # what has arrived stays whole
+    del kept, batch
+    gc.collect()
+    list(DataLoader(Numbers(8), batch_size=4, num_workers=1, collate_fn=only))
+    alive = {key for key in buffers._attached._mappings if not buffers._is_alive(key[0])}
+    assert len(alive) <= 2  # of the loader that has just ended
+    assert {name for name in os.listdir("/dev/shm") if not name.startswith("sem.")} <= shared
+
+
+def collect(loader: DataLoader[Any], kept: list[torch.Tensor]) -> None:
+    for batch in loader:
+        kept.append(batch)  # noqa: PERF402 - what came before the exception is looked at
+
+
+def resident() -> int:
+    gc.collect()
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * mmap.PAGESIZE
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="/proc/self/statm does not exist")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_memory_is_flat_over_epochs(frames: DicomFrames, workers: int) -> None:
+    loader = DataLoader(
+        frames, 8, shuffle=True, num_workers=workers, persistent_workers=bool(workers)
+    )
+    sizes = []
+    for _ in range(10):
+        for _ in range(3 if not workers else 1):
+            for images, _ in loader:
+                images.sum()
+        sizes.append(resident())
+    assert sizes[-1] - sizes[3] < 2 << 20, sizes
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="/proc/self/statm does not exist")
+def test_memory_is_flat_over_items(frames: DicomFrames) -> None:
+    chosen = random.Random(0)
+    sizes = []
+    for _ in range(10):
+        for _ in range(1000):
+            frames[chosen.randrange(24)]
+        sizes.append(resident())
+    assert sizes[-1] - sizes[2] < 2 << 20, sizes
+
+
+def test_memory_kept_for_later_follows_the_size() -> None:
+    pool = buffers._PrivatePool()
+    for nbytes in (1 << 16, 1 << 22):
+        kept = [pool.batch((nbytes,), torch.uint8, nbytes) for _ in range(20)]
+        del kept
+        assert len(pool._free) <= buffers._MOST_FREE_PRIVATE
+        for _ in range(8):
+            pointer = pool.batch((nbytes,), torch.uint8, nbytes).data_ptr()
+        assert pool.batch((nbytes,), torch.uint8, nbytes).data_ptr() == pointer
+
+
+def test_memory_of_a_new_size_is_kept_at_once() -> None:
+    pool = buffers._PrivatePool()
+    for nbytes in (1 << 16, 1 << 22, 1 << 16):
+        pointers: list[set[int]] = []
+        for _ in range(2):
+            batches = [pool.batch((nbytes,), torch.uint8, nbytes) for _ in range(5)]
+            pointers.append({batch.data_ptr() for batch in batches})
+            del batches
+        assert pointers[0] == pointers[1]
+
+
+def test_memory_from_somewhere_else() -> None:
+    own = torch.zeros(4, 5)
+    with buffers.allocated_by(lambda shape, dtype: own.to(dtype).view(shape)):
+        assert new_batch((4, 5), torch.float32).data_ptr() == own.data_ptr()
+    assert new_batch((4, 5), torch.float32).data_ptr() != own.data_ptr()
+
+
+@pytest.mark.parametrize("lacks", ["_HAS_MEMFD", "_HAS_PRIVATE"])
+def test_platforms_that_lack_something(
+    frames: DicomFrames, lacks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(buffers, lacks, False)
+    for batch in list(DataLoader(frames, 8, num_workers=1, multiprocessing_context="fork")):
+        assert_same(batch, frames)
+    for batch in list(DataLoader(frames, 8)):
+        assert_same(batch, frames)

@@ -1,0 +1,275 @@
+"""Scanning with child processes: the same result, no file lost, no process left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+
+from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.scanner import pool as scan_pool
+from dicomtorch.scanner import scan as scanner
+from dicomtorch.scanner.scan import scan
+from tests.support.phantoms import ct, ct_pixels, lut, write
+
+POSIX = pytest.mark.skipif(os.name != "posix", reason="needs signals")
+ROOT = Path(scanner.__file__).parents[2]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Images of several kinds, in folders whose order by path is not that of a walk, and files that are none."""
+    root = tmp_path / "tree"
+    for k in range(40):
+        dataset: Dataset = ct(ct_pixels(k), k, PatientID=f"p{k % 3}")
+        if k % 5 == 1:
+            dataset.VOILUTSequence = [lut([3, 0, 8], [1, 2, k % 2])]
+        if k % 7 == 2:
+            dataset.ModalityLUTSequence = [lut([3, 0, 16], [1, 2, 3 + k % 3])]
+        write(dataset, root / ("a", "a-", "a/b", "c")[k % 4] / f"{k}.dcm")
+    write(ct(np.stack([ct_pixels(k) for k in range(4)]), FrameTime="33"), root / "b" / "cine.dcm")
+    (root / "a" / "notes.txt").write_text("no DICOM " * 50)
+    (root / "cut.dcm").write_bytes((root / "a" / "0.dcm").read_bytes()[:400])
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan_pool, "_SMALLEST", 3)
+    monkeypatch.setattr(scan_pool, "_LARGEST", 5)
+
+
+def assert_same(one: FrameIndex, other: FrameIndex) -> None:
+    assert one.report().findings == other.report().findings
+    for column in one.columns:
+        first, second = (
+            x if isinstance(x, np.ndarray) else np.array(list(x))
+            for x in (one.column(column.name), other.column(column.name))
+        )
+        np.testing.assert_array_equal(first, second, err_msg=column.name)
+    for name in one.files:
+        assert list(one.files[name]) == list(other.files[name]), name
+    for i in range(len(one)):
+        assert repr(one.frame_values(i)) == repr(other.frame_values(i))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_result_is_that_of_one_process(tree: Path, workers: int) -> None:
+    alone, report = scan(tree, num_workers=0, tags=["PatientSex"])
+    together, other = scan(tree, num_workers=workers, tags=["PatientSex"])
+    assert len(alone) == 44
+    assert (report.read, report.counts) == (other.read, other.counts)
+    assert_same(alone, together)
+
+
+def test_changed_files_are_read_in_processes_too(tree: Path) -> None:
+    old, _ = scan(tree, num_workers=0)
+    for k in range(20, 30):
+        write(ct(ct_pixels(k), k), tree / "new" / f"{k}.dcm")
+    (tree / "a" / "0.dcm").unlink()
+    alone, _ = scan(tree, index=old, num_workers=0)
+    together, report = scan(tree, index=old, num_workers=2)
+    assert (report.read, report.removed) == (10, 1)
+    assert_same(alone, together)
+
+
+def test_processes_are_used_where_there_are_many_files(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[int] = []
+    read = scan_pool.read_in_processes
+
+    def count(entries: Any, job: Any, processes: int, expected: int | None) -> Any:
+        used.append(processes)
+        return read(entries, job, processes, expected)
+
+    monkeypatch.setattr(scanner, "read_in_processes", count)
+    monkeypatch.setattr(scanner, "usable_cores", lambda: 2)
+    scan(tree)
+    assert used == []
+    monkeypatch.setattr(scanner, "_FEW", 10)
+    index, report = scan(tree)
+    assert used == [2]
+    assert report.read == 43
+    assert_same(index, scan(tree, num_workers=0)[0])
+    monkeypatch.setattr(scanner, "usable_cores", lambda: 1)
+    scan(tree)
+    assert used == [2]
+
+
+DYING = {
+    "at once": "pass",
+    "after a batch": """
+import os, sys
+from dicomtorch.scanner import worker as w
+answers = os.fdopen(os.dup(1), "wb")
+answers.write(w._GREETING)
+job = w.receive(sys.stdin.buffer)
+w.send(answers, "ready")
+reader = w.EntryReader(job)
+builder = w.PartBuilder(job.columns)
+for entry in w.receive(sys.stdin.buffer):
+    builder.add(reader.read(entry))
+w.send(answers, builder.finish())
+w.receive(sys.stdin.buffer)
+answers.write(w._LENGTH.pack(1000) + b"half an answer")
+answers.flush()
+os._exit(1)
+""",
+}
+
+
+@pytest.mark.parametrize("when", DYING)
+def test_a_child_that_dies_loses_no_file(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    start = subprocess.Popen
+
+    def dying(command: list[str], **options: Any) -> Any:
+        return start([command[0], "-c", DYING[when]], **options)
+
+    monkeypatch.setattr(subprocess, "Popen", dying)
+    together, report = scan(tree, num_workers=2)
+    assert report.read == 43
+    monkeypatch.undo()
+    assert_same(scan(tree, num_workers=0)[0], together)
+
+
+@pytest.mark.parametrize("said", ["words", "a line\n", "\n" * 20], ids=["words", "line", "lines"])
+def test_what_an_interpreter_says_as_it_starts_is_passed_over(
+    tree: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "sitecustomize.py").write_text(f"print({said!r}, end='', flush=True)\n")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setattr(scan_pool._Pool, "_read_here", lambda *_: pytest.fail("not in a child"))
+    assert len(scan(tree, num_workers=2)[0]) == 44
+
+
+def test_where_no_child_can_be_started_files_are_read_here(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    assert len(scan(tree, num_workers=2)[0]) == 44
+
+
+def test_an_error_in_the_scan_ends_the_children(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Any] = []
+    start = scan_pool._start
+
+    def remember() -> Any:
+        started.append(start())
+        return started[-1]
+
+    def interrupt(_: FrameIndex) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scan_pool, "_start", remember)
+    monkeypatch.setattr(scanner, "_BETWEEN_CHECKPOINTS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        scan(tree, num_workers=2, checkpoint=interrupt)
+    assert len(started) == 2
+    assert all(child.poll() is not None for child in started)
+
+
+def run(code: str, folder: Path, **options: Any) -> subprocess.Popen[str]:
+    script = folder / "script.py"
+    script.write_text(code)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=environment, **options
+    )
+
+
+@pytest.mark.timeout(60)
+def test_a_script_without_a_guard_is_run_once(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "struct.py").write_text("raise SystemExit('the module of another')")
+    code = f"""
+import sys
+sys.path.pop(0)
+from dicomtorch.scanner.scan import scan
+print("here")
+index, report = scan({str(tree)!r}, num_workers=2)
+print(len(index), report.read)
+"""
+    process = run(code, tmp_path, cwd=tmp_path)
+    out, _ = process.communicate()
+    assert (process.returncode, out.split()) == (0, ["here", "44", "43"])
+
+
+WAITING = """
+import sys, time
+from dicomtorch.scanner import pool as scan_pool
+from dicomtorch.scanner.worker import Job
+from dicomtorch.model.limits import LIMITS
+pool = scan_pool._Pool(Job(b"/", {}, LIMITS), 2)
+print(*[child.pid for child in pool._children], flush=True)
+try:
+    time.sleep(30)
+finally:
+    pool.close()
+"""
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    try:  # a zombie that nobody has waited for yet is gone too
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return False
+
+
+@POSIX
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("number", ["SIGINT", "SIGKILL"])
+def test_no_child_outlives_its_parent(tmp_path: Path, number: str) -> None:
+    process = run(WAITING, tmp_path, stderr=subprocess.DEVNULL)
+    assert process.stdout is not None
+    children = [int(pid) for pid in process.stdout.readline().split()]
+    assert len(children) == 2
+    time.sleep(0.3)
+    assert not any(gone(pid) for pid in children)
+    process.send_signal(getattr(signal, number))
+    process.wait(10)
+    deadline = time.monotonic() + 10
+    while not all(gone(pid) for pid in children) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert all(gone(pid) for pid in children)
+    process.stdout.close()
+
+
+# Checkpoints
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_checkpoint_spares_what_was_read(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setattr(scanner, "_BETWEEN_CHECKPOINTS", 0.0)
+    seen: list[FrameIndex] = []
+    whole, _ = scan(tree, num_workers=workers, checkpoint=seen.append)
+    assert seen
+    counts = [len(index.files["path"]) for index in seen]
+    assert counts == sorted(counts)
+    assert counts[0] < 43
+    some = seen[0]
+    again, report = scan(tree, index=some, num_workers=workers)
+    assert (report.read, report.reused) == (43 - counts[0], counts[0])
+    for column in ("SOPInstanceUID", "offset", "patient", "WindowCenter"):
+        assert list(again.column(column)) == list(whole.column(column))

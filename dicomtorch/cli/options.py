@@ -13,20 +13,10 @@ if TYPE_CHECKING:
 
 
 EXIT_OK = 0
-
-
 EXIT_FOUND_PROBLEMS = 1
-
-
 EXIT_ERROR = 2
-
-
 EXIT_INTERRUPTED = 130
-
-
 _PRIVATE = "a message may name paths; see it without --redact-paths"
-
-
 Commands = argparse._SubParsersAction  # argparse has no public name for it
 
 

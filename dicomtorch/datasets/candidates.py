@@ -16,8 +16,6 @@ from dicomtorch.index.joins import read_table, refuse_repeated, to_column
 from dicomtorch.series.geometry import Floats, Ints
 
 _NAMES = ("SeriesInstanceUID", "x", "y", "z")
-
-
 _LISTED = 5
 
 

@@ -13,8 +13,6 @@ from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.syntaxes import EXPLICIT_VR_BIG_ENDIAN
 
 _ITEM: Final = 0xE000FFFE  # as little endian words; encapsulated data are always little endian
-
-
 _HEADER: Final = struct.Struct("<II")
 
 

@@ -114,14 +114,8 @@ class HeaderMemory:
 
 
 _META: Final = frozenset((0x00020002, 0x00020010, 0x00020012))
-
-
 """Media Storage SOP Class, Transfer Syntax, Implementation Class: files that agree in them are much alike."""
-
-
 _MOST_FAMILIES: Final = 32
-
-
 _WINDOW: Final = 64  # headers that say how long the next ones will be
 
 

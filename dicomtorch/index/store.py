@@ -22,11 +22,7 @@ from dicomtorch.index.files import open_generation
 from dicomtorch.index.frame_index import FrameIndex
 
 _PARTIAL = "partial"  # the folder of a scan that did not come to its end
-
-
 _UNUSED_DAYS = 7.0
-
-
 _REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "lustre", "gpfs", "ceph", "afs"})
 
 

@@ -20,8 +20,6 @@ SpanRule = Literal[
     "one_fragment_per_frame",
     "markers",
 ]
-
-
 SPAN_RULES: tuple[SpanRule, ...] = (
     "native",
     "single_frame",

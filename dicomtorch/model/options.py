@@ -12,8 +12,6 @@ import numpy as np
 from dicomtorch.errors import OptionError
 
 Values = Literal["stored", "modality", "real_world", "suvbw", "display"]
-
-
 Window = None | int | str | tuple[float, float]
 
 
@@ -50,20 +48,11 @@ CT_PRESETS: dict[str, tuple[float, float]] = {
     "liver": (30, 150),
     "spine": (50, 250),
 }
-
-
 """(center, width) in Hounsfield units, as commonly used for reading CT."""
 
-
 VALUES: tuple[str, ...] = ("stored", "modality", "real_world", "suvbw", "display")
-
-
 NORMALIZATIONS: tuple[str, ...] = ("minmax", "zscore", "percentile")
-
-
 INTEGER_DTYPES: tuple[str, ...] = ("uint8", "int8", "int16", "int32", "int64")
-
-
 FLOAT_DTYPES: tuple[str, ...] = ("float16", "bfloat16", "float32", "float64")
 
 

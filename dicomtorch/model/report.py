@@ -7,8 +7,6 @@ from functools import cached_property
 from typing import Literal
 
 FILE_CLASSES = ("image", "no_pixels", "unsupported", "not_dicom", "unreadable")
-
-
 FileClass = Literal["image", "no_pixels", "unsupported", "not_dicom", "unreadable"]
 
 

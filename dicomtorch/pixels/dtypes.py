@@ -13,8 +13,6 @@ from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.options import PixelOptions
 
 Array = npt.NDArray[Any]
-
-
 STORED_DTYPES = (
     torch.uint8,
     torch.int16,
@@ -23,8 +21,6 @@ STORED_DTYPES = (
     torch.float32,
     torch.float64,
 )
-
-
 # Whole numbers up to here are exact.
 EXACT = {
     torch.float16: 1 << 11,

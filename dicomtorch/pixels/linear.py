@@ -14,12 +14,8 @@ from dicomtorch.pixels.dtypes import EXACT, Array
 
 # A scaled value far from 0 loses digits when the offset brings it back; beyond this, the origin is moved first.
 LARGEST_OFFSET = 4.0
-
-
 # Pixels are converted in blocks that stay in the cache of one core.
 BLOCK = 1 << 18
-
-
 Step = tuple[Callable[..., Any], tuple[Any, ...]]
 
 

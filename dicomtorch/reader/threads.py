@@ -33,8 +33,6 @@ def usable_threads() -> int:
 
 
 _executor: ThreadPoolExecutor | None = None
-
-
 _executor_lock = threading.Lock()
 
 

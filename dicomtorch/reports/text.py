@@ -16,16 +16,10 @@ CLASS_NAMES = {
     "not_dicom": "not DICOM",
     "unreadable": "damaged",
 }
-
-
 PROBLEMS = ("unsupported", "unreadable")
-
-
 """File classes that somebody should look at."""
 
-
 _MOST_LISTED = 20
-
 
 Row = Sequence[object]
 

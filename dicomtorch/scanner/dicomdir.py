@@ -16,20 +16,11 @@ from dicomtorch.scanner.entries import UNREAD, Entry, _stat_entry
 from dicomtorch.storage.files import open_regular, reader_of
 
 Listings = dict[bytes, dict[bytes, list[bytes]]]
-
-
 """Folder -> name in lower case -> names."""
 
-
 _DICOMDIR: Final = b"DICOMDIR"
-
-
 _RECORDS: Final = KEYWORDS["DirectoryRecordSequence"][0]
-
-
 _FILE_ID: Final = KEYWORDS["ReferencedFileID"][0]
-
-
 _IN_USE: Final = 0x00041410  # Record In-use Flag, 0 for what was deleted
 
 

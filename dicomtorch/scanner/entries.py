@@ -11,8 +11,6 @@ from dicomtorch.model.report import FileClass
 from dicomtorch.storage.files import int64
 
 UNREAD: Final = -1
-
-
 """Modification time of what could not be opened, so that the next scan tries again."""
 
 

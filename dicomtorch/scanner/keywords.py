@@ -10,11 +10,7 @@ from dicomtorch.model.schema import FRAME_COLUMNS, Kind
 from dicomtorch.scanner.resolve.resolver import Tag
 
 _INTEGER_VRS = frozenset(("IS", "US", "SS", "UL", "SL", "UV", "SV"))
-
-
 _FLOAT_VRS = frozenset(("DS", "FL", "FD"))
-
-
 _REFUSED_VRS = frozenset(("SQ", "OB", "OW", "OF", "OD", "OL", "OV", "UN", "OB or OW", "US or OW"))
 
 

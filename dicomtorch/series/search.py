@@ -52,13 +52,10 @@ _ALIKE = (
     "SegmentNumber",
     "OpticalPathIdentifier",
 )
-
-
 """What all slices of a stack have in common, besides orientation and pixel spacing.
 
 Patient and study, because careless de-identification leaves several series with one UID, or none.
 """
-
 
 _SEPARATING = (
     "AcquisitionNumber",
@@ -68,17 +65,10 @@ _SEPARATING = (
     "NominalPercentageOfCardiacPhase",
     "TriggerTime",
 )
-
-
 """What tells slices at one place apart, in the order in which it is tried."""
 
-
 _TOLERANCE = 1e-4  # of direction cosines, and of millimetres between pixels
-
-
 _CINE = frozenset({"US", "IVUS", "XA", "RF"})
-
-
 # Reconstructions by machines whose other images are projections or planes held by hand.
 _VOLUME_CLASSES = frozenset(
     f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("6.2", "13.1.1", "13.1.2", "13.1.3")

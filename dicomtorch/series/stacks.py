@@ -27,7 +27,6 @@ OnGap = Literal["raise", "warn", "keep"]
 REPEATED = "several slices at one place, which nothing tells apart"
 """A reason of `LeftOut`."""
 
-
 _LISTED = 8  # files in a message
 
 

@@ -9,8 +9,6 @@ from typing import Final
 from dicomtorch.dicom.walk import Read
 
 _OPEN = os.O_RDONLY
-
-
 _KINDS: Final = {
     stat.S_IFIFO: "a FIFO",
     stat.S_IFSOCK: "a socket",

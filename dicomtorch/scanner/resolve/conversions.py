@@ -12,24 +12,12 @@ from dicomtorch.errors import HeaderError
 from dicomtorch.scanner.resolve.suv import parse_date_time, seconds_of_day
 
 TAGS: Final = {keyword: tag for keyword, (tag, _) in KEYWORDS.items()}
-
-
 _BINARY: Final = frozenset(("US", "SS", "UL", "SL", "UV", "SV", "FL", "FD", "AT", "OW"))
-
-
 _NUMERIC: Final = _BINARY | {"DS", "IS"}
-
-
 # A malformed one of these must not pass for absent: every value of the image is made with it.
 _VITAL: Final = frozenset(TAGS[k] for k in ("RescaleSlope", "RescaleIntercept", "DoseGridScaling"))
-
-
 _MOST_REMEMBERED: Final = 1 << 16
-
-
 _RANGES: Final = {"int32": range(-(1 << 31), 1 << 31), "int64": range(-(1 << 63), 1 << 63)}
-
-
 _MANY: Final = 16  # values from which on converting them at once pays
 
 

@@ -1,4 +1,4 @@
-"""What the README shows is what there is."""
+"""What README and docs show is what there is."""
 
 from __future__ import annotations
 
@@ -13,12 +13,19 @@ import dicomtorch
 from dicomtorch import DicomFrames
 
 ROOT = Path(__file__).parents[1]
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PAGES["README.md"] = README
+BLOCKS = [
+    pytest.param(block, id=f"{name}-{number}")
+    for name, page in sorted(PAGES.items())
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+]
 
 
 def signature_block():
-    (block,) = (block for block in BLOCKS if block.startswith("DicomFrames(\n    source,"))
+    blocks = re.findall(r"```python\n(.*?)```", PAGES["frames.md"], re.DOTALL)
+    (block,) = (block for block in blocks if block.startswith("DicomFrames(\n    source,"))
     return block
 
 
@@ -33,6 +40,10 @@ def test_signature_is_the_real_one():
     assert list(shown) == list(real)
 
 
+def test_readme_is_short():
+    assert README.count("\n") <= 120
+
+
 @pytest.mark.parametrize("block", BLOCKS)
 def test_code_parses_and_imports_public_names(block):
     for node in ast.walk(ast.parse(block)):
@@ -45,11 +56,13 @@ def test_options_named_in_the_text_exist():
     assert {*re.findall(r"`(\w+)=`", README)} <= {*parameters}
 
 
-def test_links_lead_somewhere():
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
-    assert links
+@pytest.mark.parametrize("name", sorted(PAGES))
+def test_links_lead_somewhere(name):
+    folder = ROOT if name == "README.md" else ROOT / "docs"
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", PAGES[name]) if "://" not in link]
+    assert links or name != "README.md"
     for link in links:
-        assert (ROOT / link).is_file(), link
+        assert (folder / link).is_file(), link
 
 
 def test_make_targets_exist():

@@ -32,7 +32,7 @@ STILL_WRONG = {  # imports that need other code than a move
 }
 STILL_LONG = {
     *("reader.reader", "dicom.spans", "dicom.walk", "datasets.frames", "backends.streams"),
-    *("reports.verify", "reports.doctor", "index.frame_index", "batches.loader"),
+    *("index.frame_index", "batches.loader"),
 }
 
 TORCH_ROOMS = {"pixels", "reader", "batches", "datasets", "reports", "cli"}

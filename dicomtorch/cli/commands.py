@@ -10,14 +10,14 @@ from dicomtorch.cli.options import (
     EXIT_FOUND_PROBLEMS,
     EXIT_OK,
     Commands,
-    _add_redact_paths,
-    _add_root,
-    _add_window,
-    _command,
-    _count,
-    _open,
-    _positive,
-    _saved_index,
+    add_redact_paths,
+    add_root,
+    add_window,
+    load_saved,
+    new_command,
+    open_source,
+    positive_number,
+    whole_number,
 )
 from dicomtorch.errors import OptionError
 
@@ -25,7 +25,7 @@ _LOST = "some files are damaged, or hold images that nothing installed decodes"
 
 
 def _add_scan(commands: Commands[argparse.ArgumentParser]) -> None:
-    parser = _command(
+    parser = new_command(
         commands,
         "scan",
         "Read the headers below a folder and report what is there.",
@@ -40,7 +40,7 @@ def _add_scan(commands: Commands[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument(
         "--workers",
-        type=_count,
+        type=whole_number,
         metavar="N",
         help="processes that read headers; default: one for each core if there are thousands of files",
     )
@@ -51,7 +51,7 @@ def _add_scan(commands: Commands[argparse.ArgumentParser]) -> None:
         metavar="KEYWORD",
         help="DICOM keywords to read as well; reported is how many frames have a value, never the value",
     )
-    _add_redact_paths(parser)
+    add_redact_paths(parser)
     parser.set_defaults(run=_scan)
 
 
@@ -66,7 +66,7 @@ def _scan(arguments: argparse.Namespace) -> int:
 
 
 def _add_info(commands: Commands[argparse.ArgumentParser]) -> None:
-    parser = _command(
+    parser = new_command(
         commands,
         "info",
         "Say what is in one file or one saved index: frames, pixels, values, geometry; no identifiers.",
@@ -77,7 +77,7 @@ def _add_info(commands: Commands[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("path", type=Path, help="a file, a saved index, or a folder")
     parser.add_argument("--json", action="store_true", help="print JSON, with every value")
-    _add_redact_paths(parser)
+    add_redact_paths(parser)
     parser.set_defaults(run=_info)
 
 
@@ -86,7 +86,7 @@ def _info(arguments: argparse.Namespace) -> int:
     from dicomtorch.reports.summary import has_problems
     from dicomtorch.scanner.scan import scan
 
-    index = _saved_index(arguments.path)
+    index = load_saved(arguments.path)
     index, report = scan(arguments.path) if index is None else (index, index.report())
     found = describe(index, report, redact_paths=arguments.redact_paths)
     print(json.dumps(found, indent=2) if arguments.json else format_info(found))
@@ -94,7 +94,7 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def _add_doctor(commands: Commands[argparse.ArgumentParser]) -> None:
-    parser = _command(
+    parser = new_command(
         commands,
         "doctor",
         "Say what of a tree is decoded and by what, what to install, and what may spoil a training.",
@@ -104,17 +104,17 @@ def _add_doctor(commands: Commands[argparse.ArgumentParser]) -> None:
         found="there are problems: files that are damaged or incomplete, frames that nothing decodes;\n"
         "     with --strict also on warnings: windows that differ, burned-in text, duplicates, ...",
     )
-    _add_root(parser)
+    add_root(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, with every file concerned")
     parser.add_argument("--strict", action="store_true", help="exit with 1 on warnings as well")
-    _add_redact_paths(parser)
+    add_redact_paths(parser)
     parser.set_defaults(run=_doctor)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
     from dicomtorch.reports.doctor import examine, format_report, to_json
 
-    index, report = _open(arguments.root)
+    index, report = open_source(arguments.root)
     found = examine(index, report)
     if arguments.json:
         print(json.dumps(to_json(found, index, redact_paths=arguments.redact_paths), indent=2))
@@ -125,7 +125,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _add_verify(commands: Commands[argparse.ArgumentParser]) -> None:
-    parser = _command(
+    parser = new_command(
         commands,
         "verify",
         "Decode every frame once, or with two decoders that are compared, and list what fails or differs.",
@@ -134,14 +134,14 @@ def _add_verify(commands: Commands[argparse.ArgumentParser]) -> None:
         "  dicomtorch verify studies/ --state verify.state     # interrupted? the same line goes on\n",
         found="some frame fails or differs, or a file is damaged",
     )
-    _add_root(parser)
+    add_root(parser)
     parser.add_argument(
         "--backend", default="auto", metavar="NAME", help="what decodes; default: %(default)s"
     )
     parser.add_argument("--against", metavar="NAME", help="a second decoder, to compare with")
     parser.add_argument(
         "--tolerance",
-        type=_count,
+        type=whole_number,
         default=2,
         metavar="N",
         help="difference that lossy streams and converted colour may have; lossless ones may have none; "
@@ -154,16 +154,17 @@ def _add_verify(commands: Commands[argparse.ArgumentParser]) -> None:
         help="note there what is done (no paths, no identifiers), and do only the rest, what failed, and what changed",
     )
     parser.add_argument("--json", action="store_true", help="print JSON, with every frame found")
-    _add_redact_paths(parser)
+    add_redact_paths(parser)
     parser.set_defaults(run=_verify)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from dicomtorch.reports.verify import Verification, format_result, to_json
+    from dicomtorch.reports.verify import Verification
+    from dicomtorch.reports.verify_result import format_result, to_json
 
-    index, _ = _open(arguments.root)
+    index, _ = open_source(arguments.root)
     verification = Verification(
         index,
         backend=arguments.backend,
@@ -183,7 +184,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _add_preview(commands: Commands[argparse.ArgumentParser]) -> None:
-    parser = _command(
+    parser = new_command(
         commands,
         "preview",
         "Draw frames of all series as training sees them, and a histogram of their values, in one picture.",
@@ -192,7 +193,7 @@ def _add_preview(commands: Commands[argparse.ArgumentParser]) -> None:
         "  dicomtorch preview ct/ --values modality --frames 64 -o hounsfield.png\n",
         found="some of the frames chosen cannot be read; the others are drawn",
     )
-    _add_root(parser)
+    add_root(parser)
     parser.add_argument(
         "-o",
         "--output",
@@ -202,7 +203,11 @@ def _add_preview(commands: Commands[argparse.ArgumentParser]) -> None:
         help="default: %(default)s",
     )
     parser.add_argument(
-        "--frames", type=_positive, default=32, metavar="N", help="at most; default: %(default)s"
+        "--frames",
+        type=positive_number,
+        default=32,
+        metavar="N",
+        help="at most; default: %(default)s",
     )
     parser.add_argument(
         "--values",
@@ -210,20 +215,20 @@ def _add_preview(commands: Commands[argparse.ArgumentParser]) -> None:
         default="display",
         help="as in DicomFrames(values=...); default: %(default)s",
     )
-    _add_window(parser)
-    _add_redact_paths(parser)
+    add_window(parser)
+    add_redact_paths(parser)
     parser.set_defaults(run=_preview)
 
 
 def _preview(arguments: argparse.Namespace) -> int:
     from dicomtorch.model.options import PixelOptions
-    from dicomtorch.reports.doctor import burned_in
+    from dicomtorch.reports.checks import burned_in
     from dicomtorch.reports.preview import write_preview
     from dicomtorch.reports.text import format_name, harmless, name_file
 
     window = arguments.window and tuple(arguments.window)
     options = PixelOptions(values=arguments.values, window=window)
-    index, _ = _open(arguments.root)
+    index, _ = open_source(arguments.root)
     drawn = write_preview(index, arguments.output, count=arguments.frames, options=options)
     output = "the picture" if arguments.redact_paths else arguments.output
     print(
@@ -239,7 +244,7 @@ def _preview(arguments: argparse.Namespace) -> int:
 
 
 def _add_show(commands: Commands[argparse.ArgumentParser]) -> None:
-    parser = _command(
+    parser = new_command(
         commands,
         "show",
         "Show frames as training sees them: a slider and the mouse wheel go through them.",
@@ -251,7 +256,7 @@ def _add_show(commands: Commands[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "frame", nargs="?", type=int, help="position in the index; all frames if left out"
     )
-    _add_window(parser)
+    add_window(parser)
     parser.add_argument(
         "--output", type=Path, metavar="PNG", help="write a picture instead of opening a window"
     )
@@ -279,7 +284,7 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _add_bench(commands: Commands[argparse.ArgumentParser]) -> None:
-    parser = _command(
+    parser = new_command(
         commands,
         "bench",
         "Measure how fast these files load here: each backend, number of workers and of threads, and which is best.",
@@ -288,27 +293,27 @@ def _add_bench(commands: Commands[argparse.ArgumentParser]) -> None:
         "  dicomtorch bench studies/ --counts 4 8 16 --seconds 300\n",
         found="some frames of the sample cannot be read; the others are measured",
     )
-    _add_root(parser)
+    add_root(parser)
     parser.add_argument(
-        "--batch-size", type=_positive, default=32, metavar="N", help="default: %(default)s"
+        "--batch-size", type=positive_number, default=32, metavar="N", help="default: %(default)s"
     )
     parser.add_argument(
         "--size",
         nargs=2,
-        type=_positive,
+        type=positive_number,
         metavar=("H", "W"),
         help="resize, as DicomFrames(size=) does; left out, frames of the most frequent size are measured",
     )
     parser.add_argument(
         "--counts",
         nargs="+",
-        type=_positive,
+        type=positive_number,
         metavar="N",
         help="numbers of workers and threads; default: 1, 2, 4, ... up to the cores",
     )
     parser.add_argument(
         "--seconds",
-        type=_positive,
+        type=positive_number,
         default=60,
         metavar="N",
         help="what it may take, about; default: %(default)s",
@@ -322,7 +327,7 @@ def _bench(arguments: argparse.Namespace) -> int:
 
     from dicomtorch.reports.bench import REPEATS, format_result, measure, to_json
 
-    index, _ = _open(arguments.root)
+    index, _ = open_source(arguments.root)
     rounds = measure(
         index,
         batch_size=arguments.batch_size,
@@ -337,7 +342,7 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 
 def _add_demo(commands: Commands[argparse.ArgumentParser]) -> None:
-    parser = _command(
+    parser = new_command(
         commands,
         "demo",
         "Index the files that come with pydicom, load one epoch, write a contact sheet.",
@@ -348,7 +353,7 @@ def _add_demo(commands: Commands[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument(
         "--workers",
-        type=_count,
+        type=whole_number,
         default=2,
         metavar="N",
         help="DataLoader workers; default: %(default)s",
@@ -362,3 +367,15 @@ def _demo(arguments: argparse.Namespace) -> int:
     for line in run(arguments.output, num_workers=arguments.workers):
         print(line, flush=True)
     return EXIT_OK
+
+
+def add_commands(commands: Commands[argparse.ArgumentParser]) -> None:
+    """Adds every command, in the order in which `--help` lists them."""
+    _add_scan(commands)
+    _add_info(commands)
+    _add_doctor(commands)
+    _add_verify(commands)
+    _add_preview(commands)
+    _add_show(commands)
+    _add_bench(commands)
+    _add_demo(commands)

@@ -13,24 +13,11 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from dicomtorch._version import __version__
-from dicomtorch.cli.commands import (
-    _add_bench,
-    _add_demo,
-    _add_doctor,
-    _add_info,
-    _add_preview,
-    _add_scan,
-    _add_show,
-    _add_verify,
-)
-from dicomtorch.cli.options import _PRIVATE, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, _exit_codes
+from dicomtorch.cli.commands import add_commands
+from dicomtorch.cli.options import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, PRIVATE, exit_codes
 from dicomtorch.errors import DicomTorchError
-
-if TYPE_CHECKING:
-    pass
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,9 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     arguments = make_parser().parse_args(argv)
-    if hasattr(
-        sys.stdout, "reconfigure"
-    ):  # a name that the terminal cannot show must not end a scan
+    if hasattr(sys.stdout, "reconfigure"):
+        # A name that the terminal cannot show must not end a scan.
         sys.stdout.reconfigure(errors="backslashreplace")
     redact = getattr(arguments, "redact_paths", False)
     try:
@@ -59,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", EXIT_INTERRUPTED)
     except (DicomTorchError, OSError) as error:
-        return _fail(f"{type(error).__name__} ({_PRIVATE})" if redact else str(error))
+        return _fail(f"{type(error).__name__} ({PRIVATE})" if redact else str(error))
     return code
 
 
@@ -69,17 +55,11 @@ def make_parser() -> argparse.ArgumentParser:
         prog="dicomtorch",
         description="Frames of DICOM files for PyTorch: look at what a folder holds before training on it.",
         epilog="examples:\n  dicomtorch scan studies/\n  dicomtorch doctor studies/\n"
-        f"  dicomtorch show studies/ 17\n\n{_exit_codes('something was found; COMMAND --help says what')}",
+        f"  dicomtorch show studies/ 17\n\n{exit_codes('something was found; COMMAND --help says what')}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"dicomtorch {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    adders = (
-        *(_add_scan, _add_info, _add_doctor, _add_verify, _add_preview, _add_show),
-        *(_add_bench, _add_demo),
-    )
-    for add in adders:
-        add(commands)
+    add_commands(parser.add_subparsers(dest="command", required=True, metavar="COMMAND"))
     return parser
 
 
@@ -88,7 +68,7 @@ def _one_line_each(redact: bool) -> Iterator[None]:
     """Shows warnings and log messages as errors are shown, without the place in the source."""
 
     def show(message: Warning | str, *_: object) -> None:
-        _fail(f"warning: {_PRIVATE if redact else message}")
+        _fail(f"warning: {PRIVATE if redact else message}")
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

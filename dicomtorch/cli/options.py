@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from dicomtorch.index.frame_index import FrameIndex
     from dicomtorch.model.report import ScanReport
 
-
 EXIT_OK = 0
 EXIT_FOUND_PROBLEMS = 1
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
-_PRIVATE = "a message may name paths; see it without --redact-paths"
+PRIVATE = "a message may name paths; see it without --redact-paths"
 Commands = argparse._SubParsersAction  # argparse has no public name for it
 
 
-def _exit_codes(found: str) -> str:
+def exit_codes(found: str) -> str:
+    """The last lines of a help text; `found` says what 1 means, "" that it does not occur."""
     codes = [(0, "all is well"), (1, found), (2, "wrong usage, or an error (one line on stderr)")]
     lines = [
         f"  {code}  {meaning}\n" for code, meaning in (*codes, (130, "interrupted")) if meaning
@@ -28,7 +28,7 @@ def _exit_codes(found: str) -> str:
     return f"exit codes:\n{''.join(lines)}"
 
 
-def _command(
+def new_command(
     commands: Commands[argparse.ArgumentParser],
     name: str,
     summary: str,
@@ -40,16 +40,18 @@ def _command(
         name,
         help=summary[0].lower() + summary[1:].rstrip("."),
         description=summary,
-        epilog=f"examples:\n{examples}\n{_exit_codes(found)}",
+        epilog=f"examples:\n{examples}\n{exit_codes(found)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
 
-def _add_root(parser: argparse.ArgumentParser) -> None:
+def add_root(parser: argparse.ArgumentParser) -> None:
+    """Adds what a command reads."""
     parser.add_argument("root", nargs="+", type=Path, help="folders, files, or one saved index")
 
 
-def _add_redact_paths(parser: argparse.ArgumentParser) -> None:
+def add_redact_paths(parser: argparse.ArgumentParser) -> None:
+    """Adds `--redact-paths`."""
     parser.add_argument(
         "--redact-paths",
         action="store_true",
@@ -57,7 +59,8 @@ def _add_redact_paths(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_window(parser: argparse.ArgumentParser) -> None:
+def add_window(parser: argparse.ArgumentParser) -> None:
+    """Adds `--window CENTER WIDTH`."""
     parser.add_argument(
         "--window",
         nargs=2,
@@ -67,7 +70,7 @@ def _add_window(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _saved_index(path: Path) -> FrameIndex | None:
+def load_saved(path: Path) -> FrameIndex | None:
     """The index that `FrameIndex.save` wrote to `path`, if that is one."""
     from dicomtorch.index.frame_index import FrameIndex
 
@@ -76,21 +79,23 @@ def _saved_index(path: Path) -> FrameIndex | None:
     return FrameIndex.load(path) if saved else None
 
 
-def _open(roots: Sequence[Path]) -> tuple[FrameIndex, ScanReport]:
+def open_source(roots: Sequence[Path]) -> tuple[FrameIndex, ScanReport]:
     """A saved index, or the index of folders and files, which is kept and refreshed as `DicomFrames` does."""
     from dicomtorch.scanner.open import open_index
 
-    index = _saved_index(roots[0]) if len(roots) == 1 else None
+    index = load_saved(roots[0]) if len(roots) == 1 else None
     if index is None:
         index = open_index(roots[0] if len(roots) == 1 else roots)
     return index, index.report()
 
 
-def _count(text: str, lowest: int = 0) -> int:
+def whole_number(text: str, lowest: int = 0) -> int:
+    """A type of arguments: a whole number from `lowest` upwards."""
     if not text.isdecimal() or int(text) < lowest:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {lowest} upwards")
     return int(text)
 
 
-def _positive(text: str) -> int:
-    return _count(text, 1)
+def positive_number(text: str) -> int:
+    """A type of arguments: a whole number from 1 upwards."""
+    return whole_number(text, 1)

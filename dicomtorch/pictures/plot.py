@@ -31,27 +31,6 @@ CAPTION_HEIGHT = 14
 STEPS = {"left": -1, "up": -1, "right": 1, "down": 1, "pageup": -10, "pagedown": 10}
 
 
-def show_frame(image: Array, title: str = "", path: str | os.PathLike[str] | None = None) -> Figure:
-    """Draws one frame.
-
-    Args:
-        image: The frame.
-        title: Above it.
-        path: Where to write the picture to, if anywhere.
-
-    Returns:
-        The figure; `matplotlib.pyplot.show()` opens its window.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-        OptionError: The image is neither gray nor colour.
-    """
-    figure = show_frames(lambda _: (image, title), 1)
-    if path is not None:
-        write(path, lambda file, kind: figure.savefig(file, format=kind))
-    return figure
-
-
 def show_frames(
     get: Callable[[int], tuple[Array, str]],
     count: int,

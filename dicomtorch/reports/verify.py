@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
-import re
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,70 +27,13 @@ from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.syntaxes import LOSSY
 from dicomtorch.reader.reader import FrameReader
 from dicomtorch.reader.threads import usable_threads
-from dicomtorch.reports.text import format_count, format_name, harmless, name_file
+from dicomtorch.reports.verify_result import Finding, Result
+from dicomtorch.reports.verify_state import FORMAT, VerifyState
 
 TOLERANCE = 2
 """Difference between correct decoders of lossy streams, and of colour that was converted from YCbCr."""
 
-_FORMAT = {"format": "dicomtorch verify", "version": 1}
 _UNIT_FRAMES = 64  # frames that are done, and noted in the state file, together
-_MOST_LISTED = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One frame that failed or differs.
-
-    Attributes:
-        file: Row of the index's files table.
-        frame: From 0 in the file.
-        kind: "failure", "unsupported" (no decoder was tried) or "difference".
-        text: The error without path and frame, or how much differs.
-        backend: Whose error it is ("" where none decodes it), or the two that differ, as in "imagecodecs, pydicom".
-    """
-
-    file: int
-    frame: int
-    kind: str
-    text: str
-    backend: str
-
-
-@dataclass(slots=True)
-class Result:
-    """What was found so far.
-
-    Attributes:
-        frames: Frames that are done, whatever came of it.
-        resumed: How many of them the state file knew.
-        decoded: Frames that the first backend decoded.
-        compared: Frames that both decoded.
-        single: Frames that the second backend does not decode, or that are decoded by one and the same.
-        largest_accepted: Largest difference within the tolerance.
-        damaged: Files that have no frame here because they are damaged.
-        findings: By file and frame, once all is done.
-    """
-
-    frames: int = 0
-    resumed: int = 0
-    decoded: int = 0
-    compared: int = 0
-    single: int = 0
-    largest_accepted: int = 0
-    damaged: int = 0
-    findings: list[Finding] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Whether no file is damaged, every frame was decoded, and none differs."""
-        return not self.findings and not self.damaged
-
-    def add(self, unit: Result) -> None:
-        """Counts in what was found in a part."""
-        for name in ("frames", "resumed", "decoded", "compared", "single"):
-            setattr(self, name, getattr(self, name) + getattr(unit, name))
-        self.largest_accepted = max(self.largest_accepted, unit.largest_accepted)
-        self.findings += unit.findings
 
 
 class Verification:
@@ -140,7 +79,7 @@ class Verification:
         self._tolerance = tolerance
         self._threads = num_threads or usable_threads()
         self._stop = threading.Event()
-        self._settings = _FORMAT | {
+        self._settings = FORMAT | {
             "backend": backend,
             "against": against or "",
             "tolerance": tolerance,
@@ -149,7 +88,7 @@ class Verification:
 
     def __iter__(self) -> Iterator[int]:
         with contextlib.ExitStack() as stack:
-            state = stack.enter_context(_State(self._state, self._settings))
+            state = stack.enter_context(VerifyState(self._state, self._settings))
             pool = stack.enter_context(ThreadPoolExecutor(self._threads, "dicomtorch-verify"))
             stack.callback(self._stop.set)  # before the pool is waited for
             pending: deque[tuple[str, Future[Result | None]]] = deque()
@@ -172,7 +111,7 @@ class Verification:
             pass
         return self.result
 
-    def _finish(self, key: str, future: Future[Result | None], state: _State) -> int:
+    def _finish(self, key: str, future: Future[Result | None], state: VerifyState) -> int:
         found = future.result()
         assert found is not None  # only after `_stop`
         state.add(key, found)
@@ -285,182 +224,3 @@ def _units(index: FrameIndex) -> Iterator[list[int]]:
     for start, end in zip(starts, [*starts[1:], len(files)], strict=True):
         for first in range(int(start), int(end), _UNIT_FRAMES):
             yield list(range(first, min(first + _UNIT_FRAMES, int(end))))
-
-
-class _State:
-    """What is done already: a line of JSON for each unit, the settings in the first one."""
-
-    def __init__(self, path: Path | None, settings: dict[str, Any]) -> None:
-        self._path = path
-        self._settings = settings
-        self._known: dict[str, Result] = {}
-        self._file: BinaryIO | None = None
-
-    def __enter__(self) -> _State:
-        if self._path is not None:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-            self._file = os.fdopen(descriptor, "r+b")
-            try:
-                self._lock(self._file)
-                self._read(self._file)
-            except BaseException:
-                self._file.close()
-                raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def _lock(self, file: BinaryIO) -> None:
-        """For this process alone, until the file is closed; where there are no such locks, there is none."""
-        if sys.platform == "win32":
-            return
-        import fcntl
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OptionError(
-                f"{self._path} is in use by another verify; wait for it, or name another file"
-            ) from error
-        except OSError:  # a file system without locks
-            return
-
-    def get(self, key: str) -> Result | None:
-        """What is known of a unit."""
-        return self._known.get(key)
-
-    def add(self, key: str, found: Result) -> None:
-        """Notes a unit that is done; one with failures is tried again, for the disk or the network may be to blame."""
-        if self._file is None or any(one.kind == "failure" for one in found.findings):
-            return
-        entry = {name: getattr(found, name) for name in _NOTED}
-        entry["findings"] = [
-            {name: value for name, value in asdict(finding).items() if name != "file"}
-            for finding in found.findings
-        ]
-        self._write({"key": key, **entry})
-
-    def _read(self, file: BinaryIO) -> None:
-        lines = file.read().split(b"\n")
-        if len(lines) == 1 and json.dumps(self._settings).encode().startswith(lines[0]):
-            file.truncate(0)  # new, or written no further than into its first line
-            file.seek(0)
-            self._write(self._settings)
-            return
-        try:
-            self._check(json.loads(lines[0]))
-        except (ValueError, KeyError, TypeError) as error:
-            if isinstance(error, OptionError):
-                raise
-            raise OptionError(
-                f"{self._path} is no state file of verify; name another file"
-            ) from error
-        try:
-            for line in lines[1:-1]:
-                entry = json.loads(line)
-                findings = [Finding(file=-1, **finding) for finding in entry["findings"]]
-                noted = {name: int(entry[name]) for name in _NOTED}
-                self._known[entry["key"]] = Result(**noted, findings=findings)
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise OptionError(
-                f"{self._path} is a damaged state file of verify; remove it to start again"
-            ) from error
-        end = sum(len(line) + 1 for line in lines[:-1])
-        file.truncate(end)  # what follows was not written to its end
-        file.seek(end)
-
-    def _check(self, entry: dict[str, Any]) -> None:
-        if {name: entry[name] for name in _FORMAT} != _FORMAT:
-            raise ValueError
-        if entry != self._settings:
-            names = ("backend", "against", "tolerance")
-            before = ", ".join(f"{name} {entry.get(name)!r}" for name in names)
-            now = ", ".join(f"{name} {self._settings[name]!r}" for name in names)
-            raise OptionError(
-                f"{self._path} belongs to a run with {before}; this one has {now}. Name another file"
-            )
-
-    def _write(self, entry: dict[str, Any]) -> None:
-        assert self._file is not None
-        self._file.write(json.dumps(entry).encode() + b"\n")
-        self._file.flush()  # a process that is killed loses no more than what it is at
-
-
-_NOTED = ("frames", "decoded", "compared", "single", "largest_accepted")
-
-
-def to_json(result: Result, index: FrameIndex, *, redact_paths: bool = False) -> dict[str, Any]:
-    """Plain values, ready for `json.dumps`; files are named by path, or by number."""
-    return {
-        "frames": result.frames,
-        "resumed": result.resumed,
-        "decoded": result.decoded,
-        "compared": result.compared,
-        "not_compared": result.single,
-        "damaged_files": result.damaged,
-        "largest_accepted_difference": result.largest_accepted,
-        "findings": [
-            {
-                **name_file(index, finding.file, redact_paths=redact_paths),
-                **{name: value for name, value in asdict(finding).items() if name != "file"},
-            }
-            for finding in result.findings
-        ],
-    }
-
-
-def format_result(result: Result, index: FrameIndex, *, redact_paths: bool = False) -> str:
-    """The same as text for a terminal; frames of one file with the same error are one line."""
-    lines = [f"{result.decoded:,} of {format_count(result.frames, 'frame')} decoded"]
-    if result.compared:
-        lines.append(
-            f"{result.compared:,} compared with a second decoder; the largest difference within the tolerance is "
-            f"{result.largest_accepted}"
-        )
-    if result.single:
-        lines.append(
-            f"{format_count(result.single, 'frame')} not compared: no second decoder for them"
-        )
-    if result.resumed:
-        lines.append(f"{format_count(result.resumed, 'frame')} known from the state file")
-    if result.damaged:
-        damaged = format_count(result.damaged, "damaged file")
-        lines.append(f"{damaged} without frames; `dicomtorch scan` gives the reason")
-    blocks = ["\n".join(lines)]
-    for kind, heading in (
-        ("failure", "Failed"),
-        ("unsupported", "Not decoded by this backend"),
-        ("difference", "Different"),
-    ):
-        alike: dict[tuple[int, str, str], list[Finding]] = {}
-        for finding in result.findings:
-            if finding.kind == kind:
-                key = (finding.file, finding.backend, re.sub(r"\d+", "", finding.text))
-                alike.setdefault(key, []).append(finding)
-        if not alike:
-            continue
-        frames = sum(map(len, alike.values()))
-        lines = [f"{heading} ({format_count(frames, 'time')}):"]
-        for same in list(alike.values())[:_MOST_LISTED]:
-            name = format_name(name_file(index, same[0].file, redact_paths=redact_paths))
-            by = f" ({same[0].backend})" if same[0].backend else ""
-            lines.append(f"  {name}, {_frames(same)}{by}: {harmless(same[0].text)}")
-        if len(alike) > _MOST_LISTED:
-            lines.append(f"  and {len(alike) - _MOST_LISTED:,} more; --json lists them all")
-        blocks.append("\n".join(lines))
-    return "\n\n".join(blocks)
-
-
-def _frames(findings: Sequence[Finding]) -> str:
-    numbers = [str(finding.frame) for finding in findings]
-    if len(numbers) == 1:
-        return f"frame {numbers[0]}"
-    more = f" and {len(numbers) - 5:,} more" if len(numbers) > 5 else ""
-    return f"frames {', '.join(numbers[:5])}{more}"

@@ -31,6 +31,10 @@ def frames(k: int) -> tuple[Any, str]:
     return np.full((4, 6), k / 10, np.float32), f"frame {k}"
 
 
+def one_frame(image: Any, title: str = "") -> Any:
+    return plot.show_frames(lambda _: (image, title), 1)
+
+
 def shown(figure: Any) -> Any:
     return figure.axes[0].images[0]
 
@@ -47,7 +51,7 @@ def press(figure: Any, key: str) -> None:
 
 
 def test_one_frame():
-    figure = plot.show_frame(np.eye(3, dtype=np.float32), "title")
+    figure = one_frame(np.eye(3, dtype=np.float32), "title")
     assert figure.axes[0].get_title() == "title"
     np.testing.assert_array_equal(shown(figure).get_array(), np.eye(3))
     assert shown(figure).get_clim() == (0, 1)
@@ -67,7 +71,7 @@ def test_one_frame():
     ],
 )
 def test_kinds_of_images(image, shape, limits):
-    figure = plot.show_frame(image)
+    figure = one_frame(image)
     assert shown(figure).get_array().shape == shape
     assert shown(figure).get_clim() == limits
     figure.canvas.draw()
@@ -76,7 +80,7 @@ def test_kinds_of_images(image, shape, limits):
 @pytest.mark.parametrize("shape", [(4,), (2, 4, 5), (4, 5, 6, 7), (0, 5)])
 def test_shapes_that_are_no_image(shape):
     with pytest.raises(OptionError, match="neither gray nor colour"):
-        plot.show_frame(np.zeros(shape))
+        one_frame(np.zeros(shape))
 
 
 def test_wheel_keys_and_slider_go_through_the_frames():
@@ -221,7 +225,7 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path):
     with pytest.raises(OptionError, match=r"\.xyz.*\.png"):
         plot.contact_sheet([np.zeros((3, 3))], path=path)
     with pytest.raises(OptionError, match=r"\.xyz.*\.png"):
-        plot.show_frame(np.zeros((3, 3)), path=path)
+        plot.histogram(np.zeros((3, 3)), path=path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -249,7 +253,7 @@ def test_histogram_of_nothing(values):
 @pytest.mark.parametrize(
     ("package", "call"),
     [
-        ("matplotlib", lambda: plot.show_frame(np.zeros((3, 3)))),
+        ("matplotlib", lambda: one_frame(np.zeros((3, 3)))),
         ("matplotlib", lambda: plot.histogram(np.zeros((3, 3)))),
         ("PIL", lambda: plot.contact_sheet([np.zeros((3, 3))])),
     ],

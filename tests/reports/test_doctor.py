@@ -16,7 +16,8 @@ from dicomtorch.backends import imagecodecs, simpleitk
 from dicomtorch.backends import pydicom as pydicom_backend
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.image import ImagePixel
-from dicomtorch.reports.doctor import Examination, Remark, examine, format_report, to_json
+from dicomtorch.reports.checks import Remark
+from dicomtorch.reports.doctor import Examination, examine, format_report, to_json
 from dicomtorch.reports.info import describe, format_info
 from dicomtorch.reports.summary import format_summary, summarize
 from tests.support.phantoms import ct, ct_pixels, encapsulated, lut, write, write_series

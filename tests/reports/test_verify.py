@@ -18,7 +18,8 @@ from dicomtorch import scan
 from dicomtorch.backends import imagecodecs
 from dicomtorch.errors import OptionError
 from dicomtorch.index.frame_index import FrameIndex
-from dicomtorch.reports.verify import Result, Verification, format_result, to_json
+from dicomtorch.reports.verify import Verification
+from dicomtorch.reports.verify_result import Result, format_result, to_json
 from tests.support.phantoms import ct, ct_pixels, encapsulated, write, write_series
 
 

@@ -1,0 +1,139 @@
+"""What `verify` found: counts and findings, as JSON and as text for a terminal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.reports.text import format_count, format_name, harmless, name_file
+
+_MOST_LISTED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One frame that failed or differs.
+
+    Attributes:
+        file: Row of the index's files table.
+        frame: From 0 in the file.
+        kind: "failure", "unsupported" (no decoder was tried) or "difference".
+        text: The error without path and frame, or how much differs.
+        backend: Whose error it is ("" where none decodes it), or the two that differ, as in "imagecodecs, pydicom".
+    """
+
+    file: int
+    frame: int
+    kind: str
+    text: str
+    backend: str
+
+
+@dataclass(slots=True)
+class Result:
+    """What was found so far.
+
+    Attributes:
+        frames: Frames that are done, whatever came of it.
+        resumed: How many of them the state file knew.
+        decoded: Frames that the first backend decoded.
+        compared: Frames that both decoded.
+        single: Frames that the second backend does not decode, or that are decoded by one and the same.
+        largest_accepted: Largest difference within the tolerance.
+        damaged: Files that have no frame here because they are damaged.
+        findings: By file and frame, once all is done.
+    """
+
+    frames: int = 0
+    resumed: int = 0
+    decoded: int = 0
+    compared: int = 0
+    single: int = 0
+    largest_accepted: int = 0
+    damaged: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether no file is damaged, every frame was decoded, and none differs."""
+        return not self.findings and not self.damaged
+
+    def add(self, unit: Result) -> None:
+        """Counts in what was found in a part."""
+        for name in ("frames", "resumed", "decoded", "compared", "single"):
+            setattr(self, name, getattr(self, name) + getattr(unit, name))
+        self.largest_accepted = max(self.largest_accepted, unit.largest_accepted)
+        self.findings += unit.findings
+
+
+def to_json(result: Result, index: FrameIndex, *, redact_paths: bool = False) -> dict[str, Any]:
+    """Plain values, ready for `json.dumps`; files are named by path, or by number."""
+    return {
+        "frames": result.frames,
+        "resumed": result.resumed,
+        "decoded": result.decoded,
+        "compared": result.compared,
+        "not_compared": result.single,
+        "damaged_files": result.damaged,
+        "largest_accepted_difference": result.largest_accepted,
+        "findings": [
+            {
+                **name_file(index, finding.file, redact_paths=redact_paths),
+                **{name: value for name, value in asdict(finding).items() if name != "file"},
+            }
+            for finding in result.findings
+        ],
+    }
+
+
+def format_result(result: Result, index: FrameIndex, *, redact_paths: bool = False) -> str:
+    """The same as text for a terminal; frames of one file with the same error are one line."""
+    lines = [f"{result.decoded:,} of {format_count(result.frames, 'frame')} decoded"]
+    if result.compared:
+        lines.append(
+            f"{result.compared:,} compared with a second decoder; the largest difference within the tolerance is "
+            f"{result.largest_accepted}"
+        )
+    if result.single:
+        lines.append(
+            f"{format_count(result.single, 'frame')} not compared: no second decoder for them"
+        )
+    if result.resumed:
+        lines.append(f"{format_count(result.resumed, 'frame')} known from the state file")
+    if result.damaged:
+        damaged = format_count(result.damaged, "damaged file")
+        lines.append(f"{damaged} without frames; `dicomtorch scan` gives the reason")
+    blocks = ["\n".join(lines)]
+    for kind, heading in (
+        ("failure", "Failed"),
+        ("unsupported", "Not decoded by this backend"),
+        ("difference", "Different"),
+    ):
+        alike: dict[tuple[int, str, str], list[Finding]] = {}
+        for finding in result.findings:
+            if finding.kind == kind:
+                key = (finding.file, finding.backend, re.sub(r"\d+", "", finding.text))
+                alike.setdefault(key, []).append(finding)
+        if not alike:
+            continue
+        frames = sum(map(len, alike.values()))
+        lines = [f"{heading} ({format_count(frames, 'time')}):"]
+        for same in list(alike.values())[:_MOST_LISTED]:
+            name = format_name(name_file(index, same[0].file, redact_paths=redact_paths))
+            by = f" ({same[0].backend})" if same[0].backend else ""
+            lines.append(f"  {name}, {_frames(same)}{by}: {harmless(same[0].text)}")
+        if len(alike) > _MOST_LISTED:
+            lines.append(f"  and {len(alike) - _MOST_LISTED:,} more; --json lists them all")
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def _frames(findings: Sequence[Finding]) -> str:
+    numbers = [str(finding.frame) for finding in findings]
+    if len(numbers) == 1:
+        return f"frame {numbers[0]}"
+    more = f" and {len(numbers) - 5:,} more" if len(numbers) > 5 else ""
+    return f"frames {', '.join(numbers[:5])}{more}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dicomtorch.cli.options import (
     EXIT_FOUND_PROBLEMS,
@@ -15,11 +16,17 @@ from dicomtorch.cli.options import (
     add_window,
     load_saved,
     new_command,
+    open_frames,
     open_source,
     positive_number,
+    say,
     whole_number,
 )
 from dicomtorch.errors import OptionError
+
+if TYPE_CHECKING:
+    from dicomtorch.index.frame_index import FrameIndex
+    from dicomtorch.model.report import ScanReport
 
 _LOST = "some files are damaged, or hold images that nothing installed decodes"
 
@@ -62,7 +69,17 @@ def _scan(arguments: argparse.Namespace) -> int:
     index, report = scan(arguments.root, tags=arguments.tags, num_workers=arguments.workers)
     summary = summarize(index, report, tags=arguments.tags, redact_paths=arguments.redact_paths)
     print(json.dumps(summary, indent=2) if arguments.json else format_summary(summary))
-    return EXIT_FOUND_PROBLEMS if has_problems(summary) else EXIT_OK
+    return _report_code(index, report, has_problems(summary))
+
+
+def _report_code(index: FrameIndex, report: ScanReport, found_problems: bool) -> int:
+    """The exit code of a report; one of nothing says so."""
+    if not len(index):
+        from dicomtorch.reports.text import nothing_found
+
+        say(nothing_found(report))
+        return EXIT_FOUND_PROBLEMS
+    return EXIT_FOUND_PROBLEMS if found_problems else EXIT_OK
 
 
 def _add_info(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -90,7 +107,7 @@ def _info(arguments: argparse.Namespace) -> int:
     index, report = scan(arguments.path) if index is None else (index, index.report())
     found = describe(index, report, redact_paths=arguments.redact_paths)
     print(json.dumps(found, indent=2) if arguments.json else format_info(found))
-    return EXIT_FOUND_PROBLEMS if has_problems(found) else EXIT_OK
+    return _report_code(index, report, has_problems(found))
 
 
 def _add_doctor(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -121,7 +138,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     else:
         print(format_report(found, index, redact_paths=arguments.redact_paths))
     bad = ("problem", "warning") if arguments.strict else ("problem",)
-    return EXIT_FOUND_PROBLEMS if found.worst in bad else EXIT_OK
+    return _report_code(index, report, found.worst in bad)
 
 
 def _add_verify(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -164,7 +181,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     from dicomtorch.reports.verify import Verification
     from dicomtorch.reports.verify_result import format_result, to_json
 
-    index, _ = open_source(arguments.root)
+    index = open_frames(arguments.root)
     verification = Verification(
         index,
         backend=arguments.backend,
@@ -228,7 +245,7 @@ def _preview(arguments: argparse.Namespace) -> int:
 
     window = arguments.window and tuple(arguments.window)
     options = PixelOptions(values=arguments.values, window=window)
-    index, _ = open_source(arguments.root)
+    index = open_frames(arguments.root)
     drawn = write_preview(index, arguments.output, count=arguments.frames, options=options)
     output = "the picture" if arguments.redact_paths else arguments.output
     print(
@@ -252,7 +269,7 @@ def _add_show(commands: Commands[argparse.ArgumentParser]) -> None:
         "  dicomtorch show image.dcm 17                      # one frame\n"
         "  dicomtorch show ct/ --window 40 400 --output ct.png\n",
     )
-    parser.add_argument("path", type=Path, help="a folder or a file")
+    parser.add_argument("path", type=Path, help="a folder, a file, or a saved index")
     parser.add_argument(
         "frame", nargs="?", type=int, help="position in the index; all frames if left out"
     )
@@ -269,7 +286,9 @@ def _show(arguments: argparse.Namespace) -> int:
     from dicomtorch.pictures import plot
 
     pyplot = import_optional("matplotlib.pyplot", "view")
-    frames = DicomFrames(arguments.path, window=arguments.window and tuple(arguments.window))
+    frames = DicomFrames(
+        open_frames([arguments.path]), window=arguments.window and tuple(arguments.window)
+    )
     figure = frames.show(arguments.frame)
     if arguments.output is not None:
         plot.write(arguments.output, lambda file, kind: figure.savefig(file, format=kind))
@@ -327,7 +346,7 @@ def _bench(arguments: argparse.Namespace) -> int:
 
     from dicomtorch.reports.bench import REPEATS, format_result, measure, to_json
 
-    index, _ = open_source(arguments.root)
+    index = open_frames(arguments.root)
     rounds = measure(
         index,
         batch_size=arguments.batch_size,

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 
 from dicomtorch._version import __version__
 from dicomtorch.cli.commands import add_commands
-from dicomtorch.cli.options import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, PRIVATE, exit_codes
+from dicomtorch.cli.options import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, PRIVATE, exit_codes, say
 from dicomtorch.errors import DicomTorchError
 
 
@@ -68,7 +68,7 @@ def _one_line_each(redact: bool) -> Iterator[None]:
     """Shows warnings and log messages as errors are shown, without the place in the source."""
 
     def show(message: Warning | str, *_: object) -> None:
-        _fail(f"warning: {PRIVATE if redact else message}")
+        say(f"warning: {PRIVATE if redact else message}")
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -85,6 +85,5 @@ def _one_line_each(redact: bool) -> Iterator[None]:
 
 
 def _fail(message: str, code: int = EXIT_ERROR) -> int:
-    line = " ".join(message.split())
-    print("dicomtorch:", "".join(c if c.isprintable() else "?" for c in line), file=sys.stderr)
+    say(message)
     return code

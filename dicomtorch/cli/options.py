@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from dicomtorch.errors import SourceError
 
 if TYPE_CHECKING:
     from dicomtorch.index.frame_index import FrameIndex
@@ -87,6 +90,26 @@ def open_source(roots: Sequence[Path]) -> tuple[FrameIndex, ScanReport]:
     if index is None:
         index = open_index(roots[0] if len(roots) == 1 else roots)
     return index, index.report()
+
+
+def open_frames(roots: Sequence[Path]) -> FrameIndex:
+    """As `open_source`, for what needs a frame.
+
+    Raises:
+        SourceError: There is none.
+    """
+    from dicomtorch.reports.text import nothing_found
+
+    index, report = open_source(roots)
+    if not len(index):
+        raise SourceError(f"{nothing_found(report)}; `dicomtorch scan` gives the reason for each")
+    return index
+
+
+def say(message: str) -> None:
+    """One line on stderr, whatever a file may have brought into it."""
+    line = " ".join(message.split())
+    print("dicomtorch:", "".join(c if c.isprintable() else "?" for c in line), file=sys.stderr)
 
 
 def whole_number(text: str, lowest: int = 0) -> int:

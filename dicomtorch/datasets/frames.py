@@ -466,7 +466,7 @@ def _no_frames(source: Any, report: ScanReport) -> SourceError:
         "not_dicom": "are not DICOM",
         "no_pixels": "are DICOM without an image",
         "unreadable": "are damaged",
-        "unsupported": "hold images that cannot be decoded (video)",
+        "unsupported": "hold images that are not decoded",
     }
     counts = [f"{report.counts[key]} {text}" for key, text in names.items() if report.counts[key]]
     found = "; ".join(counts) if counts else "there are no files"

@@ -17,7 +17,7 @@ class FileFinding:
     Attributes:
         path: As bytes of the file system.
         file_class: One of `FILE_CLASSES`: "image" has rows; "no_pixels" is DICOM without an image; "unsupported" is an
-            image that nothing decodes by design (video); "not_dicom" was passed over; "unreadable" is damaged.
+            image that is not decoded by design; "not_dicom" was passed over; "unreadable" is damaged.
         reason: One line, without identifiers; for "image" a notice about what was odd, or "".
     """
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from dicomtorch.backends.base import BACKENDS
 from dicomtorch.batches.loader import FrameLoader
 from dicomtorch.datasets.frames import DicomFrames
-from dicomtorch.errors import DicomTorchError, OptionError, UnsupportedError
+from dicomtorch.errors import DicomTorchError, OptionError, SourceError, UnsupportedError
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.options import PixelOptions
 from dicomtorch.reader.cache import EXPENSIVE
@@ -115,8 +115,11 @@ def measure(
         The same measurement after each round, so that progress can be shown; the last one is whole.
 
     Raises:
+        SourceError: There is no frame.
         OptionError: No frame of the sample can be read, or no backend reads all of them.
     """
+    if not len(index):
+        raise SourceError("there is no frame to measure; `dicomtorch scan` says what is there")
     cores = usable_threads()
     steps = counts or sorted(
         {*(1 << k for k in range(cores.bit_length()) if 1 << k <= cores), cores}

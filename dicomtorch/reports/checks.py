@@ -84,7 +84,7 @@ def _lost_files(report: ScanReport) -> list[Remark]:
     remarks = []
     for name, what, advice in (
         ("unreadable", "damaged, so that none of their frames is here", "get them again"),
-        ("unsupported", "video or in a transfer syntax that is not known", "convert them"),
+        ("unsupported", "of a kind that is not decoded", "convert them"),
     ):
         files = tuple(k for k, found in enumerate(report.findings) if found.file_class == name)
         if files:

@@ -8,6 +8,7 @@ from typing import Any
 
 from dicomtorch.errors import printable
 from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.model.report import ScanReport
 
 CLASS_NAMES = {
     "image": "images",
@@ -36,6 +37,13 @@ def format_bytes(count: float) -> str:
 def format_count(count: int, noun: str) -> str:
     """As in 1 file, 1,234 files; "series" stays as it is."""
     return f"{count:,} {noun}{'' if count == 1 or noun.endswith('s') else 's'}"
+
+
+def nothing_found(report: ScanReport) -> str:
+    """Says that there is no image, and what there is instead."""
+    found = ", ".join(f"{CLASS_NAMES[name]}: {n:,}" for name, n in report.counts.items() if n)
+    files = format_count(len(report.findings), "file")
+    return f"there is no frame here, in {files}{found and f' ({found})'}"
 
 
 def format_findings(findings: list[dict[str, Any]]) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import threading
 from collections import deque
@@ -220,7 +221,7 @@ class Verification:
 def _units(index: FrameIndex) -> Iterator[list[int]]:
     """Positions, some frames of one file at a time."""
     files = np.asarray(index.column("file"))
-    starts = np.flatnonzero(np.diff(files, prepend=-1))
-    for start, end in zip(starts, [*starts[1:], len(files)], strict=True):
+    edges = [*np.flatnonzero(np.diff(files, prepend=-1)), len(files)]
+    for start, end in itertools.pairwise(edges):
         for first in range(int(start), int(end), _UNIT_FRAMES):
             yield list(range(first, min(first + _UNIT_FRAMES, int(end))))

@@ -11,6 +11,11 @@ from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.reports.text import format_count, format_name, harmless, name_file
 
 _MOST_LISTED = 20
+_HEADINGS = {
+    "failure": "Failed",
+    "unsupported": "Not decoded by this backend",
+    "difference": "Different",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,33 +112,51 @@ def format_result(result: Result, index: FrameIndex, *, redact_paths: bool = Fal
         damaged = format_count(result.damaged, "damaged file")
         lines.append(f"{damaged} without frames; `dicomtorch scan` gives the reason")
     blocks = ["\n".join(lines)]
-    for kind, heading in (
-        ("failure", "Failed"),
-        ("unsupported", "Not decoded by this backend"),
-        ("difference", "Different"),
-    ):
-        alike: dict[tuple[int, str, str], list[Finding]] = {}
-        for finding in result.findings:
-            if finding.kind == kind:
-                key = (finding.file, finding.backend, re.sub(r"\d+", "", finding.text))
-                alike.setdefault(key, []).append(finding)
+    for kind, heading in _HEADINGS.items():
+        alike = _alike([finding for finding in result.findings if finding.kind == kind])
         if not alike:
             continue
-        frames = sum(map(len, alike.values()))
-        lines = [f"{heading} ({format_count(frames, 'time')}):"]
-        for same in list(alike.values())[:_MOST_LISTED]:
-            name = format_name(name_file(index, same[0].file, redact_paths=redact_paths))
-            by = f" ({same[0].backend})" if same[0].backend else ""
-            lines.append(f"  {name}, {_frames(same)}{by}: {harmless(same[0].text)}")
+        frames = sum(len(one.frames) for one in alike)
+        lines = [f"{heading} ({format_count(frames, 'frame')}):"]
+        for one in alike[:_MOST_LISTED]:
+            name = format_name(name_file(index, one.file, redact_paths=redact_paths))
+            said = ";".join(_said(text, backends) for text, backends in one.reasons.items())
+            lines.append(f"  {name}, {_numbers(one.frames)}{said}")
         if len(alike) > _MOST_LISTED:
             lines.append(f"  and {len(alike) - _MOST_LISTED:,} more; --json lists them all")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
 
 
-def _frames(findings: Sequence[Finding]) -> str:
-    numbers = [str(finding.frame) for finding in findings]
-    if len(numbers) == 1:
-        return f"frame {numbers[0]}"
-    more = f" and {len(numbers) - 5:,} more" if len(numbers) > 5 else ""
-    return f"frames {', '.join(numbers[:5])}{more}"
+@dataclass(frozen=True, slots=True)
+class _Alike:
+    """Frames of one file of which the same is said: each reason with the backends whose it is."""
+
+    file: int
+    frames: list[int]
+    reasons: dict[str, list[str]]
+
+
+def _alike(findings: Sequence[Finding]) -> list[_Alike]:
+    """Findings by frame, each frame once, then frames of a file together whose reasons differ in numbers only."""
+    by_frame: dict[tuple[int, int], dict[str, list[str]]] = {}
+    for finding in findings:
+        reasons = by_frame.setdefault((finding.file, finding.frame), {})
+        reasons.setdefault(finding.text, []).append(finding.backend)
+    found: dict[tuple[Any, ...], _Alike] = {}
+    for (file, frame), reasons in by_frame.items():
+        said = tuple((re.sub(r"\d+", "", text), *names) for text, names in reasons.items())
+        found.setdefault((file, said), _Alike(file, [], reasons)).frames.append(frame)
+    return list(found.values())
+
+
+def _said(text: str, backends: Sequence[str]) -> str:
+    by = f" ({', '.join(backends)})" if any(backends) else ""
+    return f"{by}: {harmless(text)}"
+
+
+def _numbers(frames: Sequence[int]) -> str:
+    if len(frames) == 1:
+        return f"frame {frames[0]}"
+    more = f" and {len(frames) - 5:,} more" if len(frames) > 5 else ""
+    return f"frames {', '.join(map(str, frames[:5]))}{more}"

@@ -228,15 +228,15 @@ def test_reports_on_what_is_in_order_exit_with_0(capsys, tree, arguments):
         assert json.loads(out)["frames"] == 1
 
 
-@pytest.mark.parametrize("command", ["info", "doctor", "verify", "preview"])
-def test_reports_take_a_saved_index(capsys, tmp_path, tree, command):
+@pytest.mark.parametrize("command", ["info", "doctor", "verify", "preview", "show"])
+def test_commands_take_a_saved_index(capsys, tmp_path, tree, command):
     pytest.importorskip("matplotlib")
     index, _ = scan(tree)
     index.filter(Modality="RTDOSE").save(tmp_path / "dose.index")
-    output = ["--output", tmp_path / "p.png"] if command == "preview" else []
+    output = ["--output", tmp_path / "p.png"] if command in ("preview", "show") else []
     code, out, _ = run(capsys, command, tmp_path / "dose.index", *output)
     assert code == EXIT_OK
-    assert "15" in out
+    assert command == "show" or "15" in out
     assert "MR" not in out
 
 
@@ -267,9 +267,34 @@ def test_doctor_is_strict_if_told_to(capsys, tree):
     assert re.search(r"^       copy\.dcm$", out, re.MULTILINE)
 
 
-def test_doctor_says_so_if_there_is_nothing(capsys, tmp_path):
-    code, out, _ = run(capsys, "doctor", tmp_path)
-    assert (code, out) == (EXIT_OK, "There are no frames.\n")
+@pytest.mark.parametrize("options", [[], ["--json"]])
+@pytest.mark.parametrize("command", ["scan", "info", "doctor"])
+def test_reports_of_nothing_say_so_and_exit_with_1(capsys, tmp_path, command, options):
+    assert run(capsys, command, tmp_path, *options)[::2] == (
+        EXIT_FOUND_PROBLEMS,
+        "dicomtorch: there is no frame here, in 0 files\n",
+    )
+    (tmp_path / "notes.txt").write_text("not DICOM")
+    code, out, err = run(capsys, command, tmp_path, *options)
+    assert code == EXIT_FOUND_PROBLEMS
+    assert err == "dicomtorch: there is no frame here, in 1 file (not DICOM: 1)\n"
+    assert not options or json.loads(out)["frames"] == 0
+
+
+@pytest.mark.parametrize("command", ["verify", "bench", "preview", "show"])
+def test_commands_that_need_a_frame_say_in_one_line_that_there_is_none(capsys, tmp_path, command):
+    (tmp_path / "notes.txt").write_text("not DICOM")
+    code, out, err = run(capsys, command, tmp_path)
+    assert (code, out) == (EXIT_ERROR, "")
+    assert re.fullmatch(
+        r"dicomtorch: there is no frame here, in 1 file \(not DICOM: 1\); .*\n", err
+    )
+
+
+def test_a_selection_without_frames_is_nothing_too(capsys, tmp_path, tree):
+    scan(tree)[0].filter(Modality="NONE").save(tmp_path / "none.index")
+    assert run(capsys, "doctor", tmp_path / "none.index")[0] == EXIT_FOUND_PROBLEMS
+    assert run(capsys, "verify", tmp_path / "none.index")[0] == EXIT_ERROR
 
 
 def test_verify_goes_on_with_its_state(capsys, tmp_path, tree):

@@ -70,6 +70,19 @@ def test_two_decoders_agree_on_what_is_whole(damaged: Path) -> None:
     }
 
 
+def test_a_stream_that_both_decoders_refuse_is_one_line(damaged: Path) -> None:
+    result, index = verified(damaged, backend="imagecodecs", against="pydicom")
+    text = format_result(result, index)
+    assert text.count("nothing.dcm") == 1
+    assert "Failed (1 frame):" in text
+    assert "nothing.dcm, frame 0 (imagecodecs, pydicom): " in text
+
+
+def test_no_frames_are_nothing_to_verify(tmp_path: Path) -> None:
+    result, _ = verified(tmp_path)
+    assert (result.frames, result.ok) == (0, True)
+
+
 def one_off(monkeypatch: pytest.MonkeyPatch, by: int) -> None:
     """Lets imagecodecs be wrong in one value."""
     backend = type(imagecodecs.BACKEND)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-VERSION = 2
+VERSION = 3
 """Raised whenever a column is added, dropped or means something else; an index of another version is rebuilt."""
 
 Kind = Literal[

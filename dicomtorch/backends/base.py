@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import numpy as np
 import numpy.typing as npt
 
 from dicomtorch.errors import OptionError, UnsupportedError
@@ -115,15 +114,3 @@ def choose_backend(name: str | Backend, pixel: ImagePixel) -> Backend:
         f"BitsAllocated {pixel.bits_allocated}, BitsStored {pixel.bits_stored}, SamplesPerPixel "
         f"{pixel.samples_per_pixel}, PhotometricInterpretation {pixel.photometric_interpretation!r}; {hint}"
     )
-
-
-def allocate(pixel: ImagePixel, out: Array | None) -> Array:
-    """`out` if it fits `pixel` exactly, else a new array."""
-    if (
-        out is not None
-        and out.shape == pixel.shape
-        and out.dtype == pixel.stored_dtype
-        and out.flags.c_contiguous
-    ):
-        return out
-    return np.empty(pixel.shape, pixel.stored_dtype)

@@ -1,10 +1,4 @@
-"""Which backend decodes what is in an index, and what to install for the rest.
-
-```python
->>> rows = capability.table(frames.index)
->>> print(capability.to_text(rows))
-```
-"""
+"""Which backend decodes what is in an index, and what to install for the rest."""
 
 from __future__ import annotations
 
@@ -14,7 +8,6 @@ from dataclasses import dataclass, replace
 
 from dicomtorch.backends.base import BACKENDS, Backend, get_backend
 from dicomtorch.backends.stored import unsupported_reason
-from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.syntaxes import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
@@ -93,13 +86,13 @@ class Capability:
 
 
 def table(
-    source: FrameIndex | Iterable[tuple[ImagePixel, int]],
+    source: Iterable[tuple[ImagePixel, int]],
     backends: Iterable[str | Backend] = tuple(BACKENDS),
 ) -> list[Capability]:
     """What decodes the frames of an index, the most frequent kind first.
 
     Args:
-        source: An index, or distinct `ImagePixel` and their numbers of frames as `index.image_pixels()` gives them.
+        source: Distinct `ImagePixel` and their numbers of frames, as `index.image_pixels()` gives them.
         backends: The backends to ask, in order of preference.
 
     Raises:
@@ -108,7 +101,7 @@ def table(
     candidates = [get_backend(backend) for backend in backends]
     counts: Counter[ImagePixel] = Counter()
     largest: dict[ImagePixel, ImagePixel] = {}
-    for pixel, frames in source.image_pixels() if isinstance(source, FrameIndex) else source:
+    for pixel, frames in source:
         kind = replace(pixel, rows=0, columns=0)
         counts[kind] += frames
         largest[kind] = max(pixel, largest.get(kind, kind), key=lambda one: one.rows * one.columns)
@@ -130,24 +123,3 @@ def _advice(pixel: ImagePixel, candidates: list[Backend]) -> str:
     ]
     ways = [f"{install} (backend {name!r})" for name, install in missing if install]
     return " or ".join(ways) or "no backend decodes this"
-
-
-def to_text(rows: list[Capability]) -> str:
-    """The table as plain text, one line a kind."""
-    heads = ("frames", "transfer syntax", "photometric", "samples", "bits", "decoded by")
-    lines = [
-        (
-            str(row.frames),
-            row.syntax_name,
-            row.pixel.photometric_interpretation,
-            str(row.pixel.samples_per_pixel),
-            f"{row.pixel.bits_stored} of {row.pixel.bits_allocated}",
-            ", ".join(row.backends) or f"nothing: {row.advice}",
-        )
-        for row in rows
-    ]
-    widths = [max(map(len, column)) for column in zip(heads, *lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in (heads, *lines)
-    )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+
+Read = Callable[[int, int], bytes]
+"""`read(offset, length)`: the bytes there, fewer only at the end of what is read."""
 
 Items = list["Group"]
 Element = tuple[str, Any]  # (VR or "" if unknown, value bytes in file order | Items)
@@ -83,15 +85,6 @@ def texts(element: Element | None, character_set: str = "") -> list[str]:
             raw = [value] if single else value.split(b"\\")
             parts = [part.decode(encoding, "backslashreplace") for part in raw]
     return [part.strip(" \0") for part in parts]
-
-
-@lru_cache(maxsize=256)
-def uid_name(uid: str) -> str:
-    """The name that the standard gives a UID, or the UID; "" for what is none and may be anything."""
-    from pydicom import config
-    from pydicom.uid import UID
-
-    return UID(uid, config.IGNORE).name if re.fullmatch("[0-9.]{1,64}", uid) else ""
 
 
 def _decode_extended(value: bytes, character_set: str) -> str:

@@ -6,9 +6,9 @@ import io
 import warnings
 from typing import TYPE_CHECKING, Final
 
-from dicomtorch.dicom.elements import Group, Header
+from dicomtorch.dicom.elements import Group, Header, Read
 from dicomtorch.dicom.tags import PIXEL_DATA_TAGS, vr_of
-from dicomtorch.dicom.walk import Read, Walk
+from dicomtorch.dicom.walk import Walk
 from dicomtorch.errors import HeaderError
 from dicomtorch.model.limits import Limits
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import struct
-from typing import Final
-
 import numpy as np
 
+from dicomtorch.dicom.items import ITEM, ITEM_HEAD
 from dicomtorch.errors import EncapsulationError
 from dicomtorch.model.frame import FrameSpan
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.syntaxes import EXPLICIT_VR_BIG_ENDIAN
 
-_ITEM: Final = 0xE000FFFE  # as little endian words; encapsulated data are always little endian
-_HEADER: Final = struct.Struct("<II")
 
-
-def _packs_into_big_endian_words(pixel: ImagePixel) -> bool:
+def packs_into_big_endian_words(pixel: ImagePixel) -> bool:
     """Whether pixels lie in 16-bit words that are big endian, so that frames can share one (PS3.5 8.1.1, 8.2)."""
     return (
         pixel.transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN
@@ -33,7 +28,7 @@ def align(data: bytes | memoryview, bit_offset: int, pixel: ImagePixel) -> bytes
         bit_offset: Of the span.
         pixel: Says whether the bits are counted in bytes or in big endian words, which the result then has too.
     """
-    words = _packs_into_big_endian_words(pixel)
+    words = packs_into_big_endian_words(pixel)
     octets = np.frombuffer(data, np.uint8)
     if words:
         octets = octets.reshape(-1, 2)[:, ::-1].reshape(-1)
@@ -70,9 +65,9 @@ def join(data: bytes | bytearray | memoryview, span: FrameSpan) -> bytes | memor
     parts: list[memoryview] = []
     pos = 0
     while pos < len(view):
-        word, length = _HEADER.unpack_from(view, pos) if pos + 8 <= len(view) else (0, 0)
+        word, length = ITEM_HEAD.unpack_from(view, pos) if pos + 8 <= len(view) else (0, 0)
         after = pos + 8 + length
-        if word != _ITEM or after > len(view):
+        if word != ITEM or after > len(view):
             raise EncapsulationError(
                 f"items do not tile the span of {span.length} bytes at offset {span.offset}: expected an "
                 f"item (FFFE,E000) that ends inside it at {pos}, got the word {word:08X} and length {length}; "

@@ -5,18 +5,18 @@ PS3.10 section 7 (file meta), PS3.5 section 7 (data elements), annex A (transfer
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
-from dicomtorch.dicom.deflate import _Deflated
-from dicomtorch.dicom.elements import (
-    Header,
-)
+from dicomtorch.dicom.deflate import Inflater
+from dicomtorch.dicom.elements import Header, Read
 from dicomtorch.dicom.fallback import header_from_pydicom
 from dicomtorch.dicom.memory import HeaderMemory
+from dicomtorch.dicom.meta import FIRST_READ, read_file_meta
 from dicomtorch.dicom.runs import LONG, SHORT, UNDEFINED
 from dicomtorch.dicom.tags import PIXEL_DATA_TAGS
-from dicomtorch.dicom.walk import FIRST_READ, NotUnderstoodError, Read, Walk
+from dicomtorch.dicom.walk import NotUnderstoodError, Walk
 from dicomtorch.errors import HeaderError, NotDicomError
 from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.model.syntaxes import (
@@ -26,9 +26,6 @@ from dicomtorch.model.syntaxes import (
     IMPLICIT_VR_LITTLE_ENDIAN,
     NATIVE,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 def read_header(
@@ -62,20 +59,19 @@ def read_header(
         return remembered
     buffer = read(0, min(size, FIRST_READ))
     size = size if len(buffer) == min(size, FIRST_READ) else len(buffer)
-    position = 132 if buffer[128:132] == b"DICM" else 0
-    if not position and not _looks_like_dicom(buffer):
+    if buffer[128:132] != b"DICM" and not _looks_like_dicom(buffer):
         raise NotDicomError(
             f"no DICOM: neither DICM at offset 128 nor a data set at offset 0 of {size} bytes"
         )
-    stated, position, buffer, base = _file_meta(read, size, buffer, position)
+    stated, position, buffer, base = read_file_meta(read, size, buffer)
     header = Header(stated)
     tags = wanted if isinstance(wanted, frozenset) else frozenset(wanted)
     deflated = None
     if stated == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
         if _plausible(buffer, position - base, size - base, True, False) < 2:
             header.deflated = True
-            deflated = _Deflated(read, position, size, limits)
-            buffer = deflated.first
+            deflated = Inflater(read, position, size, limits)
+            buffer = deflated.inflate_to(limits.header_bytes)
             position = base = 0
             size = len(buffer)
             read = _reader(buffer)
@@ -102,11 +98,24 @@ def read_header(
             "(Limits.header_bytes)"
         ) from error
     if deflated is not None:
-        header.inflated = deflated.whole(header)
+        header.inflated = _inflated(deflated, header)
     if not stated and header.pixel_data is not None and header.pixel_data.length < 0:
         header.transfer_syntax_uid = ""
         header.notices.append("the file names no TransferSyntaxUID for its encapsulated pixel data")
     return header
+
+
+def _inflated(deflated: Inflater, header: Header) -> bytes:
+    """All bytes to the end of the pixel data.
+
+    These begin in the part that was walked: nothing else is inflated before, and nothing that stands behind them.
+    """
+    pixels = header.pixel_data
+    if pixels is not None:
+        deflated.inflate_to(pixels.offset + pixels.length if pixels.length >= 0 else sys.maxsize)
+    if deflated.is_cut:
+        header.notices.append("the deflated data set is cut off")
+    return deflated.data
 
 
 def _reader(data: bytes) -> Read:
@@ -198,33 +207,3 @@ _ENCODINGS: Final = {
 _UIDS: Final = {encoding: uid for uid, encoding in _ENCODINGS.items()} | {
     (False, True): EXPLICIT_VR_BIG_ENDIAN
 }
-
-
-def _file_meta(read: Read, size: int, buffer: bytes, pos: int) -> tuple[str, int, bytes, int]:
-    """Passes over group 0002, whatever its stated length.
-
-    Returns (TransferSyntaxUID or "", offset of the data set, bytes around it, their offset).
-    """
-    uid, base = "", 0
-    while True:
-        if pos + 128 > base + len(buffer) and base + len(buffer) < size:
-            buffer, base = read(pos, min(FIRST_READ, size - pos)), pos
-        head = buffer[pos - base : pos - base + 12]
-        if head[:2] != b"\x02\x00" or len(head) < 8:
-            return uid, pos, buffer, base
-        vr = head[4:6]
-        if vr in LONG:
-            value, length = 12, int.from_bytes(head[8:12], "little")
-        elif vr in SHORT:
-            value, length = 8, int.from_bytes(head[6:8], "little")
-        else:
-            value, length = 8, int.from_bytes(head[4:8], "little")
-        if pos + value + length > size:
-            raise HeaderError(
-                f"the file ends inside its file meta: ({head[1]:02X}{head[0]:02X},"
-                f"{head[3]:02X}{head[2]:02X}) at offset {pos} states {length} bytes"
-            )
-        if head[2:4] == b"\x10\x00":
-            start = pos - base + value
-            uid = buffer[start : start + min(length, 64)].strip(b" \0").decode("ascii", "replace")
-        pos += value + length

@@ -5,10 +5,11 @@ from __future__ import annotations
 import struct
 from typing import Any, Final
 
-from dicomtorch.dicom.elements import Element, Group, Header
+from dicomtorch.dicom.elements import Element, Group, Header, Read
+from dicomtorch.dicom.meta import FIRST_READ
 from dicomtorch.dicom.runs import Layout, first_two
 from dicomtorch.dicom.tags import KEYWORDS, VRS
-from dicomtorch.dicom.walk import FIRST_READ, Read, Walk, lookups
+from dicomtorch.dicom.walk import Walk, lookups
 from dicomtorch.errors import HeaderError
 from dicomtorch.model.limits import LIMITS, Limits
 

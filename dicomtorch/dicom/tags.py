@@ -268,23 +268,6 @@ PRIVATE: Final[dict[str, tuple[int, str, int, str]]] = {
 _NAMES: Final[dict[int, str]] = {tag: keyword for keyword, (tag, _) in KEYWORDS.items()}
 
 
-def tag_of(keyword: str) -> int:
-    """The tag of a keyword; attributes beyond `KEYWORDS` are looked up in pydicom's dictionary.
-
-    Raises:
-        KeyError: No attribute has that keyword.
-    """
-    known = KEYWORDS.get(keyword)
-    if known is not None:
-        return known[0]
-    from pydicom.datadict import tag_for_keyword
-
-    tag = tag_for_keyword(keyword)
-    if tag is None:
-        raise KeyError(keyword)
-    return tag
-
-
 def vr_of(tag: int) -> str:
     """The VR of a tag, "" if the standard has no such attribute."""
     known = VRS.get(tag)

@@ -6,27 +6,22 @@
 from __future__ import annotations
 
 import struct
-import time
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final
 
-from dicomtorch.dicom.elements import Group, Header, Items, PixelDataElement
+from dicomtorch.dicom.cursor import Cursor
+from dicomtorch.dicom.elements import Group, Header, Items, PixelDataElement, Read
 from dicomtorch.dicom.runs import LONG, SHORT, TEXT, UNDEFINED, Layout
 from dicomtorch.dicom.tags import PIXEL_DATA_TAGS, VRS, describe, vr_of
 from dicomtorch.errors import HeaderError
 from dicomtorch.model.limits import Limits
-
-Read = Callable[[int, int], bytes]  # (offset, length) -> bytes, fewer only at the end of the file
 
 
 class NotUnderstoodError(HeaderError):
     """Not beyond a limit and not cut off: another parser may make sense of it."""
 
 
-FIRST_READ: Final = 1 << 16
-_READ_AFTER_JUMP: Final = 1 << 14
-_LARGEST_READ: Final = 1 << 20
 _BATCH: Final = 4096
 _ITEM: Final = 0xFFFEE000
 _ITEM_END: Final = 0xFFFEE00D
@@ -37,8 +32,6 @@ _SPECIAL: Final = frozenset((0, _ITEM, _ITEM_END, _SEQUENCE_END)) | PIXEL_DATA_T
 _EXPLICIT: Final = (struct.Struct("<I2sH").unpack_from, struct.Struct(">I2sH").unpack_from)
 _PAIR: Final = (struct.Struct("<II").unpack_from, struct.Struct(">II").unpack_from)
 _LENGTH: Final = (struct.Struct("<I").unpack_from, struct.Struct(">I").unpack_from)
-
-_CHECKED: Final = 2048  # elements and items between two looks at the clock
 
 Lookup = dict[int, int]
 
@@ -59,7 +52,7 @@ def lookups(wanted: frozenset[int], big_endian: bool) -> tuple[Lookup, Lookup]:
     return {word(tag): tag for tag in wanted} | skipped, skipped
 
 
-class Walk:
+class Walk(Cursor):
     """One pass over a data set, forwards only, on a stack of its own.
 
     `pos` counts from `base`, the file offset of `buffer`; every end is a file offset, -1 if a delimiter marks it.
@@ -74,17 +67,8 @@ class Walk:
         limits: Limits,
         layout: Layout | None = None,
     ) -> None:
-        self.read = read
-        self.size = size
-        self.header = header
-        self.limits = limits
+        super().__init__(read, size, header, limits)
         self.lookups = lookups(wanted, header.big_endian)
-        self.buffer = b""
-        self.base = self.pos = self.start = 0
-        self.skipped = 0  # bytes jumped over without being read
-        self.chunk = FIRST_READ
-        self.began = time.thread_time()  # not wall time: a slow disk is no damage
-        self.elements = self.items_met = 0
         self.done = False
         self.encoding = True, header.big_endian  # (explicit VR, big endian)
         self.group: Group = header.elements
@@ -94,7 +78,6 @@ class Walk:
         self.get = self.lookups[0].get
         self.stack: list[tuple[Any, ...]] = []
         self.layout = layout  # of the data set that no item surrounds, as long as it helps
-        self.clock = -_CHECKED  # elements and items at the last look at it
 
     def run(self, buffer: bytes, base: int, start: int, explicit: bool) -> None:
         """Walks the data set that begins at offset `start`; `buffer` are the bytes from `base`."""
@@ -106,9 +89,9 @@ class Walk:
                 if self._comes_back() and self._known():
                     count = 1
                 self.elements += (self._explicit if self.encoding[0] else self._implicit)(count)
-                self._check()
+                self.check()
         except struct.error:
-            raise self._truncated() from None
+            raise self.truncated() from None
 
     def _known(self) -> bool:
         """Walks what the layout knows; whether it may know what follows the next element."""
@@ -217,64 +200,13 @@ class Walk:
                 )
             self._next_item()
         elif self.size - at >= 8:
-            self._fill(at, min(12, self.size - at))
+            self.fill(at, min(12, self.size - at))
         elif self.stack or at > self.size:
-            raise self._truncated()
+            raise self.truncated()
         else:
             if at < self.size:
                 self.notice(f"{self.size - at} bytes follow the last element")
             self.done = True
-
-    def _fill(self, at: int, need: int) -> None:
-        """Makes `buffer` begin at file offset `at`, with at least `need` bytes."""
-        jump = at - self.base - len(self.buffer)
-        self.skipped += max(jump, 0)
-        self.pos = at - self.base
-        self._check(filling=True)
-        self.chunk = min(self.chunk * 2, _LARGEST_READ) if jump <= 0 else _READ_AFTER_JUMP
-        length = min(max(need, self.chunk), self.size - at)
-        buffer = self.read(at, length) if length >= need else b""
-        if len(buffer) < max(need, 1):
-            raise self._truncated()
-        if len(buffer) < length:
-            self.size = at + len(buffer)
-        self.buffer, self.base, self.pos = buffer, at, 0
-
-    def _need(self, length: int) -> None:
-        if self.pos + length > len(self.buffer):
-            self._fill(self.base + self.pos, length)
-
-    def _check(self, *, filling: bool = False) -> None:
-        limits = self.limits
-        if self.elements > limits.elements:
-            raise self._beyond("elements", limits.elements)
-        walked = self.base + self.pos - self.start - self.skipped
-        if walked > limits.header_bytes:
-            raise self._beyond("header_bytes", limits.header_bytes)
-        met = self.elements + self.items_met
-        if met - self.clock < _CHECKED and not filling:
-            return
-        self.clock = met
-        allowed = limits.header_seconds + limits.header_seconds_per_16_mib * walked / (16 << 20)
-        if time.thread_time() - self.began > allowed:
-            raise self._beyond("header_seconds", limits.header_seconds)
-
-    def _beyond(self, limit: str, value: float) -> HeaderError:
-        return HeaderError(
-            f"the header exceeds Limits.{limit} = {value} at offset {self.base + self.pos}; "
-            "raise the limit if the file is trusted"
-        )
-
-    def _truncated(self) -> HeaderError:
-        return HeaderError(
-            f"the file ends inside its header: the element at offset {self.base + self.pos} does "
-            f"not fit into {self.size} bytes; the file is incomplete, get it again"
-        )
-
-    def notice(self, text: str) -> None:
-        """Adds a notice once."""
-        if text not in self.header.notices:
-            self.header.notices.append(text)
 
     def _odd_vr(self, vr: bytes, pos: int) -> tuple[str, int, int]:
         """(VR, length, value position) of an element whose VR is none of the standard's."""
@@ -349,7 +281,7 @@ class Walk:
         if self.stack or self.buffer.count(0, self.pos) < len(self.buffer) - self.pos:
             raise NotUnderstoodError(f"(0000,0000) is no tag of a data set, at offset {at}")
         if self.base + len(self.buffer) < self.size:
-            self._fill(self.base + len(self.buffer), 1)
+            self.fill(self.base + len(self.buffer), 1)
         else:
             self.notice(f"{self.size - at} zero bytes follow the last element")
             self.done = True
@@ -389,9 +321,9 @@ class Walk:
                 f"{length} bytes, more than Limits.{limit} = {most}"
             )
         if self.base + value + length > self.size:
-            raise self._truncated()
+            raise self.truncated()
         self.pos = value
-        self._need(length)
+        self.need(length)
         after = self.pos + length
         self.group[tag] = vr, self.buffer[self.pos : after]
         self.pos = after
@@ -399,7 +331,7 @@ class Walk:
     def _enter(self, items: Items | None, vr: str, length: int, value: int) -> None:
         """Begins a sequence, to be recorded into `items` or to be passed over."""
         if len(self.stack) >= self.limits.depth:
-            raise self._beyond("depth", self.limits.depth)
+            raise self.beyond("depth", self.limits.depth)
         self.stack.append(
             (self.group, self.end, self.encoding, self.get, self.items, self.sequence_end)
         )
@@ -416,7 +348,7 @@ class Walk:
         """PS3.5 section 6.2.2: a sequence in UN is Implicit VR Little Endian; some writers leave it explicit."""
         if self.encoding[1]:
             self.get = lookups(frozenset(), False)[1].get
-        self._need(min(16, self.size - self.base - self.pos))
+        self.need(min(16, self.size - self.base - self.pos))
         vr = self.buffer[self.pos + 12 : self.pos + 14]
         self.encoding = vr in SHORT or vr in LONG, False
 
@@ -437,7 +369,7 @@ class Walk:
                 self._leave()
                 return
             if self.pos + 8 > len(self.buffer):
-                self._fill(at, 8)
+                self.fill(at, 8)
             word, length = unpack(self.buffer, self.pos)
             if word == sequence_end:
                 self.pos += 8
@@ -445,7 +377,7 @@ class Walk:
                 return
             self.items_met += 1
             if self.items_met > self.limits.items:
-                raise self._beyond("items", self.limits.items)
+                raise self.beyond("items", self.limits.items)
             self.pos += 8
             if word == item:
                 self.end = -1 if length == UNDEFINED else at + 8 + length
@@ -474,11 +406,11 @@ class Walk:
             (_ITEM, _ITEM_END, _SEQUENCE_END) if self.encoding[1] else _SWAPPED_DELIMITERS
         )
         while True:
-            self._need(8)
+            self.need(8)
             word, length = unpack(self.buffer, self.pos)
             self.items_met += 1
             if self.items_met > self.limits.items:
-                raise self._beyond("items", self.limits.items)
+                raise self.beyond("items", self.limits.items)
             if word == sequence_end:
                 self.pos += 8
                 return

@@ -45,6 +45,7 @@ from dicomtorch.pictures import html as notebook
 Duplicates = Literal["keep", "first", "raise"]
 
 _SPAN = ("offset", "length", "fragments", "bit_offset", "true_length")
+_OF_FILE = ("size", "mtime_ns", "inode", "deflated")
 _MOST_KEPT = 4096  # value objects kept per index; each is some 500 bytes
 
 
@@ -56,6 +57,7 @@ class FrameLocation(NamedTuple):
         file: Row of the files table.
         size: Bytes that the file must have.
         mtime_ns: Time of its last change.
+        inode: Its number on its device; 0: not known.
         deflated: Whether offsets count in the inflated data set.
         values: Equal for frames that share their `FrameValues`, of the whole scan.
         span: The fields of its `FrameSpan`.
@@ -65,6 +67,7 @@ class FrameLocation(NamedTuple):
     file: int
     size: int
     mtime_ns: int
+    inode: int
     deflated: bool
     values: int
     span: tuple[int, int, int, int, int]
@@ -287,7 +290,7 @@ class FrameIndex:
         frames: dict[str, Any] = self._generation.frames
         files: dict[str, Any] = self._generation.files
         numbers = frames["file"][rows]
-        of_file = (files[name][numbers].tolist() for name in ("size", "mtime_ns", "deflated"))
+        of_file = (files[name][numbers].tolist() for name in _OF_FILE)
         spans = zip(*(frames[name][rows].tolist() for name in _SPAN), strict=True)
         values = frames["frame_values"][rows].tolist()
         parts = (at.tolist(), numbers.tolist(), *of_file, values, spans)

@@ -52,6 +52,48 @@ class FrameSpan:
 
 
 @dataclass(frozen=True, eq=False)
+class FrameSpans:
+    """The frames of one Pixel Data element, in order; arrays have one entry a frame.
+
+    Attributes:
+        offset: int64. First byte in the file: of the frame, or of the item tag of its first fragment.
+        length: int64. Bytes to read, item headers included.
+        fragments: int32. Items in the span, 0 for native data, -1 where a table made counting unnecessary.
+        bit_offset: int8. The bit of the first byte, of the first word in Explicit Big Endian OW, at which a native
+            frame begins.
+        true_length: int64. Length from the Extended Offset Table without padding; -1 if unknown.
+        rule: What told the frames apart.
+        found: Frames that the element holds; differs from the frames here where more are there than claimed.
+        photometric_interpretation: The one that the length bears out: YBR_FULL where the header says YBR_FULL_422 but
+            no chroma sample is missing; else as in the header.
+        notices: What was odd: tables rejected and why, claimed against found, excess bytes, truncation.
+    """
+
+    offset: npt.NDArray[np.int64]
+    length: npt.NDArray[np.int64]
+    fragments: npt.NDArray[np.int32]
+    bit_offset: npt.NDArray[np.int8]
+    true_length: npt.NDArray[np.int64]
+    rule: SpanRule
+    found: int
+    photometric_interpretation: str = ""
+    notices: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+    def span(self, frame: int) -> FrameSpan:
+        """The span of one frame."""
+        return FrameSpan(
+            int(self.offset[frame]),
+            int(self.length[frame]),
+            int(self.fragments[frame]),
+            int(self.bit_offset[frame]),
+            int(self.true_length[frame]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class LookupTable:
     """A Modality LUT, VOI LUT or palette (PS3.3 C.11.1.1, C.11.2.1.1, C.7.6.3.1.5), expanded.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
 from typing import Final
 
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
@@ -65,3 +67,12 @@ KNOWN_SYNTAXES: Final = (
     | JPEG_XL_FAMILY
 )
 """Transfer syntaxes of still images."""
+
+
+@lru_cache(maxsize=256)
+def uid_name(uid: str) -> str:
+    """The name that the standard gives a UID, or the UID; "" for what is none and may be anything."""
+    from pydicom import config
+    from pydicom.uid import UID
+
+    return UID(uid, config.IGNORE).name if re.fullmatch("[0-9.]{1,64}", uid) else ""

@@ -43,7 +43,7 @@ from dicomtorch.model.syntaxes import (
     JPEG_LS_FAMILY,
     JPEG_XL_FAMILY,
 )
-from dicomtorch.storage.local import Scratch
+from dicomtorch.storage.base import Scratch
 
 Array = npt.NDArray[Any]
 

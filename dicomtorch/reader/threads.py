@@ -36,7 +36,8 @@ _executor: ThreadPoolExecutor | None = None
 _executor_lock = threading.Lock()
 
 
-def _pool() -> ThreadPoolExecutor:
+def decode_pool() -> ThreadPoolExecutor:
+    """The threads of this process that decode; made when they are first needed."""
     global _executor
     with _executor_lock:
         if _executor is None:

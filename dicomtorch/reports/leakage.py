@@ -12,15 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from dicomtorch.dicom.fragments import align, join
-from dicomtorch.errors import DicomTorchError, OptionError, printable
+from dicomtorch.errors import OptionError
 from dicomtorch.index import splits
-from dicomtorch.index.frame_index import FrameIndex, FrameLocation
+from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.splits import Groups
-from dicomtorch.model.frame import FrameSpan
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.syntaxes import NATIVE
-from dicomtorch.storage.local import Scratch, StoredFile
+from dicomtorch.reader.fetch import FrameFetcher
 
 Kind = Literal["patients", "studies", "series", "instances", "pixel data"]
 
@@ -170,33 +168,22 @@ def _looks(index: FrameIndex) -> list[tuple[Any, ...]]:
 
 
 def _digests(index: FrameIndex, positions: list[int]) -> Iterator[tuple[int, bytes]]:
-    where = (
-        sorted(index.locate(positions), key=lambda one: (one.file, one.span)) if positions else []
-    )
-    scratch = Scratch()
-    frames = tqdm(
-        where, desc="compare", unit="frame", delay=_PROGRESS_DELAY, disable=None, leave=False
-    )
-    for _, group in itertools.groupby(frames, key=lambda one: one.file):
-        members = list(group)
-        first = members[0]
-        path = index.file_path(first.file)
-        try:
-            with StoredFile(path, first.size, first.mtime_ns, deflated=first.deflated) as file:
-                for one in members:
-                    yield one.position, _digest(file, one, index.image_pixel(one.position), scratch)
-        except DicomTorchError as error:
-            raise type(error)(f"{printable(path)}: {error}") from error
+    located = index.locate(positions) if positions else []
+    fetcher = FrameFetcher(index)
+    for where in tqdm(
+        sorted(located, key=lambda one: (one.file, one.span)),
+        desc="compare",
+        unit="frame",
+        delay=_PROGRESS_DELAY,
+        disable=None,
+        leave=False,
+    ):
+        pixel = index.image_pixel(where.position)
+        yield where.position, _digest(fetcher.encoded(where.position), pixel)
 
 
-def _digest(file: StoredFile, one: FrameLocation, pixel: ImagePixel, scratch: Scratch) -> bytes:
-    offset, length, fragments, bit_offset, _ = one.span
-    data: Any = file.read(offset, length, scratch)
-    if fragments:
-        data = join(data, FrameSpan(*one.span))
-    else:
-        if bit_offset or pixel.native_bits % 8:
-            data = align(data, bit_offset, pixel)
+def _digest(data: bytes, pixel: ImagePixel) -> bytes:
+    if pixel.transfer_syntax_uid in NATIVE:
         octets = np.frombuffer(data, np.uint8)
         if pixel.bits_allocated == 1:
             is_empty = int(np.unpackbits(octets).sum()) in (0, pixel.native_bits)

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomtorch.backends.base import choose_backend
-from dicomtorch.dicom.elements import uid_name
 from dicomtorch.errors import UnsupportedError, printable
 from dicomtorch.index.columns import Texts
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.report import ScanReport
+from dicomtorch.model.syntaxes import uid_name
 from dicomtorch.reports.text import (
     CLASS_NAMES,
     PROBLEMS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Final
 
 from dicomtorch.dicom.elements import Group, integers
@@ -13,7 +14,8 @@ from dicomtorch.dicom.tags import KEYWORDS
 from dicomtorch.errors import NotDicomError
 from dicomtorch.model.limits import Limits
 from dicomtorch.scanner.entries import UNREAD, Entry, _stat_entry
-from dicomtorch.storage.files import open_regular, reader_of
+from dicomtorch.storage.files import open_at_once
+from dicomtorch.storage.local import read_at
 
 Listings = dict[bytes, dict[bytes, list[bytes]]]
 """Folder -> name in lower case -> names."""
@@ -74,13 +76,13 @@ def _file_ids(path: bytes, limits: Limits) -> Iterator[list[bytes]]:
         HeaderError: The file is damaged.
     """
     try:
-        descriptor = open_regular(path)
+        descriptor = open_at_once(path)
     except OSError:
         return  # reading it for the index says so
     try:
         size = os.fstat(descriptor).st_size
         wanted = frozenset((_RECORDS, _FILE_ID, _IN_USE))
-        header = read_header(reader_of(descriptor), size, wanted, limits)
+        header = read_header(partial(read_at, descriptor), size, wanted, limits)
     except (OSError, NotDicomError):
         return
     finally:

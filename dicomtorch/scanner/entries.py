@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from dataclasses import dataclass
 from typing import Final
 
 from dicomtorch.model.report import FileClass
-from dicomtorch.storage.files import int64
+from dicomtorch.storage.files import identity_of, reason_of
 
 UNREAD: Final = -1
 """Modification time of what could not be opened, so that the next scan tries again."""
@@ -35,15 +34,9 @@ def _stat_entry(path: bytes, absolute: bytes) -> Entry:
 
 
 def _entry(path: bytes, info: os.stat_result, size: int) -> Entry:
-    return Entry(path, size, int64(info.st_mtime_ns), int64(info.st_ino))
+    return Entry(path, *identity_of(info)._replace(size=size))
 
 
 def failed(path: bytes, error: OSError) -> Entry:
     """An entry for what the system did not let us look at."""
     return Entry(path, 0, UNREAD, 0, "unreadable", reason_of(error))
-
-
-def reason_of(error: OSError) -> str:
-    """An error of the system as one line, without the path."""
-    name = errno.errorcode.get(error.errno or 0, "OSError")
-    return f"{error.strerror or 'the system gave no reason'} ({name})"

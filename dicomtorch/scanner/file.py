@@ -6,35 +6,34 @@ import gc
 import os
 import stat
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from dicomtorch.dicom.elements import Header, array, texts, uid_name
+from dicomtorch.dicom.elements import Header, Read, array, texts
 from dicomtorch.dicom.header import read_header
-from dicomtorch.dicom.spans import FrameSpans, locate_frames
+from dicomtorch.dicom.spans import locate_frames
 from dicomtorch.dicom.tags import KEYWORDS
-from dicomtorch.dicom.walk import Read
 from dicomtorch.errors import EncapsulationError, HeaderError, NotDicomError
 from dicomtorch.index.builder import FileRows
-from dicomtorch.model.frame import SPAN_RULES
+from dicomtorch.model.frame import SPAN_RULES, FrameSpans
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.model.report import FileClass
 from dicomtorch.model.syntaxes import (
     KNOWN_SYNTAXES,
     VIDEO,
+    uid_name,
 )
 from dicomtorch.scanner.resolve.memory import Common
 from dicomtorch.scanner.resolve.resolver import Resolver
-from dicomtorch.storage.files import _OPEN, int64, kind_of, open_regular, reader_of
+from dicomtorch.storage.files import identity_of, kind_of, open_at_once
+from dicomtorch.storage.local import read_at
 
 DIRECTORY_RECORDS: Final = 0x00041200
 """(0004,1200) Offset of the First Directory Record: every DICOMDIR has it, and nothing else."""
-
-for _flag in ("O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY"):
-    _OPEN |= getattr(os, _flag, 0)
 
 
 def read_file(
@@ -51,17 +50,16 @@ def read_file(
     Raises:
         OSError: The system did not open or read it.
     """
-    descriptor = open_regular(absolute)
+    descriptor = open_at_once(absolute)
     try:
         info = os.fstat(descriptor)
-        mtime_ns, inode = int64(info.st_mtime_ns), int64(info.st_ino)
-        rows = FileRows(path, info.st_size, mtime_ns, inode, "not_dicom")
+        rows = FileRows(path, *identity_of(info), "not_dicom")
         if not stat.S_ISREG(info.st_mode):
             rows.reason = kind_of(info.st_mode)
         elif not info.st_size:
             rows.reason = "an empty file"
         else:
-            _read_dicom(reader_of(descriptor), rows, resolver, limits)
+            _read_dicom(partial(read_at, descriptor), rows, resolver, limits)
         return rows
     finally:
         os.close(descriptor)

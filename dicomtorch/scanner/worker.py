@@ -19,9 +19,10 @@ from dicomtorch.index.builder import FileRows, PartBuilder
 from dicomtorch.index.generation import frame_columns
 from dicomtorch.model.limits import Limits
 from dicomtorch.model.schema import Column
-from dicomtorch.scanner.entries import UNREAD, Entry, reason_of
+from dicomtorch.scanner.entries import UNREAD, Entry
 from dicomtorch.scanner.file import DIRECTORY_RECORDS, read_file
 from dicomtorch.scanner.resolve.resolver import Resolver, Tag
+from dicomtorch.storage.files import reason_of
 
 _LENGTH = struct.Struct("<Q")
 _GREETING = b"dicomtorch scan worker\n"

@@ -1,14 +1,14 @@
-"""Opening files, and reading ranges of them."""
+"""Opening files, and what the system says of them."""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import Final
 
-from dicomtorch.dicom.walk import Read
+from dicomtorch.storage.base import Identity
 
-_OPEN = os.O_RDONLY
 _KINDS: Final = {
     stat.S_IFIFO: "a FIFO",
     stat.S_IFSOCK: "a socket",
@@ -17,6 +17,9 @@ _KINDS: Final = {
     stat.S_IFDIR: "a folder",
     stat.S_IFLNK: "a symbolic link",
 }
+_FLAGS = os.O_RDONLY
+for _flag in ("O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY"):
+    _FLAGS |= getattr(os, _flag, 0)
 
 
 def kind_of(mode: int) -> str:
@@ -24,35 +27,14 @@ def kind_of(mode: int) -> str:
     return _KINDS.get(stat.S_IFMT(mode), "no regular file")
 
 
-def open_regular(path: bytes) -> int:
+def open_at_once(path: bytes) -> int:
     """Opens a file for reading without waiting for anybody: opening a FIFO would wait for a writer."""
-    return os.open(path, _OPEN)
+    return os.open(path, _FLAGS)
 
 
-def reader_of(descriptor: int) -> Read:
-    """Positioned reads; fewer bytes only at the end of the file."""
-
-    def read(offset: int, length: int) -> bytes:
-        data = _pread(descriptor, length, offset)
-        if len(data) == length or not data:
-            return data
-        parts = [data]
-        while data and length > len(data):
-            offset, length = offset + len(data), length - len(data)
-            data = _pread(descriptor, length, offset)
-            parts.append(data)
-        return b"".join(parts)
-
-    return read
-
-
-if hasattr(os, "pread"):
-    _pread = os.pread
-else:
-
-    def _pread(descriptor: int, length: int, offset: int, /) -> bytes:
-        os.lseek(descriptor, offset, os.SEEK_SET)
-        return os.read(descriptor, length)
+def identity_of(info: os.stat_result) -> Identity:
+    """The identity of a file, from what the system says of it."""
+    return Identity(info.st_size, int64(info.st_mtime_ns), int64(info.st_ino))
 
 
 def int64(number: int) -> int:
@@ -61,3 +43,9 @@ def int64(number: int) -> int:
     Some file systems make inodes of hashes, and some have times after 2262.
     """
     return (number + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
+def reason_of(error: OSError) -> str:
+    """An error of the system as one line, without the path."""
+    name = errno.errorcode.get(error.errno or 0, "OSError")
+    return f"{error.strerror or 'the system gave no reason'} ({name})"

@@ -1,79 +1,71 @@
-"""Byte ranges of files: positioned reads of files that are still the ones that were indexed.
+"""Files of this machine and of what is mounted on it: positioned reads.
 
 Files are never mapped: one that is truncated under its mapping ends the process, a positioned read raises.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
-import threading
-import zlib
+from collections.abc import Sequence
 from types import TracebackType
 
-from dicomtorch.errors import StaleIndexError, StorageError
-from dicomtorch.model.limits import LIMITS
-from dicomtorch.storage.files import int64
+from dicomtorch.errors import DicomTorchError, StaleIndexError, StorageError, printable
+from dicomtorch.storage.base import ByteRange, Identity, Scratch
+from dicomtorch.storage.files import identity_of, kind_of, open_at_once, reason_of
 
 _REFRESH = "refresh the index (DicomFrames(root), or scan(root, index=old)) and start again"
 
 
-_FLAGS = os.O_RDONLY
-for _flag in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
-    _FLAGS |= getattr(os, _flag, 0)
+class LocalFile:
+    """One file, open for positioned reads; a context manager.
 
-_LONG_VRS = frozenset(
-    (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
-)
-
-
-class StoredFile:
-    """One file, open for positioned reads, checked to have the size and time that the index knows.
-
-    A context manager; safe to read from several threads where the system has positioned reads.
+    Safe to read from several threads where the system has positioned reads.
 
     Args:
         path: Absolute.
-        size: Bytes it must have.
-        mtime_ns: Time of its last change.
-        deflated: Offsets count in the inflated data set.
+        identity: That it must have; `None`: any.
+
+    Attributes:
+        identity: What was found when it was opened.
 
     Raises:
-        StaleIndexError: It is gone, or not the file that was indexed.
-        StorageError: It cannot be opened.
+        StaleIndexError: An identity is given, and the file is gone or another one.
+        StorageError: It cannot be opened, or is no regular file.
     """
 
-    def __init__(self, path: bytes, size: int, mtime_ns: int, *, deflated: bool = False) -> None:
-        self.path = path
-        self._size = size
-        self._mtime_ns = mtime_ns
-        self._deflated = deflated
+    __slots__ = ("_descriptor", "identity")
+
+    def __init__(self, path: bytes, identity: Identity | None = None) -> None:
         try:
-            self._descriptor = os.open(path, _FLAGS)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise StaleIndexError(f"the file is gone since it was indexed; {_REFRESH}") from error
+            self._descriptor = open_at_once(path)
         except OSError as error:
+            if identity is not None and isinstance(error, FileNotFoundError | NotADirectoryError):
+                raise StaleIndexError(
+                    f"the file is gone since it was indexed; {_REFRESH}"
+                ) from error
             raise _storage_error("opened", error) from error
         try:
-            self._check()
+            self.identity = self._identified(identity)
         except BaseException:
             os.close(self._descriptor)
             raise
 
-    def _check(self) -> None:
-        info = os.fstat(self._descriptor)
+    def _identified(self, expected: Identity | None) -> Identity:
+        try:
+            info = os.fstat(self._descriptor)
+        except OSError as error:
+            raise _storage_error("looked at", error) from error
         if not stat.S_ISREG(info.st_mode):
+            if expected is None:
+                raise StorageError(f"it is {kind_of(info.st_mode)}, and no regular file")
             raise StaleIndexError(f"it is no longer a regular file; {_REFRESH}")
-        mtime_ns = int64(info.st_mtime_ns)
-        if (info.st_size, mtime_ns) != (self._size, self._mtime_ns):
-            raise StaleIndexError(
-                f"the file changed since it was indexed: it had {self._size} bytes and time "
-                f"{self._mtime_ns} ns, now it has {info.st_size} bytes and time {mtime_ns} ns; "
-                f"{_REFRESH}"
-            )
+        found = identity_of(info)
+        if expected is not None and found != expected and not found.matches(expected):
+            raise StaleIndexError(_difference(expected, found))
+        return found
 
-    def __enter__(self) -> StoredFile:
+    def __enter__(self) -> LocalFile:
         return self
 
     def __exit__(
@@ -88,151 +80,137 @@ class StoredFile:
         """Gives the file back to the system."""
         os.close(self._descriptor)
 
-    def read(self, offset: int, length: int, scratch: Scratch) -> memoryview:
-        """Exactly `length` bytes from `offset` on, in memory that the next read into `scratch` overwrites.
+    def read(self, offset: int, length: int) -> bytes:
+        """The bytes there; fewer only at the end of the file.
+
+        Raises:
+            StorageError: The system refused.
+        """
+        try:
+            return read_at(self._descriptor, offset, length)
+        except OSError as error:
+            raise _storage_error("read", error) from error
+
+    def read_exactly(self, offset: int, length: int, scratch: Scratch) -> memoryview:
+        """All `length` bytes from `offset` on, in memory that the next read into `scratch` overwrites.
 
         Raises:
             StaleIndexError: The file became shorter.
             StorageError: The system refused.
         """
-        if self._deflated:
-            return self._read_inflated(offset, length)
         view = scratch.view(length)
-        _fill(self._descriptor, view, offset)
+        done = 0
+        while done < length:
+            try:
+                count = _read_into(self._descriptor, view[done:], offset + done)
+            except OSError as error:
+                raise _storage_error("read", error) from error
+            if not count:
+                raise StaleIndexError(
+                    f"the file ends {length - done} bytes before byte {offset + length}, to which it "
+                    f"reached when it was indexed; {_REFRESH}"
+                )
+            done += count
         return view
 
-    def _read_inflated(self, offset: int, length: int) -> memoryview:
-        data = _inflated.get(self.path, self._size, self._mtime_ns, self._descriptor)
-        if len(data) < offset + length:
-            raise StaleIndexError(
-                f"the inflated data set has {len(data)} bytes and the frame ends at {offset + length}; {_REFRESH}"
-            )
-        return memoryview(data)[offset : offset + length]
 
+class LocalStorage:
+    """Files by their absolute paths."""
 
-class Scratch:
-    """Memory of one thread that encoded frames are read into, again and again."""
+    def open(self, name: bytes, identity: Identity | None = None) -> LocalFile:
+        """Opens a file; see `LocalFile`."""
+        return LocalFile(name, identity)
 
-    def __init__(self) -> None:
-        self._memory = bytearray(0)
+    def read_many(self, ranges: Sequence[ByteRange]) -> list[bytes]:
+        """Reads several ranges, file by file in the order of their offsets.
 
-    def view(self, length: int) -> memoryview:
-        """`length` writable bytes; whatever was there before is overwritten."""
-        if len(self._memory) < length:
-            # A new object: the old one may still be exported to somebody's view.
-            self._memory = bytearray(max(length, 2 * len(self._memory)))
-        return memoryview(self._memory)[:length]
-
-
-def will_need(path: bytes, offset: int, length: int) -> None:
-    """Asks the system to read part of a file into its cache; length 0 is to the end. A hint: it fails in silence."""
-    if not hasattr(os, "posix_fadvise"):
-        return
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:  # the read itself will say so
-        return
-    try:
-        os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_WILLNEED)
-    except OSError:
-        return
-    finally:
-        os.close(descriptor)
-
-
-class _Inflated:
-    """The last data set that was inflated: its frames are usually read one after the other."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        # One object, so that an interrupt or a fork never leaves the bytes of one file under the name of another.
-        self._last: tuple[tuple[bytes, int, int] | None, bytes] = (None, b"")
-
-    def get(self, path: bytes, size: int, mtime_ns: int, descriptor: int) -> bytes:
-        key = (path, size, mtime_ns)
-        with self._lock:
-            if self._last[0] != key:
-                self._last = (None, b"")  # room for the next one
-                self._last = (key, _inflate(descriptor, size))
-            return self._last[1]
-
-    def renew_lock(self) -> None:
-        # Another thread may have held it when the process was forked.
-        self._lock = threading.Lock()
-
-
-_inflated = _Inflated()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_inflated.renew_lock)
-
-
-def _inflate(descriptor: int, size: int) -> bytes:
-    """The data set of a deflated file: all that follows the file meta group (PS3.5 A.5)."""
-    content = memoryview(bytearray(size))
-    _fill(descriptor, content, 0)
-    start = deflated_offset(content)
-    most = min(LIMITS.inflated_bytes, LIMITS.inflated_ratio * size + (64 << 10))
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        data = inflater.decompress(content[start:], most)
-    except zlib.error as error:
-        raise StorageError(f"the deflated data set is damaged ({error})") from error
-    if inflater.unconsumed_tail:
-        raise StorageError(
-            f"the data set inflates to more than {most} bytes (Limits.inflated_bytes, inflated_ratio)"
-        )
-    return data
-
-
-def deflated_offset(content: memoryview | bytes) -> int:
-    """Where the data set of a Part 10 file begins: after the preamble, if there is one, and group 0002 (PS3.10 7.1).
-
-    The group is passed over element by element: its stated length is absent or wrong in some files.
-    """
-    position = 132 if bytes(content[128:132]) == b"DICM" else 0
-    while bytes(content[position : position + 2]) == b"\x02\x00":
-        head = bytes(content[position : position + 12])
-        if head[4:6] in _LONG_VRS:
-            position += 12 + int.from_bytes(head[8:12], "little")
-        elif head[4:6].isalpha() and head[4:6].isupper():
-            position += 8 + int.from_bytes(head[6:8], "little")
-        else:  # Implicit VR, which the standard does not have here
-            position += 8 + int.from_bytes(head[4:8], "little")
-    return position
-
-
-def _fill(descriptor: int, view: memoryview, offset: int) -> None:
-    """Reads all of `view` from `offset` on."""
-    done = 0
-    while done < len(view):
+        Raises:
+            StaleIndexError: A file is gone, another one, or became shorter.
+            StorageError: The system refused; both name the file.
+        """
+        results = [b""] * len(ranges)
+        file, opened = None, None
         try:
-            count = _read_into(descriptor, view[done:], offset + done)
-        except OSError as error:
-            raise _storage_error("read", error) from error
-        if not count:
-            raise StaleIndexError(
-                f"the file ends {len(view) - done} bytes before byte {offset + len(view)}, to which it "
-                f"reached when it was indexed; {_REFRESH}"
-            )
-        done += count
+            for k in sorted(range(len(ranges)), key=ranges.__getitem__):
+                wanted = ranges[k]
+                if file is None or opened != wanted[:2]:
+                    if file is not None:
+                        file.close()
+                        file = None
+                    file, opened = LocalFile(wanted.name, wanted.identity), wanted[:2]
+                results[k] = bytes(file.read_exactly(wanted.offset, wanted.length, Scratch()))
+        except DicomTorchError as error:
+            raise type(error)(f"{printable(wanted.name)}: {error}") from error
+        finally:
+            if file is not None:
+                file.close()
+        return results
+
+    def will_need(self, ranges: Sequence[ByteRange]) -> None:
+        """Asks the system to read parts of files into its cache."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        for wanted in sorted(ranges):
+            try:
+                descriptor = open_at_once(wanted.name)
+            except OSError:  # the read itself will say so
+                continue
+            try:
+                os.posix_fadvise(descriptor, wanted.offset, wanted.length, os.POSIX_FADV_WILLNEED)
+            except OSError:
+                continue
+            finally:
+                os.close(descriptor)
+
+
+def read_at(descriptor: int, offset: int, length: int) -> bytes:
+    """The bytes there; fewer only at the end of the file.
+
+    Raises:
+        OSError: The system refused.
+    """
+    data = _pread(descriptor, length, offset)
+    if len(data) == length or not data:
+        return data
+    parts = [data]
+    while data and length > len(data):
+        offset, length = offset + len(data), length - len(data)
+        data = _pread(descriptor, length, offset)
+        parts.append(data)
+    return b"".join(parts)
+
+
+def _difference(expected: Identity, found: Identity) -> str:
+    was, now = (f"{one.size} bytes and time {one.mtime_ns} ns" for one in (expected, found))
+    if was != now:
+        return f"the file changed since it was indexed: it had {was}, now it has {now}; {_REFRESH}"
+    return (
+        f"another file took its place since it was indexed: it has the same {was}, but inode "
+        f"{found.inode} and not {expected.inode}; {_REFRESH}"
+    )
 
 
 def _storage_error(what: str, error: OSError) -> StorageError:
-    name = errno.errorcode.get(error.errno or 0, "unknown error")
-    return StorageError(f"the file cannot be {what}: {error.strerror or error} ({name})")
+    return StorageError(f"the file cannot be {what}: {reason_of(error)}")
 
 
 if hasattr(os, "preadv"):
+    _pread = os.pread
 
     def _read_into(descriptor: int, view: memoryview, offset: int) -> int:
         return os.preadv(descriptor, [view], offset)
 
 else:  # pragma: no cover - Windows
-    _seek_lock = threading.Lock()
+    import threading
 
-    def _read_into(descriptor: int, view: memoryview, offset: int) -> int:
+    _seek_lock = threading.Lock()  # Windows does not fork
+
+    def _pread(descriptor: int, length: int, offset: int, /) -> bytes:
         with _seek_lock:
             os.lseek(descriptor, offset, os.SEEK_SET)
-            data = os.read(descriptor, len(view))
+            return os.read(descriptor, length)
+
+    def _read_into(descriptor: int, view: memoryview, offset: int) -> int:
+        data = _pread(descriptor, len(view), offset)
         view[: len(data)] = data
         return len(data)

@@ -24,10 +24,10 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import UID
 
-from dicomtorch.dicom import header, walk
+from dicomtorch.dicom import cursor, header
 from dicomtorch.dicom.elements import Group
 from dicomtorch.dicom.header import read_header
-from dicomtorch.dicom.tags import KEYWORDS, PIXEL_DATA_TAGS, VRS, private_tags, tag_of
+from dicomtorch.dicom.tags import KEYWORDS, PIXEL_DATA_TAGS, VRS, private_tags
 from dicomtorch.errors import HeaderError, NotDicomError
 from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.model.syntaxes import (
@@ -37,6 +37,7 @@ from dicomtorch.model.syntaxes import (
     IMPLICIT_VR_LITTLE_ENDIAN,
     JPEG_BASELINE,
 )
+from tests.support.tags import tag_of
 
 BUNDLED = Path(pydicom.__file__).parent / "data" / "test_files"
 WANTED = frozenset(VRS) | private_tags()
@@ -154,9 +155,9 @@ def test_small_windows_change_nothing(monkeypatch):
         except NotDicomError:
             continue
     monkeypatch.setattr(header, "FIRST_READ", 256)
-    monkeypatch.setattr(walk, "FIRST_READ", 16)
-    monkeypatch.setattr(walk, "_READ_AFTER_JUMP", 16)
-    monkeypatch.setattr(walk, "_LARGEST_READ", 64)
+    monkeypatch.setattr(cursor, "FIRST_READ", 16)
+    monkeypatch.setattr(cursor, "_READ_AFTER_JUMP", 16)
+    monkeypatch.setattr(cursor, "_LARGEST_READ", 64)
     assert len(expected) > 80
     for path, whole in expected.items():
         assert read(path.read_bytes()) == whole, path.name

@@ -20,10 +20,10 @@ from pydicom.encaps import encapsulate, encapsulate_extended, fragment_frame, ge
 from dicomtorch.dicom.elements import Header, PixelDataElement, array, integers, texts
 from dicomtorch.dicom.fragments import align, join
 from dicomtorch.dicom.header import read_header
-from dicomtorch.dicom.spans import FrameSpans, locate_frames
-from dicomtorch.dicom.tags import VRS, tag_of
+from dicomtorch.dicom.spans import locate_frames
+from dicomtorch.dicom.tags import VRS
 from dicomtorch.errors import EncapsulationError, HeaderError
-from dicomtorch.model.frame import FrameSpan
+from dicomtorch.model.frame import FrameSpan, FrameSpans
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.limits import LIMITS
 from dicomtorch.model.syntaxes import (
@@ -35,6 +35,7 @@ from dicomtorch.model.syntaxes import (
     JPEG_XL,
     RLE_LOSSLESS,
 )
+from tests.support.tags import tag_of
 
 PREFIX = b"header" * 7  # what lies before the element
 PIXEL_DATA = tag_of("PixelData")

@@ -14,7 +14,7 @@ import numpy as np
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.syntaxes import JPEG_2000
 from dicomtorch.reader.cache import FrameCache
-from dicomtorch.storage.local import Scratch
+from dicomtorch.storage.base import Scratch
 
 PIXEL = ImagePixel(JPEG_2000, 24, 32, pixel_representation=1)
 KEYS = 20

@@ -39,7 +39,7 @@ from dicomtorch.errors import OptionError, StaleIndexError
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.reader import cache as cache_module
 from dicomtorch.reader.cache import FrameCache, frame_key
-from dicomtorch.storage.local import Scratch
+from dicomtorch.storage.base import Scratch
 from tests.long.hammer_cache import hammer, values
 from tests.support.phantoms import ct, ct_pixels, encapsulated, write
 
@@ -179,7 +179,7 @@ def test_datasets_give_the_same_with_and_without(tree, tmp_path, num_workers):
     for _ in range(3):
         for images, meta in DataLoader(frames, batch_size=4, shuffle=True, num_workers=num_workers):
             torch.testing.assert_close(images, expected[meta["index"]], rtol=0, atol=0)
-    assert len(entries(frames._reader.cache)) == len(frames)
+    assert len(entries(frames._reader.fetcher.cache)) == len(frames)
 
 
 def test_the_second_time_nothing_is_decoded(tree, tmp_path):
@@ -193,7 +193,7 @@ def test_the_second_time_nothing_is_decoded(tree, tmp_path):
     for images, meta in FrameLoader(frames, batch_size=3, num_threads=2):
         torch.testing.assert_close(images, torch.stack(first)[meta["index"]], rtol=0, atol=0)
     assert backend.decoded == 6
-    assert "counting" not in str(entries(frames._reader.cache))
+    assert "counting" not in str(entries(frames._reader.fetcher.cache))
 
 
 def test_frames_of_one_file_have_an_entry_each(tmp_path):
@@ -251,7 +251,7 @@ def test_only_expensive_syntaxes_are_kept(tmp_path, syntax, encode, kept):
     frames = DicomFrames(tmp_path / "tree", values="stored", cache=tmp_path / "cache")
     for _ in range(2):
         torch.testing.assert_close(frames[0][0], plain, rtol=0, atol=0)
-    assert len(entries(frames._reader.cache)) == kept
+    assert len(entries(frames._reader.fetcher.cache)) == kept
 
 
 # What an entry is for
@@ -311,7 +311,7 @@ def test_a_moved_tree_keeps_its_entries(tree, tmp_path):
     backend = BACKEND
     moved = DicomFrames(tmp_path / "moved", backend=backend, cache=tmp_path / "cache")
     moved[:]
-    assert len(entries(moved._reader.cache)) == 6
+    assert len(entries(moved._reader.fetcher.cache)) == 6
 
 
 def test_files_without_identity_are_told_apart_by_their_place(tmp_path):
@@ -380,7 +380,7 @@ def test_an_entry_of_another_shape_is_not_taken(cache):
 def test_a_dataset_reads_past_a_damaged_cache(tree, tmp_path, caplog):
     frames = DicomFrames(tree, values="stored", cache=tmp_path / "cache")
     expected = frames[:][0].clone()
-    for path in entries(frames._reader.cache):
+    for path in entries(frames._reader.fetcher.cache):
         path.write_bytes(path.read_bytes()[:-3] + b"abc")
     torch.testing.assert_close(frames[:][0], expected, rtol=0, atol=0)
     torch.testing.assert_close(frames[:][0], expected, rtol=0, atol=0)
@@ -499,7 +499,7 @@ def test_disk_full_is_said_once_and_reading_goes_on(tree, tmp_path, monkeypatch,
     assert record.levelno == logging.WARNING
     assert not list((tmp_path / "cache/frames/drafts").iterdir())
     monkeypatch.undo()
-    assert read(frames._reader.cache, KEY, ct_pixels()) is None
+    assert read(frames._reader.fetcher.cache, KEY, ct_pixels()) is None
 
 
 def test_a_real_full_disk(tmp_path, tree):
@@ -517,7 +517,7 @@ def test_a_real_full_disk(tmp_path, tree):
         os._exit(0 if same else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert not list((tmp_path / "cache/frames/drafts").iterdir())
-    assert not entries(frames._reader.cache)
+    assert not entries(frames._reader.fetcher.cache)
 
 
 def test_drafts_of_killed_processes_go(tmp_path):

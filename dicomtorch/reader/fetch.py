@@ -1,0 +1,309 @@
+"""`FrameFetcher`: rows of an index -> encoded bytes -> stored values.
+
+Nothing else in the package reads the bytes of a frame.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dicomtorch.backends.base import Backend, decoding
+from dicomtorch.dicom.deflate import inflate
+from dicomtorch.dicom.fragments import align, join
+from dicomtorch.errors import (
+    DicomTorchError,
+    HeaderError,
+    StaleIndexError,
+    StorageError,
+    printable,
+)
+from dicomtorch.index.frame_index import FrameIndex, FrameLocation
+from dicomtorch.model.frame import FrameSpan
+from dicomtorch.model.image import ImagePixel
+from dicomtorch.reader.cache import EXPENSIVE, FrameCache, frame_key
+from dicomtorch.reader.choice import ChosenBackends
+from dicomtorch.reader.threads import decode_pool, usable_threads
+from dicomtorch.storage.base import ByteRange, Identity, Scratch, Storage, StoredObject
+from dicomtorch.storage.local import LocalStorage
+
+Array = npt.NDArray[Any]
+
+
+class FrameFetcher:
+    """Reads what the file has of a frame, and decodes it.
+
+    Picklable, and safe to use from several threads and in forked processes; holds no open file.
+
+    Args:
+        index: What to read from.
+        backends: What decodes it; not needed for encoded bytes.
+        cache: Where decoded frames of the expensive syntaxes are kept.
+        storage: Where the files of the index are.
+    """
+
+    def __init__(
+        self,
+        index: FrameIndex,
+        backends: ChosenBackends | None = None,
+        cache: FrameCache | None = None,
+        storage: Storage | None = None,
+    ) -> None:
+        self.index = index
+        self.backends = backends or ChosenBackends()
+        self.cache = cache
+        self.storage = storage or LocalStorage()
+        self._local = _Local()
+
+    def restricted(self, rows: npt.NDArray[np.int64]) -> FrameFetcher:
+        """A fetcher of some positions of this one's index."""
+        return FrameFetcher(self.index.select(rows), self.backends, self.cache, self.storage)
+
+    def files(self, index: FrameIndex | None = None) -> OpenFiles:
+        """The files of one thread that reads from the index, or from another one of the same scan."""
+        return OpenFiles(index or self.index, self.storage)
+
+    def each(
+        self,
+        located: Sequence[FrameLocation],
+        work: Callable[[int, OpenFiles], None],
+        num_threads: int | None,
+    ) -> None:
+        """Calls `work` for each of several frames, in several threads, each in the order of files and offsets.
+
+        Args:
+            located: The frames.
+            work: Takes the number of a frame in `located`, and the files of its thread.
+            num_threads: At most so many at once; `None`: as many as this process may use.
+        """
+        order = sorted(range(len(located)), key=lambda k: (located[k].file, located[k].span))
+        threads = min(num_threads or usable_threads(), len(order))
+
+        def do(part: Sequence[int]) -> None:
+            with self.files() as files:
+                for k in part:
+                    work(k, files)
+
+        if threads <= 1:
+            do(order)
+            return
+        bounds = [len(order) * k // threads for k in range(threads + 1)]
+        parts = [order[a:b] for a, b in itertools.pairwise(bounds)]
+        tasks = [decode_pool().submit(do, part) for part in parts[1:]]
+        try:
+            do(parts[0])
+        finally:
+            failures = [task.exception() for task in tasks]
+        for failure in failures:
+            if failure is not None:
+                raise failure
+
+    def will_need(self, positions: Sequence[int]) -> None:
+        """Asks the storage to have frames at hand soon; it may not, and nothing is said of errors."""
+        ranges = []
+        for where in self.index.locate(positions):
+            start, length = (0, 0) if where.deflated else where.span[:2]
+            path = self.index.file_path(where.file)
+            ranges.append(ByteRange(path, identity_of(where), start, length))
+        self.storage.will_need(ranges)
+
+    def encoded(self, position: int) -> bytes:
+        """The code stream of one frame as the file has it: fragments joined, nothing decoded.
+
+        Of a native frame that begins or ends inside a byte the first pixel is at bit 0, with zeros behind the last.
+
+        Raises:
+            DicomTorchError: It cannot be read; the message names file and frame.
+        """
+        pixel = self.index.image_pixel(position)
+        with self.files() as files:
+            try:
+                (where,) = self.index.locate([position])
+                data = self.read_encoded(where, files, pixel)
+                if not (pixel.is_encapsulated or where.span[3]) and pixel.native_bits % 8:
+                    data = align(data, 0, pixel)
+                return bytes(data)
+            except DicomTorchError as error:
+                raise self.named(error, position) from error
+
+    def read_encoded(
+        self, where: FrameLocation, files: OpenFiles, pixel: ImagePixel
+    ) -> memoryview | bytes:
+        """The bytes of a frame that a decoder takes, in memory of this thread that the next frame overwrites."""
+        offset, length, fragments, bit_offset, _ = where.span
+        file = files.of(where)
+        if where.deflated:
+            data = _inflated_range(where, files, file)
+        else:
+            data = file.read_exactly(offset, length, self._local.scratch)
+        if fragments:
+            return join(data, FrameSpan(*where.span))
+        return align(data, bit_offset, pixel) if bit_offset else data
+
+    def stored(
+        self, where: FrameLocation, files: OpenFiles, pixel: ImagePixel, backend: Backend
+    ) -> Array:
+        """Stored values, in memory of this thread that the next frame overwrites, or in memory of their own."""
+        if self.cache is None or pixel.transfer_syntax_uid not in EXPENSIVE:
+            return self._decoded(where, files, pixel, backend)
+        key = _cache_key(where, files, pixel, backend)
+        stored = self.cache.read(key, pixel, self._local.scratch, self._local.decoded(pixel))
+        if stored is None:
+            stored = self._decoded(where, files, pixel, backend)
+            self.cache.write(key, stored)
+        return stored
+
+    def _decoded(
+        self, where: FrameLocation, files: OpenFiles, pixel: ImagePixel, backend: Backend
+    ) -> Array:
+        data = self.read_encoded(where, files, pixel)
+        decoding.where = lambda: printable(files.index.path(where.position))
+        try:
+            return backend.decode(data, pixel, self._local.decoded(pixel))
+        finally:
+            decoding.where = None
+
+    def named(self, error: DicomTorchError, position: int) -> DicomTorchError:
+        """The same error, its message naming file and frame."""
+        frame = self.index.gather("frame", np.array([position]))[0]
+        path = printable(self.index.path(position))
+        named = type(error)(f"{path}, frame {frame} (index {position}): {error}")
+        named.__cause__ = error
+        return named
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_local"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._local = _Local()
+
+
+class _Local(threading.local):
+    """What each thread has of its own."""
+
+    def __init__(self) -> None:
+        self.scratch = Scratch()
+        self._decoded: Array = np.empty((0, 0))
+
+    def decoded(self, pixel: ImagePixel) -> Array | None:
+        """An array that a decoder may write to; fresh pages for every frame would cost as much as a fast decoder."""
+        if not pixel.is_encapsulated:
+            return None
+        if self._decoded.shape != pixel.shape or self._decoded.dtype != pixel.stored_dtype:
+            self._decoded = np.empty(pixel.shape, pixel.stored_dtype)
+        return self._decoded
+
+
+class OpenFiles:
+    """The files of one thread: the one that was read last stays open, because positions come ordered by file."""
+
+    def __init__(self, index: FrameIndex, storage: Storage) -> None:
+        self.index = index
+        self._storage = storage
+        self._number = -1
+        self._file: StoredObject | None = None
+
+    def of(self, where: FrameLocation) -> StoredObject:
+        """The file of a frame.
+
+        Raises:
+            StaleIndexError: It is not the one that was indexed.
+            StorageError: It cannot be opened.
+        """
+        if self._file is None or where.file != self._number:
+            self.close()
+            self._file = self._storage.open(self.index.file_path(where.file), identity_of(where))
+            self._number = where.file
+        return self._file
+
+    def close(self) -> None:
+        """Closes what is open."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+    def __enter__(self) -> OpenFiles:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def identity_of(where: FrameLocation) -> Identity:
+    """What the file of a frame was when it was indexed."""
+    return Identity(where.size, where.mtime_ns, where.inode)
+
+
+def _cache_key(
+    where: FrameLocation, files: OpenFiles, pixel: ImagePixel, backend: Backend
+) -> bytes:
+    # First, because a file that changed since it was indexed is an error, whatever is kept of it.
+    files.of(where)
+    index = files.index
+    at = np.array([where.position])
+    (uid,) = index.gather("SOPInstanceUID", at)
+    paths: Any = index.files["path"]
+    return frame_key(
+        uid=uid,
+        path=paths[where.file] if uid else index.file_path(where.file),
+        frame=index.gather("frame", at)[0],
+        size=where.size,
+        mtime_ns=where.mtime_ns,
+        span=where.span,
+        pixel=pixel,
+        backend=backend,
+    )
+
+
+class _LastInflated:
+    """The data set that was inflated last: its frames are usually read one after the other."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        # One object, so that an interrupt or a fork never leaves the bytes of one file under the name of another.
+        self._last: tuple[Any, bytes] = (None, b"")
+
+    def get(self, key: Any, make: Callable[[], bytes]) -> bytes:
+        """What was made last if `key` is the same, else what `make` gives."""
+        with self.lock:
+            if self._last[0] != key:
+                self._last = (None, b"")  # room for the next one
+                self._last = (key, make())
+            return self._last[1]
+
+    def renew_lock(self) -> None:
+        """For a forked child: another thread of the parent may have held the lock."""
+        self.lock = threading.Lock()
+
+
+_last_inflated = _LastInflated()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_last_inflated.renew_lock)
+
+
+def _inflated_range(where: FrameLocation, files: OpenFiles, file: StoredObject) -> memoryview:
+    """The bytes of a frame in the inflated data set of its file."""
+
+    def make() -> bytes:
+        frames = files.index.whole_file(where.position)
+        end = int((np.asarray(frames.column("offset")) + frames.column("length")).max())
+        try:
+            return inflate(file.read, where.size, end)
+        except HeaderError as error:
+            raise StorageError(str(error)) from error
+
+    data = _last_inflated.get((files.index.file_path(where.file), identity_of(where)), make)
+    offset, length = where.span[:2]
+    if len(data) < offset + length:
+        raise StaleIndexError(
+            f"the inflated data set has {len(data)} bytes and the frame ends at {offset + length}; refresh the index "
+            "(DicomFrames(root), or scan(root, index=old)) and start again"
+        )
+    return memoryview(data)[offset : offset + length]

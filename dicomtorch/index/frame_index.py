@@ -32,6 +32,7 @@ from dicomtorch.index import generation as generations
 from dicomtorch.index import images as selection
 from dicomtorch.index import values as objects
 from dicomtorch.index.builder import FileRows, Part, build_part
+from dicomtorch.index.codes import plain
 from dicomtorch.index.columns import ColumnData, Packed, Table, Texts, as_list
 from dicomtorch.index.files import open_generation
 from dicomtorch.index.generation import Generation, Rows, frame_columns
@@ -152,7 +153,7 @@ class FrameIndex:
         }
         result = {"Frames": f"{len(self):,}"}
         for label, name in names.items():
-            result[label] = f"{np.count_nonzero(np.bincount(_codes(self.column(name)))):,}"
+            result[label] = f"{np.count_nonzero(np.bincount(plain(self.column(name)))):,}"
         modalities = self.column("Modality")
         frames = np.bincount(modalities.codes)
         found = [(modalities.value(k), int(frames[k])) for k in np.flatnonzero(frames).tolist()]
@@ -790,10 +791,6 @@ class FrameIndex:
                 f"keyword; index.columns lists what there is"
             )
         return data, self._rows
-
-
-def _codes(data: Any) -> npt.NDArray[Any]:
-    return data.codes if isinstance(data, Texts) else data
 
 
 def _keep(kept: dict[int, Any], number: int, value: Any) -> None:

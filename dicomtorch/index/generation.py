@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid as uuids
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomtorch.index import columns as tables
-from dicomtorch.index.columns import ColumnData, Table, Texts
+from dicomtorch.index.codes import by_appearance, numbered
+from dicomtorch.index.columns import Table, Texts
 from dicomtorch.model.schema import FRAME_VALUES, FRAMES, IMAGE_PIXEL, Column, Kind
 from dicomtorch.model.schema import LUT_COLUMNS as LUT_COLUMNS
 
@@ -99,37 +100,11 @@ def finish(
     if order != list(range(len(paths))):
         frames, files = take_files(draft, np.array(order, np.intp))
     frames["patient"] = _number_patients(frames)
-    frames["image_pixel"] = _number(frames, IMAGE_PIXEL)
-    frames["frame_values"] = _number(frames, FRAME_VALUES)
+    for number, names in (("image_pixel", IMAGE_PIXEL), ("frame_values", FRAME_VALUES)):
+        codes = numbered([frames[name] for name in names], len(draft))
+        frames[number] = by_appearance(codes).astype(np.int32)
     frames = {column.name: frames[column.name] for column in frame_columns(tags)}
     return Generation(draft.uuid, root, tags, frames, files, lookups)
-
-
-def _codes(data: ColumnData) -> npt.NDArray[Any]:
-    return data.codes if isinstance(data, Texts) else np.asarray(data)
-
-
-def _number(frames: Table, names: Sequence[str]) -> npt.NDArray[np.int32]:
-    """Numbers the distinct combinations of the columns `names`, in order of first appearance."""
-    key = np.zeros(len(frames["frame"]), np.int64)
-    for name in names:
-        values = _codes(frames[name])
-        if len(values) == 0 or (values == values[0]).all() or _all_nan(values):
-            continue
-        _, inverse = np.unique(values, return_inverse=True)
-        _, key = np.unique(key * (int(inverse.max()) + 1) + inverse, return_inverse=True)
-    return _by_appearance(key)
-
-
-def _all_nan(values: npt.NDArray[Any]) -> bool:
-    return values.dtype.kind == "f" and bool(np.isnan(values).all())
-
-
-def _by_appearance(key: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
-    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), np.int32)
-    rank[np.argsort(first)] = np.arange(len(first), dtype=np.int32)
-    return rank[inverse]
 
 
 def _number_patients(frames: Table) -> npt.NDArray[np.int32]:
@@ -142,4 +117,6 @@ def _number_patients(frames: Table) -> npt.NDArray[np.int32]:
     key = patients.codes.astype(np.int64) * (len(issuers.values) + 1) + issuers.codes
     # Without an ID, the study is the smallest group that surely is one person.
     nobody = patients.codes == patients.code("")
-    return _by_appearance(np.where(nobody, -1 - studies.codes.astype(np.int64), key))
+    return by_appearance(np.where(nobody, -1 - studies.codes.astype(np.int64), key)).astype(
+        np.int32
+    )

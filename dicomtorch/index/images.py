@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
+from dicomtorch.index.codes import firsts, numbered
 from dicomtorch.index.columns import Texts
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
@@ -55,9 +54,6 @@ def image_mask(
 ) -> npt.NDArray[np.bool_]:
     """`is_image` of many frames, asked once for each combination."""
     columns = (sop_class_uids, modalities, image_types)
-    key = np.zeros(len(sop_class_uids), np.int64)
-    for column in columns:
-        _, key = np.unique(key * len(column.values) + column.codes, return_inverse=True)
-    _, first = np.unique(key, return_index=True)
-    answers: list[Any] = [is_image(*(column[k] for column in columns)) for k in first.tolist()]
-    return np.array(answers, np.bool_)[key]
+    codes = numbered(columns, len(sop_class_uids))
+    answers = [is_image(*(column[k] for column in columns)) for k in firsts(codes).tolist()]
+    return np.array(answers, np.bool_)[codes]

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomtorch.errors import OptionError
+from dicomtorch.index.codes import firsts, numbered
 from dicomtorch.index.columns import Texts
 
 Numbers = npt.NDArray[np.int64]
@@ -64,13 +65,11 @@ def _blanked(part: _Part, kept: Any) -> _Part:
 
 
 def _group(columns: Sequence[_Part]) -> Groups:
-    number = np.zeros(len(columns[0][0]), np.int64)
-    for inverse, values in columns:
-        _, number = np.unique(number * len(values) + inverse, return_inverse=True)
-    _, first = np.unique(number, return_index=True)
+    number = numbered([inverse for inverse, _ in columns], len(columns[0][0]))
     # The length in front of each value, so that ("a", "bc") and ("ab", "c") differ.
     keys = [
-        b"".join(_framed(values[inverse[k]]) for inverse, values in columns) for k in first.tolist()
+        b"".join(_framed(values[inverse[k]]) for inverse, values in columns)
+        for k in firsts(number).tolist()
     ]
     return Groups(number, keys)
 

@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomtorch.backends.capability import Capability
+from dicomtorch.index.codes import Codes, numbered
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.report import ScanReport
 from dicomtorch.reports.text import format_count
 
 Level = Literal["problem", "warning", "note"]
 Mask = npt.NDArray[np.bool_]
-Codes = npt.NDArray[np.int64]
 
 _CLAIMED = re.compile(r"(\d+) frames? claimed, (\d+) found")  # as `encapsulation` says it
 _CROSS_SECTIONAL = ("CT", "MR", "PT")
@@ -139,16 +139,12 @@ def _claimed(report: ScanReport) -> list[Remark]:
 def _windows(index: FrameIndex) -> list[Remark]:
     """Series with several windows: their display values cannot be compared."""
     chosen = index.select(_windowed(index))
-    mapping = _combined(
-        *(
-            _codes(chosen, name)
-            for name in ("WindowCenter", "WindowWidth", "windows", "VOILUTFunction")
-        ),
-        _lut_contents(chosen),
-    )
+    names = ("WindowCenter", "WindowWidth", "windows", "VOILUTFunction")
+    columns = [*map(chosen.column, names), _lut_contents(chosen)]
+    mapping = numbered(columns, len(chosen))
     voi = _has_voi(chosen)
     mapping = np.where(voi, mapping, -1)  # a function alone says nothing
-    series = _codes(chosen, "SeriesInstanceUID")
+    series = numbered([chosen.column("SeriesInstanceUID")], len(chosen))
     pairs, first = np.unique(np.stack([series, mapping], axis=1), axis=0, return_index=True)
     numbers, mappings = np.unique(pairs[:, 0], return_counts=True)
     differ = np.isin(pairs[:, 0], numbers[mappings > 1])
@@ -173,7 +169,7 @@ def _ranges(index: FrameIndex) -> list[Remark]:
     rescaled = ~np.isnan(np.asarray(index.column("RescaleSlope")))
     rescaled |= np.asarray(index.column("modality_lut")) >= 0
     chosen = index.select(_windowed(index) & ~_has_voi(index) & ~(eight & ~rescaled))
-    series = _codes(chosen, "SeriesInstanceUID")
+    series = numbered([chosen.column("SeriesInstanceUID")], len(chosen))
     numbers, frames = np.unique(series, return_counts=True)
     numbers, frames = numbers[frames > 1], frames[frames > 1]
     if not len(numbers):
@@ -348,20 +344,6 @@ def _lut_contents(index: FrameIndex) -> Codes:
             content.update(table.data.tobytes())
         numbers[k] = known.setdefault(content.digest(), len(known) + 1)
     return numbers[inverse]
-
-
-def _codes(index: FrameIndex, name: str) -> Codes:
-    column = index.column(name)
-    values = column.codes if hasattr(column, "codes") else np.asarray(column)
-    _, inverse = np.unique(values, return_inverse=True)
-    return inverse.astype(np.int64)
-
-
-def _combined(*columns: Codes) -> Codes:
-    key = columns[0]
-    for column in columns[1:]:
-        _, key = np.unique(key * (int(column.max(initial=0)) + 1) + column, return_inverse=True)
-    return key.astype(np.int64)
 
 
 def _files(index: FrameIndex, mask: Mask) -> tuple[int, ...]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dicomtorch.index.columns import Texts
+from dicomtorch.index.codes import numbered
 from dicomtorch.index.frame_index import FrameIndex
 
 Ints = npt.NDArray[np.int64]
@@ -102,27 +101,15 @@ def _places(index: FrameIndex, files: Ints, several: npt.NDArray[np.bool_]) -> I
     # Files that cannot be told to show one place stay apart.
     unit = np.where(several | ~located, files, len(index.files["rows"]) + series)
     orientation = np.asarray(index.column("ImageOrientationPatient"))
-    columns: list[Any] = [unit, *np.round(position, 3).T, *np.round(orientation, 4).T]
+    columns: list[Any] = [unit, np.round(position, 3), np.round(orientation, 4)]
     columns += [index.column(name) for name in _OTHERWISE_EQUAL]
-    places = _combined(columns, len(index))
+    places = numbered(columns, len(index))
     # A file that comes to no place twice is run through as it is.
-    per_unit = _combined([unit], len(index))
+    per_unit = numbered([unit], len(index))
     distinct = np.zeros(per_unit.max() + 1, np.int64)
     np.add.at(distinct, per_unit[np.unique(places, return_index=True)[1]], 1)
     whole = several & (~located | (distinct == np.bincount(per_unit))[per_unit])
-    return _combined([np.where(whole, -1 - unit, places)], len(index))
-
-
-def _combined(columns: Iterable[Any], count: int) -> Ints:
-    """Numbers, from 0 without gaps, that are equal where all columns are."""
-    codes = np.zeros(count, np.int64)
-    for column in columns:
-        values = column.codes if isinstance(column, Texts) else np.asarray(column)
-        if count and (values == values[0]).all():
-            continue
-        _, inverse = np.unique(values, return_inverse=True)
-        _, codes = np.unique(codes * (inverse.max() + 1) + inverse, return_inverse=True)
-    return codes
+    return numbered([np.where(whole, -1 - unit, places)], len(index))
 
 
 class _Clock:

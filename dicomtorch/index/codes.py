@@ -1,0 +1,92 @@
+"""Equal rows get equal numbers: what groups, separates and counts the rows of a table, written once.
+
+Two columns of three rows, `["CT", "MR", "CT"]` and `[512, 512, 512]`, give the codes `[0, 1, 0]`, and those the pieces
+`[0, 2]` and `[1]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dicomtorch.index.columns import Texts
+
+Codes = npt.NDArray[np.int64]
+
+_SMALL = (
+    1 << 16
+)  # codes that are numbered through a table rather than by sorting, however few rows there are
+
+
+def numbered(columns: Iterable[Any], count: int) -> Codes:
+    """Numbers from 0 without gaps: equal where all columns are, and in the order in which the columns sort.
+
+    Text sorts by its codes. nan equals nan, and 0.0 equals -0.0.
+
+    Args:
+        columns: `Texts`, or arrays of `count` rows with one number each, or several.
+        count: Rows; without columns all are equal.
+    """
+    codes = np.zeros(count, np.int64)
+    for column in columns:
+        values = plain(column)
+        for part in values.T if values.ndim > 1 else (values,):
+            if count == 0 or _is_constant(part):
+                continue
+            inverse = _dense(part)
+            codes = _dense(codes * (int(inverse.max()) + 1) + inverse) if codes.any() else inverse
+    return codes
+
+
+def plain(column: Any) -> npt.NDArray[Any]:
+    """An array that is equal where `column` is: the codes of text, numbers as they are."""
+    return column.codes if isinstance(column, Texts) else np.asarray(column)
+
+
+def by_appearance(codes: Codes) -> Codes:
+    """The same groups, numbered in the order in which the rows come to them first."""
+    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[inverse]
+
+
+def firsts(codes: Codes) -> Codes:
+    """The first row of each number, of codes without gaps."""
+    return np.unique(codes, return_index=True)[1]
+
+
+def pieces(codes: Codes, rows: Codes | None = None) -> list[Codes]:
+    """The rows of each number, in the order of the numbers; within one in the order that they had.
+
+    Args:
+        codes: One for each row.
+        rows: What to give back in place of 0, 1, 2, ...
+    """
+    order = np.argsort(codes, kind="stable")
+    if not len(order):
+        return []
+    ends = np.flatnonzero(np.diff(codes[order])) + 1
+    return np.split(order if rows is None else rows[order], ends)
+
+
+def _is_constant(values: npt.NDArray[Any]) -> bool:
+    if values.strides[0] == 0 or bool((values == values[0]).all()):
+        return True
+    return values.dtype.kind == "f" and bool(np.isnan(values[0]) and np.isnan(values).all())
+
+
+def _dense(values: npt.NDArray[Any]) -> Codes:
+    """The rank of each value among the distinct ones."""
+    if values.dtype.kind in "iu" and values.dtype != np.uint64 and len(values):
+        low = int(values.min())
+        span = int(values.max()) - low + 1
+        if span <= max(_SMALL, 2 * len(values)):  # a table: several times faster than sorting
+            at = values.astype(np.int64) - low
+            there = np.zeros(span, np.bool_)
+            there[at] = True
+            return (np.cumsum(there) - 1)[at]
+    return np.unique(values, return_inverse=True)[1].reshape(-1).astype(np.int64, copy=False)

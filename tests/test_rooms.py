@@ -22,7 +22,7 @@ MOST_ENTRIES = 20
 BACKENDS = {"imagecodecs", "pydicom", "simpleitk"}  # they do not know each other
 
 STILL_LONG = {
-    *("datasets.frames", "backends.streams"),
+    "datasets.frames",
     *("index.frame_index", "batches.loader"),
 }
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import threading
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
@@ -13,6 +15,8 @@ from dicomtorch.errors import OptionError, UnsupportedError
 
 if TYPE_CHECKING:
     from dicomtorch.model.image import ImagePixel
+
+_logger = logging.getLogger("dicomtorch")
 
 Buffer = bytes | bytearray | memoryview
 Array = npt.NDArray[Any]
@@ -64,6 +68,19 @@ class _Decoding(threading.local):
 
 
 decoding = _Decoding()
+
+
+@cache
+def say_once(text: str) -> None:
+    """Warns of something odd in a frame that is decoded all the same, once for each text."""
+    if decoding.where is None:
+        _logger.warning("%s (said once)", text)
+    else:
+        _logger.warning("%s (first seen in %s; said once)", text, decoding.where())
+
+
+STORED_VALUES_VERSION = 2
+"""Counts the changes of what backends make of the same bytes; values that are kept on disk are kept for one of them."""
 
 BACKENDS: dict[str, str] = {
     # In the order in which "auto" prefers them; each module has a `BACKEND`.

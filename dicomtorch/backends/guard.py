@@ -7,40 +7,24 @@ the sign of the values follow from it.
 
 from __future__ import annotations
 
-from dicomtorch.backends.jpeg2000 import J2KStream, parse_j2k
-from dicomtorch.backends.streams import (
-    Buffer,
-    JPEGStream,
-    JXLStream,
-    packbits_length,
-    parse_jpeg,
-    parse_jxl,
-    rle_segments,
-)
+from dataclasses import replace
+
+from dicomtorch.backends import streams
+from dicomtorch.backends.base import Backend, Buffer, say_once
+from dicomtorch.backends.jpegxl import JXLStream
+from dicomtorch.backends.rle import packbits_length, rle_segments
+from dicomtorch.backends.streams import Stream
 from dicomtorch.errors import DecodeError
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.model.syntaxes import (
     DEFLATED_IMAGE_FRAME,
     ENCAPSULATED_UNCOMPRESSED,
-    HTJ2K_FAMILY,
-    JPEG_2000_FAMILY,
-    JPEG_DCT,
-    JPEG_LOSSLESS_FAMILY,
-    JPEG_LS_FAMILY,
-    JPEG_XL_FAMILY,
+    KNOWN_SYNTAXES,
     NATIVE,
     RLE_LOSSLESS,
 )
 
-Stream = JPEGStream | J2KStream | JXLStream | None
-
-_JPEG_PROCESSES = {
-    **dict.fromkeys(JPEG_DCT, frozenset({0xC0, 0xC1, 0xC2})),
-    **dict.fromkeys(JPEG_LOSSLESS_FAMILY, frozenset({0xC3})),
-    **dict.fromkeys(JPEG_LS_FAMILY, frozenset({0xF7})),
-}
-_J2K = JPEG_2000_FAMILY | HTJ2K_FAMILY
 _FLAT = NATIVE | {ENCAPSULATED_UNCOMPRESSED}
 
 
@@ -49,7 +33,7 @@ def rle_segment_count(pixel: ImagePixel) -> int:
     return pixel.samples_per_pixel * -(-pixel.bits_allocated // 8)
 
 
-def check(data: Buffer, pixel: ImagePixel, limits: Limits = LIMITS) -> Stream:
+def check(data: Buffer, pixel: ImagePixel, limits: Limits = LIMITS) -> Stream | None:
     """Refuses a frame that no decoder should be given.
 
     Args:
@@ -58,7 +42,8 @@ def check(data: Buffer, pixel: ImagePixel, limits: Limits = LIMITS) -> Stream:
         limits: What a frame may cost.
 
     Returns:
-        What the stream says of itself; `None` for syntaxes that have no stream header of their own.
+        What the stream says of itself; `None` for syntaxes that have no stream header of their own. It may be of
+        another process than the transfer syntax says: see `as_streamed`.
 
     Raises:
         DecodeError: The stream is damaged, truncated, beyond a limit, or disagrees with `pixel`.
@@ -73,29 +58,51 @@ def check(data: Buffer, pixel: ImagePixel, limits: Limits = LIMITS) -> Stream:
                 f"{_describe(pixel)}; the file is truncated"
             )
         return None
-    if syntax == RLE_LOSSLESS:
+    if syntax == DEFLATED_IMAGE_FRAME:
+        return None  # inflated up to the size that the header gives, in `stored.inflate`
+    if syntax == RLE_LOSSLESS and not streams.stream_process(data):
         rle_segments(data, rle_segment_count(pixel))
         return None
-    if syntax == DEFLATED_IMAGE_FRAME:
-        return None  # inflated up to the size that the header gives, in `values.inflate`
-    if syntax in _JPEG_PROCESSES:
-        jpeg = parse_jpeg(data)
-        if jpeg.process not in _JPEG_PROCESSES[syntax]:
-            raise DecodeError(
-                f"SOF marker ff {jpeg.process:02x} does not belong to transfer syntax {syntax}, expected "
-                + " or ".join(f"ff {code:02x}" for code in sorted(_JPEG_PROCESSES[syntax]))
-            )
-        _check_image(jpeg.rows, jpeg.columns, jpeg.components, pixel)
-        return jpeg
-    if syntax in _J2K:
-        j2k = parse_j2k(data, limits.tiles)
-        _check_image(j2k.rows, j2k.columns, j2k.components, pixel)
-        return j2k
-    if syntax in JPEG_XL_FAMILY:
-        jxl = parse_jxl(data)
-        _check_image(jxl.rows, jxl.columns, pixel.samples_per_pixel, pixel)
-        return jxl
-    raise DecodeError(f"transfer syntax {syntax} is none that this package decodes")
+    if syntax not in KNOWN_SYNTAXES:
+        raise DecodeError(f"transfer syntax {syntax} is none that this package decodes")
+    stream = streams.parse(data, syntax, limits.tiles)
+    components = pixel.samples_per_pixel if isinstance(stream, JXLStream) else stream.components
+    _check_image(stream.rows, stream.columns, components, pixel)
+    return stream
+
+
+def as_streamed(pixel: ImagePixel, stream: Stream, backend: Backend) -> ImagePixel:
+    """`pixel` with the transfer syntax that its code stream is really in.
+
+    A stream of another process than its label is decoded as what it is, with a notice, if its samples have the bits
+    that the header needs; their size and number were compared by `check`.
+
+    Args:
+        pixel: What the header of the file says.
+        stream: What `check` gave.
+        backend: Is to decode it.
+
+    Raises:
+        DecodeError: They have not, or the backend does not decode that process.
+    """
+    process = streams.process_of(stream)
+    if pixel.transfer_syntax_uid in streams.SYNTAXES[process]:
+        return pixel
+    labelled = f"transfer syntax {pixel.transfer_syntax_uid}, but a code stream is {process}"
+    if not pixel.bits_stored <= (stream.precision or pixel.bits_stored) <= pixel.bits_allocated:
+        raise DecodeError(
+            f"(0002,0010) TransferSyntaxUID says {labelled} of {stream.precision} bits; with (0028,0101) BitsStored "
+            f"{pixel.bits_stored} of {pixel.bits_allocated} it belongs to another image or is damaged"
+        )
+    syntax = streams.syntax_of(stream, pixel.transfer_syntax_uid)
+    streamed = replace(pixel, transfer_syntax_uid=syntax)
+    if not backend.supports(streamed):
+        raise DecodeError(
+            f"(0002,0010) TransferSyntaxUID says {labelled}, which backend {backend.name!r} does not decode; "
+            "try backend='auto'"
+        )
+    say_once(f"(0002,0010) TransferSyntaxUID says {labelled}; it is decoded as what it is")
+    return streamed
 
 
 def check_rle(data: Buffer, pixel: ImagePixel, *, last: bool = False) -> None:

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from dicomtorch.backends import guard
-from dicomtorch.backends import stored as values
+from dicomtorch.backends import color, guard, stored
 from dicomtorch.backends.base import Array, Buffer
+from dicomtorch.backends.jpeg import JPEGStream
 from dicomtorch.backends.jpeg2000 import J2KStream
-from dicomtorch.backends.streams import JPEGStream, JXLStream, rle_segments
+from dicomtorch.backends.jpegxl import JXLStream
+from dicomtorch.backends.rle import rle_segments
 from dicomtorch.errors import DecodeError, import_optional
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.syntaxes import (
@@ -29,6 +30,7 @@ from dicomtorch.model.syntaxes import (
     JPEG_LS_FAMILY,
     JPEG_XL_FAMILY,
     JPEG_XL_LOSSLESS,
+    LOSSY,
     NATIVE,
     RLE_LOSSLESS,
 )
@@ -70,7 +72,7 @@ def _missing_codecs(syntax: str) -> tuple[str, ...]:
 def _knows(pixel: ImagePixel) -> bool:
     """Whether imagecodecs with all its codecs decodes frames described so."""
     syntax = pixel.transfer_syntax_uid
-    if syntax not in _CODECS or values.unsupported_reason(pixel):
+    if syntax not in _CODECS or stored.unsupported_reason(pixel):
         return False
     return pixel.bits_allocated in _BITS.get(syntax, (pixel.bits_allocated,))
 
@@ -104,20 +106,21 @@ class ImagecodecsBackend:
         Raises:
             DecodeError: The stream is damaged, or disagrees with `pixel`.
         """
-        plain = values.plain(data, pixel)
+        plain = stored.plain(data, pixel)
         if plain is not None:
             return plain
         stream = guard.check(data, pixel)
-        if pixel.transfer_syntax_uid == RLE_LOSSLESS:
-            return _decode_rle(data, pixel, out)
+        if stream is None:
+            if pixel.transfer_syntax_uid == RLE_LOSSLESS:
+                return _decode_rle(data, pixel, out)
+            return stored.decode_flat(data, pixel, out)
+        pixel = guard.as_streamed(pixel, stream, self)
         if isinstance(stream, JPEGStream):
             decode = _decode_jpegls if stream.process == 0xF7 else _decode_jpeg
             return decode(memoryview(data)[stream.start :], pixel, stream, out)
         if isinstance(stream, J2KStream):
             return _decode_j2k(data, pixel, stream, out)
-        if isinstance(stream, JXLStream):
-            return _decode_jxl(data, pixel, stream, out)
-        return values.decode_flat(data, pixel, out)
+        return _decode_jxl(data, pixel, stream, out)
 
 
 BACKEND = ImagecodecsBackend()
@@ -150,7 +153,7 @@ def _decode_jpeg(data: Buffer, pixel: ImagePixel, stream: JPEGStream, out: Array
     target = _target(pixel, "u1" if stream.precision <= 8 else "u2", out)
     source = None
     if pixel.samples_per_pixel == 3:
-        ybr = not stream.lossless and values.dct_is_ybr(stream, pixel)
+        ybr = not stream.lossless and color.dct_is_ybr(stream, pixel)
         source = "YCBCR" if ybr else "RGB"
     elif pixel.samples_per_pixel == 4:
         source = "CMYK"
@@ -161,21 +164,30 @@ def _decode_jpeg(data: Buffer, pixel: ImagePixel, stream: JPEGStream, out: Array
         outcolorspace="RGB" if source == "YCBCR" else source,
         out=target,
     )
-    if stream.lossless and pixel.samples_per_pixel == 3:
-        result = values.tag_to_rgb(result, pixel)
-    return values.finish(
+    if stream.lossless:
+        stored.bounded(result, stream.precision, signed=False, lossless=True)
+        if pixel.samples_per_pixel == 3:
+            result = color.lossless_to_rgb(result, stream, pixel)
+    return stored.finish(
         result, pixel, precision=stream.precision, signed=False, lossless=stream.lossless, out=out
     )
 
 
 def _decode_jpegls(data: Buffer, pixel: ImagePixel, stream: JPEGStream, out: Array | None) -> Array:
-    target = _target(pixel, "u1" if stream.precision <= 8 else "u2", out)
+    dtype = "u1" if stream.precision <= 8 else "u2"
+    if stream.planar:  # CharLS gives one component after the other
+        target = np.empty((stream.components, stream.rows, stream.columns), dtype)
+    else:
+        target = _target(pixel, dtype, out)
     if bytes(data[-2:]) != b"\xff\xd9":
         data = bytes(data) + b"\xff\xd9"  # CharLS takes seconds to find that a stream has no end
     result = _call("jpegls_decode", data, out=target)
+    stored.bounded(result, stream.precision, signed=False, lossless=True)
+    if stream.planar:
+        result = np.moveaxis(target, 0, -1)
     if pixel.samples_per_pixel == 3:
-        result = values.tag_to_rgb(result, pixel)
-    return values.finish(
+        result = color.lossless_to_rgb(result, stream, pixel)
+    return stored.finish(
         result, pixel, precision=stream.precision, signed=False, lossless=stream.lossless, out=out
     )
 
@@ -185,11 +197,19 @@ def _decode_j2k(data: Buffer, pixel: ImagePixel, stream: J2KStream, out: Array |
     target = _target(pixel, f"{'i' if stream.signed else 'u'}{size}", out)
     codestream = memoryview(data)[stream.start : stream.stop]
     if stream.high_throughput:
-        result = _decode_htj2k(codestream, target)
+        lossless = stream.reversible and pixel.transfer_syntax_uid not in LOSSY
+        one_wavelet = stream.reversible or stream.irreversible
+        if stream.precision in (8, 16) and one_wavelet and not lossless:
+            result = _decode_htj2k_with_room(codestream, pixel, stream)
+        else:
+            result = _decode_htj2k(codestream, target)
+            result = stored.bounded(
+                result, stream.precision, signed=stream.signed, lossless=lossless
+            )
     else:
         result = _call("jpeg2k_decode", codestream, numthreads=1, out=target)
-    return values.finish(
-        values.j2k_to_rgb(result, stream, pixel),
+    return stored.finish(
+        color.j2k_to_rgb(result, stream, pixel),
         pixel,
         precision=stream.precision,
         signed=stream.signed,
@@ -215,13 +235,38 @@ def _decode_htj2k(codestream: memoryview, target: Array) -> Array:
     )
 
 
+def _decode_htj2k_with_room(codestream: memoryview, pixel: ImagePixel, stream: J2KStream) -> Array:
+    """Decodes lossy samples of 8 or 16 bits as if they had more, and clamps them.
+
+    OpenJPH clamps to 2^precision, which is one too many, and not at all after the 5/3 wavelet: in a word that has just
+    the bits of the stream, white comes out as black. If SIZ says more bits, samples of the 9/7 wavelet are scaled by
+    them; those of the 5/3 wavelet stay as they are, but for the middle of an unsigned range, which is added to them.
+    """
+    bits = stream.precision
+    more, word = (6, "i2") if bits == 8 else (8, "i4")
+    wide = bytearray(codestream)
+    for component in range(stream.components):
+        wide[42 + 3 * component] += more  # Ssiz
+    room = np.empty(pixel.shape, word if stream.signed else f"u{word[1]}")
+    samples = _decode_htj2k(memoryview(wide), room).view(word)
+    half = 1 << bits - 1
+    if stream.irreversible:
+        samples += 1 << more - 1
+        samples >>= more
+    elif not stream.signed:
+        samples -= (half << more) - half
+    low, high = (-half, half - 1) if stream.signed else (0, 2 * half - 1)
+    clamped: Array = np.clip(samples, low, high)
+    return clamped.astype(f"{'i' if stream.signed else 'u'}{bits // 8}")
+
+
 def _decode_jxl(data: Buffer, pixel: ImagePixel, stream: JXLStream, out: Array | None) -> Array:
     """Decodes; that a stream was cut shows only where it ends, and so costs as much as decoding what is there."""
     precision = stream.precision or pixel.bits_stored
     target = _target(pixel, "u1" if precision <= 8 else "u2", out)
     result = _call("jpegxl_decode", data, numthreads=1, out=target)
     lossless = pixel.transfer_syntax_uid == JPEG_XL_LOSSLESS
-    return values.finish(
+    return stored.finish(
         result, pixel, precision=precision, signed=False, lossless=lossless, out=out
     )
 
@@ -255,13 +300,13 @@ def _decode_rle(data: Buffer, pixel: ImagePixel, out: Array | None) -> Array:
             .view(pixel.stored_dtype)
             .reshape(pixel.shape)
         )
-    samples = values.align(_join_bytes(planes, pixel), pixel, out)
+    samples = stored.align(_join_bytes(planes, pixel), pixel, out)
     if pixel.samples_per_pixel == 1:
         return samples.reshape(pixel.shape)
     interleaved = np.moveaxis(samples.reshape(-1, pixel.rows, pixel.columns), 0, -1)
     if pixel.samples_per_pixel == 3:
-        interleaved = values.tag_to_rgb(interleaved, pixel)
-    return values.deliver(interleaved, out)
+        interleaved = color.tag_to_rgb(interleaved, pixel)
+    return stored.deliver(interleaved, out)
 
 
 def _join_bytes(planes: Array, pixel: ImagePixel) -> Array:

@@ -9,10 +9,11 @@ import struct
 from functools import lru_cache
 from typing import NamedTuple
 
-from dicomtorch.backends.streams import END_MARKER, HEAD, Buffer, damaged
+from dicomtorch.backends.base import Buffer
+from dicomtorch.backends.marks import END_MARKER, HEAD, damaged
 from dicomtorch.errors import DecodeError
 
-_JP2_SIGNATURE = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
+JP2_SIGNATURE = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
 _SOC_SIZ = b"\xff\x4f\xff\x51"
 _TILE_PART = struct.Struct(">IHI2xH")
 """SOT and Lsot, tile, length of the tile-part, the marker after the segment."""
@@ -29,7 +30,8 @@ class J2KStream(NamedTuple):
         precision: Bits of a sample.
         signed: Whether samples are signed.
         component_transform: Whether the codec turns the components into RGB.
-        reversible: Whether the 5/3 wavelet is used, the only one that can be lossless.
+        reversible: Whether the 5/3 wavelet is used everywhere, the only one that can be lossless.
+        irreversible: Whether the 9/7 wavelet is used everywhere.
         high_throughput: Whether the blocks are coded as in HTJ2K.
         start: Where the code stream begins in the frame: after the boxes of a JP2 file.
         stop: Where it ends.
@@ -42,6 +44,7 @@ class J2KStream(NamedTuple):
     signed: bool
     component_transform: bool
     reversible: bool
+    irreversible: bool
     high_throughput: bool
     start: int
     stop: int
@@ -53,7 +56,7 @@ def _codestream(data: Buffer) -> tuple[int, int]:
     head = bytes(data[:12])
     if head[:4] == _SOC_SIZ:
         return 0, size
-    if head != _JP2_SIGNATURE:
+    if head != JP2_SIGNATURE:
         raise damaged(
             "JPEG 2000 stream", 0, head[:4].hex(" ") or "nothing", "SOC and SIZ (ff 4f ff 51)"
         )
@@ -84,18 +87,20 @@ def _codestream(data: Buffer) -> tuple[int, int]:
 class _J2KWalk:
     """The marker segments of a JPEG 2000 code stream."""
 
-    __slots__ = ("coding", "components", "data", "ht", "mct", "precision", "quantisation", "reversible",
-                 "signed", "siz", "size", "start", "tiles")  # fmt: skip
+    __slots__ = ("coding", "components", "data", "ht", "irreversible", "mct", "precision", "quantisation",
+                 "reversible", "signed", "siz", "size", "start", "tiles")  # fmt: skip
 
     def __init__(self, data: Buffer, start: int, stop: int, tiles: int) -> None:
         self.data = data
         self.start = start
         self.size = stop
         self.tiles = tiles  # in: the limit; out: the number
-        self.coding: dict[int, int] = {}  # component, -1 for all -> decomposition levels
-        self.quantisation: dict[int, int] = {}  # component, -1 for all -> values, 0: derived
+        # By component, -1 for all: decomposition levels and whether the 5/3 wavelet is used; number of step sizes (0
+        # where all follow from one), and their largest bit depth.
+        self.coding: dict[int, tuple[int, bool]] = {}
+        self.quantisation: dict[int, tuple[int, int]] = {}
         self.mct = self.ht = False
-        self.reversible = True
+        self.reversible = self.irreversible = True
 
     def main_header(self) -> int:
         """Walks to the first tile-part; returns its position."""
@@ -222,8 +227,9 @@ class _J2KWalk:
             raise damaged("precincts in COD or COC", position + 5, stop - position - 5, levels + 1)
         if precincts and any(not size & 15 or not size >> 4 for size in data[position + 6 : stop]):
             raise damaged("precincts in COD or COC", position + 6, "an exponent of 0", "at least 1")
-        self.coding[component] = levels
+        self.coding[component] = (levels, wavelet == 1)
         self.reversible &= wavelet == 1
+        self.irreversible &= wavelet == 0
         self.ht |= bool(style & 0x40)
 
     def quantisation_style(self, component: int, position: int, stop: int) -> None:
@@ -239,28 +245,37 @@ class _J2KWalk:
                 "style 0, 1 or 2, whole values",
             )
         exponent = max(bytes(data[position + 1 : stop : step])) >> 3
-        if exponent + guard_bits - 1 > 31:
+        bits, most = exponent + guard_bits - 1, 30 if style else 31
+        if bits > most:
             raise damaged(
                 "QCD or QCC",
                 position,
                 f"exponent {exponent} + {guard_bits} guard bits - 1",
-                "at most 31",
+                f"at most {most} in style {style}",
             )
-        self.quantisation[component] = 0 if style == 1 else values // step
+        self.quantisation[component] = (0 if style == 1 else values // step, bits)
 
     def check_quantisation(self, position: int) -> None:
-        """Every component needs as many step sizes as it has sub-bands; a decoder reads them unasked."""
+        """Every component needs as many step sizes as it has sub-bands; a decoder reads them unasked.
+
+        With the 9/7 wavelet 31 bits end the process in OpenJPH, whatever the style of quantisation.
+        """
         for component in {-1, *self.coding, *self.quantisation}:
-            levels = self.coding.get(component, self.coding.get(-1))
-            values = self.quantisation.get(component, self.quantisation.get(-1))
-            if levels is None or values is None:
+            coding = self.coding.get(component, self.coding.get(-1))
+            quantisation = self.quantisation.get(component, self.quantisation.get(-1))
+            if coding is None or quantisation is None:
                 raise damaged("JPEG 2000 main header", position, "its end", "COD and QCD before it")
+            (levels, reversible), (values, bits) = coding, quantisation
             if values and values < 3 * levels + 1:
                 raise damaged(
                     "step sizes in QCD or QCC",
                     position,
                     values,
                     f"{3 * levels + 1} for {levels} levels",
+                )
+            if bits > 30 and not reversible:
+                raise damaged(
+                    "QCD or QCC", position, f"{bits} bits with the 9/7 wavelet", "at most 30"
                 )
 
     def segments(self, position: int, end: int) -> int:
@@ -289,13 +304,13 @@ class _J2KWalk:
 class _TileParts:
     """The tile-parts of a JPEG 2000 code stream, which must tile the rest of it."""
 
-    __slots__ = ("data", "ht", "main", "reversible", "size")
+    __slots__ = ("data", "ht", "irreversible", "main", "reversible", "size")
 
     def __init__(self, data: Buffer, size: int, main: _J2KWalk) -> None:
         self.data = data
         self.size = size
         self.main = main
-        self.ht, self.reversible = main.ht, main.reversible
+        self.ht, self.reversible, self.irreversible = main.ht, main.reversible, main.irreversible
 
     def header(self, position: int) -> int:
         """Walks the header of a tile-part; what it sets holds for its tile only. Returns where the data begin."""
@@ -308,6 +323,7 @@ class _TileParts:
         walk.check_quantisation(position)
         self.ht |= walk.ht
         self.reversible &= walk.reversible
+        self.irreversible &= walk.irreversible
         return body
 
     def walk(self, position: int) -> int:
@@ -360,6 +376,18 @@ def _main_header(head: bytes, tiles: int) -> tuple[_J2KWalk, int]:
     return walk, walk.main_header()
 
 
+def is_high_throughput(data: Buffer) -> bool:
+    """Whether a JPEG 2000 stream says that its blocks are coded as in HTJ2K: in CAP, which follows SIZ.
+
+    Raises:
+        DecodeError: There is no code stream.
+    """
+    start, _ = _codestream(data)
+    at = start + 4 + int.from_bytes(data[start + 4 : start + 6], "big")
+    segment = bytes(data[at : at + 6])
+    return len(segment) == 6 and segment[:2] == b"\xff\x50" and bool(segment[5] & 2)
+
+
 def parse_j2k(data: Buffer, tiles: int) -> J2KStream:
     """Reads the headers of a JPEG 2000 or HTJ2K frame; JP2 boxes are passed over.
 
@@ -389,6 +417,7 @@ def parse_j2k(data: Buffer, tiles: int) -> J2KStream:
         signed=main.signed,
         component_transform=main.mct,
         reversible=parts.reversible,
+        irreversible=parts.irreversible,
         high_throughput=parts.ht,
         start=start,
         stop=end,

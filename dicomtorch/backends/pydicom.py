@@ -10,11 +10,10 @@ import importlib.util
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from dicomtorch.backends import guard
-from dicomtorch.backends import stored as values
+from dicomtorch.backends import color, guard, stored
 from dicomtorch.backends.base import Array, Buffer
+from dicomtorch.backends.jpeg import JPEGStream
 from dicomtorch.backends.jpeg2000 import J2KStream
-from dicomtorch.backends.streams import JPEGStream
 from dicomtorch.errors import DecodeError, import_optional
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.syntaxes import (
@@ -88,7 +87,7 @@ def _plugin(pixel: ImagePixel) -> str:
 def _knows(pixel: ImagePixel) -> bool:
     """Whether pydicom with all its plug-ins decodes frames described so."""
     syntax = pixel.transfer_syntax_uid
-    if values.unsupported_reason(pixel) or pixel.samples_per_pixel not in (1, 3):
+    if stored.unsupported_reason(pixel) or pixel.samples_per_pixel not in (1, 3):
         return False
     if syntax in NATIVE:
         return pixel.bits_allocated != 12
@@ -126,10 +125,12 @@ class PydicomBackend:
             DecodeError: The stream is damaged, disagrees with `pixel`, or the plug-in cannot read it.
         """
         stream = guard.check(data, pixel)
-        if pixel.transfer_syntax_uid in NATIVE:
-            return values.finish_flat(_decode_native(data, pixel), pixel, out)
-        if pixel.transfer_syntax_uid == RLE_LOSSLESS:
-            return values.finish_flat(_decode_rle(data, pixel), pixel, out)
+        if stream is None and pixel.transfer_syntax_uid in NATIVE:
+            return stored.finish_flat(_decode_native(data, pixel), pixel, out)
+        if stream is None and pixel.transfer_syntax_uid == RLE_LOSSLESS:
+            return stored.finish_flat(_decode_rle(data, pixel), pixel, out)
+        if stream is not None:
+            pixel = guard.as_streamed(pixel, stream, self)
         if isinstance(stream, JPEGStream):
             return _decode_jpeg(memoryview(data)[stream.start :], pixel, stream, out)
         if isinstance(stream, J2KStream):
@@ -189,8 +190,8 @@ def _decode_native(data: Buffer, pixel: ImagePixel) -> Array:
         pixel.bits_allocated > 16 or (pixel.bits_allocated == 1 and pixel.pixel_data_vr == "OW")
     ):
         # pydicom reads the words of these as big endian numbers; OW has only 16-bit words (PS3.5 6.2).
-        data = values.little_endian_words(data, pixel)
-        pixel = values.as_little_endian(pixel)
+        data = stored.little_endian_words(data, pixel)
+        pixel = stored.as_little_endian(pixel)
     elif swap:
         options["pixel_vr"] = pixel.pixel_data_vr
         size += size % 2
@@ -206,7 +207,7 @@ def _decode_rle(data: Buffer, pixel: ImagePixel) -> Array:
 
 def _decode_jpeg(data: Buffer, pixel: ImagePixel, stream: JPEGStream, out: Array | None) -> Array:
     plugin = _plugin(pixel)
-    ybr = not stream.lossless and pixel.samples_per_pixel == 3 and values.dct_is_ybr(stream, pixel)
+    ybr = not stream.lossless and pixel.samples_per_pixel == 3 and color.dct_is_ybr(stream, pixel)
     photometric = "MONOCHROME2"
     if pixel.samples_per_pixel == 3:
         # pydicom warns where this does not fit the marks of the stream; with raw=True it converts nothing.
@@ -224,12 +225,14 @@ def _decode_jpeg(data: Buffer, pixel: ImagePixel, stream: JPEGStream, out: Array
         **({"apply_jls_sign_correction": False} if stream.process == 0xF7 else {}),
     )
     if stream.lossless or stream.process == 0xF7:
-        result = values.tag_to_rgb(result, pixel) if pixel.samples_per_pixel == 3 else result
+        stored.bounded(result, stream.precision, signed=False, lossless=True)
+        if pixel.samples_per_pixel == 3:
+            result = color.lossless_to_rgb(result, stream, pixel)
     elif ybr and not (
         plugin == "pillow" and stream.adobe >= 0
     ):  # Pillow has converted it by the Adobe segment
-        result = values.ybr_to_rgb(result, stream.precision)
-    return values.finish(
+        result = color.ybr_to_rgb(result, stream.precision)
+    return stored.finish(
         result, pixel, precision=stream.precision, signed=False, lossless=stream.lossless, out=out
     )
 
@@ -244,8 +247,8 @@ def _decode_j2k(data: Buffer, pixel: ImagePixel, stream: J2KStream, out: Array |
         pixel_representation=int(stream.signed),
         apply_j2k_sign_correction=False,
     )
-    return values.finish(
-        values.j2k_to_rgb(result, stream, pixel),
+    return stored.finish(
+        color.j2k_to_rgb(result, stream, pixel),
         pixel,
         precision=stream.precision,
         signed=stream.signed,

@@ -3,7 +3,8 @@
 SimpleITK reads files and decodes all frames of one. So each frame is wrapped as a DICOM file of its own, which says
 what the code stream is and nothing else, least of all a rescale, and is read from memory. GDCM may abort the process on
 damaged streams that the guard cannot tell from whole ones, and never gives back the bytes of a JPEG-LS frame that it
-refuses: use it to compare, not on files of unknown origin. Its JPEG codecs try 8, 12 and 16 bits in turn and say on the
+refuses: use it to compare, not on files of unknown origin. It cuts samples to the bits of the stream, so that it cannot
+be told whether a damaged one had more. Its JPEG codecs try 8, 12 and 16 bits in turn and say on the
 standard error stream which did not fit.
 """
 
@@ -21,11 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from dicomtorch.backends import guard
-from dicomtorch.backends import stored as values
+from dicomtorch.backends import color, guard, stored
 from dicomtorch.backends.base import Array, Buffer
+from dicomtorch.backends.jpeg import JPEGStream
 from dicomtorch.backends.jpeg2000 import J2KStream
-from dicomtorch.backends.streams import JPEGStream
 from dicomtorch.errors import DecodeError, import_optional
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.syntaxes import (
@@ -62,7 +62,7 @@ def _library() -> Any:
 def _knows(pixel: ImagePixel) -> bool:
     """What GDCM was seen to decode to the right values."""
     syntax, samples = pixel.transfer_syntax_uid, pixel.samples_per_pixel
-    if values.unsupported_reason(pixel) or pixel.is_float:
+    if stored.unsupported_reason(pixel) or pixel.is_float:
         return False
     if pixel.bits_allocated not in (8, 16) or samples not in (1, 3):
         return False
@@ -101,6 +101,8 @@ class SimpleITKBackend:
             DecodeError: The stream is damaged, disagrees with `pixel`, or GDCM cannot read it.
         """
         stream = guard.check(data, pixel)
+        if stream is not None:
+            pixel = guard.as_streamed(pixel, stream, self)
         if isinstance(stream, JPEGStream):
             return _decode_jpeg(memoryview(data)[stream.start :], pixel, stream, out)
         if isinstance(stream, J2KStream):
@@ -111,14 +113,14 @@ class SimpleITKBackend:
             words = _read(_items(data), pixel, RLE_LOSSLESS, bits=pixel.bits_allocated)
         else:
             words = _decode_native(data, pixel)
-        return values.finish_flat(words, pixel, out)
+        return stored.finish_flat(words, pixel, out)
 
 
 BACKEND = SimpleITKBackend()
 
 
 def _decode_native(data: Buffer, pixel: ImagePixel) -> Array:
-    little = memoryview(values.little_endian_words(data, pixel))[: (pixel.native_bits + 7) // 8]
+    little = memoryview(stored.little_endian_words(data, pixel))[: (pixel.native_bits + 7) // 8]
     value = bytes(little) + b"\0" * (len(little) % 2)
     return _read(
         value,
@@ -131,7 +133,7 @@ def _decode_native(data: Buffer, pixel: ImagePixel) -> Array:
 
 def _decode_jpeg(data: Buffer, pixel: ImagePixel, stream: JPEGStream, out: Array | None) -> Array:
     dct = not stream.lossless and stream.process != 0xF7
-    ybr = dct and pixel.samples_per_pixel == 3 and values.dct_is_ybr(stream, pixel)
+    ybr = dct and pixel.samples_per_pixel == 3 and color.dct_is_ybr(stream, pixel)
     result = _read(
         _items(data),
         pixel,
@@ -140,8 +142,8 @@ def _decode_jpeg(data: Buffer, pixel: ImagePixel, stream: JPEGStream, out: Array
         photometric="YBR_FULL" if ybr else "RGB",
     )
     if not dct and pixel.samples_per_pixel == 3:
-        result = values.tag_to_rgb(result, pixel)
-    return values.finish(
+        result = color.lossless_to_rgb(result, stream, pixel)
+    return stored.finish(
         result, pixel, precision=stream.precision, signed=False, lossless=stream.lossless, out=out
     )
 
@@ -154,8 +156,8 @@ def _decode_j2k(data: Buffer, pixel: ImagePixel, stream: J2KStream, out: Array |
         bits=stream.precision,
         signed=stream.signed,
     )
-    return values.finish(
-        values.j2k_to_rgb(result, stream, pixel),
+    return stored.finish(
+        color.j2k_to_rgb(result, stream, pixel),
         pixel,
         precision=stream.precision,
         signed=stream.signed,

@@ -1,23 +1,21 @@
-"""From decoded or native bytes to stored values: bits, sign, byte order, sample order, colour. All that backends share.
+"""From decoded or native bytes to stored values: bits, sign, byte order, sample order. All that backends share.
 
 PS3.5 section 8 and annex D, PS3.3 C.7.6.3.
 """
 
 from __future__ import annotations
 
-import logging
 import sys
 import zlib
 from dataclasses import replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from dicomtorch.backends.base import Array, Buffer, decoding
-from dicomtorch.backends.jpeg2000 import J2KStream
-from dicomtorch.backends.streams import JPEGStream
+from dicomtorch.backends import color
+from dicomtorch.backends.base import Array, Buffer
 from dicomtorch.errors import DecodeError
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.limits import LIMITS
@@ -26,12 +24,8 @@ from dicomtorch.model.syntaxes import (
     EXPLICIT_VR_BIG_ENDIAN,
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
+    LOSSY,
 )
-
-_logger = logging.getLogger("dicomtorch")
-
-YBR_FULL = ("YBR_FULL", "YBR_FULL_422")
-YBR_PARTIAL = ("YBR_PARTIAL_422", "YBR_PARTIAL_420")
 
 
 def unsupported_reason(pixel: ImagePixel) -> str:
@@ -119,7 +113,7 @@ def decode_flat(data: Buffer, pixel: ImagePixel, out: Array | None = None) -> Ar
     samples = align(_words(data, pixel), pixel, out)
     photometric = pixel.photometric_interpretation
     if pixel.samples_per_pixel == 3 and photometric in ("YBR_FULL_422", "YBR_PARTIAL_422"):
-        samples = _upsample_422(samples, pixel)
+        samples = color.upsample_422(samples, pixel)
     elif pixel.samples_per_pixel > 1 and pixel.planar_configuration == 1:
         samples = np.moveaxis(samples.reshape(-1, pixel.rows, pixel.columns), 0, -1)
     return _finish_color(samples.reshape(pixel.shape), pixel, out)
@@ -139,7 +133,7 @@ def finish_flat(words: Array, pixel: ImagePixel, out: Array | None = None) -> Ar
 
 def _finish_color(samples: Array, pixel: ImagePixel, out: Array | None) -> Array:
     if pixel.samples_per_pixel == 3:
-        samples = tag_to_rgb(samples, pixel)
+        samples = color.tag_to_rgb(samples, pixel)
     return deliver(samples, out)
 
 
@@ -266,36 +260,36 @@ def finish(
     lossless: bool,
     out: Array | None = None,
 ) -> Array:
-    """Stored values from what a codec gave: sign, unused bits, type.
+    """Stored values from what a codec gave: position of the bits, sign, unused bits, type.
 
-    The stream decides its sign; the header says which bits of an unsigned one are a two's complement number. Bits
-    beyond BitsStored are masked in a lossless stream (they may hold an overlay), clamped in a lossy one (overshoot).
+    The stream decides its sign; the header says which bits of an unsigned one are a two's complement number, and where
+    they lie if the stream has all bits up to High Bit (PS3.5 8.1.1). Bits beyond BitsStored are dropped in a lossless
+    transfer syntax (they may hold an overlay). In a lossy one they are overshoot, whatever wavelet made it: clamped.
 
     Args:
         decoded: Of shape `pixel.shape`.
-        pixel: What the header says.
+        pixel: What the header says, with the transfer syntax that the stream is in.
         precision: Bits of a sample in the stream.
         signed: Whether the stream's samples are signed.
-        lossless: Whether the stream's values are the encoder's.
+        lossless: Whether it was coded so that it can be lossless; it is if its transfer syntax is, too.
         out: Written to if it has the shape and the type of the result; may share memory with `decoded`.
     """
     stored = pixel.bits_stored
-    as_signed = signed or pixel.pixel_representation == 1
     target = pixel.stored_dtype if not signed else np.dtype(f"i{pixel.stored_dtype.itemsize}")
-    width = decoded.dtype.itemsize * 8
-    if precision > stored and not lossless:
-        low, high = (
-            (-(1 << stored - 1), (1 << stored - 1) - 1) if signed else (0, (1 << stored) - 1)
-        )
-        decoded = np.clip(decoded, low, high)
-    elif precision > stored and not as_signed:
-        decoded = np.bitwise_and(decoded, decoded.dtype.type((1 << stored) - 1))
-    if as_signed and not (signed and (precision <= stored or not lossless)):
-        bits = min(precision, stored)
-        decoded = decoded.view(f"i{width // 8}")
-        if bits < width:
-            decoded = np.left_shift(decoded, width - bits)
-            decoded = np.right_shift(decoded, width - bits, out=decoded)
+    low = pixel.high_bit + 1 - stored
+    if low and precision > pixel.high_bit:
+        decoded = np.right_shift(decoded, decoded.dtype.type(low))
+        precision -= low
+    as_signed = signed or pixel.pixel_representation == 1
+    if precision > stored:
+        if not lossless or pixel.transfer_syntax_uid in LOSSY:
+            decoded = _clamped(decoded, stored, precision, signed, as_signed)
+        elif as_signed:
+            decoded = _sign_extended(decoded, stored)
+        else:
+            decoded = np.bitwise_and(decoded, decoded.dtype.type((1 << stored) - 1))
+    elif as_signed and not signed:
+        decoded = _sign_extended(decoded, precision)
     if (
         out is not None
         and out.dtype == target
@@ -308,100 +302,66 @@ def finish(
     return np.ascontiguousarray(decoded.astype(target, copy=False))
 
 
+def _sign_extended(decoded: Array, bits: int) -> Array:
+    """The low `bits` bits as two's complement numbers."""
+    width = decoded.dtype.itemsize * 8
+    decoded = decoded.view(f"i{width // 8}")
+    if bits >= width:
+        return decoded
+    shifted = np.left_shift(decoded, width - bits)
+    return np.right_shift(shifted, width - bits, out=shifted)
+
+
+def _clamped(decoded: Array, stored: int, precision: int, signed: bool, as_signed: bool) -> Array:
+    """Samples of a lossy stream of more bits than are stored, brought into the range of those.
+
+    A negative number in a stream without sign is a word of `stored` bits, or one whose sign goes on to the highest bit.
+    """
+    half = 1 << stored - 1
+    if signed:
+        return np.clip(decoded, -half, half - 1)
+    if not as_signed:
+        return np.clip(decoded, 0, 2 * half - 1)
+    extended = _sign_extended(decoded, precision)
+    negative = extended < 0
+    words = _sign_extended(np.clip(decoded, 0, 2 * half - 1), stored)
+    return np.where(negative, np.maximum(extended, -half), words)
+
+
+def bounded(decoded: Array, precision: int, *, signed: bool, lossless: bool) -> Array:
+    """Samples of a decoder that does not itself keep them to the bits of the stream.
+
+    Args:
+        decoded: Samples as the codec gave them.
+        precision: Bits of a sample in the stream.
+        signed: Whether the stream's samples are signed.
+        lossless: Whether a sample beyond these bits is damage; else it is overshoot, and clamped.
+
+    Raises:
+        DecodeError: A sample of a lossless stream is beyond.
+    """
+    width = 8 * decoded.dtype.itemsize
+    if precision >= width:
+        return decoded
+    half = 1 << precision - 1
+    low, high = (-half, half - 1) if signed else (0, 2 * half - 1)
+    # A negative number in an unsigned word is a large one, so one look at the largest will do there.
+    largest, smallest = int(decoded.max()), int(decoded.min()) if signed else 0
+    if largest <= high and smallest >= low:
+        return decoded
+    if lossless:
+        sample = largest if largest > high else smallest
+        raise DecodeError(
+            f"the code stream is damaged: a decoded sample is {sample}, but the stream has {precision} bits, "
+            f"{low} to {high}"
+        )
+    clamped: Array = np.clip(decoded.view(f"i{width // 8}"), low, high)
+    return clamped.view(decoded.dtype)
+
+
 def _same_memory(one: Array, other: Array) -> bool:
     return bool(
         one.ctypes.data == other.ctypes.data
         and one.dtype == other.dtype
         and one.strides == other.strides
     )
-
-
-def _upsample_422(samples: Array, pixel: ImagePixel) -> Array:
-    """Y1 Y2 Cb Cr per two pixels (PS3.3 C.7.6.3.1.2) to Y Cb Cr per pixel; colours hold for both."""
-    if pixel.columns % 2:
-        raise DecodeError(
-            f"(0028,0004) {pixel.photometric_interpretation} needs an even number of columns; (0028,0011) Columns is "
-            f"{pixel.columns}"
-        )
-    groups = samples.reshape(pixel.rows, pixel.columns // 2, 4)
-    full = np.empty((pixel.rows, pixel.columns // 2, 2, 3), samples.dtype)
-    full[..., 0] = groups[..., :2]
-    full[..., 1:] = groups[..., None, 2:]
-    return full.reshape(pixel.shape)
-
-
-def tag_to_rgb(samples: Array, pixel: ImagePixel) -> Array:
-    """Converts to RGB if Photometric Interpretation says that the samples are luminance and chrominance."""
-    photometric = pixel.photometric_interpretation
-    if photometric in YBR_FULL:
-        return ybr_to_rgb(samples, pixel.bits_stored)
-    if photometric in YBR_PARTIAL:
-        return ybr_to_rgb(samples, pixel.bits_stored, partial=True)
-    return samples
-
-
-def ybr_to_rgb(samples: Array, bits: int, *, partial: bool = False) -> Array:
-    """Y, Cb and Cr to red, green and blue (PS3.3 C.7.6.3.1.2; ITU-R BT.601), to the nearest integer.
-
-    Args:
-        samples: (..., 3), unsigned.
-        bits: Bits stored; black is 0 (16 of 256 if `partial`), white 2^bits - 1 (235 of 256).
-        partial: Whether Y has 219 and Cb, Cr 224 of 256 steps.
-    """
-    top = (1 << bits) - 1
-    real: Any = np.float32 if bits <= 8 else np.float64
-    unit = 2.0 ** (bits - 8)
-    scale_y, scale_c, black = (
-        (top / (219 * unit), top / (224 * unit), 16 * unit) if partial else (1.0, 1.0, 0.0)
-    )
-    luma: Array = samples[..., 0].astype(real)
-    luma -= real(black)
-    luma *= real(scale_y)
-    luma += real(0.5)  # rounding is then cutting off
-    blue, red = (samples[..., k].astype(real) - real(128 * unit) for k in (1, 2))
-    rgb = np.empty(samples.shape, samples.dtype)
-    for channel, (from_blue, from_red) in enumerate(
-        ((0.0, 1.402), (-0.114 * 1.772 / 0.587, -0.299 * 1.402 / 0.587), (1.772, 0.0))
-    ):
-        value = luma
-        if from_blue:
-            value = value + blue * real(from_blue * scale_c)
-        if from_red:
-            value = value + red * real(from_red * scale_c)
-        np.clip(value, real(0), real(top), out=value)
-        rgb[..., channel] = value
-    return rgb
-
-
-def dct_is_ybr(stream: JPEGStream, pixel: ImagePixel) -> bool:
-    """Whether the three components of a lossy JPEG stream are YCbCr; the first mark that says so decides.
-
-    Adobe segment, JFIF segment, component identifiers, chroma subsampling, Photometric Interpretation.
-    """
-    if stream.adobe >= 0:
-        return stream.adobe != 0
-    if stream.jfif:
-        return True
-    if stream.ids == b"RGB":
-        return False
-    return stream.subsampled or pixel.photometric_interpretation.startswith("YBR")
-
-
-def j2k_to_rgb(samples: Array, stream: J2KStream, pixel: ImagePixel) -> Array:
-    """RGB of a JPEG 2000 frame: where its component transform was undone it is RGB, else the tag decides."""
-    if pixel.samples_per_pixel != 3 or stream.component_transform:
-        return samples
-    if pixel.photometric_interpretation in ("YBR_RCT", "YBR_ICT"):
-        _say_once(
-            f"(0028,0004) PhotometricInterpretation is {pixel.photometric_interpretation}, but a JPEG 2000 stream "
-            "has no component transform; its components are taken as RGB"
-        )
-    return tag_to_rgb(samples, pixel)
-
-
-@cache
-def _say_once(text: str) -> None:
-    if decoding.where is None:
-        _logger.warning("%s (said once)", text)
-    else:
-        _logger.warning("%s (first seen in %s; said once)", text, decoding.where())

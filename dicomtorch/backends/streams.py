@@ -1,484 +1,141 @@
-"""What a code stream says of itself, read from its own markers in plain Python before native code sees it.
+"""Which process a code stream is of, whatever the header of its file says, and which transfer syntaxes it belongs to.
 
-Every parser walks the header of one frame, keeps inside its bytes, and refuses what would make a native decoder crash,
-hang or allocate without bound. What the header of the file says is compared in `guard`.
-
-JPEG: ISO/IEC 10918-1 annex B. JPEG-LS: ISO/IEC 14495-1 annex C. JPEG XL: ISO/IEC 18181-1 annex D, 18181-2. RLE: PS3.5
-annex G. JPEG 2000 has a module of its own, `jpeg2000`.
+The parsers of the single processes are in `jpeg`, `jpeg2000`, `jpegxl` and `rle`.
 """
 
 from __future__ import annotations
 
-import itertools
-import re
-import struct
-from functools import lru_cache
-from typing import NamedTuple
+from typing import Final
 
-import numpy as np
-
+from dicomtorch.backends.base import Buffer
+from dicomtorch.backends.jpeg import JPEGStream, jpeg_process, parse_jpeg
+from dicomtorch.backends.jpeg2000 import JP2_SIGNATURE, J2KStream, is_high_throughput, parse_j2k
+from dicomtorch.backends.jpegxl import JXL_CONTAINER, JXLStream, parse_jxl
 from dicomtorch.errors import DecodeError
+from dicomtorch.model.syntaxes import (
+    HTJ2K,
+    HTJ2K_FAMILY,
+    HTJ2K_LOSSLESS,
+    JPEG_2000,
+    JPEG_2000_FAMILY,
+    JPEG_2000_LOSSLESS,
+    JPEG_BASELINE,
+    JPEG_DCT,
+    JPEG_EXTENDED,
+    JPEG_LOSSLESS,
+    JPEG_LOSSLESS_FAMILY,
+    JPEG_LS_FAMILY,
+    JPEG_LS_LOSSLESS,
+    JPEG_LS_NEAR_LOSSLESS,
+    JPEG_XL,
+    JPEG_XL_FAMILY,
+    JPEG_XL_LOSSLESS,
+    LOSSY,
+)
 
-Buffer = bytes | bytearray | memoryview
+Stream = JPEGStream | J2KStream | JXLStream
 
-JFIF = b"JFIF\0"
-ADOBE = b"Adobe"
-_SOF_KINDS = frozenset({0xC0, 0xC1, 0xC2, 0xC3})
-_OTHER_SOF = frozenset({0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7})
-_PRECISIONS = {0xC0: (8,), 0xC1: (8, 12), 0xC2: (8, 12)}
-_SAMPLING = frozenset(across << 4 | down for across in range(1, 5) for down in range(1, 5))
-_UNSAMPLED = frozenset({0x11})
-END_MARKER = b"\xff\xd9"
-_END = re.compile(END_MARKER)
-_SCANS = 199
-"""Scans after the first that a stream may have; encoders write about ten."""
-HEAD = 4096
-"""Bytes at the start of a frame that its header is looked for in first."""
-_TAIL = 64
-"""Bytes at the end of a frame in which its end marker is looked for first."""
+SYNTAXES: Final[dict[str, frozenset[str]]] = {
+    "JPEG": JPEG_DCT,
+    "JPEG Lossless": JPEG_LOSSLESS_FAMILY,
+    "JPEG-LS": JPEG_LS_FAMILY,
+    "JPEG 2000": JPEG_2000_FAMILY,
+    "HTJ2K": HTJ2K_FAMILY,
+    "JPEG XL": JPEG_XL_FAMILY,
+}
+"""The transfer syntaxes of each process that has marks of its own; "JPEG" is every process with a DCT."""
 
-
-class JPEGStream(NamedTuple):
-    """A JPEG or JPEG-LS frame header.
-
-    Attributes:
-        rows: Height in pixels.
-        columns: Width in pixels.
-        components: Number of components.
-        precision: Bits of a sample.
-        process: Low byte of the start-of-frame marker: C0, C1, C2, C3 (lossless) or F7 (JPEG-LS).
-        lossless: Whether the samples come back as they went in.
-        ids: Component identifiers.
-        subsampled: Whether a component is smaller than the image.
-        jfif: Whether there is a JFIF segment.
-        adobe: Colour transform of the Adobe segment; -1 without one.
-        start: Offset of SOI, behind fill bytes, which decoders refuse there.
-    """
-
-    rows: int
-    columns: int
-    components: int
-    precision: int
-    process: int
-    lossless: bool
-    ids: bytes = b""
-    subsampled: bool = False
-    jfif: bool = False
-    adobe: int = -1
-    start: int = 0
+_JPEG_NAMES = {0xC0: "JPEG", 0xC1: "JPEG", 0xC2: "JPEG", 0xC3: "JPEG Lossless", 0xF7: "JPEG-LS"}
+_OPENINGS = {b"\xff\xd8": "jpeg", b"\xff\xff": "jpeg", b"\xff\x4f": "j2k", b"\xff\x0a": "jxl"}
 
 
-class JXLStream(NamedTuple):
-    """A JPEG XL size and image header.
-
-    Attributes:
-        rows: Height in pixels.
-        columns: Width in pixels.
-        precision: Bits of a sample, 0 where they stand behind fields that are not read.
-    """
-
-    rows: int
-    columns: int
-    precision: int
+def _family(data: Buffer) -> str:
+    """Which parser the first bytes call for: "jpeg", "j2k" or "jxl"; "" if they say nothing."""
+    first = bytes(data[:2])
+    if first == b"\0\0":
+        box = bytes(data[:12])
+        return {JP2_SIGNATURE: "j2k", JXL_CONTAINER: "jxl"}.get(box, "")
+    return _OPENINGS.get(first, "")
 
 
-def damaged(what: str, offset: int, received: object, expected: object) -> DecodeError:
-    """A `DecodeError` about the byte at `offset` of the frame."""
-    return DecodeError(
-        f"{what} at byte {offset} of the frame: found {received}, expected {expected}"
-    )
+def _labelled_family(syntax: str) -> str:
+    if syntax in JPEG_2000_FAMILY or syntax in HTJ2K_FAMILY:
+        return "j2k"
+    return "jxl" if syntax in JPEG_XL_FAMILY else "jpeg"
 
 
-def _has_end(data: Buffer, start: int) -> bool:
-    """Whether FF D9 stands somewhere after `start`: mostly in the tail, looked at first."""
-    tail = max(start, len(data) - _TAIL)
-    return END_MARKER in bytes(data[tail:]) or _END.search(data, start) is not None
-
-
-# --- JPEG and JPEG-LS ----------------------------------------------------------------------
-
-
-class _JPEGWalk:
-    """The segments of a JPEG or JPEG-LS frame up to its first scan."""
-
-    __slots__ = ("adobe", "begin", "data", "frame", "jfif", "preset", "size", "tables")
-
-    def __init__(self, data: Buffer) -> None:
-        self.data = data
-        self.size = len(data)
-        self.frame: tuple[int, int, int, int, bytes, bool] | None = None
-        self.tables: dict[int, int] = {}  # DC table id -> largest symbol
-        self.preset = (0, 0, 0, 0, 0)  # MAXVAL, T1, T2, T3, RESET of JPEG-LS; 0 is the default
-        self.jfif = False
-        self.adobe = -1
-        self.begin = 0  # of SOI
-
-    def start(self) -> int:
-        """Position after SOI."""
-        data, size = self.data, self.size
-        position = 0
-        while position < size and position < 16 and data[position] == 0xFF:
-            position += 1  # fill bytes, PS3.5 A.4
-        if position == 0 or position >= size or data[position] != 0xD8:
-            found = bytes(data[:4]).hex(" ") or "nothing"
-            raise damaged("SOI", 0, found, "ff d8")
-        self.begin = position - 1
-        return position + 1
-
-    def scan(self) -> int:
-        """Walks to the first SOS; returns the position of its segment."""
-        data, size, position = self.data, self.size, self.start()
-        while True:
-            if position >= size or data[position] != 0xFF:
-                found = f"{data[position]:02x}" if position < size else "the end of the frame"
-                raise damaged("JPEG marker", position, found, "ff")
-            while position < size and data[position] == 0xFF:
-                position += 1
-            if position + 2 >= size:
-                raise damaged("JPEG marker", position, "the end of the frame", "a segment")
-            code = data[position]
-            position += 1
-            if code == 0x01 or 0xD0 <= code <= 0xD7:
-                continue
-            if code in (0x00, 0xD8, 0xD9):
-                raise damaged("JPEG marker", position - 1, f"ff {code:02x}", "a segment before SOS")
-            length = data[position] << 8 | data[position + 1]
-            if length < 2 or position + length > size:
-                raise damaged(
-                    f"length of segment ff {code:02x}",
-                    position,
-                    length,
-                    f"2 to {size - position}, what is left of the frame",
-                )
-            if code == 0xDA:
-                return position
-            self.segment(code, position + 2, position + length)
-            position += length
-
-    def segment(self, code: int, start: int, stop: int) -> None:
-        data = self.data
-        if code == 0xC4:
-            self.huffman_tables(start, stop)
-        elif code == 0xDB:
-            self.quantisation_tables(start, stop)
-        elif code in _SOF_KINDS or code == 0xF7:
-            self.start_of_frame(code, start, stop)
-        elif code in _OTHER_SOF:
-            raise damaged(
-                "JPEG process", start, f"SOF marker ff {code:02x}", "ff c0, c1, c2, c3 or f7"
-            )
-        elif code == 0xE0 and stop - start >= 5 and bytes(data[start : start + 5]) == JFIF:
-            self.jfif = True
-        elif code == 0xEE and stop - start >= 12 and bytes(data[start : start + 5]) == ADOBE:
-            self.adobe = data[start + 11]
-        elif code == 0xF8 and stop - start == 11 and data[start] == 1:
-            self.preset = struct.unpack_from(">5H", data, start + 1)
-        elif code == 0xDD and stop - start != 2 and self.frame and self.frame[0] != 0xF7:
-            raise damaged("length of DRI", start - 2, stop - start + 2, 4)
-
-    def start_of_frame(self, code: int, start: int, stop: int) -> None:
-        data = bytes(self.data[:stop])
-        if self.frame is not None:
-            raise damaged("JPEG frame header", start, "a second SOF", "one")
-        count = data[start + 5] if stop - start >= 6 else 0
-        if count == 0 or stop - start != 6 + 3 * count:
-            raise damaged("length of SOF", start - 2, stop - start + 2, f"{8 + 3 * max(count, 1)}")
-        precision = data[start]
-        rows = data[start + 1] << 8 | data[start + 2]
-        columns = data[start + 3] << 8 | data[start + 4]
-        allowed = _PRECISIONS.get(code, range(2, 17))
-        if precision not in allowed:
-            raise damaged(f"precision in SOF ff {code:02x}", start, precision, list(allowed))
-        ids, sampling = data[start + 6 : stop : 3], data[start + 7 : stop : 3]
-        if len(set(ids)) != count:
-            raise damaged("component identifiers in SOF", start + 6, ids.hex(" "), "different ones")
-        whole = code in (0xC3, 0xF7) and count > 1
-        if not (_UNSAMPLED if whole else _SAMPLING).issuperset(sampling):
-            expected = "11" if whole else "11 to 44"
-            raise damaged("sampling factors in SOF", start + 7, sampling.hex(" "), expected)
-        if code in _SOF_KINDS and max(data[start + 8 : stop : 3]) > 3:
-            raise damaged("quantisation table in SOF", start + 8, "an id above 3", "0 to 3")
-        self.frame = (code, precision, rows, columns, ids, len(set(sampling)) > 1)
-
-    def huffman_tables(self, start: int, stop: int) -> None:
-        data, position = self.data, start
-        while position < stop:
-            kind = data[position]
-            if kind >> 4 > 1 or kind & 15 > 3:
-                raise damaged(
-                    "Huffman table in DHT", position, f"{kind:02x}", "class 0 or 1, id 0 to 3"
-                )
-            count = sum(data[position + 1 : position + 17])
-            end = position + 17 + count
-            if count > 256 or end > stop:
-                raise damaged(
-                    "codes in DHT", position, count, f"at most {min(256, stop - position - 17)}"
-                )
-            if kind < 4:
-                self.tables[kind] = max(data[position + 17 : end], default=0)
-            position = end
-
-    def quantisation_tables(self, start: int, stop: int) -> None:
-        data, position = self.data, start
-        while position < stop:
-            kind = data[position]
-            end = position + (129 if kind >> 4 else 65)
-            if kind >> 4 > 1 or kind & 15 > 3 or end > stop:
-                raise damaged(
-                    "quantisation table in DQT",
-                    position,
-                    f"{kind:02x}",
-                    "precision 0 or 1, id 0 to 3, whole",
-                )
-            position = end
-
-
-class _Header(NamedTuple):
-    """What stands before the entropy-coded data of a JPEG frame, which begin at `stop`."""
-
-    stream: JPEGStream
-    stop: int
-    several: bool  # scans, of which the first has not all components or not all bits
-
-
-def _header(data: Buffer) -> _Header:
-    walk = _JPEGWalk(data)
-    position = walk.scan()
-    if walk.frame is None:
-        raise damaged("JPEG scan header", position, "SOS", "SOF before it")
-    code, precision, rows, columns, ids, subsampled = walk.frame
-    length = data[position] << 8 | data[position + 1]
-    count = data[position + 2] if length > 2 else 0
-    if not (1 <= count <= 4) or length != 6 + 2 * count:
-        raise damaged(
-            "length of SOS", position, length, f"{6 + 2 * max(count, 1)} for {count} components"
-        )
-    named = bytes(data[position + 3 : position + 3 + 2 * count : 2])
-    if any(named.count(value) > 1 or value not in ids for value in named):
-        raise damaged("components in SOS", position + 3, named.hex(" "), f"some of {ids.hex(' ')}")
-    if code == 0xC3:
-        _check_lossless_tables(walk, position, count)
-    near = data[position + 3 + 2 * count]
-    if code == 0xF7:
-        _check_jpeg_ls(walk.preset, precision, near, data[position + 4 + 2 * count], position)
-    stream = JPEGStream(
-        rows=rows,
-        columns=columns,
-        components=len(ids),
-        precision=precision,
-        process=code,
-        lossless=code == 0xC3 or (code == 0xF7 and near == 0),
-        ids=ids,
-        subsampled=subsampled,
-        jfif=walk.jfif,
-        adobe=walk.adobe,
-        start=walk.begin,
-    )
-    return _Header(stream, position + length, code == 0xC2 or count < len(ids))
-
-
-_kept_header = lru_cache(maxsize=256)(_header)
-"""Kept, because the frames of a file mostly begin alike."""
-
-
-def parse_jpeg(data: Buffer) -> JPEGStream:
-    """Reads the header of a JPEG or JPEG-LS frame.
-
-    Raises:
-        DecodeError: It is damaged, is no JPEG process that DICOM uses, or has no end.
-    """
-    head = bytes(data[:HEAD])
-    at = head.find(b"\xff\xda") + 2
-    try:
-        stream, stop, several = _kept_header(head[: at + int.from_bytes(head[at : at + 2], "big")])
-    except DecodeError:
-        # It is longer, or those two bytes are in one of its segments, or it is damaged at a place that is to be named.
-        stream, stop, several = _header(data)
-    if not _has_end(data, stop):
-        raise damaged("end of the JPEG stream", len(data), "the end of the frame", "EOI (ff d9)")
-    if stream.process != 0xF7:
-        _check_scans(data, stop, stream, several)
-    return stream
-
-
-def _check_scans(data: Buffer, start: int, stream: JPEGStream, several: bool) -> None:
-    """Refuses images that are large for nothing, and scans without end: both only cost time.
-
-    A lossless sample takes a bit, a DCT block of 64 pixels at least one.
-    """
-    pixels = stream.rows * stream.columns
-    size, least = len(data) - start, pixels // (8 if stream.process == 0xC3 else 512)
-    if size < least:
-        raise damaged(
-            "entropy-coded data", start, f"{size} bytes", f"at least {least} for {pixels} pixels"
-        )
-    if several:
-        # `bytes.count` takes seven times as long.
-        octets = np.frombuffer(data, np.uint8, size, start)
-        scans = np.count_nonzero((octets[:-1] == 0xFF) & (octets[1:] == 0xDA))
-        if scans > _SCANS:
-            raise damaged("JPEG", start, f"{scans + 1} scans", f"at most {_SCANS + 1}")
-
-
-def _check_jpeg_ls(
-    preset: tuple[int, ...], precision: int, near: int, interleave: int, position: int
-) -> None:
-    """Refuses parameters that the standard does not allow (C.2.3, C.2.4.1.1): some decoders never end with them."""
-    largest = (1 << precision) - 1
-    most, *thresholds, reset = preset
-    if most > largest or (reset and not 3 <= reset <= max(255, most or largest)):
-        raise damaged("LSE", position, f"MAXVAL {most}, RESET {reset}", f"at most {largest}, 3 up")
-    most = most or largest
-    if near > min(255, most // 2) or interleave > 2:
-        expected = f"at most {min(255, most // 2)} and 2"
-        raise damaged("SOS", position, f"NEAR {near}, interleave mode {interleave}", expected)
-    # Those that are 0 get a default between their neighbours.
-    given = [near + 1, *filter(None, thresholds), most]
-    if given != sorted(given):
-        expected = f"ascending from NEAR + 1 = {near + 1} to MAXVAL {most}"
-        raise damaged("thresholds in LSE", position, thresholds, expected)
-
-
-def _check_lossless_tables(walk: _JPEGWalk, position: int, count: int) -> None:
-    for selector in walk.data[position + 4 : position + 3 + 2 * count : 2]:
-        symbol = walk.tables.get(selector >> 4)
-        if symbol is None or symbol > 16:
-            raise damaged(
-                "Huffman table of a lossless scan",
-                position,
-                f"table {selector >> 4} "
-                + ("missing" if symbol is None else f"with symbol {symbol}"),
-                "a table with symbols up to 16",
-            )
-
-
-# --- JPEG XL ----------------------------------------------------------------------
-
-_JXL_CONTAINER = b"\x00\x00\x00\x0cJXL \r\n\x87\n"
-_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
-
-
-def _jxl_codestream(data: Buffer) -> int:
-    """Where the signature of the code stream is; boxes are passed over."""
-    if bytes(data[:2]) == b"\xff\x0a":
-        return 0
-    size = len(data)
-    if bytes(data[:12]) != _JXL_CONTAINER:
-        raise damaged(
-            "JPEG XL stream", 0, bytes(data[:4]).hex(" ") or "nothing", "ff 0a or a container"
-        )
-    position = 12
-    while position + 8 <= size:
-        length, kind = struct.unpack_from(">I4s", data, position)
-        header = 8
-        if length == 1 and position + 16 <= size:
-            length, header = struct.unpack_from(">Q", data, position + 8)[0], 16
-        if kind in (b"jxlc", b"jxlp"):
-            start = position + header + (4 if kind == b"jxlp" else 0)
-            if bytes(data[start : start + 2]) != b"\xff\x0a":
-                raise damaged(
-                    "JPEG XL stream", start, bytes(data[start : start + 2]).hex(" "), "ff 0a"
-                )
-            return start
-        if length < header or position + length > size:
-            raise damaged("JPEG XL box", position, f"length {length}", f"8 to {size - position}")
-        position += length
-    raise damaged("JPEG XL container", size, "no code stream", "a jxlc or jxlp box")
-
-
-class _Bits:
-    """Bits of a buffer, least significant first."""
-
-    __slots__ = ("left", "value")
-
-    def __init__(self, data: bytes) -> None:
-        self.value = int.from_bytes(data, "little")
-        self.left = 8 * len(data)
-
-    def take(self, count: int) -> int:
-        self.left -= count
-        if self.left < 0:
-            raise DecodeError("JPEG XL header: the frame ends inside it; the frame is truncated")
-        value = self.value & ((1 << count) - 1)
-        self.value >>= count
-        return value
-
-
-def parse_jxl(data: Buffer) -> JXLStream:
-    """Reads the size and the precision of a JPEG XL frame.
-
-    Raises:
-        DecodeError: It is no JPEG XL stream, or ends inside its header.
-    """
-    start = _jxl_codestream(data)
-    bits = _Bits(bytes(data[start + 2 : start + 34]))
-    small = bits.take(1)
-
-    def size() -> int:
-        return (bits.take(5) + 1) * 8 if small else bits.take((9, 13, 18, 30)[bits.take(2)]) + 1
-
-    rows = size()
-    ratio = bits.take(3)
-    columns = rows * _RATIOS[ratio - 1][0] // _RATIOS[ratio - 1][1] if ratio else size()
-    if bits.take(1):  # all defaults
-        return JXLStream(rows, columns, 8)
-    if bits.take(1):  # orientation, intrinsic size, preview or animation
-        orientation, extras = bits.take(3) + 1, bits.take(3)
-        if orientation != 1 or extras & 6:
-            raise damaged(
-                "JPEG XL image header",
-                start,
-                f"orientation {orientation}, preview or animation",
-                "a single image",
-            )
-        if extras & 1:
-            return JXLStream(rows, columns, 0)
-    if bits.take(1):  # floating point samples
-        return JXLStream(rows, columns, (32, 16, 24, 0)[bits.take(2)])
-    choice = bits.take(2)
-    return JXLStream(rows, columns, (8, 10, 12)[choice] if choice < 3 else bits.take(6) + 1)
-
-
-# --- RLE ----------------------------------------------------------------------
-
-
-def rle_segments(data: Buffer, count: int) -> list[tuple[int, int]]:
-    """Start and stop of each segment of an RLE frame.
+def parse(data: Buffer, syntax: str, tiles: int) -> Stream:
+    """Reads the header of a code stream as what its first bytes say it is; where they say nothing, as `syntax`.
 
     Args:
         data: The frame.
-        count: How many segments it must have: samples per pixel times bytes per sample.
+        syntax: Transfer syntax of the file.
+        tiles: The most tiles that a JPEG 2000 stream may have.
 
     Raises:
-        DecodeError: The header says otherwise, or a segment is outside the frame.
+        DecodeError: It is damaged, truncated, or asks for more than a decoder should be asked for.
     """
-    size = len(data)
-    if size < 64:
-        raise damaged("RLE header", 0, f"{size} bytes", "64")
-    number, *offsets = struct.unpack_from("<16I", data)
-    if number != count or count > 15:
-        raise damaged(
-            "RLE header", 0, f"{number} segments", f"{count}, samples times bytes per sample"
-        )
-    edges = [*offsets[:count], size]
-    if edges[0] != 64 or any(low >= high for low, high in itertools.pairwise(edges)):
-        raise damaged("RLE segment offsets", 4, edges[:-1], f"64, ascending, below {size}")
-    return list(itertools.pairwise(edges))
+    family = _family(data) or _labelled_family(syntax)
+    if family == "jpeg":
+        return parse_jpeg(data)
+    return parse_j2k(data, tiles) if family == "j2k" else parse_jxl(data)
 
 
-_PACKBITS_TAKES = [*range(2, 130), 1, *[2] * 127]
-"""Bytes of a segment that a run takes, by its first byte: literal, nothing, repeated."""
-_PACKBITS_GIVES = [*range(1, 129), 0, *range(128, 1, -1)]
+def stream_process(data: Buffer) -> str:
+    """The process of a code stream by its own marks: a key of `SYNTAXES`, "" if it has none that are known.
+
+    Reads no further than the start of the frame header, and takes a frame that was cut after it as well.
+
+    Args:
+        data: A frame, or its beginning.
+    """
+    family = _family(data)
+    try:
+        if family == "jpeg":
+            return _JPEG_NAMES.get(jpeg_process(data), "")
+        if family == "j2k":
+            return "HTJ2K" if is_high_throughput(data) else "JPEG 2000"
+    except DecodeError:
+        return ""
+    return "JPEG XL" if family == "jxl" else ""
 
 
-def packbits_length(segment: Buffer, most: int) -> int:
-    """Bytes that an RLE segment gives (PS3.5 G.3.2), counted no further than `most`."""
-    data, takes, gives = bytes(segment), _PACKBITS_TAKES, _PACKBITS_GIVES
-    size, position, length, code = len(data), 0, 0, 128
-    while length < most and position < size:
-        code = data[position]
-        position += takes[code]
-        length += gives[code]
-    if position > size:  # the last run is not there in whole
-        length -= position - size if code < 128 else gives[code]
-    return min(length, most)
+def other_process(data: Buffer, syntax: str) -> str:
+    """The process of a code stream if it is another one than its transfer syntax says, else "".
+
+    Args:
+        data: A frame, or its beginning.
+        syntax: Transfer syntax of the file.
+    """
+    process = stream_process(data)
+    return "" if not process or syntax in SYNTAXES[process] else process
+
+
+def process_of(stream: Stream) -> str:
+    """The process of a stream whose header was read: a key of `SYNTAXES`."""
+    if isinstance(stream, JPEGStream):
+        return _JPEG_NAMES[stream.process]
+    if isinstance(stream, J2KStream):
+        return "HTJ2K" if stream.high_throughput else "JPEG 2000"
+    return "JPEG XL"
+
+
+def syntax_of(stream: Stream, labelled: str) -> str:
+    """The transfer syntax that a stream should have been labelled with.
+
+    A lossless one only where the label is lossless as well: beside a lossy label a stream that could be lossless was
+    not promised to be.
+    """
+    lossless = labelled not in LOSSY
+    if isinstance(stream, JXLStream):
+        return JPEG_XL_LOSSLESS if lossless else JPEG_XL
+    if isinstance(stream, J2KStream):
+        exact = lossless and stream.reversible
+        if stream.high_throughput:
+            return HTJ2K_LOSSLESS if exact else HTJ2K
+        return JPEG_2000_LOSSLESS if exact else JPEG_2000
+    if stream.process == 0xF7:
+        return JPEG_LS_LOSSLESS if lossless and stream.lossless else JPEG_LS_NEAR_LOSSLESS
+    if stream.process == 0xC3:
+        return JPEG_LOSSLESS
+    return JPEG_BASELINE if stream.precision == 8 else JPEG_EXTENDED

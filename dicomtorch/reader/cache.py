@@ -32,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomtorch._version import __version__
-from dicomtorch.backends.base import Backend
+from dicomtorch.backends.base import STORED_VALUES_VERSION, Backend
 from dicomtorch.errors import OptionError
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.syntaxes import (
@@ -300,7 +300,8 @@ def frame_key(
 
 @functools.lru_cache(maxsize=1024)
 def _decoder_key(pixel: ImagePixel, module: str, qualname: str, name: str) -> bytes:
-    return repr((module, qualname, name, __version__, _versions(name), pixel)).encode()
+    versions = (__version__, STORED_VALUES_VERSION, _versions(name))
+    return repr((module, qualname, name, *versions, pixel)).encode()
 
 
 @functools.cache

@@ -22,8 +22,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dicomtorch.backends import stored as values
-from dicomtorch.backends.base import BACKENDS, Backend, choose_backend, get_backend
+from dicomtorch.backends import color
+from dicomtorch.backends.base import BACKENDS, Backend, choose_backend, get_backend, say_once
 from dicomtorch.errors import DecodeError, DicomTorchError, OptionError, UnsupportedError
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.syntaxes import (
@@ -64,7 +64,7 @@ def gray(rows: int, columns: int, **more: Any) -> ImagePixel:
     return ImagePixel(more.pop("syntax", EXPLICIT_VR_LITTLE_ENDIAN), rows, columns, **more)
 
 
-def color(rows: int, columns: int, photometric: str = "RGB", **more: Any) -> ImagePixel:
+def colored(rows: int, columns: int, photometric: str = "RGB", **more: Any) -> ImagePixel:
     header = {"bits_allocated": 8, "bits_stored": 8, "high_bit": 7, "pixel_data_vr": "OB", **more}
     syntax = header.pop("syntax", EXPLICIT_VR_LITTLE_ENDIAN)
     return ImagePixel(syntax, rows, columns, 3, photometric, **header)
@@ -199,7 +199,7 @@ def test_native_values_are_a_view_where_every_bit_counts() -> None:
 )
 def test_planar_configuration(backend: Backend, syntax: str, planar: int) -> None:
     image = streams_by_encoders.picture((4, 6, 3), 8)
-    pixel = color(4, 6, syntax=syntax, planar_configuration=planar)
+    pixel = colored(4, 6, syntax=syntax, planar_configuration=planar)
     data = (np.moveaxis(image, -1, 0) if planar else image).tobytes()
     if syntax == DEFLATED_IMAGE_FRAME:
         engine = zlib.compressobj(wbits=-15)
@@ -221,7 +221,7 @@ def test_deflated_frames_end_at_the_size_of_the_frame() -> None:
 
 def test_c1_ybr_full(backend: Backend) -> None:
     data = bytes((76, 85, 255, 149, 43, 21, 29, 255, 107, 128, 128, 128))
-    result = decode(backend, data, color(2, 2, "YBR_FULL"))
+    result = decode(backend, data, colored(2, 2, "YBR_FULL"))
     assert result.reshape(-1, 3).tolist() == [
         [254, 0, 0],
         [0, 255, 0],
@@ -244,21 +244,21 @@ def test_ybr_full_is_rounded_to_nearest() -> None:
         expected.append(
             [min(max(math.floor(value + F(1, 2)), 0), 255) for value in (red, green, blue)]
         )
-    result = values.ybr_to_rgb(np.array(samples, np.uint8), 8)
+    result = color.ybr_to_rgb(np.array(samples, np.uint8), 8)
     np.testing.assert_array_equal(result, expected)
 
 
 def test_c2_native_ybr_full_422(backend: Backend) -> None:
-    expected = values.ybr_to_rgb(np.array([[(76, 85, 255), (150, 85, 255)]], np.uint8), 8)
-    result = decode(backend, bytes((76, 150, 85, 255)), color(1, 2, "YBR_FULL_422"))
+    expected = color.ybr_to_rgb(np.array([[(76, 85, 255), (150, 85, 255)]], np.uint8), 8)
+    result = decode(backend, bytes((76, 150, 85, 255)), colored(1, 2, "YBR_FULL_422"))
     np.testing.assert_array_equal(result, expected)
     with pytest.raises(DecodeError, match="even number of columns"):
-        get_backend("imagecodecs").decode(bytes(6), color(1, 3, "YBR_FULL_422"))
+        get_backend("imagecodecs").decode(bytes(6), colored(1, 3, "YBR_FULL_422"))
 
 
 def test_c3_native_ybr_partial_422(backend: Backend) -> None:
     result = decode(
-        backend, bytes((16, 235, 128, 128, 81, 81, 90, 240)), color(2, 2, "YBR_PARTIAL_422")
+        backend, bytes((16, 235, 128, 128, 81, 81, 90, 240)), colored(2, 2, "YBR_PARTIAL_422")
     )
     assert result[0].tolist() == [[0, 0, 0], [255, 255, 255]]
     assert result[1].tolist() == [[254, 0, 0], [254, 0, 0]]
@@ -280,8 +280,8 @@ def test_color_of_dct_jpeg(
     backend: Backend, marks: dict[str, Any], tag: str, converted: bool
 ) -> None:
     data, samples = streams_by_encoders.dct_stream(**marks)
-    result = decode(backend, data, color(16, 16, tag, syntax=JPEG_BASELINE))
-    expected = values.ybr_to_rgb(samples, 8) if converted else samples
+    result = decode(backend, data, colored(16, 16, tag, syntax=JPEG_BASELINE))
+    expected = color.ybr_to_rgb(samples, 8) if converted else samples
     assert np.abs(result.astype(int) - expected).max() <= 2
 
 
@@ -293,7 +293,7 @@ def test_c8_the_tag_decides_for_lossless_streams(backend: Backend, syntax: str, 
     if syntax == JPEG_LOSSLESS_SV1:
         assert data[2:4] != b"\xff\xe0"
         data = data[:2] + b"\xff\xe0\x00\x10JFIF\0\1\1\0\0\1\0\1\0\0" + data[2:]
-    expected = image if tag == "RGB" else values.ybr_to_rgb(image, 8)
+    expected = image if tag == "RGB" else color.ybr_to_rgb(image, 8)
     np.testing.assert_array_equal(
         decode(backend, data, replace(pixel, photometric_interpretation=tag)), expected
     )
@@ -308,8 +308,8 @@ def test_c9_the_component_transform_decides_for_jpeg_2000(
     data = bytes(
         imagecodecs.jpeg2k_encode(image, level=0, codecformat="j2k", reversible=True, mct=mct)
     )
-    expected = values.ybr_to_rgb(image, 8) if tag == "YBR_FULL" and not mct else image
-    pixel = color(32, 48, tag, syntax=JPEG_2000_LOSSLESS)
+    expected = color.ybr_to_rgb(image, 8) if tag == "YBR_FULL" and not mct else image
+    pixel = colored(32, 48, tag, syntax=JPEG_2000_LOSSLESS)
     np.testing.assert_array_equal(decode(backend, data, pixel), expected)
 
 
@@ -318,10 +318,10 @@ def test_c9_a_component_transform_that_is_not_there_is_noted_once(
 ) -> None:
     image = streams_by_encoders.picture((32, 48, 3), 8)
     data = bytes(imagecodecs.jpeg2k_encode(image, level=0, codecformat="j2k", mct=False))
-    values._say_once.cache_clear()
+    say_once.cache_clear()
     with caplog.at_level("WARNING", "dicomtorch"):
         for tag in ("YBR_ICT", "RGB", "YBR_ICT"):
-            get_backend("imagecodecs").decode(data, color(32, 48, tag, syntax=JPEG_2000))
+            get_backend("imagecodecs").decode(data, colored(32, 48, tag, syntax=JPEG_2000))
     (record,) = caplog.records
     assert "YBR_ICT" in record.getMessage()
     assert "no component transform" in record.getMessage()

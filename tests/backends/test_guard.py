@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dicomtorch.backends import guard, jpeg2000, streams
+from dicomtorch.backends import guard, jpeg, jpeg2000, jpegxl, rle
+from dicomtorch.backends.base import get_backend
 from dicomtorch.backends.jpeg2000 import J2KStream, parse_j2k
 from dicomtorch.errors import DecodeError
 from dicomtorch.model.image import ImagePixel
@@ -127,11 +128,6 @@ JPEG_FAULTS: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
         "length of segment ff db",
     ),
     "arithmetic coding": (JPEG_BASELINE, lambda d: patched(d, SOF0, 1, b"\xc9"), "JPEG process"),
-    "baseline in lossless": (
-        JPEG_LOSSLESS_SV1,
-        lambda d: d.replace(b"\xff\xc3", SOF0, 1),
-        "does not belong",
-    ),
     "12 bits in baseline": (JPEG_BASELINE, lambda d: patched(d, SOF0, 4, b"\x0c"), "precision"),
     "two frames": (
         JPEG_BASELINE,
@@ -205,7 +201,7 @@ def test_faults_of_jpeg(name: str) -> None:
 def test_what_a_jpeg_stream_may_have_around_it() -> None:
     data, pixel = frame(JPEG_BASELINE)
     plain = guard.check(data, pixel)
-    assert isinstance(plain, streams.JPEGStream)
+    assert isinstance(plain, jpeg.JPEGStream)
     filled = guard.check(b"\xff\xff" + data, pixel)  # fill bytes, PS3.5 A.4
     assert filled == plain._replace(start=2)
     assert (
@@ -277,7 +273,7 @@ def test_what_comes_after_a_header_is_checked_though_the_header_is_known(syntax:
 
 def test_jpeg_facts() -> None:
     data, _ = frame(JPEG_BASELINE, COLOR)
-    stream = streams.parse_jpeg(data)
+    stream = jpeg.parse_jpeg(data)
     assert stream.jfif
     assert stream.subsampled
     assert (stream.ids, stream.adobe, stream.process, stream.lossless) == (
@@ -286,7 +282,7 @@ def test_jpeg_facts() -> None:
         0xC0,
         False,
     )
-    lossless = streams.parse_jpeg(frame(JPEG_LOSSLESS_SV1, COLOR)[0])
+    lossless = jpeg.parse_jpeg(frame(JPEG_LOSSLESS_SV1, COLOR)[0])
     assert (lossless.process, lossless.lossless, lossless.subsampled) == (0xC3, True, False)
 
 
@@ -320,7 +316,7 @@ def test_parameters_of_jpeg_ls(
             guard.check(data, pixel)
     else:
         stream = guard.check(data, pixel)
-        assert isinstance(stream, streams.JPEGStream)
+        assert isinstance(stream, jpeg.JPEGStream)
         assert stream.lossless == (near == 0)
 
 
@@ -375,6 +371,88 @@ def test_faults_of_jpeg_2000(syntax: str, name: str) -> None:
         marker, offset, value, message = J2K_SEGMENT_FAULTS[name]
     with pytest.raises(DecodeError, match=message):
         guard.check(patched(data, marker, int(offset), value), pixel)
+
+
+QCC, COC = b"\xff\x5d", b"\xff\x53"
+
+
+def segment_of(marker: bytes, content: bytes) -> bytes:
+    return marker + struct.pack(">H", len(content) + 2) + content
+
+
+def quantised(
+    data: bytes, style: int, guard_bits: int, total: int, where: str = "QCD", wavelet: int = 0
+) -> bytes:
+    """A JPEG 2000 stream with exponents that add up to `total` with `guard_bits`, in one of the places they can be."""
+    at = data.index(COD)
+    levels = data[at + 9]
+    data = data[: at + 13] + bytes((wavelet,)) + data[at + 14 :]
+    value = bytes((total + 1 - guard_bits << 3, 0)[: 1 if style == 0 else 2])
+    steps = bytes((guard_bits << 5 | style,)) + value * (1 if style == 1 else 3 * levels + 1)
+    at = data.index(QCD)
+    end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    if where == "QCD":
+        return data[:at] + segment_of(QCD, steps) + data[end:]
+    mild = bytes((2 << 5 | style,)) + (b"\x40\x00"[: len(value)] * (len(steps) // len(value)))
+    mild = segment_of(QCD, mild)
+    if where == "QCC":
+        return data[:at] + mild + segment_of(QCC, b"\0" + steps) + data[end:]
+    data = data[:at] + mild + data[end:]
+    at, body = data.index(SOT), data.index(b"\xff\x93")
+    own = segment_of(QCD, steps) if where == "tile-part QCD" else segment_of(QCC, b"\0" + steps)
+    (length,) = struct.unpack_from(">I", data, at + 6)
+    if length:
+        length += len(own)
+    return data[: at + 6] + u4(length) + data[at + 10 : body] + own + data[body:]
+
+
+@pytest.mark.parametrize("syntax", [JPEG_2000_LOSSLESS, HTJ2K_LOSSLESS])
+@pytest.mark.parametrize("where", ["QCD", "QCC", "tile-part QCD", "tile-part QCC"])
+@pytest.mark.parametrize("style", [1, 2])
+def test_31_bits_of_an_irreversible_stream_are_refused(syntax: str, where: str, style: int) -> None:
+    """With them OpenJPH writes where it may not, and the process ends."""
+    data, pixel = frame(syntax, COLOR)
+    for guard_bits in range(1, 8):
+        guard.check(quantised(data, style, guard_bits, 30, where), pixel)
+        with pytest.raises(DecodeError, match=f"{guard_bits} guard bits - 1.*at most 30"):
+            guard.check(quantised(data, style, guard_bits, 31, where), pixel)
+
+
+@pytest.mark.parametrize("syntax", [JPEG_2000_LOSSLESS, HTJ2K_LOSSLESS])
+@pytest.mark.parametrize("where", ["QCD", "QCC", "tile-part QCD", "tile-part QCC"])
+def test_31_bits_without_quantisation_need_the_5_3_wavelet(syntax: str, where: str) -> None:
+    data, pixel = frame(syntax, COLOR)
+    for guard_bits in range(1, 8):
+        guard.check(quantised(data, 0, guard_bits, 31, where, wavelet=1), pixel)
+        with pytest.raises(DecodeError, match=r"31 bits with the 9/7 wavelet"):
+            guard.check(quantised(data, 0, guard_bits, 31, where), pixel)
+
+
+@pytest.mark.parametrize("where", ["main", "tile-part"])
+def test_31_bits_and_a_component_with_the_9_7_wavelet_are_refused(where: str) -> None:
+    data, pixel = frame(HTJ2K_LOSSLESS, COLOR)
+    data = quantised(data, 0, 2, 31, wavelet=1)
+    style = data[data.index(COD) + 9 : data.index(COD) + 14]
+    own = segment_of(COC, b"\1\0" + style[:4] + b"\0")
+    if where == "main":
+        at = data.index(QCD)
+        data = data[:at] + own + data[at:]
+    else:
+        at, body = data.index(SOT), data.index(b"\xff\x93")
+        (length,) = struct.unpack_from(">I", data, at + 6)
+        new = u4(length + len(own) if length else 0)
+        data = data[: at + 6] + new + data[at + 10 : body] + own + data[body:]
+    with pytest.raises(DecodeError, match=r"31 bits with the 9/7 wavelet"):
+        guard.check(data, pixel)
+
+
+@pytest.mark.parametrize("wavelet", [0, 1])
+def test_30_bits_are_decoded(wavelet: int) -> None:
+    data, pixel = frame(HTJ2K_LOSSLESS)
+    for guard_bits in range(1, 8):
+        total = 31 if wavelet else 30
+        spoiled = quantised(data, 0, guard_bits, total, wavelet=wavelet)
+        assert get_backend("imagecodecs").decode(spoiled, pixel).shape == (24, 40)
 
 
 def test_a_stream_of_65535_tiles_in_140_bytes_is_refused() -> None:
@@ -525,8 +603,8 @@ def packbits(segment: bytes) -> bytes:
 @given(st.binary(max_size=600), st.integers(0, 1000))
 def test_what_an_rle_segment_gives_is_counted_to_the_byte(segment: bytes, most: int) -> None:
     expected = min(len(packbits(segment)), most)
-    assert streams.packbits_length(segment, most) == expected
-    assert streams.packbits_length(memoryview(segment), most) == expected
+    assert rle.packbits_length(segment, most) == expected
+    assert rle.packbits_length(memoryview(segment), most) == expected
 
 
 @pytest.mark.parametrize(
@@ -535,7 +613,7 @@ def test_what_an_rle_segment_gives_is_counted_to_the_byte(segment: bytes, most: 
 @pytest.mark.parametrize("bits", [8, 12, 16])
 def test_jpeg_xl_sizes(rows: int, columns: int, bits: int) -> None:
     image = np.zeros((rows, columns), np.uint8 if bits == 8 else np.uint16)
-    stream = streams.parse_jxl(encoders.jpeg_xl(image, bits))
+    stream = jpegxl.parse_jxl(encoders.jpeg_xl(image, bits))
     assert (stream.rows, stream.columns, stream.precision) == (rows, columns, bits)
 
 
@@ -579,7 +657,7 @@ def test_a_header_that_was_seen_before_costs_less(syntax: str) -> None:
     data, pixel = frame(syntax, COLOR)
 
     def forget() -> None:
-        streams._kept_header.cache_clear()
+        jpeg._kept_header.cache_clear()
         jpeg2000._main_header.cache_clear()
 
     first = least(lambda: guard.check(data, pixel), forget)

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from dicomtorch.backends import guard, jpeg2000, streams
+from dicomtorch.backends import guard, jpeg, jpeg2000
 from dicomtorch.backends.base import get_backend
 from dicomtorch.errors import DecodeError, DicomTorchError
 from dicomtorch.model.image import ImagePixel
@@ -62,7 +62,7 @@ def least(
 
 def forget() -> None:
     """Lets the next frame be the first one with its header."""
-    streams._kept_header.cache_clear()
+    jpeg._kept_header.cache_clear()
     jpeg2000._main_header.cache_clear()
 
 

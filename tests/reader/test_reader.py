@@ -10,8 +10,7 @@ import torch
 from pydicom.uid import JPEG2000Lossless
 
 from dicomtorch import DicomFrames
-from dicomtorch.backends import stored as values
-from dicomtorch.backends.base import decoding
+from dicomtorch.backends.base import decoding, say_once
 from dicomtorch.model.options import PixelOptions
 from dicomtorch.reader.reader import Frame, FrameReader
 from dicomtorch.scanner.scan import scan
@@ -76,7 +75,7 @@ def test_what_a_decoder_notices_names_the_file_it_was_first_seen_in(
         padded = stream + b"\0" * (len(stream) % 2)
         write(encapsulated(dataset, [padded], JPEG2000Lossless), tmp_path / name)
     reader = FrameReader(scan(tmp_path)[0], options=PixelOptions("stored"))
-    values._say_once.cache_clear()
+    say_once.cache_clear()
     with caplog.at_level("WARNING", "dicomtorch"):
         for position in (1, 0, 1):
             reader.read_stored(position)

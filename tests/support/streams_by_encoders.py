@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -125,6 +126,23 @@ def dct_stream(
 def jpeg_ls(array: Array, bits: int) -> bytes:
     """Lossless."""
     return bytes(imagecodecs.jpegls_encode(array))
+
+
+def jpeg_ls_planes(array: Array, bits: int) -> bytes:
+    """Lossless colour in interleave mode none: a frame header of all components, and a scan of each."""
+    scans = []
+    for k in range(array.shape[2]):
+        plane = jpeg_ls(np.ascontiguousarray(array[..., k]), bits)
+        start = plane.index(b"\xff\xda")
+        scan = bytearray(plane[start:-2])  # without EOI
+        scan[5] = k + 1
+        scans.append(bytes(scan))
+        head = plane[: plane.index(b"\xff\xf7")]
+    rows, columns, count = array.shape
+    precision = 8 if array.dtype.itemsize == 1 else 16
+    components = b"".join(bytes((k + 1, 0x11, 0)) for k in range(count))
+    frame = struct.pack(">HHBHHB", 0xFFF7, 8 + 3 * count, precision, rows, columns, count)
+    return head + frame + components + b"".join(scans) + b"\xff\xd9"
 
 
 def jpeg_2000(array: Array, bits: int) -> bytes:

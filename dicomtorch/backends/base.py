@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy.typing as npt
 
 from dicomtorch.errors import OptionError, UnsupportedError
+from dicomtorch.model.limits import LIMITS, Limits
 
 if TYPE_CHECKING:
     from dicomtorch.model.image import ImagePixel
@@ -62,9 +63,11 @@ class _Decoding(threading.local):
 
     Attributes:
         where: Names the file, for a notice; set by the layer that knows it, for as long as it decodes.
+        limits: What the scan of the file admitted; set likewise.
     """
 
     where: Callable[[], str] | None = None
+    limits: Limits = LIMITS
 
 
 decoding = _Decoding()

@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dicomtorch.backends import streams
-from dicomtorch.backends.base import Backend, Buffer, say_once
+from dicomtorch.backends.base import Backend, Buffer, decoding, say_once
 from dicomtorch.backends.jpegxl import JXLStream
 from dicomtorch.backends.rle import packbits_length, rle_segments
 from dicomtorch.backends.streams import Stream
 from dicomtorch.errors import DecodeError
 from dicomtorch.model.image import ImagePixel
-from dicomtorch.model.limits import LIMITS, Limits
+from dicomtorch.model.limits import Limits
 from dicomtorch.model.syntaxes import (
     DEFLATED_IMAGE_FRAME,
     ENCAPSULATED_UNCOMPRESSED,
@@ -33,13 +33,13 @@ def rle_segment_count(pixel: ImagePixel) -> int:
     return pixel.samples_per_pixel * -(-pixel.bits_allocated // 8)
 
 
-def check(data: Buffer, pixel: ImagePixel, limits: Limits = LIMITS) -> Stream | None:
+def check(data: Buffer, pixel: ImagePixel, limits: Limits | None = None) -> Stream | None:
     """Refuses a frame that no decoder should be given.
 
     Args:
         data: The code stream of one frame.
         pixel: What the header of the file says.
-        limits: What a frame may cost.
+        limits: What a frame may cost; `None`: what the scan of the file that is decoded just now admitted.
 
     Returns:
         What the stream says of itself; `None` for syntaxes that have no stream header of their own. It may be of
@@ -48,7 +48,8 @@ def check(data: Buffer, pixel: ImagePixel, limits: Limits = LIMITS) -> Stream | 
     Raises:
         DecodeError: The stream is damaged, truncated, beyond a limit, or disagrees with `pixel`.
     """
-    _check_size(pixel, limits)
+    limits = limits or decoding.limits
+    check_claim(pixel, limits)
     syntax = pixel.transfer_syntax_uid
     if syntax in _FLAT:
         expected = (pixel.native_bits + 7) // 8
@@ -134,7 +135,12 @@ def _describe(pixel: ImagePixel) -> str:
     )
 
 
-def _check_size(pixel: ImagePixel, limits: Limits) -> None:
+def check_claim(pixel: ImagePixel, limits: Limits) -> None:
+    """Refuses what a header claims before anything is allocated for it.
+
+    Raises:
+        DecodeError: It is beyond a limit, which the message names.
+    """
     pixels = pixel.rows * pixel.columns
     if not 0 < pixels <= limits.pixels_per_frame:
         raise DecodeError(

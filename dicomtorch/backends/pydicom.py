@@ -165,6 +165,8 @@ def _run(data: Buffer, pixel: ImagePixel, plugin: str, **options: Any) -> Array:
         array, _ = _decoder(pixel.transfer_syntax_uid).as_array(
             data, index=0, raw=True, validate=False, decoding_plugin=plugin, **arguments
         )
+    except MemoryError:
+        raise
     except Exception as error:
         raise DecodeError(
             f"the code stream is damaged: pydicom ({plugin or 'native'}): {error}"

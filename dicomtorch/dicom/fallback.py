@@ -49,7 +49,9 @@ def header_from_pydicom(
                 stop_when=lambda tag, vr, length: int(tag) in PIXEL_DATA_TAGS,
             )
             elements = _from_dataset(dataset, wanted, limits.depth)
-    except (Exception, RecursionError, MemoryError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:
         raise HeaderError(f"{cause}; pydicom fails too ({type(error).__name__})") from cause
     position = start + data.tell()
     result = Header(header.transfer_syntax_uid, header.big_endian, elements)

@@ -9,6 +9,7 @@ with one value throughout is in `constants.arrow`, which has one row. A selectio
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import mmap
 import os
@@ -31,6 +32,7 @@ from dicomtorch.index import columns as tables
 from dicomtorch.index.columns import Packed, Table, Texts
 from dicomtorch.index.generation import Generation, Rows, frame_columns
 from dicomtorch.index.joins import Joined
+from dicomtorch.model.limits import Limits
 from dicomtorch.model.report import FILE_CLASSES
 from dicomtorch.model.schema import FILES, LOOKUPS, LUT_COLUMNS, VERSION, Column, Kind
 
@@ -101,6 +103,7 @@ def deserialize(
     uuid: str,
     root: bytes,
     tags: Mapping[str, Kind],
+    limits: Limits,
     folder: Path | None = None,
     mapped: bool = False,
 ) -> Generation:
@@ -125,7 +128,7 @@ def deserialize(
     frames |= {name: _repeated(data, count) for name, data in constants.items()}
     frames = {c.name: frames[c.name] for c in columns if c.name in frames}
     files, lookups = read("files", FILES), read("lookups", LOOKUPS)
-    generation = Generation(uuid, root, tags, frames, files, lookups, folder, mapped)
+    generation = Generation(uuid, root, tags, frames, files, lookups, folder, mapped, limits)
     _check(generation, f"the index {folder}" if folder else "an index")
     return generation
 
@@ -164,6 +167,7 @@ def write(
             "uuid": generation.uuid,
             "root": generation.root.hex(),
             "tags": dict(generation.tags),
+            "limits": dataclasses.asdict(generation.limits),
             "joined": [{column.name: column.kind for column in part.columns} for part in joined],
             "files": {name: [len(data), checksum(data)] for name, data in contents.items()},
         }
@@ -214,6 +218,7 @@ def read(folder: Path, *, mapped: bool = False) -> Stored:
     try:
         uuid, root = str(uuids.UUID(manifest["uuid"])), bytes.fromhex(manifest["root"])
         tags = _kinds(manifest["tags"])
+        limits = Limits(**manifest["limits"])
         joined = [_kinds(kinds) for kinds in manifest["joined"]]
         sizes = {
             str(name): (int(size), int(crc)) for name, (size, crc) in manifest["files"].items()
@@ -234,6 +239,7 @@ def read(folder: Path, *, mapped: bool = False) -> Stored:
         uuid=uuid,
         root=root,
         tags=tags,
+        limits=limits,
         folder=folder,
         mapped=mapped,
     )

@@ -39,6 +39,7 @@ from dicomtorch.index.generation import Generation, Rows, frame_columns
 from dicomtorch.index.joins import Joined
 from dicomtorch.model.frame import FrameSpan, FrameValues
 from dicomtorch.model.image import ImagePixel
+from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.model.report import FILE_CLASSES, FileFinding, ScanReport
 from dicomtorch.model.schema import LUT_COLUMNS, Column, Kind
 from dicomtorch.pictures import html as notebook
@@ -106,11 +107,12 @@ class FrameIndex:
         *,
         root: bytes,
         tags: Mapping[str, Kind] | None = None,
+        limits: Limits = LIMITS,
     ) -> FrameIndex:
-        """An index of `files`, in memory, ordered by path."""
+        """An index of `files`, in memory, ordered by path; `limits` are what they were admitted by."""
         tags = dict(tags or {})
         part = files if isinstance(files, Part) else build_part(files, frame_columns(tags))
-        return cls(generations.finish(root, tags, part.frames, part.files, part.lookups))
+        return cls(generations.finish(root, tags, part.frames, part.files, part.lookups, limits))
 
     def updated(self, keep: npt.NDArray[np.bool_], new: Iterable[FileRows] | Part) -> FrameIndex:
         """This index without the files where `keep` is false, and with `new` ones, ordered by path."""
@@ -128,7 +130,7 @@ class FrameIndex:
             tables.concatenate([kept_files, files]),
             tables.concatenate([kept_lookups, lookups]),
         )
-        return FrameIndex(generations.finish(old.root, old.tags, *both))
+        return FrameIndex(generations.finish(old.root, old.tags, *both, old.limits))
 
     # What it holds
 
@@ -175,6 +177,11 @@ class FrameIndex:
     def tags(self) -> Mapping[str, Kind]:
         """Keywords beyond the fixed columns that were read, and their kinds."""
         return self._generation.tags
+
+    @property
+    def limits(self) -> Limits:
+        """What the scan admitted; reading and decoding admit the same."""
+        return self._generation.limits
 
     @property
     def files(self) -> Table:
@@ -749,7 +756,12 @@ class FrameIndex:
         if generation.folder is not None:
             return state | {"folder": generation.folder, "mapped": generation.mapped}
         tables_ = index_file.serialize(generation)
-        return state | {"tables": tables_, "root": generation.root, "tags": dict(generation.tags)}
+        return state | {
+            "tables": tables_,
+            "root": generation.root,
+            "tags": dict(generation.tags),
+            "limits": generation.limits,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         rows, uuid = state["rows"], state["uuid"]
@@ -757,7 +769,11 @@ class FrameIndex:
             generation = open_generation(state["folder"], uuid, mapped=state["mapped"])
         else:
             generation = index_file.deserialize(
-                state["tables"], uuid=uuid, root=state["root"], tags=state["tags"]
+                state["tables"],
+                uuid=uuid,
+                root=state["root"],
+                tags=state["tags"],
+                limits=state["limits"],
             )
         joined = [
             Joined(

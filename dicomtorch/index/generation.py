@@ -14,6 +14,7 @@ import numpy.typing as npt
 from dicomtorch.index import columns as tables
 from dicomtorch.index.codes import by_appearance, numbered
 from dicomtorch.index.columns import Table, Texts
+from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.model.schema import FRAME_VALUES, FRAMES, IMAGE_PIXEL, Column, Kind
 from dicomtorch.model.schema import LUT_COLUMNS as LUT_COLUMNS
 
@@ -33,6 +34,7 @@ class Generation:
         lookups: Columns of `schema.LOOKUPS`.
         folder: Where it is stored; `None` if it is in memory only.
         mapped: Whether the tables are views of the mapped files in `folder`.
+        limits: What the scan admitted; reading and decoding admit the same.
     """
 
     uuid: str
@@ -43,6 +45,7 @@ class Generation:
     lookups: Table
     folder: Path | None = None
     mapped: bool = False
+    limits: Limits = LIMITS
 
     def __len__(self) -> int:
         return len(self.frames["frame"])
@@ -91,7 +94,12 @@ def take_lookups(frames: Table, lookups: Table) -> Table:
 
 
 def finish(
-    root: bytes, tags: Mapping[str, Kind], frames: Table, files: Table, lookups: Table
+    root: bytes,
+    tags: Mapping[str, Kind],
+    frames: Table,
+    files: Table,
+    lookups: Table,
+    limits: Limits = LIMITS,
 ) -> Generation:
     """Orders by path and numbers what is distinct."""
     draft = Generation(str(uuids.uuid4()), root, tags, frames, files, lookups)
@@ -104,7 +112,7 @@ def finish(
         codes = numbered([frames[name] for name in names], len(draft))
         frames[number] = by_appearance(codes).astype(np.int32)
     frames = {column.name: frames[column.name] for column in frame_columns(tags)}
-    return Generation(draft.uuid, root, tags, frames, files, lookups)
+    return Generation(draft.uuid, root, tags, frames, files, lookups, limits=limits)
 
 
 def _number_patients(frames: Table) -> npt.NDArray[np.int32]:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomtorch.backends.base import Backend, decoding
+from dicomtorch.backends.guard import check_claim
 from dicomtorch.dicom.deflate import inflate
 from dicomtorch.dicom.fragments import align, join
 from dicomtorch.errors import (
@@ -27,6 +28,7 @@ from dicomtorch.errors import (
 from dicomtorch.index.frame_index import FrameIndex, FrameLocation
 from dicomtorch.model.frame import FrameSpan
 from dicomtorch.model.image import ImagePixel
+from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.reader.cache import EXPENSIVE, FrameCache, frame_key
 from dicomtorch.reader.choice import ChosenBackends
 from dicomtorch.reader.threads import decode_pool, usable_threads
@@ -59,7 +61,11 @@ class FrameFetcher:
         self.backends = backends or ChosenBackends()
         self.cache = cache
         self.storage = storage or LocalStorage()
+        self._renew()
+
+    def _renew(self) -> None:
         self._local = _Local()
+        self._limits = self.index.limits
 
     def restricted(self, rows: npt.NDArray[np.int64]) -> FrameFetcher:
         """A fetcher of some positions of this one's index."""
@@ -153,7 +159,9 @@ class FrameFetcher:
         if self.cache is None or pixel.transfer_syntax_uid not in EXPENSIVE:
             return self._decoded(where, files, pixel, backend)
         key = _cache_key(where, files, pixel, backend)
-        stored = self.cache.read(key, pixel, self._local.scratch, self._local.decoded(pixel))
+        stored = self.cache.read(
+            key, pixel, self._local.scratch, self._local.decoded(pixel, self._limits)
+        )
         if stored is None:
             stored = self._decoded(where, files, pixel, backend)
             self.cache.write(key, stored)
@@ -164,10 +172,11 @@ class FrameFetcher:
     ) -> Array:
         data = self.read_encoded(where, files, pixel)
         decoding.where = lambda: printable(files.index.path(where.position))
+        decoding.limits = self._limits
         try:
-            return backend.decode(data, pixel, self._local.decoded(pixel))
+            return backend.decode(data, pixel, self._local.decoded(pixel, self._limits))
         finally:
-            decoding.where = None
+            decoding.where, decoding.limits = None, LIMITS
 
     def named(self, error: DicomTorchError, position: int) -> DicomTorchError:
         """The same error, its message naming file and frame."""
@@ -178,11 +187,12 @@ class FrameFetcher:
         return named
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_local"}
+        own = ("_local", "_limits")
+        return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._local = _Local()
+        self._renew()
 
 
 class _Local(threading.local):
@@ -192,11 +202,12 @@ class _Local(threading.local):
         self.scratch = Scratch()
         self._decoded: Array = np.empty((0, 0))
 
-    def decoded(self, pixel: ImagePixel) -> Array | None:
+    def decoded(self, pixel: ImagePixel, limits: Limits) -> Array | None:
         """An array that a decoder may write to; fresh pages for every frame would cost as much as a fast decoder."""
         if not pixel.is_encapsulated:
             return None
         if self._decoded.shape != pixel.shape or self._decoded.dtype != pixel.stored_dtype:
+            check_claim(pixel, limits)
             self._decoded = np.empty(pixel.shape, pixel.stored_dtype)
         return self._decoded
 
@@ -295,7 +306,7 @@ def _inflated_range(where: FrameLocation, files: OpenFiles, file: StoredObject) 
         frames = files.index.whole_file(where.position)
         end = int((np.asarray(frames.column("offset")) + frames.column("length")).max())
         try:
-            return inflate(file.read, where.size, end)
+            return inflate(file.read, where.size, end, files.index.limits)
         except HeaderError as error:
             raise StorageError(str(error)) from error
 

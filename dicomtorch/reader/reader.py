@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from dicomtorch.backends.base import Backend
+from dicomtorch.backends.guard import check_claim
 from dicomtorch.errors import DicomTorchError, UnsupportedError, printable
 from dicomtorch.index.frame_index import FrameIndex, FrameLocation
 from dicomtorch.model.frame import AppliedVOI, FrameValues
@@ -305,6 +306,7 @@ class FrameReader:
             if len(self._recipes) >= _MOST_RECIPES:
                 self._recipes.clear()
             values = self.index.frame_values(where.position)
+            check_claim(values.pixel, self.index.limits)  # before anything is allocated for it
             plan = make_plan(values, self.options)
             backend = self.fetcher.backends.of(values.pixel)
             known = _Recipe(values, backend, plan, self._ranges.sharers(plan))

@@ -59,7 +59,8 @@ def scan(
             of files to read. They never import the program that scans, and the result is the same.
         checkpoint: Called twice a minute at most, with an index of what was read so far; handed in as `index=` of a
             later scan, it spares that one to read it again.
-        limits: What one header may cost.
+        limits: What a file may cost; the index keeps them, and they hold for reading and decoding its frames too. If
+            `index` was made with others, everything is read again.
 
     Returns:
         The index, which is the same object as `index` if nothing changed, and what was met.
@@ -83,7 +84,7 @@ def scan(
         met = list(entries)
         removed = old.keys() - {entry.path for entry in met}
         entries = met
-        if columns.keys() <= index.tags.keys():
+        if columns.keys() <= index.tags.keys() and index.limits == limits:
             base = index
             kept, entries = _compare(index, old, met)
         columns = tag_columns([*index.tags, *columns])
@@ -96,7 +97,7 @@ def scan(
             keep[kept] = True
             return base.updated(keep, part)
         kinds: dict[str, Kind] = {keyword: tag.kind for keyword, tag in columns.items()}
-        return FrameIndex.build(part, root=root, tags=kinds)
+        return FrameIndex.build(part, root=root, tags=kinds, limits=limits)
 
     def stop_over(part: Part) -> None:
         if checkpoint is not None:

@@ -5,6 +5,7 @@ Files are never mapped: one that is truncated under its mapping ends the process
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Sequence
@@ -44,7 +45,7 @@ class LocalFile:
                 raise StaleIndexError(
                     f"the file is gone since it was indexed; {_REFRESH}"
                 ) from error
-            raise _storage_error("opened", error) from error
+            raise storage_error("opened", error) from error
         try:
             self.identity = self._identified(identity)
         except BaseException:
@@ -55,7 +56,7 @@ class LocalFile:
         try:
             info = os.fstat(self._descriptor)
         except OSError as error:
-            raise _storage_error("looked at", error) from error
+            raise storage_error("looked at", error) from error
         if not stat.S_ISREG(info.st_mode):
             if expected is None:
                 raise StorageError(f"it is {kind_of(info.st_mode)}, and no regular file")
@@ -89,7 +90,7 @@ class LocalFile:
         try:
             return read_at(self._descriptor, offset, length)
         except OSError as error:
-            raise _storage_error("read", error) from error
+            raise storage_error("read", error) from error
 
     def read_exactly(self, offset: int, length: int, scratch: Scratch) -> memoryview:
         """All `length` bytes from `offset` on, in memory that the next read into `scratch` overwrites.
@@ -104,7 +105,7 @@ class LocalFile:
             try:
                 count = _read_into(self._descriptor, view[done:], offset + done)
             except OSError as error:
-                raise _storage_error("read", error) from error
+                raise storage_error("read", error) from error
             if not count:
                 raise StaleIndexError(
                     f"the file ends {length - done} bytes before byte {offset + length}, to which it "
@@ -190,7 +191,10 @@ def _difference(expected: Identity, found: Identity) -> str:
     )
 
 
-def _storage_error(what: str, error: OSError) -> StorageError:
+def storage_error(what: str, error: OSError) -> StorageError | MemoryError:
+    """What to raise for an error of the system: a lack of memory is no fault of the file."""
+    if error.errno == errno.ENOMEM:
+        return MemoryError(f"no memory is left; the file could not be {what}")
     return StorageError(f"the file cannot be {what}: {reason_of(error)}")
 
 

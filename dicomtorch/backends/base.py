@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from dicomtorch.errors import OptionError, UnsupportedError
 from dicomtorch.model.limits import LIMITS, Limits
+from dicomtorch.model.shown import named_uid, shown
 
 if TYPE_CHECKING:
     from dicomtorch.model.image import ImagePixel
@@ -129,8 +130,9 @@ def choose_backend(name: str | Backend, pixel: ImagePixel) -> Backend:
     able = [other for other in BACKENDS if get_backend(other).supports(pixel)]
     hint = f"backend={able[0]!r} can" if able else "no installed backend can"
     label = name if isinstance(name, str) else name.name
+    photometric = shown("PhotometricInterpretation", pixel.photometric_interpretation)
     raise UnsupportedError(
-        f"backend {label!r} does not decode transfer syntax {pixel.transfer_syntax_uid} with "
+        f"backend {label!r} does not decode {named_uid(pixel.transfer_syntax_uid)} with "
         f"BitsAllocated {pixel.bits_allocated}, BitsStored {pixel.bits_stored}, SamplesPerPixel "
-        f"{pixel.samples_per_pixel}, PhotometricInterpretation {pixel.photometric_interpretation!r}; {hint}"
+        f"{pixel.samples_per_pixel}, PhotometricInterpretation {photometric!r}; {hint}"
     )

@@ -9,58 +9,8 @@ from dataclasses import dataclass, replace
 from dicomtorch.backends.base import BACKENDS, Backend, get_backend
 from dicomtorch.backends.stored import unsupported_reason
 from dicomtorch.model.image import ImagePixel
-from dicomtorch.model.syntaxes import (
-    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
-    DEFLATED_IMAGE_FRAME,
-    ENCAPSULATED_UNCOMPRESSED,
-    EXPLICIT_VR_BIG_ENDIAN,
-    EXPLICIT_VR_LITTLE_ENDIAN,
-    HTJ2K,
-    HTJ2K_LOSSLESS,
-    HTJ2K_LOSSLESS_RPCL,
-    IMPLICIT_VR_LITTLE_ENDIAN,
-    JPEG_2000,
-    JPEG_2000_LOSSLESS,
-    JPEG_BASELINE,
-    JPEG_EXTENDED,
-    JPEG_FULL_PROGRESSION,
-    JPEG_LOSSLESS,
-    JPEG_LOSSLESS_SV1,
-    JPEG_LS_LOSSLESS,
-    JPEG_LS_NEAR_LOSSLESS,
-    JPEG_SPECTRAL_SELECTION,
-    JPEG_XL,
-    JPEG_XL_LOSSLESS,
-    JPEG_XL_RECOMPRESSION,
-    RLE_LOSSLESS,
-    VIDEO,
-)
-
-_NAMES = {
-    IMPLICIT_VR_LITTLE_ENDIAN: "Implicit VR Little Endian",
-    EXPLICIT_VR_LITTLE_ENDIAN: "Explicit VR Little Endian",
-    EXPLICIT_VR_BIG_ENDIAN: "Explicit VR Big Endian",
-    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN: "Deflated Explicit VR Little Endian",
-    ENCAPSULATED_UNCOMPRESSED: "Encapsulated Uncompressed",
-    DEFLATED_IMAGE_FRAME: "Deflated Image Frame",
-    RLE_LOSSLESS: "RLE Lossless",
-    JPEG_BASELINE: "JPEG Baseline",
-    JPEG_EXTENDED: "JPEG Extended",
-    JPEG_SPECTRAL_SELECTION: "JPEG Spectral Selection",
-    JPEG_FULL_PROGRESSION: "JPEG Full Progression",
-    JPEG_LOSSLESS: "JPEG Lossless",
-    JPEG_LOSSLESS_SV1: "JPEG Lossless SV1",
-    JPEG_LS_LOSSLESS: "JPEG-LS Lossless",
-    JPEG_LS_NEAR_LOSSLESS: "JPEG-LS Near-lossless",
-    JPEG_2000_LOSSLESS: "JPEG 2000 Lossless",
-    JPEG_2000: "JPEG 2000",
-    JPEG_XL_LOSSLESS: "JPEG XL Lossless",
-    JPEG_XL_RECOMPRESSION: "JPEG XL JPEG Recompression",
-    JPEG_XL: "JPEG XL",
-    HTJ2K_LOSSLESS: "HTJ2K Lossless",
-    HTJ2K_LOSSLESS_RPCL: "HTJ2K Lossless RPCL",
-    HTJ2K: "HTJ2K",
-}
+from dicomtorch.model.shown import named_uid
+from dicomtorch.model.syntaxes import VIDEO
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +31,8 @@ class Capability:
 
     @property
     def syntax_name(self) -> str:
-        """A short name of the transfer syntax, or its UID."""
-        return _NAMES.get(self.pixel.transfer_syntax_uid, self.pixel.transfer_syntax_uid)
+        """The name of the transfer syntax."""
+        return named_uid(self.pixel.transfer_syntax_uid)
 
 
 def table(

@@ -17,6 +17,7 @@ from dicomtorch.backends.streams import Stream
 from dicomtorch.errors import DecodeError
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.limits import Limits
+from dicomtorch.model.shown import named_uid, shown
 from dicomtorch.model.syntaxes import (
     DEFLATED_IMAGE_FRAME,
     ENCAPSULATED_UNCOMPRESSED,
@@ -65,7 +66,7 @@ def check(data: Buffer, pixel: ImagePixel, limits: Limits | None = None) -> Stre
         rle_segments(data, rle_segment_count(pixel))
         return None
     if syntax not in KNOWN_SYNTAXES:
-        raise DecodeError(f"transfer syntax {syntax} is none that this package decodes")
+        raise DecodeError(f"transfer syntax {named_uid(syntax)} is none that this package decodes")
     stream = streams.parse(data, syntax, limits.tiles)
     components = pixel.samples_per_pixel if isinstance(stream, JXLStream) else stream.components
     _check_image(stream.rows, stream.columns, components, pixel)
@@ -89,7 +90,9 @@ def as_streamed(pixel: ImagePixel, stream: Stream, backend: Backend) -> ImagePix
     process = streams.process_of(stream)
     if pixel.transfer_syntax_uid in streams.SYNTAXES[process]:
         return pixel
-    labelled = f"transfer syntax {pixel.transfer_syntax_uid}, but a code stream is {process}"
+    labelled = (
+        f"transfer syntax {named_uid(pixel.transfer_syntax_uid)}, but a code stream is {process}"
+    )
     if not pixel.bits_stored <= (stream.precision or pixel.bits_stored) <= pixel.bits_allocated:
         raise DecodeError(
             f"(0002,0010) TransferSyntaxUID says {labelled} of {stream.precision} bits; with (0028,0101) BitsStored "
@@ -131,7 +134,7 @@ def check_rle(data: Buffer, pixel: ImagePixel, *, last: bool = False) -> None:
 def _describe(pixel: ImagePixel) -> str:
     return (
         f"{pixel.rows} x {pixel.columns} pixels, {pixel.samples_per_pixel} samples of {pixel.bits_allocated} bits, "
-        f"{pixel.photometric_interpretation}"
+        f"{shown('PhotometricInterpretation', pixel.photometric_interpretation)}"
     )
 
 

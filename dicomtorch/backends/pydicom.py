@@ -16,6 +16,7 @@ from dicomtorch.backends.jpeg import JPEGStream
 from dicomtorch.backends.jpeg2000 import J2KStream
 from dicomtorch.errors import DecodeError, import_optional
 from dicomtorch.model.image import ImagePixel
+from dicomtorch.model.shown import named_uid
 from dicomtorch.model.syntaxes import (
     EXPLICIT_VR_BIG_ENDIAN,
     HTJ2K_FAMILY,
@@ -136,7 +137,7 @@ class PydicomBackend:
         if isinstance(stream, J2KStream):
             return _decode_j2k(data, pixel, stream, out)
         raise DecodeError(
-            f"transfer syntax {pixel.transfer_syntax_uid} is none that pydicom decodes"
+            f"transfer syntax {named_uid(pixel.transfer_syntax_uid)} is none that pydicom decodes"
         )
 
 

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from dicomtorch.datasets.frames import DicomFrames
 from dicomtorch.errors import DicomTorchError
+from dicomtorch.model.shown import shown
 from dicomtorch.pictures import plot
 from dicomtorch.reports.summary import format_summary, summarize
 
@@ -113,7 +114,9 @@ def contact_sheet(frames: DicomFrames, path: Path) -> int:
             continue
         seen.append(look)
         images.append(image.numpy())
-        captions.append(f"{meta['Modality'] or '-'}, {meta['Rows']} x {meta['Columns']}")
+        captions.append(
+            f"{shown('Modality', meta['Modality']) or '-'}, {meta['Rows']} x {meta['Columns']}"
+        )
         if len(images) == PICTURES:
             break
     plot.contact_sheet(images, captions, columns=8, tile=128, path=path)

@@ -32,6 +32,7 @@ from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.model.options import PixelOptions, Values
 from dicomtorch.model.report import ScanReport
+from dicomtorch.model.shown import shown
 from dicomtorch.pictures import html as notebook
 from dicomtorch.pictures.plot import contact_sheet, show_frames
 from dicomtorch.pixels.batch import convert
@@ -404,7 +405,10 @@ class DicomFrames(Dataset[FrameSample]):
                 )
             pixels = image.detach().cpu().numpy()
             picture = pixels[0] if len(pixels) != 3 else np.moveaxis(pixels, 0, -1)
-            return picture, f"frame {meta['index']} of {len(self)}  {meta['Modality']}"
+            return (
+                picture,
+                f"frame {meta['index']} of {len(self)}  {shown('Modality', meta['Modality'])}",
+            )
 
         return show_frames(get, len(positions))
 

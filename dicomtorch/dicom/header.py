@@ -19,6 +19,7 @@ from dicomtorch.dicom.tags import PIXEL_DATA_TAGS
 from dicomtorch.dicom.walk import NotUnderstoodError, Walk
 from dicomtorch.errors import HeaderError, NotDicomError
 from dicomtorch.model.limits import LIMITS, Limits
+from dicomtorch.model.shown import named_uid
 from dicomtorch.model.syntaxes import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_BIG_ENDIAN,
@@ -78,7 +79,7 @@ def read_header(
         else:
             header.transfer_syntax_uid = stated = EXPLICIT_VR_LITTLE_ENDIAN
             header.notices.append(
-                f"TransferSyntaxUID is {DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN}, but not deflated"
+                "TransferSyntaxUID is Deflated Explicit VR Little Endian, but the data set is not deflated"
             )
     explicit = _encoding(header, buffer, position - base, size - base)
     if memory is not None and not base and not header.notices and not header.deflated:
@@ -182,16 +183,19 @@ def _encoding(header: Header, buffer: bytes, pos: int, size: int) -> bool:
             if pos >= size
             else f"no data element of any encoding at offset {pos}, where the data set should begin"
         )
-        raise HeaderError(f"{what}; TransferSyntaxUID is {stated or 'absent'}")
+        raise HeaderError(f"{what}; TransferSyntaxUID is {named_uid(stated) or 'absent'}")
     explicit, big = candidates[found.index(max(found))]
     header.big_endian = big
     actual = _UIDS[explicit, big]
     if not stated:
         header.transfer_syntax_uid = actual
-        header.notices.append(f"(0002,0010) TransferSyntaxUID is absent; the data set is {actual}")
+        header.notices.append(
+            f"(0002,0010) TransferSyntaxUID is absent; the data set is {named_uid(actual)}"
+        )
     elif (explicit, big) != expected:
         header.notices.append(
-            f"(0002,0010) TransferSyntaxUID is {stated}, but the data set is encoded as {actual}"
+            f"(0002,0010) TransferSyntaxUID is {named_uid(stated)}, but the data set is encoded as "
+            f"{named_uid(actual)}"
         )
         if stated in NATIVE:
             header.transfer_syntax_uid = actual

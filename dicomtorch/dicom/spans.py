@@ -15,6 +15,7 @@ from dicomtorch.errors import EncapsulationError
 from dicomtorch.model.frame import FrameSpans
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.limits import LIMITS, Limits
+from dicomtorch.model.shown import named_uid
 
 
 def locate_frames(
@@ -57,7 +58,7 @@ def locate_frames(
     if element.length >= 0:
         raise EncapsulationError(
             f"{element_name(element)} has {element.length} bytes, but transfer syntax "
-            f"{pixel.transfer_syntax_uid} needs undefined length and items; one of the two is wrong"
+            f"{named_uid(pixel.transfer_syntax_uid)} needs undefined length and items; one of the two is wrong"
         )
     if claimed > limits.frames_per_file:
         raise EncapsulationError(
@@ -80,7 +81,7 @@ def _native(
     if element.length < 0:
         raise EncapsulationError(
             f"{element_name(element)} has undefined length, but transfer syntax "
-            f"{pixel.transfer_syntax_uid} is native and needs a length; one of the two is wrong"
+            f"{named_uid(pixel.transfer_syntax_uid)} is native and needs a length; one of the two is wrong"
         )
     available = max(min(element.length, size - element.offset), 0)
     if available < element.length:

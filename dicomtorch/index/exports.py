@@ -7,8 +7,9 @@ import os
 import secrets
 import uuid as uuids
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dicomtorch.errors import OptionError
+from dicomtorch.model.shown import CODED, shown, shown_uid
 
 HASHED = (
     "SOPInstanceUID",
@@ -92,6 +94,31 @@ def hash_uids(table: pa.Table, salt: bytes | None = None) -> pa.Table:
             hashed = pa.array(values, pa.large_string()).take(column.indices)
             table = table.set_column(k, name, hashed)
     return table
+
+
+def withhold(table: pa.Table, keep: Sequence[str] = ()) -> pa.Table:
+    """The table with VR and length in place of coded values and UIDs that the standard does not have.
+
+    Args:
+        table: Some of the columns of an index.
+        keep: Columns that stay as they are.
+    """
+    for k, name in enumerate(table.column_names):
+        rule = _RULES.get(name)
+        if rule is not None and name not in keep:
+            column = table.column(name).combine_chunks()
+            values = [rule(value) for value in column.dictionary.to_pylist()]
+            table = table.set_column(
+                k, name, pa.array(values, pa.large_string()).take(column.indices)
+            )
+    return table
+
+
+_RULES: Final[dict[str, Callable[[str], str]]] = {
+    **{name: partial(shown, name) for name in CODED},
+    "SOPClassUID": shown_uid,
+    "TransferSyntaxUID": shown_uid,
+}
 
 
 def _hashed(uid: str, key: bytes) -> str:

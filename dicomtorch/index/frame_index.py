@@ -42,6 +42,7 @@ from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.model.report import FILE_CLASSES, FileFinding, ScanReport
 from dicomtorch.model.schema import LUT_COLUMNS, Column, Kind
+from dicomtorch.model.shown import shown
 from dicomtorch.pictures import html as notebook
 
 Duplicates = Literal["keep", "first", "raise"]
@@ -158,7 +159,10 @@ class FrameIndex:
             result[label] = f"{np.count_nonzero(np.bincount(plain(self.column(name)))):,}"
         modalities = self.column("Modality")
         frames = np.bincount(modalities.codes)
-        found = [(modalities.value(k), int(frames[k])) for k in np.flatnonzero(frames).tolist()]
+        found = [
+            (shown("Modality", modalities.value(k)), int(frames[k]))
+            for k in np.flatnonzero(frames).tolist()
+        ]
         result["Modalities"] = notebook.counted(found)
         shapes: Counter[str] = Counter()
         for pixel, count in self.image_pixels():
@@ -684,7 +688,8 @@ class FrameIndex:
         Args:
             path: The file, replaced if there is one; only its owner may read it.
             deidentified: Without PatientID, paths, times, tags and joined columns, and with a hash in place of each
-                UID: `patient` and the hashes still tell what belongs together. `False` writes everything.
+                UID: `patient` and the hashes still tell what belongs together. Of a coded value that is not of the
+                standard, VR and length are written (`model.shown`). `False` writes everything.
             salt: Of the hashes. The same salt gives the same hashes, so keep it secret; `None`: a random one.
             keep: Further columns to be written, of which you know that they identify nobody.
 
@@ -698,7 +703,7 @@ class FrameIndex:
             if absent:
                 raise OptionError(f"keep: there is no column {', '.join(absent)}")
             chosen = [n for n in names if n in exports.SHARED or n in exports.HASHED or n in keep]
-            table = exports.hash_uids(self._arrow(chosen), salt)
+            table = exports.hash_uids(exports.withhold(self._arrow(chosen), keep), salt)
         else:
             table = self._with_paths(self.table)
         exports.write_table(table, Path(path))

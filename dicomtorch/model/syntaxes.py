@@ -1,8 +1,7 @@
-"""Transfer syntaxes and their families (PS3.6 table A-1)."""
+"""Transfer syntaxes and their families (PS3.6 table A-1), and the names of UIDs."""
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from typing import Final
 
@@ -68,11 +67,51 @@ KNOWN_SYNTAXES: Final = (
 )
 """Transfer syntaxes of still images."""
 
+_NAMES: Final = {
+    IMPLICIT_VR_LITTLE_ENDIAN: "Implicit VR Little Endian",
+    EXPLICIT_VR_LITTLE_ENDIAN: "Explicit VR Little Endian",
+    EXPLICIT_VR_BIG_ENDIAN: "Explicit VR Big Endian",
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN: "Deflated Explicit VR Little Endian",
+    ENCAPSULATED_UNCOMPRESSED: "Encapsulated Uncompressed",
+    DEFLATED_IMAGE_FRAME: "Deflated Image Frame",
+    RLE_LOSSLESS: "RLE Lossless",
+    JPEG_BASELINE: "JPEG Baseline",
+    JPEG_EXTENDED: "JPEG Extended",
+    JPEG_SPECTRAL_SELECTION: "JPEG Spectral Selection",
+    JPEG_FULL_PROGRESSION: "JPEG Full Progression",
+    JPEG_LOSSLESS: "JPEG Lossless",
+    JPEG_LOSSLESS_SV1: "JPEG Lossless SV1",
+    JPEG_LS_LOSSLESS: "JPEG-LS Lossless",
+    JPEG_LS_NEAR_LOSSLESS: "JPEG-LS Near-lossless",
+    JPEG_2000_LOSSLESS: "JPEG 2000 Lossless",
+    JPEG_2000: "JPEG 2000",
+    JPEG_XL_LOSSLESS: "JPEG XL Lossless",
+    JPEG_XL_RECOMPRESSION: "JPEG XL JPEG Recompression",
+    JPEG_XL: "JPEG XL",
+    HTJ2K_LOSSLESS: "HTJ2K Lossless",
+    HTJ2K_LOSSLESS_RPCL: "HTJ2K Lossless RPCL",
+    HTJ2K: "HTJ2K",
+    # Newer than the dictionary of pydicom.
+    "1.2.840.10008.5.1.4.1.1.66.7": "Label Map Segmentation Storage",
+    "1.2.840.10008.5.1.4.1.1.66.8": "Height Map Segmentation Storage",
+}
+"""Names shorter than those of the standard, as its keywords are, and names that pydicom lacks."""
+
 
 @lru_cache(maxsize=256)
 def uid_name(uid: str) -> str:
-    """The name that the standard gives a UID, or the UID; "" for what is none and may be anything."""
+    """The name of a UID of the standard, a transfer syntax or a SOP class; "" for any other, which may be anything.
+
+    No two UIDs have one name: what was retired says so.
+    """
+    known = _NAMES.get(uid)
+    if known is not None:
+        return known
     from pydicom import config
     from pydicom.uid import UID
 
-    return UID(uid, config.IGNORE).name if re.fullmatch("[0-9.]{1,64}", uid) else ""
+    found = UID(uid, config.IGNORE)
+    name = found.name if uid.startswith("1.2.840.10008.") else uid
+    if not name or name == uid:
+        return ""
+    return f"{name} (Retired)" if found.is_retired else name

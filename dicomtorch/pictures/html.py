@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,18 +19,14 @@ _MOST = 8
 
 
 def counted(found: Sequence[tuple[str, int]]) -> str:
-    """As in "CT (1,200), MR (30)": the most frequent first, and how many more there are."""
-    ordered = sorted(found, key=lambda one: (-one[1], one[0]))
-    listed = [f"{_name(name)} ({count:,})" for name, count in ordered[:_MOST]]
+    """As in "CT (1,200), MR (30)": the most frequent first, and how many more there are; equal names are one."""
+    together: Counter[str] = Counter()
+    for name, count in found:
+        together[name] += count
+    ordered = sorted(together.items(), key=lambda one: (-one[1], one[0]))
+    listed = [f"{name or 'none'} ({count:,})" for name, count in ordered[:_MOST]]
     more = len(ordered) - _MOST
     return ", ".join([*listed, *([f"and {more:,} more"] if more > 0 else [])])
-
-
-def _name(text: str) -> str:
-    """A code string as it is; anything else a file may have in its place is not repeated."""
-    if not text:
-        return "none"
-    return text if re.fullmatch(r"[A-Za-z0-9_ ]{1,16}", text) else "not valid"
 
 
 def table(title: str, rows: Mapping[str, str], *, note: str = "", picture: str = "") -> str:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from dicomtorch.errors import PixelValueError
 from dicomtorch.model.frame import AppliedVOI, FrameValues, LookupTable, RealWorldValueMap
 from dicomtorch.model.options import PixelOptions
+from dicomtorch.model.shown import shown
 from dicomtorch.pixels.voi import (
     Mapping,
     Range,
@@ -141,9 +142,10 @@ def check(values: FrameValues, options: PixelOptions) -> None:
     if options.values == "stored":
         return
     if pixel.samples_per_pixel not in (1, 3):
+        photometric = shown("PhotometricInterpretation", pixel.photometric_interpretation)
         raise PixelValueError(
             f"(0028,0002) SamplesPerPixel is {pixel.samples_per_pixel} with PhotometricInterpretation "
-            f"{pixel.photometric_interpretation!r}: {options.values} values are defined for 1 and 3 samples; "
+            f"{photometric!r}: {options.values} values are defined for 1 and 3 samples; "
             "use values='stored'"
         )
     if pixel.samples_per_pixel == 3 and options.values in ("real_world", "suvbw"):
@@ -151,8 +153,9 @@ def check(values: FrameValues, options: PixelOptions) -> None:
             f"(0028,0002) SamplesPerPixel is 3: colour has no {options.values} values; use values='display'"
         )
     if len(options.windows) > 1 and is_color(values):
+        photometric = shown("PhotometricInterpretation", pixel.photometric_interpretation)
         raise PixelValueError(
-            f"(0028,0004) PhotometricInterpretation is {pixel.photometric_interpretation!r}: several windows make "
+            f"(0028,0004) PhotometricInterpretation is {photometric!r}: several windows make "
             "channels of grayscale images only; give one window, or leave colour frames out"
         )
     if pixel.is_palette and options.values != "display" and options.color != "auto":
@@ -269,7 +272,7 @@ def _with_modality(base: Plan, notices: list[str]) -> Plan:
         slope, intercept, table = values.dose_grid_scaling, 0.0, None
     if base.options.values == "suvbw":
         if math.isnan(values.suv_factor):
-            reason = values.suv_problem or f"Modality is {values.modality!r}"
+            reason = values.suv_problem or f"Modality is {shown('Modality', values.modality)!r}"
             raise PixelValueError(
                 f"this frame has no SUV: {reason}; use values='modality', or leave such frames out"
             )
@@ -282,8 +285,9 @@ def _check_consistency(values: FrameValues, notices: list[str]) -> None:
     interpretation = values.pixel.photometric_interpretation
     expected = "INVERSE" if interpretation == "MONOCHROME1" else "IDENTITY"
     if shape in ("INVERSE", "IDENTITY") and shape != expected:
+        photometric = shown("PhotometricInterpretation", interpretation)
         notices.append(
-            f"(2050,0020) PresentationLUTShape is {shape!r} with PhotometricInterpretation {interpretation!r}; "
+            f"(2050,0020) PresentationLUTShape is {shape!r} with PhotometricInterpretation {photometric!r}; "
             "polarity follows the latter"
         )
     if values.pixel_presentation in ("MIXED", "COLOR") and not values.palette:

@@ -13,6 +13,7 @@ from typing import Literal
 from dicomtorch.errors import PixelValueError
 from dicomtorch.model.frame import AppliedVOI, FrameValues, LookupTable
 from dicomtorch.model.options import CT_PRESETS, Window
+from dicomtorch.model.shown import shown
 
 Range = tuple[float, float]
 
@@ -164,9 +165,11 @@ def _users_window(values: FrameValues, window: Range, notices: list[str]) -> Map
 def _check_hounsfield(values: FrameValues, preset: str) -> None:
     if values.rescale_type == "HU" or (values.modality == "CT" and not values.rescale_type):
         return
+    modality = shown("Modality", values.modality)
+    rescale_type = shown("RescaleType", values.rescale_type)
     raise PixelValueError(
-        f"window={preset!r} is in Hounsfield units, but (0008,0060) Modality is {values.modality!r} and "
-        f"(0028,1054) RescaleType is {values.rescale_type!r}; give (center, width) in the units of this frame"
+        f"window={preset!r} is in Hounsfield units, but (0008,0060) Modality is {modality!r} and "
+        f"(0028,1054) RescaleType is {rescale_type!r}; give (center, width) in the units of this frame"
     )
 
 
@@ -230,8 +233,9 @@ def _windowed(
     elif function == "SIGMOID":
         return Mapping("sigmoid", 4 / width, -4 * center / width, 0.0, 1.0, voi=applied)
     elif function != "LINEAR_EXACT":
+        said = shown("VOILUTFunction", function)
         raise PixelValueError(
-            f"(0028,1056) VOILUTFunction is {function!r}; expected LINEAR, LINEAR_EXACT or SIGMOID. "
+            f"(0028,1056) VOILUTFunction is {said!r}; expected LINEAR, LINEAR_EXACT or SIGMOID. "
             "Give window=(center, width), or use values='modality'"
         )
     return Mapping("linear", 1 / width, 0.5 - center / width, 0.0, 1.0, voi=applied)

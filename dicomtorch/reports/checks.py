@@ -15,6 +15,7 @@ from dicomtorch.backends.capability import Capability
 from dicomtorch.index.codes import Codes, numbered
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.report import ScanReport
+from dicomtorch.model.shown import shown
 from dicomtorch.reports.text import format_count
 
 Level = Literal["problem", "warning", "note"]
@@ -108,8 +109,9 @@ def _undecodable(index: FrameIndex, decoding: Sequence[Capability]) -> list[Rema
             HighBit=pixel.high_bit,
             SamplesPerPixel=pixel.samples_per_pixel,
         )
+        photometric = shown("PhotometricInterpretation", pixel.photometric_interpretation)
         text = (
-            f"{format_count(kind.frames, 'frame')} of {kind.syntax_name}, {pixel.photometric_interpretation}, "
+            f"{format_count(kind.frames, 'frame')} of {kind.syntax_name}, {photometric}, "
             f"{pixel.bits_stored} of {pixel.bits_allocated} bits, cannot be decoded"
         )
         files = _files(index, mask)

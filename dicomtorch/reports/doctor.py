@@ -17,6 +17,7 @@ from dicomtorch.backends import capability
 from dicomtorch.backends.capability import Capability
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.report import ScanReport
+from dicomtorch.model.shown import shown, shown_uid
 from dicomtorch.reports import checks
 from dicomtorch.reports.checks import Level, Remark
 from dicomtorch.reports.text import format_name, format_table, harmless, name_file
@@ -63,9 +64,11 @@ def to_json(found: Examination, index: FrameIndex, *, redact_paths: bool = False
         "worst": found.worst or "",
         "decoding": [
             {
-                "transfer_syntax": kind.pixel.transfer_syntax_uid,
+                "transfer_syntax": shown_uid(kind.pixel.transfer_syntax_uid),
                 "name": kind.syntax_name,
-                "photometric_interpretation": kind.pixel.photometric_interpretation,
+                "photometric_interpretation": shown(
+                    "PhotometricInterpretation", kind.pixel.photometric_interpretation
+                ),
                 "samples_per_pixel": kind.pixel.samples_per_pixel,
                 "bits_allocated": kind.pixel.bits_allocated,
                 "bits_stored": kind.pixel.bits_stored,

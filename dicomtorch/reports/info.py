@@ -14,6 +14,7 @@ from dicomtorch.index.columns import Texts
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.frame import SPAN_RULES
 from dicomtorch.model.report import ScanReport
+from dicomtorch.model.shown import CODED, shown
 from dicomtorch.reports.summary import summarize
 from dicomtorch.reports.text import (
     CLASS_NAMES,
@@ -124,7 +125,9 @@ def describe(
     return {
         **summarize(index, report, redact_paths=redact_paths),
         "attributes": {
-            section: {name: _values(index.column(name), show) for name, show in columns.items()}
+            section: {
+                name: _values(index.column(name), name, show) for name, show in columns.items()
+            }
             for section, columns in SECTIONS.items()
         },
         "positions": _positions(index),
@@ -143,13 +146,14 @@ def _files_of(index: FrameIndex) -> npt.NDArray[np.int64]:
     return np.unique(np.asarray(index.column("file"))).astype(np.int64)
 
 
-def _values(column: Any, show: Show) -> list[dict[str, Any]]:
+def _values(column: Any, name: str, show: Show) -> list[dict[str, Any]]:
     """Distinct values as text with their numbers of frames."""
     counts: Counter[str] = Counter()
     if isinstance(column, Texts):
         codes, frames = np.unique(column.codes, return_counts=True)
         for code, count in zip(codes.tolist(), frames.tolist(), strict=True):
-            counts[column.value(code)] += count
+            value = column.value(code)
+            counts[shown(name, value) if name in CODED else value] += count
     else:
         numbers = np.asarray(column)
         width = numbers.shape[1] if numbers.ndim > 1 else 1

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from dicomtorch.errors import DicomTorchError, OptionError, SourceError, import_optional
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.options import PixelOptions
+from dicomtorch.model.shown import shown
 from dicomtorch.pictures import plot
 from dicomtorch.reader.reader import FrameReader
 
@@ -123,7 +124,7 @@ def _caption(index: FrameIndex, position: int) -> str:
     at = np.array([position])
     names = ("Modality", "Rows", "Columns")
     modality, rows, columns = (index.gather(name, at)[0] for name in names)
-    return f"{modality or '-'}, {rows} x {columns}"
+    return f"{shown('Modality', modality) or '-'}, {rows} x {columns}"
 
 
 def _with_histogram(sheet: Image, values: npt.NDArray[Any], units: str) -> Image:

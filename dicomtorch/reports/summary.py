@@ -6,7 +6,8 @@ Neither has values that identify a patient; both have paths, unless they are lef
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from dicomtorch.index.columns import Texts
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.report import ScanReport
+from dicomtorch.model.shown import shown, shown_uid
 from dicomtorch.model.syntaxes import uid_name
 from dicomtorch.reports.text import (
     CLASS_NAMES,
@@ -67,9 +69,9 @@ def summarize(
             "removed": report.removed,
             "seconds": round(report.seconds, 3),
         },
-        "modalities": _count(index, "Modality"),
-        "sop_classes": _with_names(_count(index, "SOPClassUID")),
-        "transfer_syntaxes": _with_names(_count(index, "TransferSyntaxUID")),
+        "modalities": _count(index, "Modality", partial(shown, "Modality")),
+        "sop_classes": _with_names(_count(index, "SOPClassUID", shown_uid)),
+        "transfer_syntaxes": _with_names(_count(index, "TransferSyntaxUID", shown_uid)),
         "sizes": _sizes(index),
         "decoding": _decoding(index.image_pixels()),
         "tags": {keyword: _presence(index.column(keyword)) for keyword in tags},
@@ -124,14 +126,16 @@ def format_summary(summary: dict[str, Any]) -> str:
     return "\n\n".join(blocks)
 
 
-def _count(index: FrameIndex, name: str) -> list[dict[str, Any]]:
+def _count(index: FrameIndex, name: str, show: Callable[[str], str]) -> list[dict[str, Any]]:
     """Frames and files per value of a text column, the most frequent first."""
     column: Texts = index.column(name)
-    codes, frames = np.unique(column.codes, return_counts=True)
-    files = _files_of_each(column.codes, index)
+    used, inverse = np.unique(column.codes, return_inverse=True)
+    numbers: dict[str, int] = {}  # values that are not shown may be alike
+    number_of = [numbers.setdefault(show(column.value(c)), len(numbers)) for c in used.tolist()]
+    number = np.array(number_of, np.int64)[inverse]
+    frames, files = np.bincount(number, minlength=len(numbers)), _files_of_each(number, index)
     counted = [
-        {"name": column.value(int(code)), "frames": int(n), "files": files[int(code)]}
-        for code, n in zip(codes, frames, strict=True)
+        {"name": name, "frames": int(frames[k]), "files": files[k]} for name, k in numbers.items()
     ]
     return sorted(counted, key=lambda entry: (-entry["frames"], entry["name"]))
 
@@ -145,11 +149,10 @@ def _files_of_each(numbers: npt.NDArray[Any], index: FrameIndex) -> Counter[int]
 
 
 def _with_names(counted: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    named = ((entry, uid_name(entry["name"])) for entry in counted)
     return [
-        {**entry, "uid": entry["name"] if name else "", "name": name or "(not valid)"}
-        if entry["name"]
-        else entry | {"uid": ""}
-        for entry, name in ((entry, uid_name(entry["name"])) for entry in counted)
+        {**entry, "uid": entry["name"] if name else "", "name": name or entry["name"]}
+        for entry, name in named
     ]
 
 
@@ -173,7 +176,7 @@ def _decoding(pixels: Iterable[tuple[ImagePixel, int]]) -> list[dict[str, Any]]:
             backend, reason = choose_backend("auto", pixel).name, ""
         except UnsupportedError as error:
             backend, reason = "", str(error)
-        found[pixel.transfer_syntax_uid, backend, reason] += frames
+        found[shown_uid(pixel.transfer_syntax_uid), backend, reason] += frames
     return [
         {"transfer_syntax": uid, "backend": backend, "frames": frames, "reason": reason}
         for (uid, backend, reason), frames in found.most_common()

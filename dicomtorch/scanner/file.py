@@ -22,10 +22,10 @@ from dicomtorch.model.frame import SPAN_RULES, FrameSpans
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.model.report import FileClass
+from dicomtorch.model.shown import named_uid
 from dicomtorch.model.syntaxes import (
     KNOWN_SYNTAXES,
     VIDEO,
-    uid_name,
 )
 from dicomtorch.scanner.resolve.memory import Common
 from dicomtorch.scanner.resolve.resolver import Resolver
@@ -171,21 +171,13 @@ def _classify(header: Header, resolver: Resolver) -> tuple[FileClass, str]:
         if DIRECTORY_RECORDS in header.elements:
             return "no_pixels", "a DICOMDIR (Media Storage Directory)"
         uid = "\\".join(texts(header.elements.get(KEYWORDS["SOPClassUID"][0])))
-        return "no_pixels", _named(uid) if uid else "no SOPClassUID"
+        return "no_pixels", named_uid(uid) if uid else "no SOPClassUID"
     if syntax in VIDEO:
-        return "unsupported", f"video is not decoded: TransferSyntaxUID is {_named(syntax)}"
+        return "unsupported", f"video is not decoded: TransferSyntaxUID is {named_uid(syntax)}"
     if syntax not in KNOWN_SYNTAXES:
-        stated = f"is {_named(syntax)}, which is not known" if syntax else "is absent"
+        stated = f"is {named_uid(syntax)}, which is not decoded" if syntax else "is absent"
         return "unsupported", f"(0002,0010) TransferSyntaxUID {stated}"
     return "image", ""
-
-
-def _named(uid: str) -> str:
-    """A UID of the standard with its name."""
-    name = uid_name(uid)
-    if not name:
-        return f"no valid UID ({len(uid)} characters)"
-    return uid if name == uid else f"{uid} ({name})"
 
 
 def _resolve_frames(

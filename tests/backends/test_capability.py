@@ -38,7 +38,7 @@ def test_kinds_are_counted_whatever_their_size_most_frequent_first() -> None:
 def test_every_syntax_that_is_decoded_has_a_name() -> None:
     kinds = [(replace(GRAY, transfer_syntax_uid=syntax), 1) for syntax in imagecodecs._CODECS]
     rows = capability.table(kinds)
-    assert not any(row.syntax_name.startswith("1.2") for row in rows)
+    assert not any(row.syntax_name.startswith(("1.2", "(")) for row in rows)
 
 
 def test_advice_says_why_nothing_helps() -> None:
@@ -48,7 +48,7 @@ def test_advice_says_why_nothing_helps() -> None:
     assert "video" in video.advice
     assert "(0028,0102) HighBit 10" in header.advice
     assert nothing.advice == "no backend decodes this"
-    assert nothing.syntax_name == "1.2.3.4"
+    assert nothing.syntax_name == "(not a value of the standard: VR UI, length 7)"
 
 
 def test_advice_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -211,7 +211,7 @@ NO_IMAGES = {
     ORTHANC + "2026-05-26-oob-monochrome-65535.dcm": ("unreadable", "Limits.pixels_per_frame"),
     PYDICOM + "MR_truncated.dcm": ("unreadable", "states 8192 bytes, the file has 8130"),
     # IS holds decimal digits (PS3.5 6.2).
-    PYDICOM + "badVR.dcm": ("unreadable", r"NumberOfFrames is '1A'"),
+    PYDICOM + "badVR.dcm": ("unreadable", r"NumberOfFrames has VR IS and length 2"),
     # Rows is type 1 (PS3.3 C.7.6.3).
     PYDICOM + "meta_missing_tsyntax.dcm": ("unreadable", "Rows is missing"),
     PYDICOM + "nested_priv_SQ.dcm": ("unreadable", "Rows is missing"),

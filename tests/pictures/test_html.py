@@ -42,7 +42,7 @@ def test_counts_without_identifiers() -> None:
 def test_what_a_file_claims_is_not_repeated() -> None:
     index = index_of("<script>alert(1)</script>")
     assert "script" not in index._repr_html_()
-    assert "not valid (1)" in repr(index)
+    assert "(not a value of the standard: VR CS, length 25) (1)" in repr(index)
     assert "&lt;b&gt;" in notebook.table("<b>", {"<b>": "<b>"}, note="<b>")
     assert "<b>" not in notebook.table("<b>", {"<b>": "<b>"}, note="<b>")
 

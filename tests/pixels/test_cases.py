@@ -299,7 +299,10 @@ def test_s4_sigmoid_after_rescale():
 
 def test_u1_unknown_function():
     attributes: dict[str, Any] = {"windows": [(40, 400)], "voi_lut_function": "FOO"}
-    with pytest.raises(PixelValueError, match=r"\(0028,1056\) VOILUTFunction is 'FOO'"):
+    with pytest.raises(
+        PixelValueError,
+        match=r"\(0028,1056\) VOILUTFunction is '\(not a value of the standard: VR CS, length 3\)'",
+    ):
         run([0], **attributes)
     close(modality([0, 7], **attributes), [0, 7])
     # The user's window is LINEAR, whatever the file says.

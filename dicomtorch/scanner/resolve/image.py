@@ -96,8 +96,14 @@ def read_number_of_frames(header: Header, notices: list[str], limits: Limits = L
     numbers = integers(element, header.big_endian)
     number = numbers[0] if len(numbers) == 1 else None
     if number is None or number < 0:
-        shown = "\\".join(values)[:16]
-        raise HeaderError(f"{describe(tag)} is {shown!r}; expected one integer, 1 or more")
+        assert element is not None
+        vr, value = element
+        what = (
+            f"has VR {vr or 'unknown'} and length {len(value)}"
+            if number is None
+            else f"is {number}"
+        )
+        raise HeaderError(f"{describe(tag)} {what}; expected one integer, 1 or more")
     if number == 0:
         notices.append(f"{describe(tag)} is 0; taken as absent")
         return -1

@@ -22,7 +22,6 @@ MOST_ENTRIES = 20
 BACKENDS = {"imagecodecs", "pydicom", "simpleitk"}  # they do not know each other
 
 STILL_LONG = {
-    "datasets.frames",
     *("index.frame_index", "batches.loader"),
 }
 

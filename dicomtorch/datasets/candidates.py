@@ -58,7 +58,7 @@ class Candidates:
         self.rows = np.arange(len(self.points))
         bad = np.flatnonzero(~np.isfinite(self.points).all(axis=1))
         if len(bad):
-            raise OptionError(f"{_rows(bad)} of the table lack one of {', '.join(names[1:])}")
+            raise OptionError(f"{name_rows(bad)} of the table lack one of {', '.join(names[1:])}")
         self.labels: dict[str, Any] = {
             name: to_column(name, given.column(name))[1]
             for name in given.column_names
@@ -95,7 +95,7 @@ def _numbers(name: str, column: pa.ChunkedArray) -> Floats:
     return np.asarray(numbers.to_numpy(), np.float64)
 
 
-def _rows(numbers: Ints) -> str:
+def name_rows(numbers: Ints) -> str:
     """Names rows of the table, counted from 0."""
     listed = ", ".join(map(str, numbers[:_LISTED].tolist()))
     more = f" and {len(numbers) - _LISTED} more" if len(numbers) > _LISTED else ""

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, Unpack
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from dicomtorch.batches.collate import FrameSample, FrameSamples, collate_frames
 from dicomtorch.batches.epochs import ClipSampler, EpochOptions, ShuffleSampler
 from dicomtorch.batches.metadata import FrameMeta
-from dicomtorch.datasets.frames import DicomFrames
-from dicomtorch.datasets.options import Failure, FrameOptions
-from dicomtorch.errors import DicomTorchError, FrameIndexError, OptionError, SourceError, printable
+from dicomtorch.datasets.base import SampleDataset, memory_for
+from dicomtorch.datasets.options import FrameOptions
+from dicomtorch.datasets.positions import integer_of, one_position
+from dicomtorch.datasets.source import FrameSource
+from dicomtorch.errors import FrameIndexError, OptionError, SourceError, printable
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.frame import AppliedVOI
-from dicomtorch.pixels.memory import new_batch
-from dicomtorch.reader.reader import FrameReader
+from dicomtorch.reader.reader import Frame
 from dicomtorch.scanner.tree import Source
+from dicomtorch.series.geometry import Ints
 from dicomtorch.series.sequences import FrameSequences, time_sequences
 
 Policy = Literal["error", "repeat", "wrap", "drop"]
@@ -36,7 +34,7 @@ class Clip(NamedTuple):
     start: int
 
 
-class DicomClips(Dataset[FrameSample]):
+class DicomClips(SampleDataset[Clip]):
     """Clips of `length` frames from multi-frame files and time series, decoded when asked for.
 
     `clips[i]` is `(clip, meta)`: a tensor (T, C, H, W), with one mapping to display for all frames, and the metadata of
@@ -68,6 +66,8 @@ class DicomClips(Dataset[FrameSample]):
         >>> loader = DataLoader(clips, batch_size=4, sampler=clips.sampler(seed=0))      # doctest: +SKIP
     """
 
+    sample_name = "clip"
+
     def __init__(
         self,
         source: Source | FrameIndex,
@@ -94,10 +94,9 @@ class DicomClips(Dataset[FrameSample]):
             raise OptionError('num_clips goes with clips="uniform" and "random" only')
         self.length, self.stride, self.clips, self.policy = length, stride, clips, policy
         self.num_clips = num_clips
-        self._frames = DicomFrames(source, **options)
-        self._failures: list[Failure] = []
+        super().__init__(FrameSource(source, **options))
         span = (length - 1) * stride + 1
-        self.sequences = self._long_enough(time_sequences(self._frames.index), span)
+        self.sequences = self._long_enough(time_sequences(self.index), span)
         self._num_starts = np.maximum(self.sequences.lengths - span + 1, 1)
         self._fixed = None if clips == "random" else self._listed(step)
 
@@ -136,22 +135,6 @@ class DicomClips(Dataset[FrameSample]):
 
     # What it holds
 
-    @property
-    def index(self) -> FrameIndex:
-        """The index; `meta["frames"]` are positions in it."""
-        return self._frames.index
-
-    @property
-    def failures(self) -> list[Failure]:
-        """With `on_error="replace"`: what could not be read in this process so far; see `DicomFrames.failures`."""
-        return list(self._failures)
-
-    @property
-    def _reader(self) -> FrameReader:
-        reader = self._frames._reader
-        assert isinstance(reader, FrameReader)  # FrameOptions has no context
-        return reader
-
     def __len__(self) -> int:
         """Clips of an epoch."""
         if self._fixed is None:
@@ -177,136 +160,104 @@ class DicomClips(Dataset[FrameSample]):
     # Samples
 
     def __getitem__(self, i: Any) -> Any:
-        """One clip for an integer or (sequence, start), a collated batch for a list or slice of them."""
-        if isinstance(i, slice):
-            i = list(range(*i.indices(len(self))))
-        if isinstance(i, list):
-            if not i:
-                raise OptionError("an empty list or slice of clips has no batch")
-            return collate_frames(self.__getitems__(i))
-        (sample,) = self.__getitems__([i])
-        return sample
-
-    def __getitems__(self, indices: Sequence[Any]) -> FrameSamples:
-        """Several clips, read together; `DataLoader` calls this."""
-        clips = [self._find(i) for i in indices]
-        shapes = {self._shape(clip) for clip in clips}
-        batch = None
-        if len(shapes) == 1:
-            batch = new_batch((len(clips), *shapes.pop()), self._reader.dtype)
-        return FrameSamples(
-            (self._sample(c, None if batch is None else batch[k]) for k, c in enumerate(clips)),
-            batch if self._frames.transform is None else None,
-        )
-
-    def _find(self, i: Any) -> Clip:
+        """One clip for an integer or (sequence, start), a collated batch for a slice, list, array or mask."""
         if isinstance(i, tuple) and len(i) == 2:
-            sequence, start = (int(number) for number in i)
-            if not 0 <= sequence < len(self.sequences):
-                raise FrameIndexError(
-                    f"sequence {sequence} is outside the dataset, which has {len(self.sequences)}"
-                )
+            i = self._asked(i)
+            (sample,) = self._samples([i], None)
+            return sample
+        return super().__getitem__(i)
+
+    def _asked(self, i: Any) -> Clip:
+        if isinstance(i, tuple) and len(i) == 2:
+            sequence = one_position(i[0], len(self.sequences), "sequence")
+            start = integer_of(i[1], "start")
             if not 0 <= start < self._num_starts[sequence]:
                 raise FrameIndexError(
                     f"sequence {sequence} has {self._num_starts[sequence]} starts; got {start}"
                 )
             return Clip(sequence, sequence, start)
-        try:
-            number = int(i.__index__())
-        except AttributeError:
-            raise OptionError(
-                f"clips[i] takes an integer, (sequence, start), a slice or a list; got {type(i).__name__}"
-            ) from None
+        number = one_position(i, len(self), self.sample_name)
         if self._fixed is None:
             raise OptionError(
                 'with clips="random" the sampler draws the starts: '
                 "DataLoader(clips, sampler=clips.sampler(seed=0)); clips[sequence, start] is one clip"
             )
-        if not -len(self) <= number < len(self):
-            raise FrameIndexError(f"clip {number} is outside the dataset, which has {len(self)}")
-        number %= len(self)
         return Clip(number, *self._fixed[number].tolist())
 
-    def _positions(self, clip: Clip) -> npt.NDArray[np.int64]:
-        """Its frames, in the index."""
-        first, end = self.sequences.starts[clip.sequence : clip.sequence + 2]
-        within = self._within(clip, int(end - first))
-        frames: npt.NDArray[np.int64] = self.sequences.order[first + within]
-        return frames
+    def _number(self, asked: Clip) -> int:
+        return asked.number
 
-    def _within(self, clip: Clip, count: int) -> npt.NDArray[np.int64]:
-        within = clip.start + self.stride * np.arange(self.length)
-        return within % count if self.policy == "wrap" else np.minimum(within, count - 1)
-
-    def _shape(self, clip: Clip) -> tuple[int, ...]:
-        """(T, C, H, W)."""
-        first = self.sequences.order[self.sequences.starts[clip.sequence]]
-        return (self.length, *self._reader.shape(int(first)))
-
-    def _sample(self, clip: Clip, out: Tensor | None) -> FrameSample:
-        try:
-            image, voi = self._read(clip, out)
-        except DicomTorchError as error:
-            if self._frames.on_error == "raise":
-                raise
-            read, image, voi = self._replace(clip, error, out)
-        else:
-            read = clip
-        transform = self._frames.transform
-        return FrameSample(
-            (image if transform is None else transform(image), self._meta(clip, read, voi))
-        )
-
-    def _read(self, clip: Clip, out: Tensor | None) -> tuple[Tensor, AppliedVOI]:
-        positions = self._positions(clip).tolist()
-        image = torch.empty(self._shape(clip), dtype=self._reader.dtype) if out is None else out
-        distinct = list(dict.fromkeys(positions))
-        if len(distinct) == self.length:
-            frames = self._reader.read_together(positions, image)
-            return image, frames[0].voi
-        frames = self._reader.read_together(distinct)
-        for k, position in enumerate(positions):
-            image[k] = frames[distinct.index(position)].image
-        return image, frames[0].voi
-
-    def _replace(
-        self, clip: Clip, error: DicomTorchError, out: Tensor | None
-    ) -> tuple[Clip, Tensor, AppliedVOI]:
-        """The next clip that can be read."""
+    def _others(self, asked: Clip) -> Iterable[Clip]:
         count = len(self.sequences) if self._fixed is None else len(self)
         for step in range(1, count):
-            number = (clip.number + step) % count
+            number = (asked.number + step) % count
             if self._fixed is None:
-                start = min(clip.start, int(self._num_starts[number]) - 1)
-                other = Clip(number, number, start)
+                yield Clip(number, number, min(asked.start, int(self._num_starts[number]) - 1))
             else:
-                other = Clip(number, *self._fixed[number].tolist())
-            fits = out is not None and self._shape(other) == out.shape
-            try:
-                image, voi = self._read(other, out if fits else None)
-            except DicomTorchError:
-                continue
-            self._failures.append(Failure(clip.number, str(error), number))
-            if len(self._failures) == 1:
-                warnings.warn(
-                    f"{error}. Clip {clip.number} was replaced by {number}; further ones are replaced without a "
-                    f"warning and listed in clips.failures",
-                    stacklevel=6,
-                )
-            return other, image, voi
-        raise error
+                yield Clip(number, *self._fixed[number].tolist())
 
-    def _meta(self, asked: Clip, read: Clip, voi: AppliedVOI) -> FrameMeta:
-        positions = self._positions(read).tolist()
-        (meta,) = self._frames._metas(positions[:1], [voi], positions[:1])
-        first, end = self.sequences.starts[read.sequence : read.sequence + 2]
-        times = self.sequences.times[first + self._within(read, int(end - first))]
+    def _positions(self, asked: Clip) -> list[int]:
+        positions: list[int] = self.sequences.order[self._places(asked)].tolist()
+        return positions
+
+    def _places(self, asked: Clip) -> Ints:
+        """Of its frames in the order of the sequences."""
+        first, end = self.sequences.starts[asked.sequence : asked.sequence + 2]
+        within = self._within(asked.start, int(end - first), np.arange(self.length))
+        places: Ints = first + within
+        return places
+
+    def _within(self, start: Any, length: Any, steps: Any) -> Any:
+        """Where in their sequences clips have their frames number `steps`."""
+        within = start + self.stride * steps
+        return within % length if self.policy == "wrap" else np.minimum(within, length - 1)
+
+    def _shape(self, asked: Clip) -> tuple[int, ...]:
+        """(T, C, H, W)."""
+        first = self.sequences.order[self.sequences.starts[asked.sequence]]
+        return (self.length, *self._reader.shape(int(first)))
+
+    def _read(self, asked: Clip, out: Tensor | None) -> Frame:
+        positions = self._positions(asked)
+        image = memory_for(self._shape(asked), self._reader.dtype, out)
+        distinct = list(dict.fromkeys(positions))
+        if len(distinct) == self.length:
+            frames = self._source.reader.read_together(positions, image)
+            return Frame(image, frames[0].voi)
+        frames = self._source.reader.read_together(distinct)
+        for k, position in enumerate(positions):
+            image[k] = frames[distinct.index(position)].image
+        return Frame(image, frames[0].voi)
+
+    def _meta(self, asked: Clip, voi: AppliedVOI) -> FrameMeta:
+        positions = self._positions(asked)
+        (meta,) = self._source.metas(positions[:1], [voi], positions[:1])
+        times = self.sequences.times[self._places(asked)]
         meta.update(
-            index=read.number,
-            requested_index=asked.number,
-            sequence=read.sequence,
-            start=read.start,
+            index=asked.number,
+            sequence=asked.sequence,
+            start=asked.start,
             frames=tuple(positions),
             times=tuple(times.tolist()),
         )
         return meta
+
+    @property
+    def _first(self) -> Any:
+        return (0, 0) if self._fixed is None else 0
+
+    def _covers(self) -> Ints:
+        middles = self.sequences.starts[:-1] + self.sequences.lengths // 2
+        covers: Ints = self.sequences.order[middles]
+        return covers
+
+    def _matching(self, equals: dict[str, Any]) -> Ints:
+        order, starts = self.sequences.order, self.sequences.starts
+        matching = self.index.where(**equals)[order]
+        if self._fixed is None:  # what is numbered is sequences
+            return np.flatnonzero(np.logical_or.reduceat(matching, starts[:-1]))
+        first, length = starts[self._fixed[:, 0]], self.sequences.lengths[self._fixed[:, 0]]
+        found = np.zeros(len(self), np.bool_)
+        for k in range(self.length):
+            found |= matching[first + self._within(self._fixed[:, 1], length, k)]
+        return np.flatnonzero(found)

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from dicomtorch.batches.metadata import FrameMeta
-from dicomtorch.datasets.candidates import Candidates, _rows
-from dicomtorch.datasets.frames import DicomFrames
+from dicomtorch.datasets.base import memory_for
+from dicomtorch.datasets.candidates import Candidates, name_rows
 from dicomtorch.datasets.options import ReadOptions
+from dicomtorch.datasets.source import FrameSource
 from dicomtorch.datasets.volumes import VOLUME_KEYS, StackDataset
 from dicomtorch.errors import GeometryError, OptionError
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.frame import AppliedVOI
-from dicomtorch.scanner.open import open_index
+from dicomtorch.reader.reader import Frame
 from dicomtorch.scanner.tree import Source
 from dicomtorch.series.geometry import Floats, Ints, shifted
 from dicomtorch.series.search import stacks
@@ -71,7 +72,7 @@ class DicomCrops(StackDataset):
         >>> for images, meta in DataLoader(crops, batch_size=8): meta["label"]                 # doctest: +SKIP
     """
 
-    _what = "crop"
+    sample_name = "crop"
 
     def __init__(
         self,
@@ -96,17 +97,10 @@ class DicomCrops(StackDataset):
         self.size, self.border = _crop_size(size), border
         self.candidates = Candidates(candidates, columns or {})
         self.dropped: Ints = np.empty(0, np.int64)
-        if not isinstance(source, FrameIndex):
-            source = open_index(
-                source,
-                tags=options.get("tags", ()),
-                refresh=options.get("refresh", True),
-                cache_dir=options.get("cache_dir"),
-            )
-        frames = DicomFrames(self._in_table(source, absent), **options)
+        frames = FrameSource(source, within=lambda index: self._in_table(index, absent), **options)
         super().__init__(frames, stacks(frames.index, split_by=split_by, on_gap=on_gap))
         self._place(coordinates)
-        taken = {*frames._metas([0], [AppliedVOI()], [0])[0], *VOLUME_KEYS, *_OWN}
+        taken = {*frames.metas([0], [AppliedVOI()], [0])[0], *VOLUME_KEYS, *_OWN}
         clashes = sorted(taken & set(self.candidates.labels))
         if clashes:
             raise OptionError(
@@ -125,7 +119,7 @@ class DicomCrops(StackDataset):
         if not there.all():
             if absent == "raise" or not there.any():
                 raise GeometryError(
-                    f"the series of {_rows(table.rows[~there])} of the table is not in the index; "
+                    f"the series of {name_rows(table.rows[~there])} of the table is not in the index; "
                     f'absent="drop" leaves such rows out'
                 )
             self.dropped = table.rows[~there]
@@ -147,11 +141,12 @@ class DicomCrops(StackDataset):
             numbers = of_series.get(uid, [])
             if not numbers and len(rows):
                 raise GeometryError(
-                    f"the series of {_rows(table.rows[rows])} of the table makes no volume ({self.stacks.reasons()})"
+                    f"the series of {name_rows(table.rows[rows])} of the table makes no volume "
+                    f"({self.stacks.reasons()})"
                 )
             if coordinates == "voxel" and len(numbers) > 1:
                 raise GeometryError(
-                    f"the series of {_rows(table.rows[rows])} of the table has {len(numbers)} volumes, and "
+                    f"the series of {name_rows(table.rows[rows])} of the table has {len(numbers)} volumes, and "
                     f'coordinates="voxel" do not say which is meant; filter the index'
                 )
             self._place_in(rows, numbers, coordinates)
@@ -178,12 +173,12 @@ class DicomCrops(StackDataset):
         if len(outside):
             unit = "voxels" if coordinates == "voxel" else "millimetres in LPS"
             raise GeometryError(
-                f"the crops of {_rows(outside)} of the table are outside of their volume; are x, y, z {unit}?"
+                f"the crops of {name_rows(outside)} of the table are outside of their volume; are x, y, z {unit}?"
             )
         if len(several):
             raise GeometryError(
-                f"{_rows(several)} of the table are inside of several volumes of their series; filter the index, so "
-                f"that one is left"
+                f"{name_rows(several)} of the table are inside of several volumes of their series; filter the index, "
+                f"so that one is left"
             )
 
     def _boxes(self, stack: Stack, voxels: Floats, border: Border) -> tuple[Ints, Ints, Ints, Ints]:
@@ -232,41 +227,62 @@ class DicomCrops(StackDataset):
 
     def shape(self, i: int) -> tuple[int, int, int, int]:
         """(C, d, h, w) of crop `i`, without reading it."""
-        stack, _, size, _, _ = self._box(self._number(i))
+        stack, _, size, _, _ = self._box(self._asked(i))
         depth, rows, columns = size.tolist()
         return (self._channels(stack), depth, rows, columns)
 
-    def _slices(self, i: int) -> list[int]:
-        stack, _, _, low, high = self._box(i)
+    def _positions(self, asked: int) -> list[int]:
+        stack, _, _, low, high = self._box(asked)
         positions: list[int] = stack.positions[low[0] : high[0]].tolist()
         return positions
 
     # Samples
 
-    def _read(self, i: int, out: Tensor) -> FrameMeta:
-        stack, start, size, low, high = self._box(i)
-        positions = self._slices(i)
-        whole = self._scratch((len(out), len(positions), *stack.shape[1:]))
+    def _matching(self, equals: dict[str, Any]) -> Ints:
+        """Of the crops whose row of the table, or a slice of whose volume, has what is asked for."""
+        found = np.ones(len(self), np.bool_)
+        labels, of_frames = self.candidates.labels, {}
+        for name, wanted in equals.items():
+            if name == "candidate":
+                found &= self.candidates.rows == wanted
+            elif name in labels:
+                found &= np.asarray(labels[name] == wanted)
+            else:
+                of_frames[name] = wanted
+        if of_frames:
+            found &= self._stacks_with(of_frames)[self._stack]
+        return np.flatnonzero(found)
+
+    def _read(self, asked: int, out: Tensor | None) -> Frame:
+        stack, start, _, low, high = self._box(asked)
+        image = memory_for(self.shape(asked), self._reader.dtype, out)
+        positions = self._positions(asked)
+        whole = self._scratch((len(image), len(positions), *stack.shape[1:]))
         voi = self._read_slices(positions, whole)
         part = whole[:, :, low[1] : high[1], low[2] : high[2]]
         first, end = (low - start).tolist(), (high - start).tolist()
-        if part.shape != out.shape:
-            out.fill_(self._outside(part))
-        out[:, first[0] : end[0], first[1] : end[1], first[2] : end[2]] = part
+        if part.shape != image.shape:
+            image.fill_(self._outside(part))
+        image[:, first[0] : end[0], first[1] : end[1], first[2] : end[2]] = part
+        return Frame(image, voi)
+
+    def _meta(self, asked: int, voi: AppliedVOI) -> FrameMeta:
+        stack, start, size, low, high = self._box(asked)
+        first, end = (low - start).tolist(), (high - start).tolist()
         affine = stack.affine_of(int(low[0]), int(high[0]))
         affine = shifted(affine, (start[0] - low[0], start[1], start[2]))
-        meta = self._meta(i, stack, positions, affine, voi)
+        meta = self._stack_meta(asked, stack, self._positions(asked), affine, voi)
         before, after = first[0], int(size[0]) - end[0]
         meta.update(
-            candidate=int(self.candidates.rows[i]),
+            candidate=int(self.candidates.rows[asked]),
             frames=(-1,) * before + meta["frames"] + (-1,) * after,
             SOPInstanceUIDs=("",) * before + meta["SOPInstanceUIDs"] + ("",) * after,
             start=tuple(start.tolist()),
             valid=tuple(number for pair in zip(first, end, strict=True) for number in pair),
-            center=tuple((self._voxel[i] - start).tolist()),
-            point=tuple(self._point[i].tolist()),
+            center=tuple((self._voxel[asked] - start).tolist()),
+            point=tuple(self._point[asked].tolist()),
         )
-        meta.update(self.candidates.row(i))
+        meta.update(self.candidates.row(asked))
         return meta
 
     def _outside(self, part: Tensor) -> float:

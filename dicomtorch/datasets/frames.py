@@ -3,52 +3,37 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from dicomtorch.backends import capability
 from dicomtorch.backends.base import Backend
-from dicomtorch.batches.collate import FrameSample, FrameSamples, collate_frames, collate_meta
-from dicomtorch.batches.metadata import FrameMeta, MetaColumns, MetadataReader, metas_of
-from dicomtorch.datasets.options import Failure
-from dicomtorch.errors import (
-    DicomTorchError,
-    FrameIndexError,
-    MissingDependencyError,
-    OptionError,
-    SourceError,
-    StaleIndexError,
-    StorageError,
-    UnsupportedError,
-    printable,
-)
+from dicomtorch.batches.collate import FrameSamples, collate_meta
+from dicomtorch.batches.metadata import FrameMeta, metas_of
+from dicomtorch.datasets.base import SampleDataset
+from dicomtorch.datasets.looking import Titles, picture_of
+from dicomtorch.datasets.positions import several_positions
+from dicomtorch.datasets.source import FrameSource
+from dicomtorch.errors import DicomTorchError, OptionError, PixelValueError
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.model.options import PixelOptions, Values
-from dicomtorch.model.report import ScanReport
-from dicomtorch.model.shown import shown
-from dicomtorch.pictures import html as notebook
-from dicomtorch.pictures.plot import contact_sheet, show_frames
+from dicomtorch.pictures.plot import show_frames
 from dicomtorch.pixels.batch import convert
-from dicomtorch.pixels.memory import new_batch
-from dicomtorch.pixels.resize import resized
-from dicomtorch.reader.cache import DEFAULT_BYTES, FrameCache
+from dicomtorch.reader.cache import DEFAULT_BYTES
 from dicomtorch.reader.context import ContextReader
 from dicomtorch.reader.reader import Frame, FrameReader
-from dicomtorch.scanner.open import open_index
 from dicomtorch.scanner.tree import Source
+from dicomtorch.series.geometry import Ints
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class DicomFrames(Dataset[FrameSample]):
+class DicomFrames(SampleDataset[int]):
     """Every frame of every DICOM file below a folder, decoded when asked for.
 
     `frames[i]` is `(image, meta)`: a tensor (C, H, W) and a dict. `frames[[3, 5]]` and `frames[10:20]` are a batch,
@@ -93,6 +78,8 @@ class DicomFrames(Dataset[FrameSample]):
         >>> for images, meta in DataLoader(frames, batch_size=32): ...     # doctest: +SKIP
     """
 
+    sample_name = "frame"
+
     def __init__(
         self,
         source: Source | FrameIndex,
@@ -116,61 +103,36 @@ class DicomFrames(Dataset[FrameSample]):
         cache: str | os.PathLike[str] | None = None,
         cache_bytes: int = DEFAULT_BYTES,
     ) -> None:
-        if on_error not in ("raise", "replace"):
-            raise OptionError(f'on_error must be "raise" or "replace"; got {on_error!r}')
-        if isinstance(tags, str):
-            raise OptionError(f"tags must be a list of keywords, as in tags=[{tags!r}]")
         if context < 0 or context_edge not in ("repeat", "reflect"):
             raise OptionError(
                 f'context must be 0 or more and context_edge "repeat" or "reflect"; got {context} and {context_edge!r}'
             )
-        options = PixelOptions(
-            values=values,
-            window=window,
-            padding=padding,
-            normalize=normalize,
-            color=color,
-            size=size,
-            dtype=None if dtype is None else str(dtype).removeprefix("torch."),
+        super().__init__(
+            FrameSource(
+                source,
+                backend=backend,
+                values=values,
+                window=window,
+                padding=padding,
+                normalize=normalize,
+                color=color,
+                size=size,
+                dtype=dtype,
+                tags=tags,
+                transform=transform,
+                on_error=on_error,
+                refresh=refresh,
+                cache_dir=cache_dir,
+                duplicates=duplicates,
+                cache=cache,
+                cache_bytes=cache_bytes,
+            )
         )
-        self.transform = transform
-        self.on_error = on_error
-        self._tags = tuple(tags)
-        kept = None if cache is None else FrameCache(cache, cache_bytes)
-        index = (
-            _check_index(source, self._tags)
-            if isinstance(source, FrameIndex)
-            else open_index(source, tags=self._tags, refresh=refresh, cache_dir=cache_dir)
-        ).deduplicate(duplicates)
-        if not len(index):
-            raise _no_frames(source, index.report())
-        reader = self._able(FrameReader(index, backend, options, kept))
-        self._reader: FrameReader | ContextReader = (
-            ContextReader(reader, context, context_edge) if context else reader
-        )
-        self._metadata = MetadataReader(self._reader.index, self._tags)
-        self._failures: list[Failure] = []
+        if context:
+            self._reader = ContextReader(self._source.reader, context, context_edge)
         self._late: dict[PixelOptions, FrameReader] = {}
 
     # What it holds
-
-    @property
-    def index(self) -> FrameIndex:
-        """The index; its positions are those of this dataset."""
-        return self._reader.index
-
-    @property
-    def report(self) -> ScanReport:
-        """What the scan met, file by file, also those without frames."""
-        return self.index.report()
-
-    @property
-    def failures(self) -> list[Failure]:
-        """With `on_error="replace"`: what could not be read in this process so far.
-
-        A `DataLoader` with workers reads in theirs; there `meta["index"] != meta["requested_index"]` tells.
-        """
-        return list(self._failures)
 
     def find(self, **equals: Any) -> int:
         """The position of the one frame whose columns equal the values given; see `FrameIndex.find`."""
@@ -182,57 +144,13 @@ class DicomFrames(Dataset[FrameSample]):
     def __repr__(self) -> str:
         return f"DicomFrames({self.index!r}, values={self._reader.options.values!r})"
 
-    def _repr_html_(self) -> str:
-        rows = self.index.overview() | {"Values": self._reader.options.values}
-        picture, note = self._thumbnails()
-        return notebook.table("DicomFrames", rows, picture=picture, note=note)
+    def _overview(self) -> dict[str, str]:
+        return self.index.overview() | {"Values": self._reader.options.values}
 
-    def _thumbnails(self, most: int = 6) -> tuple[str, str]:
-        """(a picture of some frames as HTML, what to say); none of frames that may have a name in their pixels."""
-        index = self.index
-        silent = (index.column("BurnedInAnnotation") != "NO") & index.where(
-            Modality=notebook.OFTEN_BURNED_IN
-        )
-        seen = index.where(BurnedInAnnotation="YES") | index.where(RecognizableVisualFeatures="YES")
-        shown = np.flatnonzero(~(silent | seen) & index.image_mask())
-        if not len(shown):
-            return "", "No thumbnails, because the pixels may show who it is; show() draws frames."
-        chosen = shown[np.unique(np.linspace(0, len(shown) - 1, most).astype(int))].tolist()
-        frames = [frame for frame in self._reader.read_many(chosen) if isinstance(frame, Frame)]
-        if not frames:
-            return "", "No thumbnails, because none of the frames that were tried can be read."
-        images = [frame.image.float().numpy() for frame in frames]
-        try:
-            sheet = contact_sheet(
-                [image[:1] if len(image) != 3 else image for image in images], tile=96
-            )
-        except MissingDependencyError as error:
-            return "", str(error)
-        return notebook.png(sheet, f"{len(frames)} frames"), ""
+    def _covers(self) -> Ints:
+        return np.arange(len(self))
 
     # Samples
-
-    def __getitem__(self, i: Any) -> Any:
-        """One sample for an integer, a collated batch for a list, slice, array or tensor of positions."""
-        if isinstance(i, slice):
-            return self._batch(range(*i.indices(len(self))))
-        if isinstance(i, list | tuple | np.ndarray) or (isinstance(i, Tensor) and i.ndim):
-            positions = np.asarray(i)
-            if positions.dtype == np.bool_:
-                raise OptionError("a boolean mask selects frames by frames.index.select(mask)")
-            return self._batch(positions.tolist())
-        position = self._position(i)
-        (sample,) = self._samples([position], None)
-        return sample
-
-    def __getitems__(self, indices: Sequence[int]) -> FrameSamples:
-        """Several samples, read and decoded together; `DataLoader` calls this."""
-        positions = [self._position(i) for i in indices]
-        shapes = self._reader.shapes(positions)
-        batch = None
-        if len(shapes) == 1:
-            batch = new_batch((len(positions), *shapes.pop()), self._reader.dtype)
-        return self._samples(positions, batch)
 
     def to_values(
         self,
@@ -296,188 +214,82 @@ class DicomFrames(Dataset[FrameSample]):
             return result[0], FrameMeta({**meta, **made[0]})
         return result, FrameMeta({**meta, **collate_meta(made)})
 
-    def will_need(self, indices: Sequence[int]) -> None:
-        """Says which frames are asked for soon, so that the system reads them into its cache; `FrameLoader` does."""
-        self._reader.will_need([self._position(i) for i in indices])
-
-    def __iter__(self) -> Iterator[FrameSample]:
-        for i in range(len(self)):
-            yield self[i]
-
-    def _position(self, i: Any) -> int:
-        try:
-            position = i.__index__()
-        except AttributeError:
-            raise OptionError(
-                f"frames[i] takes an integer, a slice, or a list of integers; got {type(i).__name__}"
-            ) from None
+    def _all_asked(self, indices: Sequence[Any]) -> list[int]:
         count = len(self)
-        if not -count <= position < count:
-            raise FrameIndexError(
-                f"frame {position} is outside the dataset, which has {count} frames (0 to {count - 1})"
-            )
-        return int(position + count if position < 0 else position)
+        return [i if type(i) is int and 0 <= i < count else self._asked(i) for i in indices]
 
-    def _batch(self, positions: Sequence[int]) -> Any:
-        if not positions:
-            raise OptionError("an empty list or slice of positions has no batch")
-        return collate_frames(self.__getitems__(positions))
+    def _shape(self, asked: int) -> tuple[int, ...]:
+        return self._reader.shape(asked)
 
-    def _samples(self, requested: list[int], batch: Tensor | None) -> FrameSamples:
-        results = self._reader.read_many(requested, batch)
-        positions = list(requested)
+    def _shapes(self, asked: Sequence[int]) -> set[tuple[int, ...]]:
+        try:
+            return {*self._reader.shapes(asked)}
+        except PixelValueError:
+            return super()._shapes(asked)
+
+    def _positions(self, asked: int) -> Sequence[int]:
+        return (asked,)
+
+    def _matching(self, equals: dict[str, Any]) -> Ints:
+        return np.flatnonzero(self.index.where(**equals))
+
+    def _read(self, asked: int, out: Tensor | None) -> Frame:
+        (found,) = self._reader.read_many([asked], None if out is None else out[None])
+        if isinstance(found, DicomTorchError):
+            raise found
+        return found
+
+    def _meta(self, asked: int, voi: AppliedVOI) -> FrameMeta:
+        (meta,) = self._source.metas([asked], [voi], [asked])
+        return meta
+
+    def _samples(self, asked: Sequence[int], batch: Tensor | None) -> FrameSamples:
+        # In place of one after the other: read and decoded together, and no mapping made for each.
+        results = self._reader.read_many(asked, batch)
+        positions = list(asked)
         for k, result in enumerate(results):
             if isinstance(result, DicomTorchError):
-                positions[k], results[k] = self._replace(requested[k], result, batch, k)
+                out = None if batch is None else batch[k]
+                positions[k], results[k] = self._replaced(asked[k], result, out)
         frames = cast(list[Frame], results)
-        columns = self._columns(positions, [frame.voi for frame in frames], requested)
+        columns = self._source.columns(positions, [frame.voi for frame in frames], asked)
         if batch is not None and self.transform is None and _fit(frames, batch):
             return FrameSamples.of(batch, columns)
         return FrameSamples(
-            FrameSample((self._transformed(frame.image), meta))
+            self._finished(frame.image, meta)
             for frame, meta in zip(frames, metas_of(columns), strict=True)
         )
 
-    def _columns(
-        self, positions: Sequence[int], applied: Sequence[AppliedVOI], requested: Sequence[int]
-    ) -> MetaColumns:
-        columns = self._metadata.of(positions, applied, requested)
-        size = self._reader.options.size
-        if size is not None:
-            sizes = zip(columns["Rows"], columns["Columns"], strict=True)
-            where = [resized(int(rows), int(many), size) for rows, many in sizes]
-            columns["resized"] = np.array(where, np.float64)
-        return columns
-
-    def _metas(
-        self, positions: Sequence[int], applied: Sequence[AppliedVOI], requested: Sequence[int]
-    ) -> list[FrameMeta]:
-        return metas_of(self._columns(positions, applied, requested))
-
-    def _transformed(self, image: Tensor) -> Any:
-        return image if self.transform is None else self.transform(image)
-
-    def _replace(
-        self, position: int, error: DicomTorchError, batch: Tensor | None, k: int
-    ) -> tuple[int, Frame]:
-        """The next readable frame; its own tensor where it does not fit into the batch."""
-        if self.on_error == "raise":
-            raise _with_way_out(error)
-        for step in range(1, len(self)):
-            other = (position + step) % len(self)
-            fits = batch is not None and self._reader.shape(other) == batch.shape[1:]
-            (found,) = self._reader.read_many([other], batch[k : k + 1] if fits else None)  # type: ignore[index]
-            if isinstance(found, Frame):
-                self._failures.append(Failure(position, str(error), other))
-                if len(self._failures) == 1:
-                    warnings.warn(
-                        f"{error}. It was replaced by frame {other}; further ones are replaced without a "
-                        f"warning and listed in frames.failures",
-                        stacklevel=4,
-                    )
-                return other, found
-        raise _with_way_out(error)
-
     # Looking
 
-    def show(self, i: int | slice | Sequence[int] | None = None) -> Figure:
+    def show(self, i: Any = None) -> Figure:
         """Draws a frame, or several with a slider and the mouse wheel, and returns the matplotlib figure.
 
+        The title says which frame it is, of which file, where in its series, and how it was made display values. Of the
+        frames of `context=` the middle one is drawn; several windows are drawn side by side.
+
         Args:
-            i: A position, or a range of them; `None` for all.
+            i: A position, or several, as in `frames[i]`; `None` for all.
 
         Raises:
             MissingDependencyError: matplotlib is not installed.
         """
-        if isinstance(i, slice) or i is None:
-            positions: Sequence[int] = range(*(i or slice(None)).indices(len(self)))
-        elif isinstance(i, Sequence | np.ndarray):
-            positions = [self._position(k) for k in i]
-        else:
-            positions = [self._position(i)]
+        several = several_positions(slice(None) if i is None else i, len(self), self.sample_name)
+        positions = [i] if several is None else several
+        if not isinstance(positions, range):
+            positions = [self._asked(k) for k in positions]
+        titles = Titles(self.index, self._reader.options)
 
         def get(k: int) -> tuple[np.ndarray[Any, Any], str]:
             (sample,) = self._samples([positions[k]], None)
             image, meta = sample
-            if not isinstance(image, Tensor) or image.ndim != 3:
-                raise OptionError(
-                    "show draws images (C, H, W); this transform gives something else"
-                )
-            pixels = image.detach().cpu().numpy()
-            picture = pixels[0] if len(pixels) != 3 else np.moveaxis(pixels, 0, -1)
-            return (
-                picture,
-                f"frame {meta['index']} of {len(self)}  {shown('Modality', meta['Modality'])}",
-            )
+            picture, note = picture_of(image, self._reader)
+            at = int(meta["index"])
+            return picture, titles.of(f"frame {at} of {len(self)}", at, meta, note)
 
         return show_frames(get, len(positions))
-
-    # Construction
-
-    def _able(self, reader: FrameReader) -> FrameReader:
-        """The reader without the frames that nothing decodes."""
-        if not reader.unsupported:
-            return reader
-        able = reader.decodable()
-        count, error = int((~able).sum()), str(next(iter(reader.unsupported.values())))
-        kinds = capability.table((pixel, 1) for pixel in reader.unsupported)
-        advice = dict.fromkeys(
-            f"{kind.syntax_name}: {kind.advice}" for kind in kinds if kind.advice
-        )
-        error = "; ".join((error, *advice))
-        if self.on_error == "raise" or count == len(able):
-            bad = sorted({pixel.transfer_syntax_uid for pixel in reader.unsupported})
-            raise UnsupportedError(
-                f"{count} of {len(able)} frames cannot be decoded: {error}. To train on the others, use "
-                f'on_error="replace", or DicomFrames(index.select(mask)) with an index whose '
-                f"TransferSyntaxUID is not {' or '.join(bad)}"
-            )
-        warnings.warn(
-            f"{count} of {len(able)} frames are left out because they cannot be decoded: {error}",
-            stacklevel=3,
-        )
-        return reader.restricted(np.flatnonzero(able))
 
 
 def _fit(frames: Sequence[Frame], batch: Tensor) -> bool:
     """Whether all lie in the batch: one that replaces another may have another size."""
     return all(frame.image.shape == batch.shape[1:] for frame in frames)
-
-
-def _with_way_out(error: DicomTorchError) -> DicomTorchError:
-    """The error as it is raised: where a frame can be left out, saying how."""
-    if isinstance(error, StaleIndexError | StorageError):
-        return error
-    named = type(error)(
-        f'{error}. Leave it out with frames.index.select(...), or use on_error="replace"'
-    )
-    named.__cause__ = error
-    return named
-
-
-def _check_index(index: FrameIndex, tags: Sequence[str]) -> FrameIndex:
-    known = {column.name for column in index.columns}
-    absent = [tag for tag in tags if tag not in known]
-    if absent:
-        raise OptionError(
-            f"the index does not hold {', '.join(absent)}; make one that does: scan(source, tags={absent!r})"
-        )
-    return index
-
-
-def _no_frames(source: Any, report: ScanReport) -> SourceError:
-    names = {
-        "not_dicom": "are not DICOM",
-        "no_pixels": "are DICOM without an image",
-        "unreadable": "are damaged",
-        "unsupported": "hold images that are not decoded",
-    }
-    counts = [f"{report.counts[key]} {text}" for key, text in names.items() if report.counts[key]]
-    found = "; ".join(counts) if counts else "there are no files"
-    first = next((f for f in report.findings if f.reason), None)
-    example = f" ({printable(first.path)}: {first.reason})" if first else ""
-    where = "the index" if isinstance(source, FrameIndex) else f"source {source!r}"
-    return SourceError(
-        f"{where} has no frame: {found}{example}. Give a folder that holds DICOM images; "
-        f"`dicomtorch scan FOLDER` lists what is in one"
-    )

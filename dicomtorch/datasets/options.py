@@ -11,12 +11,16 @@ import torch
 from torch import Tensor
 
 from dicomtorch.backends.base import Backend
+from dicomtorch.errors import OptionError
 from dicomtorch.model.options import Values
+from dicomtorch.reader.cache import DEFAULT_BYTES
+
+Transform = Callable[[Tensor], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A frame that could not be read, with `on_error="replace"`.
+    """A sample that could not be read, with `on_error="replace"`.
 
     Attributes:
         index: Its position in the dataset.
@@ -40,7 +44,7 @@ class ReadOptions(TypedDict, total=False):
     color: Literal["auto", "rgb", "gray"]
     dtype: torch.dtype | str | None
     tags: Sequence[str]
-    transform: Callable[[Tensor], Any] | None
+    transform: Transform | None
     on_error: Literal["raise", "replace"]
     refresh: bool
     cache_dir: str | os.PathLike[str] | None
@@ -50,6 +54,34 @@ class ReadOptions(TypedDict, total=False):
 
 
 class FrameOptions(ReadOptions, total=False):
-    """The options of `DicomFrames`, for datasets that are made of one."""
+    """The options of `DicomFrames` but `context`, for datasets that are made of frames."""
 
     size: tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPolicy:
+    """Everything asked of a dataset that is no question of pixels: where frames come from and what becomes of samples.
+
+    Attributes are arguments of `DicomFrames`.
+
+    Raises:
+        OptionError: An option means nothing.
+    """
+
+    backend: str | Backend = "auto"
+    tags: Sequence[str] = ()
+    transform: Transform | None = None
+    on_error: Literal["raise", "replace"] = "raise"
+    refresh: bool = True
+    cache_dir: str | os.PathLike[str] | None = None
+    duplicates: Literal["keep", "first", "raise"] = "keep"
+    cache: str | os.PathLike[str] | None = None
+    cache_bytes: int = DEFAULT_BYTES
+
+    def __post_init__(self) -> None:
+        if self.on_error not in ("raise", "replace"):
+            raise OptionError(f'on_error must be "raise" or "replace"; got {self.on_error!r}')
+        if isinstance(self.tags, str):
+            raise OptionError(f"tags must be a list of keywords, as in tags=[{self.tags!r}]")
+        object.__setattr__(self, "tags", tuple(self.tags))

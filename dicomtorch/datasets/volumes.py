@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Unpack
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import get_worker_info
 
-from dicomtorch.batches.collate import FrameSample, FrameSamples, collate_frames
 from dicomtorch.batches.metadata import FrameMeta
-from dicomtorch.datasets.frames import DicomFrames
-from dicomtorch.datasets.options import Failure, FrameOptions
-from dicomtorch.errors import DicomTorchError, FrameIndexError, OptionError, SourceError
+from dicomtorch.datasets.base import SampleDataset, memory_for
+from dicomtorch.datasets.options import FrameOptions
+from dicomtorch.datasets.source import FrameSource
+from dicomtorch.errors import SourceError
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.pixels.memory import new_batch
 from dicomtorch.pixels.resize import resized
-from dicomtorch.reader.reader import FrameReader
+from dicomtorch.reader.reader import Frame
 from dicomtorch.scanner.tree import Source
-from dicomtorch.series.geometry import Floats, scaled, to_ras
+from dicomtorch.series.geometry import Floats, Ints, scaled, to_ras
 from dicomtorch.series.search import stacks
 from dicomtorch.series.stacks import OnGap, Stack, StackList
 
@@ -41,134 +41,31 @@ VOLUME_KEYS = (
 _MISSING: dict[type, Any] = {int: -1, float: float("nan"), str: ""}
 
 
-class StackDataset(Dataset[FrameSample]):
+class StackDataset(SampleDataset[int]):
     """What volumes and crops have in common: samples that are parts of stacks.
 
     Attributes:
         stacks: The stacks that there are.
     """
 
-    _what: str  # a sample is called in messages
-
-    def __init__(self, frames: DicomFrames, found: StackList) -> None:
-        self._frames = frames
-        self._failures: list[Failure] = []
+    def __init__(self, source: FrameSource, found: StackList) -> None:
+        super().__init__(source)
         self.stacks = found
-
-    @property
-    def index(self) -> FrameIndex:
-        """The index of the slices; `meta["frames"]` are positions in it."""
-        return self._frames.index
-
-    @property
-    def _reader(self) -> FrameReader:
-        reader = self._frames._reader
-        assert isinstance(reader, FrameReader)  # FrameOptions has no context
-        return reader
-
-    @property
-    def failures(self) -> list[Failure]:
-        """With `on_error="replace"`: what could not be read in this process so far; see `DicomFrames.failures`."""
-        return list(self._failures)
-
-    @abstractmethod
-    def __len__(self) -> int: ...
 
     @abstractmethod
     def shape(self, i: int) -> tuple[int, int, int, int]:
         """(C, D, H, W) of sample `i`, without reading it."""
 
-    @abstractmethod
-    def _read(self, i: int, out: Tensor) -> FrameMeta:
-        """Fills `out` and gives the metadata.
+    def _shape(self, asked: int) -> tuple[int, ...]:
+        return self.shape(asked)
 
-        Raises:
-            DicomTorchError: A slice cannot be read.
-        """
+    def _planes(self, image: Tensor) -> Tensor:
+        return image.movedim(1, 0)
 
-    @abstractmethod
-    def _slices(self, i: int) -> list[int]:
-        """Positions of the slices that sample `i` is read from."""
-
-    def will_need(self, indices: Sequence[int]) -> None:
-        """Says which samples are asked for soon; see `DicomFrames.will_need`."""
-        self._frames.will_need([k for i in indices for k in self._slices(self._number(i))])
-
-    def __iter__(self) -> Iterator[FrameSample]:
-        for i in range(len(self)):
-            yield self[i]
-
-    def __getitem__(self, i: Any) -> Any:
-        """One sample for an integer, a collated batch for a slice or list of positions."""
-        if isinstance(i, slice):
-            i = list(range(*i.indices(len(self))))
-        if isinstance(i, list):
-            if not i:
-                raise OptionError(f"an empty list or slice of {self._what}s has no batch")
-            return collate_frames(self.__getitems__(i))
-        (sample,) = self.__getitems__([i])
-        return sample
-
-    def __getitems__(self, indices: Sequence[int]) -> FrameSamples:
-        """Several samples, read straight into one batch if they have one shape; `DataLoader` calls this."""
-        numbers = [self._number(i) for i in indices]
-        shapes = {self.shape(i) for i in numbers}
-        dtype = self._reader.dtype
-        batch = new_batch((len(numbers), *shapes.pop()), dtype) if len(shapes) == 1 else None
-        return FrameSamples(
-            (self._sample(i, None if batch is None else batch[k]) for k, i in enumerate(numbers)),
-            batch if self._frames.transform is None else None,
-        )
-
-    def _number(self, i: Any) -> int:
-        try:
-            number = int(i.__index__())
-        except AttributeError:
-            raise OptionError(
-                f"a {self._what} is asked for by an integer, several by a slice or a list; got {type(i).__name__}"
-            ) from None
-        if not -len(self) <= number < len(self):
-            raise FrameIndexError(
-                f"{self._what} {number} is outside the dataset, which has {len(self)}"
-            )
-        return number % len(self)
-
-    def _sample(self, asked: int, out: Tensor | None) -> FrameSample:
-        dtype = self._reader.dtype
-        image = torch.empty(self.shape(asked), dtype=dtype) if out is None else out
-        try:
-            meta = self._read(asked, image)
-        except DicomTorchError as error:
-            if self._frames.on_error == "raise":
-                raise
-            image, meta = self._replace(asked, error, out)
-        meta["requested_index"] = asked
-        transform = self._frames.transform
-        return FrameSample((image if transform is None else transform(image), meta))
-
-    def _replace(
-        self, asked: int, error: DicomTorchError, out: Tensor | None
-    ) -> tuple[Tensor, FrameMeta]:
-        """The next one that can be read; in a tensor of its own where it does not fit into the batch."""
-        for step in range(1, len(self)):
-            other = (asked + step) % len(self)
-            shape = self.shape(other)
-            fits = out is not None and shape == out.shape
-            image = out if fits else torch.empty(shape, dtype=self._reader.dtype)
-            assert image is not None
-            try:
-                meta = self._read(other, image)
-            except DicomTorchError:
-                continue
-            self._failures.append(Failure(asked, str(error), other))
-            if len(self._failures) == 1:
-                warnings.warn(
-                    f"{error}. {self._what.capitalize()} {asked} was replaced by {other}; further ones are "
-                    f"replaced without a warning and listed in .failures",
-                    stacklevel=5,
-                )
-            return image, meta
-        raise error
+    def _stacks_with(self, equals: dict[str, Any]) -> npt.NDArray[np.bool_]:
+        """For each stack whether a slice of it is what `find` asks for."""
+        matching = self.index.where(**equals)
+        return np.array([matching[stack.positions].any() for stack in self.stacks], np.bool_)
 
     def _channels(self, stack: Stack) -> int:
         return self._reader.shape(int(stack.positions[0]))[0]
@@ -180,14 +77,14 @@ class StackDataset(Dataset[FrameSample]):
 
     def _read_slices(self, positions: Sequence[int], out: Tensor) -> AppliedVOI:
         """Slices of one sample into (C, D, H, W); says how they were made display values."""
-        frames = self._reader.read_together(positions, out.movedim(1, 0))
+        frames = self._source.reader.read_together(positions, out.movedim(1, 0))
         return frames[0].voi
 
-    def _meta(
+    def _stack_meta(
         self, number: int, stack: Stack, positions: Sequence[int], affine: Floats, voi: AppliedVOI
     ) -> FrameMeta:
         """What the slices have in common; what differs among them is missing."""
-        metas = self._frames._metas(positions, [voi] * len(positions), positions)
+        metas = self._source.metas(positions, [voi] * len(positions), positions)
         meta = FrameMeta(metas[0])
         position = meta["ImagePositionPatient"]
         for key, value in metas[0].items():
@@ -241,7 +138,7 @@ class DicomVolumes(StackDataset):
         >>> volume, meta = volumes[0]                                           # doctest: +SKIP
     """
 
-    _what = "volume"
+    sample_name = "volume"
 
     def __init__(
         self,
@@ -251,10 +148,12 @@ class DicomVolumes(StackDataset):
         on_gap: OnGap = "raise",
         **options: Unpack[FrameOptions],
     ) -> None:
-        frames = DicomFrames(source, **options)
+        frames = FrameSource(source, **options)
         found = stacks(frames.index, split_by=split_by, on_gap=on_gap)
         if not found:
-            raise SourceError(f"there is no volume among {len(frames)} frames: {found.reasons()}")
+            raise SourceError(
+                f"there is no volume among {len(frames.index)} frames: {found.reasons()}"
+            )
         super().__init__(frames, found)
 
     def __len__(self) -> int:
@@ -265,19 +164,24 @@ class DicomVolumes(StackDataset):
 
     def shape(self, i: int) -> tuple[int, int, int, int]:
         """(C, D, H, W) of volume `i`, without reading it."""
-        stack = self.stacks[self._number(i)]
+        stack = self.stacks[self._asked(i)]
         channels, rows, columns = self._reader.shape(int(stack.positions[0]))
         return (channels, len(stack), rows, columns)
 
-    def _slices(self, i: int) -> list[int]:
-        positions: list[int] = self.stacks[i].positions.tolist()
+    def _positions(self, asked: int) -> list[int]:
+        positions: list[int] = self.stacks[asked].positions.tolist()
         return positions
 
-    def _read(self, i: int, out: Tensor) -> FrameMeta:
-        stack = self.stacks[i]
-        positions = self._slices(i)
-        voi = self._read_slices(positions, out)
-        return self._meta(i, stack, positions, self._affine(stack), voi)
+    def _matching(self, equals: dict[str, Any]) -> Ints:
+        return np.flatnonzero(self._stacks_with(equals))
+
+    def _read(self, asked: int, out: Tensor | None) -> Frame:
+        image = memory_for(self.shape(asked), self._reader.dtype, out)
+        return Frame(image, self._read_slices(self._positions(asked), image))
+
+    def _meta(self, asked: int, voi: AppliedVOI) -> FrameMeta:
+        stack = self.stacks[asked]
+        return self._stack_meta(asked, stack, self._positions(asked), self._affine(stack), voi)
 
     def _affine(self, stack: Stack) -> Floats:
         """Of the tensor: `size=` makes other voxels, around other centres."""

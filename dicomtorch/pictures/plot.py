@@ -175,7 +175,7 @@ class _Browser:
         self.count = count
         self.position = position
         self.slider: Any = None
-        self.axes = figure.add_axes((0.02, 0.02, 0.96, 0.90))
+        self.axes = figure.add_axes((0.02, 0.02, 0.96, 0.86))
         self.axes.set_axis_off()
         self.axes.set_title(title, fontsize="small")
         low, high = _limits(picture)
@@ -184,7 +184,7 @@ class _Browser:
     def add_controls(self) -> None:
         """Connects the slider, the wheel and the keys."""
         widgets = import_optional("matplotlib.widgets", "view")
-        self.axes.set_position((0.02, 0.10, 0.96, 0.82))
+        self.axes.set_position((0.02, 0.10, 0.96, 0.78))
         self.slider = widgets.Slider(
             self.figure.add_axes((0.15, 0.02, 0.65, 0.04)),
             "frame",

@@ -29,11 +29,14 @@ class ContextReader:
         reader: Reads the frames.
         context: Frames on each side.
         edge: Beyond the first and last frame: "repeat" those, or "reflect" at them.
+
+    Attributes:
+        context: As given.
     """
 
     def __init__(self, reader: FrameReader, context: int, edge: Edge) -> None:
         self._reader = reader
-        self._context = context
+        self.context = context
         self._edge = edge
         runs = frame_order(reader.index)
         self._order = runs.order
@@ -62,7 +65,7 @@ class ContextReader:
         """Positions of the frames of each sample, (len(positions), 2 context + 1)."""
         place = self._place[np.asarray(positions, np.int64)][:, None]
         first, length = self._first[place], self._length[place]
-        within = place - first + np.arange(-self._context, self._context + 1)
+        within = place - first + np.arange(-self.context, self.context + 1)
         if self._edge == "repeat":
             within = np.clip(within, 0, length - 1)
         else:
@@ -75,11 +78,11 @@ class ContextReader:
     def shape(self, position: int) -> tuple[int, int, int]:
         """(C, H, W) of a sample, without reading it."""
         channels, rows, columns = self._reader.shape(position)
-        return (2 * self._context + 1) * channels, rows, columns
+        return (2 * self.context + 1) * channels, rows, columns
 
     def shapes(self, positions: Sequence[int]) -> set[tuple[int, int, int]]:
         """The (C, H, W) that occur among several samples."""
-        many = 2 * self._context + 1
+        many = 2 * self.context + 1
         return {(many * c, h, w) for c, h, w in self._reader.shapes(positions)}
 
     def will_need(self, positions: Sequence[int]) -> None:
@@ -91,15 +94,12 @@ class ContextReader:
     ) -> list[Frame | DicomTorchError]:
         """Reads several samples; see `FrameReader.read_many`."""
         samples = self.neighbours(positions)
-        images = [
-            torch.empty(self.shape(position), dtype=self.dtype) if out is None else out[k]
-            for k, position in enumerate(positions)
-        ]
+        images = [None if out is None else out[k] for k in range(len(positions))]
         if self._independent:
             return self._read_each_once(samples, images)
         return [self._read(row, image) for row, image in zip(samples, images, strict=True)]
 
-    def _read(self, sample: Ints, image: Tensor) -> Frame | DicomTorchError:
+    def _read(self, sample: Ints, image: Tensor | None) -> Frame | DicomTorchError:
         distinct, which = np.unique(sample, return_inverse=True)
         try:
             frames = self._reader.read_together(distinct.tolist())
@@ -107,7 +107,9 @@ class ContextReader:
             return error
         return _joined([frames[k] for k in which], image)
 
-    def _read_each_once(self, samples: Ints, images: list[Tensor]) -> list[Frame | DicomTorchError]:
+    def _read_each_once(
+        self, samples: Ints, images: list[Tensor | None]
+    ) -> list[Frame | DicomTorchError]:
         """Samples that lie beside each other share most of their frames."""
         distinct, which = np.unique(samples, return_inverse=True)
         frames = self._reader.read_many(distinct.tolist())
@@ -119,8 +121,8 @@ class ContextReader:
         return results
 
 
-def _joined(frames: list[Frame], image: Tensor) -> Frame:
-    torch.cat([frame.image for frame in frames], out=image)
+def _joined(frames: list[Frame], out: Tensor | None) -> Frame:
+    image = torch.cat([frame.image for frame in frames], out=out)
     return Frame(image, frames[len(frames) // 2].voi)
 
 

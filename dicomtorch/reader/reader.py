@@ -148,8 +148,15 @@ class FrameReader:
         return able[inverse]
 
     def shape(self, position: int) -> tuple[int, int, int]:
-        """(C, H, W) of a frame, without reading it."""
-        return plan.output_shape(self.index.frame_values(position), self.options)
+        """(C, H, W) of a frame, without reading it.
+
+        Raises:
+            PixelValueError: The options have no meaning for this frame.
+        """
+        try:
+            return plan.output_shape(self.index.frame_values(position), self.options)
+        except DicomTorchError as error:
+            raise self.fetcher.named(error, position) from error
 
     def shapes(self, positions: Sequence[int]) -> set[tuple[int, int, int]]:
         """The (C, H, W) that occur among several frames."""

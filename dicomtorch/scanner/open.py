@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dicomtorch.errors import IndexFileError
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.store import IndexStore
+from dicomtorch.model.report import ScanReport
 from dicomtorch.model.schema import FRAME_COLUMNS
 from dicomtorch.scanner.scan import scan
 from dicomtorch.scanner.tree import Source as Source
@@ -38,6 +39,17 @@ def open_index(
         SourceError: There is nothing at `source`.
         IndexFileError: `refresh=False`, and the stored index is damaged.
     """
+    return open_source(source, tags=tags, refresh=refresh, cache_dir=cache_dir)[0]
+
+
+def open_source(
+    source: Source,
+    *,
+    tags: Sequence[str] = (),
+    refresh: bool = True,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> tuple[FrameIndex, ScanReport]:
+    """As `open_index`, with what the scan met, and how many files it had to read."""
     paths = [source] if isinstance(source, str | bytes | os.PathLike) else list(source)
     real = [os.path.realpath(os.path.expanduser(os.fsencode(path))) for path in paths]
     store = IndexStore(real, cache_dir)
@@ -45,7 +57,7 @@ def open_index(
     if not refresh:
         index = store.load()
         if index is not None and all(tag in index.tags for tag in wanted):
-            return index
+            return index, index.report()
     try:
         held = store.lock().acquire()
     except OSError as error:
@@ -55,16 +67,16 @@ def open_index(
         begun = store.load_partial()
         if begun is None or not begun.tags.keys() >= {*wanted, *(old.tags if old else ())}:
             begun = old
-        index, _ = scan(paths, index=begun, tags=wanted, checkpoint=_Checkpoint(store).save)
+        index, report = scan(paths, index=begun, tags=wanted, checkpoint=_Checkpoint(store).save)
         if index is old:
-            return index
+            return index, report
         try:
             stored = store.save(index)
         except OSError as error:
             _warn_unstored(store, error)
-            return index
+            return index, report
         store.remove_partial()
-        return stored
+        return stored, report
 
 
 class _Checkpoint:
@@ -93,26 +105,26 @@ def _load_or_rebuild(store: IndexStore) -> FrameIndex | None:
     try:
         return store.load()
     except IndexFileError as error:
-        warnings.warn(f"the stored index is made anew: {error}", stacklevel=4)
+        warnings.warn(f"the stored index is made anew: {error}", stacklevel=5)
         return None
 
 
 def _scan_unstored(
     source: Source, tags: Sequence[str], store: IndexStore, error: OSError
-) -> FrameIndex:
+) -> tuple[FrameIndex, ScanReport]:
     try:
         old = store.load()  # a cache folder may be there to be read only
     except IndexFileError:  # the warning below says what it means
         old = None
-    index, _ = scan(source, index=old, tags=tags)
+    index, report = scan(source, index=old, tags=tags)
     if index is not old:
         _warn_unstored(store, error)
-    return index
+    return index, report
 
 
 def _warn_unstored(store: IndexStore, error: OSError) -> None:
     warnings.warn(
         f"the index cannot be kept in {store.folder} ({error.strerror or error}), so the next start scans "
         f"again; name a writable folder with cache_dir=",
-        stacklevel=4,
+        stacklevel=5,
     )

@@ -235,7 +235,7 @@ def test_positions_outside(folder):
     assert values(clips[-1][0]) == [20, 21, 22]
     with pytest.raises(FrameIndexError, match="clip 13 is outside"):
         clips[13]
-    with pytest.raises(OptionError, match="takes an integer"):
+    with pytest.raises(OptionError, match="asked for by an integer"):
         clips["1"]
     with pytest.raises(OptionError, match="an empty list"):
         clips[5:5]
@@ -281,7 +281,7 @@ def test_a_damaged_frame_raises(damaged):
 
 def test_a_damaged_frame_is_replaced_in_the_open(damaged):
     clips = stored(damaged, 2, on_error="replace")
-    with pytest.warns(UserWarning, match=r"0\.dcm, frame 2.*Clip 1 was replaced by 3"):
+    with pytest.warns(UserWarning, match=r"0\.dcm, frame 2.*Clip 1 was replaced by clip 3"):
         batch, meta = clips[0:4]
     assert meta["index"].tolist() == [0, 3, 3, 3]
     assert meta["requested_index"].tolist() == [0, 1, 2, 3]

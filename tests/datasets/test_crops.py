@@ -364,7 +364,7 @@ def test_a_crop_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(DecodeError, match=r"018\.dcm, frame 0"):
         DicomCrops(tmp_path, candidates, (2, 4, 4), backend=Broken())[0]
     crops = DicomCrops(tmp_path, candidates, (2, 4, 4), backend=Broken(), on_error="replace")
-    with pytest.warns(UserWarning, match="Crop 0 was replaced by 1"):
+    with pytest.warns(UserWarning, match="Crop 0 was replaced by crop 1"):
         image, meta = crops[0]
     assert (meta["index"], meta["requested_index"]) == (1, 0)
     assert torch.equal(image, crops[1][0])

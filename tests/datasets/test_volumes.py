@@ -224,7 +224,7 @@ def test_a_volume_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(DecodeError, match=r"1/.*dcm, frame 0"):
         DicomVolumes(folder)[1]
     volumes = DicomVolumes(folder, on_error="replace")
-    with pytest.warns(UserWarning, match="Volume 1 was replaced by 2"):
+    with pytest.warns(UserWarning, match="Volume 1 was replaced by volume 2"):
         _, meta = volumes[1]
     assert (meta["index"], meta["requested_index"]) == (2, 1)
     images, meta = volumes[[0, 1]]

@@ -1,0 +1,169 @@
+"""From what a user gives a dataset to frames that can be read: an index, its reader, and metadata of frames."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from typing import Any, Unpack
+
+import numpy as np
+
+from dicomtorch.backends import capability
+from dicomtorch.batches.metadata import FrameMeta, MetaColumns, MetadataReader, metas_of
+from dicomtorch.datasets.options import FrameOptions, ReadPolicy
+from dicomtorch.errors import OptionError, SourceError, UnsupportedError, printable
+from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.model.frame import AppliedVOI
+from dicomtorch.model.options import PixelOptions
+from dicomtorch.model.report import ScanReport
+from dicomtorch.pixels.resize import resized
+from dicomtorch.reader.cache import FrameCache
+from dicomtorch.reader.reader import FrameReader
+from dicomtorch.scanner.open import open_source
+from dicomtorch.scanner.tree import Source
+
+_PIXELS = frozenset(field.name for field in fields(PixelOptions))
+_NO_FRAMES = {
+    "not_dicom": "are not DICOM",
+    "no_pixels": "are DICOM without an image",
+    "unreadable": "are damaged",
+    "unsupported": "hold images that are not decoded",
+}
+
+
+class FrameSource:
+    """The frames that a dataset is made of.
+
+    Args:
+        source: As in `DicomFrames`.
+        within: Says which frames of the index are wanted.
+        **options: Those of `DicomFrames`; each is checked before anything is opened.
+
+    Attributes:
+        policy: What is asked but of the pixels.
+        reader: Reads the frames; its index has those that can be decoded.
+
+    Raises:
+        SourceError: There is nothing at `source`, or no image.
+        OptionError: An option means nothing, alone or with another.
+        UnsupportedError: The backend does not decode some of the frames and `on_error="raise"`, or decodes none.
+    """
+
+    def __init__(
+        self,
+        source: Source | FrameIndex,
+        *,
+        within: Callable[[FrameIndex], FrameIndex] | None = None,
+        **options: Unpack[FrameOptions],
+    ) -> None:
+        given: dict[str, Any] = dict(options)
+        pixels = PixelOptions(**{name: given.pop(name) for name in _PIXELS & given.keys()})
+        policy = self.policy = ReadPolicy(**given)
+        cache = None if policy.cache is None else FrameCache(policy.cache, policy.cache_bytes)
+        index, report = open_frames(source, policy)
+        self._met = {
+            name: getattr(report, name) for name in ("read", "reused", "removed", "seconds")
+        }
+        if within is not None:
+            index = within(index)
+        index = index.deduplicate(policy.duplicates)
+        if not len(index):
+            raise _no_frames(source, index)
+        self.reader = self._decodable(FrameReader(index, policy.backend, pixels, cache))
+        self._metadata = MetadataReader(self.index, policy.tags)
+
+    @property
+    def index(self) -> FrameIndex:
+        """What is read from."""
+        return self.reader.index
+
+    @property
+    def report(self) -> ScanReport:
+        """What the scan met, file by file, also those without frames, and what it had to read."""
+        # Put together when asked for: findings would travel to every worker.
+        return replace(self.index.report(), **self._met)
+
+    def columns(
+        self, positions: Sequence[int], applied: Sequence[AppliedVOI], requested: Sequence[int]
+    ) -> MetaColumns:
+        """Metadata of several frames; see `MetadataReader.of`."""
+        columns = self._metadata.of(positions, applied, requested)
+        size = self.reader.options.size
+        if size is not None:
+            sizes = zip(columns["Rows"], columns["Columns"], strict=True)
+            where = [resized(int(rows), int(many), size) for rows, many in sizes]
+            columns["resized"] = np.array(where, np.float64)
+        return columns
+
+    def metas(
+        self, positions: Sequence[int], applied: Sequence[AppliedVOI], requested: Sequence[int]
+    ) -> list[FrameMeta]:
+        """The same as one mapping for each frame."""
+        return metas_of(self.columns(positions, applied, requested))
+
+    def _decodable(self, reader: FrameReader) -> FrameReader:
+        """The reader without the frames that nothing decodes."""
+        if not reader.unsupported:
+            return reader
+        able = reader.decodable()
+        count, error = int((~able).sum()), str(next(iter(reader.unsupported.values())))
+        kinds = capability.table((pixel, 1) for pixel in reader.unsupported)
+        advice = dict.fromkeys(
+            f"{kind.syntax_name}: {kind.advice}" for kind in kinds if kind.advice
+        )
+        error = "; ".join((error, *advice))
+        if self.policy.on_error == "raise" or count == len(able):
+            bad = sorted({pixel.transfer_syntax_uid for pixel in reader.unsupported})
+            raise UnsupportedError(
+                f"{count} of {len(able)} frames cannot be decoded: {error}. To train on the others, use "
+                f'on_error="replace", or DicomFrames(index.select(mask)) with an index whose '
+                f"TransferSyntaxUID is not {' or '.join(bad)}"
+            )
+        warnings.warn(
+            f"{count} of {len(able)} frames are left out because they cannot be decoded: {error}",
+            stacklevel=4,
+        )
+        return reader.restricted(np.flatnonzero(able))
+
+
+def open_frames(source: Source | FrameIndex, policy: ReadPolicy) -> tuple[FrameIndex, ScanReport]:
+    """The index of what a user gave, and what finding it took.
+
+    Raises:
+        SourceError: There is nothing at `source`.
+        OptionError: It is an index that lacks tags.
+    """
+    if isinstance(source, FrameIndex):
+        return _with_tags(source, policy.tags), source.report()
+    return open_source(source, tags=policy.tags, refresh=policy.refresh, cache_dir=policy.cache_dir)
+
+
+def _with_tags(index: FrameIndex, tags: Sequence[str]) -> FrameIndex:
+    known = {column.name for column in index.columns}
+    absent = [tag for tag in tags if tag not in known]
+    if absent:
+        raise OptionError(
+            f"the index does not hold {', '.join(absent)}; make one that does: scan(source, tags={absent!r})"
+        )
+    return index
+
+
+def _no_frames(source: Any, index: FrameIndex) -> SourceError:
+    scanned = len(index.whole())
+    if isinstance(source, FrameIndex) and scanned:
+        return SourceError(
+            f"the selection (filter, select, split or images) left none of {scanned} frames of the index"
+        )
+    report = index.report()
+    counts = [
+        f"{report.counts[key]} {text}" for key, text in _NO_FRAMES.items() if report.counts[key]
+    ]
+    found = "; ".join(counts) if counts else "there are no files"
+    first = next((f for f in report.findings if f.reason), None)
+    example = f" ({printable(first.path)}: {first.reason})" if first else ""
+    where = "the index" if isinstance(source, FrameIndex) else f"source {source!r}"
+    return SourceError(
+        f"{where} has no frame: {found}{example}. Give a folder that holds DICOM images; "
+        f"`dicomtorch scan FOLDER` lists what is in one"
+    )

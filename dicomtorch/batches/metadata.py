@@ -11,6 +11,7 @@ import numpy.typing as npt
 from dicomtorch.index.columns import as_list
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.frame import AppliedVOI
+from dicomtorch.model.shown import CODED, shown
 
 DEFAULT_KEYS = (
     "frame",
@@ -41,7 +42,8 @@ class FrameMeta(dict[str, Any]):
     Keys of one frame: `index` (position in the dataset's index) and `requested_index` (differs where
     `on_error="replace"` put another frame in), `frame` (from 0 in its file), the keywords of `DEFAULT_KEYS`,
     `voi`, `WindowCenter` and `WindowWidth` (how display values were made, see `attributes.AppliedVOI`), and the tags
-    asked for and the columns joined to the index. What is missing is -1, nan, (nan, ...) or "".
+    asked for and the columns joined to the index. What is missing is -1, nan, (nan, ...) or "". A coded value that the
+    standard does not have is withheld (`model.shown`), unless `tags` name its attribute.
     """
 
 
@@ -60,6 +62,11 @@ class MetadataReader:
     def __init__(self, index: FrameIndex, tags: Sequence[str] = ()) -> None:
         self._index = index
         self._keys = tuple(dict.fromkeys((*DEFAULT_KEYS, *index.joined, *tags)))
+        self._withheld = {
+            name: withheld
+            for name in DEFAULT_KEYS
+            if name in CODED and name not in tags and (withheld := _withheld(index, name))
+        }
 
     def of(
         self, positions: Sequence[int], applied: Sequence[AppliedVOI], requested: Sequence[int]
@@ -72,14 +79,23 @@ class MetadataReader:
             requested: The positions that were asked for.
         """
         at = np.array(positions, np.int64)
+        columns = {name: self._index.values(name, at) for name in self._keys}
+        for name, withheld in self._withheld.items():
+            columns[name] = [withheld.get(value, value) for value in columns[name]]
         return {
             "index": at,
             "requested_index": np.array(requested, np.int64),
-            **{name: self._index.values(name, at) for name in self._keys},
+            **columns,
             "voi": [voi.voi for voi in applied],
             "WindowCenter": np.array([voi.window_center for voi in applied], np.float64),
             "WindowWidth": np.array([voi.window_width for voi in applied], np.float64),
         }
+
+
+def _withheld(index: FrameIndex, name: str) -> dict[str, str]:
+    """What stands for the values of a coded attribute that are not to be shown; mostly there are none."""
+    texts = [value.decode() for value in index.column(name).values]
+    return {text: said for text in texts if (said := shown(name, text)) != text}
 
 
 def metas_of(columns: MetaColumns) -> list[FrameMeta]:

@@ -204,7 +204,7 @@ NO_IMAGES = {
     # VM of Rows is 1 (PS3.6), and the 3 GB of pixels are not there.
     "dcm4che__dcm4che/dcm4che-test-data/src/main/resources/3gb-bulk-data-truncated": (
         "unreadable",
-        r"Rows has the values 32768, 0",
+        r"Rows has 2 values",
     ),
     # Made to exhaust stacks and memory.
     ORTHANC + "2026-05-06-Deeply-Nested-Sequence.dcm": ("unreadable", "Limits.depth"),

@@ -137,7 +137,7 @@ class _Module:
             return numbers[0]
         what = f"VR {vr or 'unknown'} and length {len(value)}"
         if len(numbers) > 1:
-            what = f"the values {', '.join(map(str, numbers[:4]))}"
+            what = f"{len(numbers)} values"
         raise HeaderError(f"{describe(tag)} has {what}; expected one integer")
 
     def required(self, keyword: str, allowed: Sequence[int]) -> int:

@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from dicomtorch.datasets.volumes import DicomVolumes
     from dicomtorch.errors import DicomTorchError
     from dicomtorch.index.frame_index import FrameIndex
+    from dicomtorch.masks.mask_index import MaskIndex
     from dicomtorch.model.image import ImagePixel
     from dicomtorch.model.limits import Limits
+    from dicomtorch.model.mask_object import Code
     from dicomtorch.model.options import PixelOptions
     from dicomtorch.model.report import ScanReport
     from dicomtorch.reader.reader import FrameReader
@@ -42,6 +44,7 @@ __all__ = [
     "Backend",
     "BalancedSampler",
     "ClipSampler",
+    "Code",
     "DicomClips",
     "DicomCrops",
     "DicomFrames",
@@ -57,6 +60,7 @@ __all__ = [
     "ImagePixel",
     "Limits",
     "LocalShuffleSampler",
+    "MaskIndex",
     "PixelOptions",
     "ScanReport",
     "ShuffleSampler",
@@ -74,6 +78,7 @@ _MODULES = {
     "Backend": "dicomtorch.backends.base",
     "BalancedSampler": "dicomtorch.batches.samplers",
     "ClipSampler": "dicomtorch.batches.epochs",
+    "Code": "dicomtorch.model.mask_object",
     "DicomClips": "dicomtorch.datasets.clips",
     "DicomCrops": "dicomtorch.datasets.crops",
     "DicomFrames": "dicomtorch.datasets.frames",
@@ -89,6 +94,7 @@ _MODULES = {
     "ImagePixel": "dicomtorch.model.image",
     "Limits": "dicomtorch.model.limits",
     "LocalShuffleSampler": "dicomtorch.batches.samplers",
+    "MaskIndex": "dicomtorch.masks.mask_index",
     "PixelOptions": "dicomtorch.model.options",
     "ScanReport": "dicomtorch.model.report",
     "ShuffleSampler": "dicomtorch.batches.epochs",

@@ -100,6 +100,35 @@ KEYWORDS: Final[dict[str, tuple[int, str]]] = {
     "SegmentSequence": (0x00620002, "SQ"),
     "SegmentNumber": (0x00620004, "US"),
     "SegmentLabel": (0x00620005, "LO"),
+    "SegmentAlgorithmType": (0x00620008, "CS"),
+    "SegmentedPropertyCategoryCodeSequence": (0x00620003, "SQ"),
+    "SegmentedPropertyTypeCodeSequence": (0x0062000F, "SQ"),
+    "SegmentedPropertyTypeModifierCodeSequence": (0x00620011, "SQ"),
+    "AnatomicRegionSequence": (0x00082218, "SQ"),
+    "CodingSchemeDesignator": (0x00080102, "SH"),
+    "CodeMeaning": (0x00080104, "LO"),
+    "TrackingUID": (0x00620021, "UI"),
+    "SpatialLocationsPreserved": (0x0028135A, "CS"),
+    # Structure sets.
+    "StructureSetDate": (0x30060008, "DA"),
+    "StructureSetTime": (0x30060009, "TM"),
+    "ReferencedFrameOfReferenceSequence": (0x30060010, "SQ"),
+    "RTReferencedStudySequence": (0x30060012, "SQ"),
+    "RTReferencedSeriesSequence": (0x30060014, "SQ"),
+    "ContourImageSequence": (0x30060016, "SQ"),
+    "StructureSetROISequence": (0x30060020, "SQ"),
+    "ROINumber": (0x30060022, "IS"),
+    "ReferencedFrameOfReferenceUID": (0x30060024, "UI"),
+    "ROIName": (0x30060026, "LO"),
+    "ROIGenerationAlgorithm": (0x30060036, "CS"),
+    "ROIContourSequence": (0x30060039, "SQ"),
+    "ContourSequence": (0x30060040, "SQ"),
+    "ContourGeometricType": (0x30060042, "CS"),
+    "NumberOfContourPoints": (0x30060046, "IS"),
+    "ContourData": (0x30060050, "DS"),
+    "RTROIObservationsSequence": (0x30060080, "SQ"),
+    "ReferencedROINumber": (0x30060084, "IS"),
+    "RTROIInterpretedType": (0x300600A4, "CS"),
     # Geometry.
     "ImagePositionPatient": (0x00200032, "DS"),
     "ImageOrientationPatient": (0x00200037, "DS"),
@@ -129,11 +158,6 @@ KEYWORDS: Final[dict[str, tuple[int, str]]] = {
     "YOffsetInSlideCoordinateSystem": (0x0040073A, "DS"),
     "ZOffsetInSlideCoordinateSystem": (0x0040074A, "DS"),
     "ImageOrientationSlide": (0x00480102, "DS"),
-    "ImagedVolumeWidth": (0x00480001, "FL"),
-    "ImagedVolumeHeight": (0x00480002, "FL"),
-    "PyramidUID": (0x00080019, "UI"),
-    "ContainerIdentifier": (0x00400512, "LO"),
-    "RecommendedAbsentPixelCIELabValue": (0x00480015, "US"),
     "NumberOfOpticalPaths": (0x00480302, "UL"),
     "OpticalPathSequence": (0x00480105, "SQ"),
     "OpticalPathIdentifier": (0x00480106, "SH"),
@@ -262,6 +286,9 @@ VRS: Final[dict[int, str]] = dict(KEYWORDS.values())
 
 PIXEL_DATA_TAGS: Final = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
 """Float, Double Float and plain Pixel Data: where a header ends."""
+
+LOCATED: Final = frozenset((0x30060050,))
+"""Values that are not read but located: (offset, length, first bytes) stands for them in a header."""
 
 PRIVATE: Final[dict[str, tuple[int, str, int, str]]] = {
     "PhilipsSUVScaleFactor": (0x7053, "Philips PET Private Group", 0x00, "DS"),

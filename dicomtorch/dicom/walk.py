@@ -13,7 +13,7 @@ from typing import Any, Final
 from dicomtorch.dicom.cursor import Cursor
 from dicomtorch.dicom.elements import Group, Header, Items, PixelDataElement, Read
 from dicomtorch.dicom.runs import LONG, SHORT, TEXT, UNDEFINED, Layout
-from dicomtorch.dicom.tags import PIXEL_DATA_TAGS, VRS, describe, vr_of
+from dicomtorch.dicom.tags import LOCATED, PIXEL_DATA_TAGS, VRS, describe, vr_of
 from dicomtorch.errors import HeaderError
 from dicomtorch.model.limits import Limits
 
@@ -33,6 +33,8 @@ _EXPLICIT: Final = (struct.Struct("<I2sH").unpack_from, struct.Struct(">I2sH").u
 _PAIR: Final = (struct.Struct("<II").unpack_from, struct.Struct(">II").unpack_from)
 _LENGTH: Final = (struct.Struct("<I").unpack_from, struct.Struct(">I").unpack_from)
 
+_HEAD: Final = 192  # bytes of a located value: more than a point takes
+
 Lookup = dict[int, int]
 
 
@@ -49,7 +51,8 @@ def lookups(wanted: frozenset[int], big_endian: bool) -> tuple[Lookup, Lookup]:
     """(for what is recorded, for what is skipped): tag as a word of the file -> tag, negative if special."""
     word = int if big_endian else _swap
     skipped = {word(tag): -(tag or _PADDING) for tag in _SPECIAL}
-    return {word(tag): tag for tag in wanted} | skipped, skipped
+    recorded = {word(tag): -tag if tag in LOCATED else tag for tag in wanted}
+    return recorded | skipped, skipped
 
 
 class Walk(Cursor):
@@ -220,32 +223,7 @@ class Walk(Cursor):
                 return "", short, pos + 8
             return "", _LENGTH[big](self.buffer, pos + 8)[0], pos + 12
         (length,) = _LENGTH[big](self.buffer, pos + 4)
-        if (
-            vr.isascii() and vr.decode().isprintable()
-        ):  # "??", blanks: characters, and not half a length
-            for found, value in (
-                (
-                    int.from_bytes(self.buffer[pos + 6 : pos + 8], "big" if big else "little"),
-                    pos + 8,
-                ),
-                (_LENGTH[big](self.buffer, pos + 8)[0], pos + 12),
-            ):
-                if self._leads_on(pos, value + found):
-                    return "", found, value
         return "", length, pos + 8
-
-    def _leads_on(self, pos: int, after: int) -> bool:
-        """Whether the element behind the one at `pos` may begin at `after`: a larger tag with a VR, or a delimiter."""
-        if self.base + after == self.size:
-            return True
-        if after + 8 > len(self.buffer):  # it may: the look-ahead ends with what was read
-            return self.base + after + 8 <= self.size
-        unpack = _EXPLICIT[self.encoding[1]]
-        (here, vr, _), (there, known, _) = unpack(self.buffer, pos), unpack(self.buffer, after)
-        if not self.encoding[1]:
-            here, there = _swap(here), _swap(there)
-        is_known = known in SHORT or known in LONG or known == vr
-        return (there > here and is_known) or there in (_ITEM_END, _SEQUENCE_END)
 
     def _unusual(self, tag: int | None, vr: str, length: int, value: int) -> None:
         """Deals with an element that the fast path leaves: special, a sequence, long, or of undefined length."""
@@ -282,6 +260,8 @@ class Walk(Cursor):
             self._next_item()
         elif tag == _SEQUENCE_END and self.stack and self.sequence_end < 0:
             self._next_item()
+        elif tag in LOCATED:
+            self._locate(tag, vr, length, value)
         elif tag == _PADDING:
             self._padding()
         elif tag == _ITEM:
@@ -289,6 +269,19 @@ class Walk(Cursor):
         else:
             self.notice(f"stray {describe(tag)}")
             self.pos = pos + 8
+
+    def _locate(self, tag: int, vr: str, length: int, value: int) -> None:
+        """Records where a value is instead of reading it, and its first bytes."""
+        if length == UNDEFINED:
+            raise NotUnderstoodError(f"{describe(tag)} has VR {vr} and undefined length")
+        offset = self.base + value
+        if offset + length > self.size:
+            raise self.truncated()
+        self.pos = value
+        head = min(length, _HEAD)
+        self.need(head)
+        self.group[tag] = vr, (offset, length, self.buffer[self.pos : self.pos + head])
+        self.pos += length
 
     def _stray_item(self) -> None:
         """An item outside of a sequence, as after one whose length says 0; it belongs to nothing here."""

@@ -21,6 +21,7 @@ class Limits:
     inflated_bytes: int = 4 << 30
     inflated_ratio: int = 1_100
     tiles: int = 65_535
+    contour_points: int = 4_000_000
     header_seconds: float = 1.0
     header_seconds_per_16_mib: float = 1.0
 

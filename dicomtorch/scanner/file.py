@@ -27,6 +27,7 @@ from dicomtorch.model.syntaxes import (
     KNOWN_SYNTAXES,
     VIDEO,
 )
+from dicomtorch.scanner.mask_objects import mask_object
 from dicomtorch.scanner.resolve.memory import Common
 from dicomtorch.scanner.resolve.resolver import Resolver
 from dicomtorch.storage.files import identity_of, kind_of, open_at_once
@@ -84,6 +85,7 @@ def _read_dicom(read: Read, rows: FileRows, resolver: Resolver, limits: Limits) 
             rows.reason += f"; {rows.claimed_frames} frames claimed"
         if rows.file_class == "image":
             pixel, spans = _resolve_frames(read, header, rows, resolver, limits, notices)
+        rows.mask_object = mask_object(header, rows.count, limits)
         rows.notices = "; ".join(dict.fromkeys(notices))
         if rows.file_class == "image" and rows.count == 1 and common is None and key is not None:
             _remember(key, header, rows, resolver, pixel, spans)
@@ -120,8 +122,7 @@ def _recall(
         if len(spans) != 1 or spans.notices:
             return False
         columns.update(_places(spans))
-    rows.file_class, rows.count = "image", 1
-    rows.claimed_frames, rows.found_frames = common.claimed_frames, common.found_frames
+    rows.file_class, rows.count, rows.claimed_frames = "image", 1, common.claimed_frames
     rows.columns, rows.shared, rows.lookups = columns, common.columns, common.lookups
     rows.notices = common.notices
     return True
@@ -144,7 +145,7 @@ def _remember(
     }
     rows.columns.update(places)
     own: tuple[str, ...] = ("offset",)
-    if pixel.is_encapsulated:  # where its fragments are, each file says itself
+    if element.length < 0:  # where its fragments are, each file says itself
         own = _PLACES
         if spans.notices or spans.photometric_interpretation not in (
             "",
@@ -159,7 +160,6 @@ def _remember(
         columns={name: value for name, value in rows.columns.items() if name not in own},
         lookups=rows.lookups,
         claimed_frames=rows.claimed_frames,
-        found_frames=rows.found_frames,
         notices=rows.notices,
         pixel=pixel,
         offset=offset,
@@ -194,7 +194,7 @@ def _resolve_frames(
     pixel = resolver.image_pixel(header, notices)
     spans = _locate(read, rows.size, header, pixel, rows.claimed_frames, limits)
     notices.extend(spans.notices)
-    rows.count, rows.found_frames = len(spans), spans.found
+    rows.count = len(spans)
     if not rows.count:
         raise EncapsulationError("; ".join(("no frame is there in whole", *spans.notices)))
     real = pixel

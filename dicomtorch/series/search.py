@@ -117,7 +117,7 @@ class _Search:
         self.place, self.orientation, self.pixel = (
             np.asarray(self.index.column(name), np.float64) for name in names
         )
-        self.files = np.asarray(self.index.files["frames"])
+        self.files = np.asarray(self.index.files["rows"])
         usable = self._usable()
         localizers = np.flatnonzero(self.is_localizer)
         series = self._codes("SeriesInstanceUID")[localizers]

@@ -50,6 +50,10 @@ ROOMS: dict[str, Room] = {
         "rows to stored values and tensors; the way of a frame, written once",
         "model storage dicom backends pixels index series",
     ),
+    "masks": _room(
+        "objects that say which pixels are what: SEG, RTSTRUCT, tables; polygons, placing, reading",
+        "model storage dicom index series reader",
+    ),
     "batches": _room(
         "which samples in which order, samples to batches, the threads that make them",
         "model pixels index reader",

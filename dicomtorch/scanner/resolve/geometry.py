@@ -20,8 +20,8 @@ from dicomtorch.scanner.resolve.groups import NO_GROUP, Frames, elements_of
 GEOMETRY_TAGS: Final = tags_of(
     keywords("""
         GridFrameOffsetVector SliceVector DetectorInformationSequence ImagePositionPatient
-        ImageOrientationPatient TotalPixelMatrixFocalPlanes TotalPixelMatrixOriginSequence
-        XOffsetInSlideCoordinateSystem YOffsetInSlideCoordinateSystem SegmentSequence SegmentNumber
+        ImageOrientationPatient DimensionOrganizationType TotalPixelMatrixColumns TotalPixelMatrixRows
+        TotalPixelMatrixFocalPlanes ConcatenationFrameOffsetNumber SegmentSequence SegmentNumber
         OpticalPathSequence OpticalPathIdentifier FrameIncrementPointer FrameTimeVector
         FrameAcquisitionDateTime AcquisitionDateTime
     """)
@@ -42,8 +42,7 @@ def resolve_geometry(frames: Frames) -> None:
         _nuclear_medicine(frames)
     elif modality == "RTDOSE" or TAGS["GridFrameOffsetVector"] in frames.top:
         _dose_planes(frames)
-    _origin(frames)
-    if frames.columns.get("DimensionOrganizationType") == "TILED_FULL":
+    if frames.get("DimensionOrganizationType", "text") == "TILED_FULL":
         _tiles(frames)
     _times(frames)
 
@@ -116,25 +115,15 @@ def _place(frames: Frames, planes: list[Point], keyword: str) -> None:
 # Tiles
 
 
-def _origin(frames: Frames) -> None:
-    """Where on the slide the total pixel matrix begins."""
-    for item in frames.items("TotalPixelMatrixOriginSequence")[:1]:
-        x, y = (
-            frames.get(f"{axis}OffsetInSlideCoordinateSystem", "float64", item) for axis in "XY"
-        )
-        if x is not None and y is not None:
-            frames.columns["total_pixel_matrix_origin"] = (x, y)
-
-
 def _tiles(frames: Frames) -> None:
     """TILED_FULL: frames run along columns, rows, focal planes, then optical paths or segments."""
     if isinstance(frames.columns.get("tile_column"), list):
         return  # the frames say it themselves
-    width = frames.columns.get("TotalPixelMatrixColumns")
-    height = frames.columns.get("TotalPixelMatrixRows")
+    width = frames.get("TotalPixelMatrixColumns", "int32")
+    height = frames.get("TotalPixelMatrixRows", "int32")
     planes = frames.get("TotalPixelMatrixFocalPlanes", "int32") or 1
     name, channels = _channels(frames)
-    first = frames.columns.get("ConcatenationFrameOffsetNumber") or 0
+    first = frames.get("ConcatenationFrameOffsetNumber", "int32") or 0
     number = np.arange(first, first + frames.count)
     pixel = frames.pixel
     across = -(-(width or 0) // pixel.columns)

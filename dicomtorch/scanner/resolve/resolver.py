@@ -69,10 +69,6 @@ _TOP: Final = keywords("""
     SpacingBetweenSlices FrameTime TriggerTime EchoTime DiffusionBValue KVP
     NominalPercentageOfCardiacPhase MaximumFractionalValue InstanceNumber AcquisitionNumber
     TemporalPositionIndex ImagePositionPatient ImageOrientationPatient PixelSpacing
-    DimensionOrganizationType TotalPixelMatrixRows TotalPixelMatrixColumns ImageOrientationSlide
-    ImagedVolumeWidth ImagedVolumeHeight PyramidUID ContainerIdentifier SpecimenLabelInImage
-    RecommendedAbsentPixelCIELabValue ConcatenationUID InConcatenationNumber
-    InConcatenationTotalNumber ConcatenationFrameOffsetNumber
 """)
 _TOP_KINDS: Final = {
     TAGS["AcquisitionTime"]: ("AcquisitionTime", "seconds"),
@@ -115,7 +111,7 @@ _MACROS: Final = tuple(
         (
             "PlanePositionSlideSequence",
             "tile_column=ColumnPositionInTotalImagePixelMatrix "
-            "tile_row=RowPositionInTotalImagePixelMatrix ZOffsetInSlideCoordinateSystem",
+            "tile_row=RowPositionInTotalImagePixelMatrix",
         ),
     )
 )

@@ -1,0 +1,196 @@
+"""The mask objects of an index, and their planes in the form that placing needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from dicomtorch.errors import PixelValueError, printable
+from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.masks.placing import Images, Ints, Planes
+from dicomtorch.model.mask_object import GEOMETRIC_TYPES, MaskObject, Segment
+from dicomtorch.storage.base import Identity
+
+CLOSED = frozenset(GEOMETRIC_TYPES.index(kind) for kind in ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR"))
+"""Contours that have an inside."""
+
+EXCLUSIVE = GEOMETRIC_TYPES.index("CLOSEDPLANAR_XOR")
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """One mask object and where it is.
+
+    Attributes:
+        number: Of it among the objects of its `MaskIndex`; what messages and tables call it.
+        found: What the scan kept of it.
+        index: All frames of its scan.
+        file: Row of the files table.
+        positions: (n,), of the frames of a SEG in `index`.
+        frame_segment: (n,), Segment Number of each frame; -1 in a labelmap.
+    """
+
+    number: int
+    found: MaskObject
+    index: FrameIndex
+    file: int
+    positions: Ints
+    frame_segment: Ints
+
+    @property
+    def path(self) -> bytes:
+        """Its file, absolute."""
+        return self.index.file_path(self.file)
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"object {self.number} ({printable(self.path)})"
+
+    @property
+    def is_contours(self) -> bool:
+        """Whether it is an RTSTRUCT."""
+        return self.found.kind == "rtstruct"
+
+    @cached_property
+    def identity(self) -> Identity:
+        """What its file was when it was indexed."""
+        files: Any = self.index.files
+        return Identity(*(int(files[name][self.file]) for name in ("size", "mtime_ns", "inode")))
+
+    @property
+    def is_deflated(self) -> bool:
+        """Whether its data set is deflated, so that offsets count in the inflated bytes."""
+        files: Any = self.index.files
+        return bool(files["deflated"][self.file])
+
+    def planes_of(self, segments: Sequence[int]) -> Ints:
+        """Numbers of the frames or closed contours of `segments`, which are positions in `found.segments`."""
+        found = self.found
+        if self.is_contours:
+            closed = np.isin(found.contour_type, list(CLOSED)) & (found.contour_points >= 3)
+            return np.flatnonzero(closed & np.isin(found.contour_segment, list(segments)))
+        if found.kind == "labelmap":
+            return np.arange(len(self.positions))
+        numbers = [found.segments[k].number for k in segments]
+        return np.flatnonzero(np.isin(self.frame_segment, numbers))
+
+    def planes(self, chosen: Ints, images: Images) -> Planes:
+        """Those frames or contours as planes."""
+        found, at = self.found, self.positions
+        uids = np.append(images.instance.codes_of(found.references), -1).astype(np.int64)
+        if self.is_contours:
+            count = len(chosen)
+            segment = found.contour_segment[chosen]
+            own = {found.segments[k].frame_of_reference for k in set(segment.tolist())}
+            return Planes(
+                frame_of_reference=next(iter(own - {""}), found.frame_of_reference),
+                origin=found.contour_first[chosen],
+                orientation=None,
+                spacing=np.full((count, 2), np.nan),
+                shape=(0, 0),
+                reference=uids[found.contour_reference[chosen]],
+                frame_number=found.contour_frame[chosen],
+                preserved=np.ones(count, np.bool_),
+                tile=np.full((count, 2), -1),
+            )
+        rows = at[chosen]
+        values = {
+            name: np.asarray(self.index.values(name, rows))
+            for name in (
+                *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
+                *("tile_column", "tile_row", "Rows", "Columns"),
+            )
+        }
+        return Planes(
+            frame_of_reference=found.frame_of_reference,
+            origin=values["ImagePositionPatient"],
+            orientation=values["ImageOrientationPatient"],
+            spacing=values["PixelSpacing"],
+            shape=(int(values["Rows"].max(initial=0)), int(values["Columns"].max(initial=0))),
+            reference=uids[found.frame_reference[chosen]],
+            frame_number=found.frame_number[chosen],
+            preserved=found.preserved[chosen] > 0,
+            tile=np.stack([values["tile_column"], values["tile_row"]], 1).astype(np.int64),
+        )
+
+    def why_no_pixels(self, segment: int) -> str:
+        """Why a segment of an RTSTRUCT has no pixels at all, "" if it may have some."""
+        if not self.is_contours:
+            return ""
+        mine = self.found.contour_segment == segment
+        if not mine.any():
+            return "no contours"
+        if len(self.planes_of([segment])):
+            return ""
+        kinds = {GEOMETRIC_TYPES[k] or "unknown" for k in self.found.contour_type[mine].tolist()}
+        if kinds & {"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"}:
+            return "fewer than three points"
+        return f"{', '.join(sorted(kinds))} has no inside"
+
+    def check(self) -> None:
+        """Refuses an object that is damaged.
+
+        Raises:
+            PixelValueError: It is; the message names it and the attribute to blame.
+        """
+        problem = self.found.problem
+        if not problem and self.found.kind == "seg":
+            known = {segment.number for segment in self.found.segments}
+            stray = sorted(set(self.frame_segment.tolist()) - known)
+            if stray and len(known) != 1:
+                problem = (
+                    f"(0062,000B) ReferencedSegmentNumber of a frame is {stray[0]}, which no item of (0062,0002) "
+                    f"SegmentSequence has"
+                )
+        if not problem and not self.is_contours:
+            kind = self.found.segmentation_type
+            if kind not in ("BINARY", "FRACTIONAL", "LABELMAP"):
+                problem = f"(0062,0001) SegmentationType has {len(kind)} characters and is none of the standard's"
+        if problem:
+            raise PixelValueError(
+                f"masks: {self.name}: {problem}; leave the file out of masks= or mend it"
+            )
+
+
+def sources(index: FrameIndex, kinds: frozenset[str]) -> list[Source]:
+    """The mask objects of a scan, in the order of their files.
+
+    Args:
+        index: Of it; whether frames were selected does not matter.
+        kinds: Those wanted, of `mask_object.Kind`.
+    """
+    whole = index.whole()
+    files: Any = whole.files
+    packed = files["mask_object"]
+    result: list[Source] = []
+    for file in np.flatnonzero(np.diff(packed.offsets)).tolist():
+        found = MaskObject.from_bytes(packed[file])
+        if found.kind not in kinds:
+            continue
+        first, count = int(files["first_row"][file]), int(files["rows"][file])
+        positions = np.arange(first, first + count) if count else np.empty(0, np.int64)
+        numbers = np.asarray(whole.values("SegmentNumber", positions), np.int64)
+        if found.kind == "seg" and len(found.segments) == 1:
+            numbers = np.full(count, found.segments[0].number)
+        result.append(Source(len(result), found, whole, file, positions, numbers))
+    return result
+
+
+def all_segments(found: Sequence[Source]) -> list[Segment]:
+    """The segments of all objects; the background of a labelmap is none."""
+    return [
+        segment
+        for source in found
+        for segment in source.found.segments
+        if not is_background(source.found, segment)
+    ]
+
+
+def is_background(found: MaskObject, segment: Segment) -> bool:
+    """Whether a segment describes the background of a labelmap."""
+    return found.kind == "labelmap" and segment.number == found.background

@@ -47,7 +47,6 @@ from dicomtorch.pictures import html as notebook
 
 Duplicates = Literal["keep", "first", "raise"]
 
-_SPAN = ("offset", "length", "fragments", "bit_offset", "true_length")
 _OF_FILE = ("size", "mtime_ns", "inode", "deflated")
 _MOST_KEPT = 4096  # value objects kept per index; each is some 500 bytes
 
@@ -62,8 +61,8 @@ class FrameLocation(NamedTuple):
         mtime_ns: Time of its last change.
         inode: Its number on its device; 0: not known.
         deflated: Whether offsets count in the inflated data set.
-        values: Equal for frames that share their `FrameValues`, of the whole scan.
-        span: The fields of its `FrameSpan`.
+        value_group: Equal for frames that share their `FrameValues`, of the whole scan.
+        span: Where its bytes are in the file.
     """
 
     position: int
@@ -72,8 +71,8 @@ class FrameLocation(NamedTuple):
     mtime_ns: int
     inode: int
     deflated: bool
-    values: int
-    span: tuple[int, int, int, int, int]
+    value_group: int
+    span: FrameSpan
 
 
 class FrameIndex:
@@ -303,10 +302,11 @@ class FrameIndex:
         files: dict[str, Any] = self._generation.files
         numbers = frames["file"][rows]
         of_file = (files[name][numbers].tolist() for name in _OF_FILE)
-        spans = zip(*(frames[name][rows].tolist() for name in _SPAN), strict=True)
-        values = frames["frame_values"][rows].tolist()
-        parts = (at.tolist(), numbers.tolist(), *of_file, values, spans)
-        return [FrameLocation(*row) for row in zip(*parts, strict=True)]
+        fields = (frames[name][rows].tolist() for name in FrameSpan._fields)
+        spans = map(FrameSpan._make, zip(*fields, strict=True))
+        groups = frames["frame_values"][rows].tolist()
+        parts = (at.tolist(), numbers.tolist(), *of_file, groups, spans)
+        return list(map(FrameLocation._make, zip(*parts, strict=True)))
 
     def whole(self) -> FrameIndex:
         """All frames of the scan that this index comes from, in their order, without joined columns."""
@@ -320,14 +320,9 @@ class FrameIndex:
 
     def span(self, i: int) -> FrameSpan:
         """Where the bytes of frame `i` are."""
-        frames, row = self._generation.frames, self.row(i)
-        return FrameSpan(
-            offset=int(frames["offset"][row]),
-            length=int(frames["length"][row]),
-            fragments=int(frames["fragments"][row]),
-            bit_offset=int(frames["bit_offset"][row]),
-            true_length=int(frames["true_length"][row]),
-        )
+        frames: dict[str, Any] = self._generation.frames
+        row = self.row(i)
+        return FrameSpan._make(int(frames[name][row]) for name in FrameSpan._fields)
 
     def image_pixel(self, i: int) -> ImagePixel:
         """How the bytes of frame `i` become stored values."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,8 +30,7 @@ SPAN_RULES: tuple[SpanRule, ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class FrameSpan:
+class FrameSpan(NamedTuple):
     """Where the bytes of one frame are: one positioned read.
 
     Attributes:

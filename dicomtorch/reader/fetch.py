@@ -26,7 +26,6 @@ from dicomtorch.errors import (
     printable,
 )
 from dicomtorch.index.frame_index import FrameIndex, FrameLocation
-from dicomtorch.model.frame import FrameSpan
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.reader.cache import EXPENSIVE, FrameCache, frame_key
@@ -132,7 +131,7 @@ class FrameFetcher:
             try:
                 (where,) = self.index.locate([position])
                 data = self.read_encoded(where, files, pixel)
-                if not (pixel.is_encapsulated or where.span[3]) and pixel.native_bits % 8:
+                if not (pixel.is_encapsulated or where.span.bit_offset) and pixel.native_bits % 8:
                     data = align(data, 0, pixel)
                 return bytes(data)
             except DicomTorchError as error:
@@ -149,7 +148,7 @@ class FrameFetcher:
         else:
             data = file.read_exactly(offset, length, self._local.scratch)
         if fragments:
-            return join(data, FrameSpan(*where.span))
+            return join(data, where.span)
         return align(data, bit_offset, pixel) if bit_offset else data
 
     def stored(
@@ -267,7 +266,7 @@ def _cache_key(
         frame=index.gather("frame", at)[0],
         size=where.size,
         mtime_ns=where.mtime_ns,
-        span=where.span,
+        span=tuple(where.span),
         pixel=pixel,
         backend=backend,
     )

@@ -160,7 +160,7 @@ class FrameReader:
 
     def shapes(self, positions: Sequence[int]) -> set[tuple[int, int, int]]:
         """The (C, H, W) that occur among several frames."""
-        alike = {where.values: where.position for where in self.index.locate(positions)}
+        alike = {where.value_group: where.position for where in self.index.locate(positions)}
         return {self.shape(position) for position in alike.values()}
 
     def read_many(
@@ -210,14 +210,14 @@ class FrameReader:
         recipes: dict[int, _Recipe] = {}
         for where in located:
             try:
-                if where.values not in recipes:
-                    recipes[where.values] = self._recipe(where)
+                if where.value_group not in recipes:
+                    recipes[where.value_group] = self._recipe(where)
             except DicomTorchError as error:
                 raise self.fetcher.named(error, where.position) from error
         sample = Sample([recipe.values for recipe in recipes.values()], self.options)
         if sample.is_measured:
             stored = self._all_stored(located, num_threads)
-            sample.measure(stored, [recipes[where.values].plan for where in located])
+            sample.measure(stored, [recipes[where.value_group].plan for where in located])
 
         def read(k: int, files: OpenFiles) -> None:
             target = None if out is None else out[k]
@@ -308,7 +308,7 @@ class FrameReader:
         return Frame(image, voi)
 
     def _recipe(self, where: FrameLocation) -> _Recipe:
-        known = self._recipes.get(where.values)
+        known = self._recipes.get(where.value_group)
         if known is None:
             if len(self._recipes) >= _MOST_RECIPES:
                 self._recipes.clear()
@@ -317,7 +317,7 @@ class FrameReader:
             plan = make_plan(values, self.options)
             backend = self.fetcher.backends.of(values.pixel)
             known = _Recipe(values, backend, plan, self._ranges.sharers(plan))
-            self._recipes[where.values] = known
+            self._recipes[where.value_group] = known
             for notice in set(plan.notices) - self._noticed:
                 self._noticed.add(notice)
                 path = printable(self.index.path(where.position))

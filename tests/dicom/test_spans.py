@@ -255,7 +255,7 @@ TILED = item(b"abcd") + item(b"efgh")
 
 def test_join():
     assert join(TILED, SPAN) == b"abcdefgh"
-    assert join(TILED, replace(SPAN, fragments=-1, true_length=7)) == b"abcdefg"
+    assert join(TILED, SPAN._replace(fragments=-1, true_length=7)) == b"abcdefg"
     one = join(item(b"abcd"), FrameSpan(0, 12, 1))
     assert isinstance(one, memoryview)
     assert bytes(one) == b"abcd"
@@ -272,14 +272,14 @@ def test_join_leaves_native_data_alone():
     ("data", "span"),
     [
         (TILED[:-1], SPAN),
-        (TILED[:-1], replace(SPAN, length=23)),
-        (TILED + b"\0", replace(SPAN, length=25)),
-        (item(b"abcd") + END + item(b""), replace(SPAN, length=28)),
+        (TILED[:-1], SPAN._replace(length=23)),
+        (TILED + b"\0", SPAN._replace(length=25)),
+        (item(b"abcd") + END + item(b""), SPAN._replace(length=28)),
         (item(b"abcd", 3) + item(b"efgh"), SPAN),
         (item(b"abcd", 0xFFFFFFFF) + item(b"efgh"), SPAN),
         (b"\0" * 24, SPAN),
-        (TILED, replace(SPAN, fragments=3)),
-        (TILED, replace(SPAN, true_length=9)),
+        (TILED, SPAN._replace(fragments=3)),
+        (TILED, SPAN._replace(true_length=9)),
     ],
 )
 def test_x12_spans_that_are_not_tiled(data, span):

@@ -22,7 +22,9 @@ SAME_PLACE = 1e-3
 """Slices that are nearer to each other along the normal than this are at one place, in millimetres."""
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_SKEW = 1e-2  # of an orientation: how far its vectors may be from unit length and a right angle
+SKEW = 1e-2
+"""How far the vectors of an orientation may be from unit length and a right angle."""
+
 _HALF_PIXEL = 0.5
 
 
@@ -30,7 +32,7 @@ def is_orientation(orientation: npt.ArrayLike) -> bool:
     """Whether Image Orientation (Patient) holds two unit vectors at a right angle, within rounding."""
     row, column = np.asarray(orientation, np.float64).reshape(2, 3)
     products = np.array([row @ row - 1, column @ column - 1, row @ column])
-    return bool((np.abs(products) < _SKEW).all())
+    return bool((np.abs(products) < SKEW).all())
 
 
 def slice_normal(orientation: npt.ArrayLike) -> Floats:

@@ -1,367 +1,346 @@
-"""Finds the stacks of an index."""
+"""Finds the stacks of an index, by the rules that the modules of this room number.
+
+1. candidates: `candidates`. 2. Places: `group`. 3. One slice a place, and 4. several: `parts`. 5. Nothing is left out
+without a word, and 6. order: here. 7. and 8. are the datasets'. 9. to 12. are the scan's, and 10. `slices`.
+"""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from dicomtorch.errors import GeometryError, OptionError, printable
+from dicomtorch.errors import GeometryError, OptionError
 from dicomtorch.index.columns import Texts
 from dicomtorch.index.frame_index import FrameIndex
-from dicomtorch.series.geometry import (
-    SAME_PLACE,
-    Floats,
-    Ints,
-    SliceGeometry,
-    affine_lps,
-    arrange,
-    is_orientation,
-    projections,
+from dicomtorch.series.build import build
+from dicomtorch.series.candidates import MOST_TURNED, candidates, localizers, unusable
+from dicomtorch.series.codes import pieces
+from dicomtorch.series.geometry import Floats, Ints
+from dicomtorch.series.group import Group
+from dicomtorch.series.keys import (
+    ALIKE,
+    KEYS,
+    MONITORING,
+    OF_ONE_ACQUISITION,
+    ORDER,
+    RANKED,
+    TIMES,
 )
-from dicomtorch.series.stacks import (
-    REPEATED,
-    LeftOut,
-    OnGap,
-    Stack,
-    StackGap,
-    StackList,
-    StackReport,
-    _listed,
-)
+from dicomtorch.series.parts import Part, apart, places_within, split_by_time
+from dicomtorch.series.slices import TIMES_OF_DAY, Slices, unwrapped
+from dicomtorch.series.stacks import REPEATED, SINGLE, LeftOut, OnGap, Stack, StackList, listed
 
-_ALIKE = (
-    "patient",
-    "StudyInstanceUID",
-    "SeriesInstanceUID",
-    "FrameOfReferenceUID",
-    "SOPClassUID",
-    "Modality",
-    "Rows",
-    "Columns",
-    "SamplesPerPixel",
-    "ImageType",
-    "ConvolutionKernel",
-    "ContrastBolusAgent",
-    "KVP",
-    "ComplexImageComponent",
-    "StackID",
-    "SegmentNumber",
-    "OpticalPathIdentifier",
-)
-"""What all slices of a stack have in common, besides orientation and pixel spacing.
+Mosaic = Literal["slices", "sheet"]
 
-Patient and study, because careless de-identification leaves several series with one UID, or none.
-"""
-
-_SEPARATING = (
-    "AcquisitionNumber",
-    "TemporalPositionIndex",
-    "EchoTime",
-    "DiffusionBValue",
-    "NominalPercentageOfCardiacPhase",
-    "TriggerTime",
-)
-"""What tells slices at one place apart, in the order in which it is tried."""
-
-_TOLERANCE = 1e-4  # of direction cosines, and of millimetres between pixels
-_CINE = frozenset({"US", "IVUS", "XA", "RF"})
-# Reconstructions by machines whose other images are projections or planes held by hand.
-_VOLUME_CLASSES = frozenset(
-    f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("6.2", "13.1.1", "13.1.2", "13.1.3")
-)
+_PLANE = ("ImageOrientationPatient", "PixelSpacing")
 
 
 def stacks(
-    index: FrameIndex, *, split_by: str | Sequence[str] | None = None, on_gap: OnGap = "raise"
+    index: FrameIndex,
+    *,
+    split_by: str | Sequence[str] | None = None,
+    on_gap: OnGap = "raise",
+    mosaic: Mosaic = "slices",
 ) -> StackList:
     """Groups the frames of an index into volumes, and orders each along its normal; file names play no part.
 
-    Slices belong together where patient, series, frame of reference, kind of image, size, spacing, orientation and the
-    like agree. Where several are at one place, the first that tells them apart of acquisition, temporal position, echo,
-    b-value, cardiac phase and trigger time splits the stack. Frames of ultrasound, angiography and fluoroscopy,
-    localizers, frames without position, orientation or pixel spacing, and what shows a single place are in no stack:
-    see `StackList.left_out`.
+    Slices belong together by where they lie: those of one series, kind, size and plane with one slice at every place
+    are one volume, whatever other attributes say; what differs is in `Stack.differing`. Where several are at one place,
+    or the places are irregular, they are told apart by what separates volumes: image type, echo, b-value and direction,
+    phase, dimension indices, temporal position, acquisition and others; then times; then the order of Instance Number.
+    `Stack.separated_by` says by what. Frames of ultrasound, angiography and fluoroscopy, localizers, frames without
+    position, orientation or pixel spacing, and what shows a single place are in no stack: see `StackList.left_out`.
 
     Args:
         index: Of the frames.
-        split_by: Columns of the index whose values shall not be mixed in a stack.
-        on_gap: For missing slices, unequal spacing and repeats that nothing tells apart: "raise", "warn" once, or
-            "keep" in silence. With the last two copies of a slice are left out, and a stack with other repeats too.
+        split_by: Columns of the index whose values shall not be mixed in a stack; of times and Instance Number the k-th
+            of each place makes the k-th volume.
+        on_gap: For missing slices, unequal spacing, copies, slices that fit nowhere and repeats that nothing tells
+            apart: "raise", "warn" once, or "keep" in silence. With the last two copies of a slice are left out, and
+            sets with other repeats too.
+        mosaic: Of frames in which all slices of a volume lie beside each other (Siemens MOSAIC, UIH VFRAME): "slices"
+            takes them apart, "sheet" leaves them out.
 
     Raises:
         GeometryError: `on_gap="raise"`, and a stack is irregular; the message lists the files.
-        OptionError: There is no such column, or `on_gap` is none of these.
+        OptionError: There is no such column, or an option is none of these.
     """
     if on_gap not in ("raise", "warn", "keep"):
         raise OptionError(f'on_gap must be "raise", "warn" or "keep"; got {on_gap!r}')
+    if mosaic not in ("slices", "sheet"):
+        raise OptionError(f'mosaic must be "slices" or "sheet"; got {mosaic!r}')
     keys = [split_by] if isinstance(split_by, str) else list(split_by or ())
-    return _Search(index, keys, on_gap).run()
+    return _Search(Slices(index, sheets=mosaic == "slices"), keys, mosaic).run(on_gap)
 
 
-@dataclass
 class _Search:
-    index: FrameIndex
-    split_by: list[str]
-    on_gap: OnGap
-    found: StackList = field(default_factory=StackList)
-    left_out: list[LeftOut] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    kept: dict[str, Ints] = field(default_factory=dict)
+    """One call of `stacks`.
 
-    def run(self) -> StackList:
-        names = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-        self.place, self.orientation, self.pixel = (
-            np.asarray(self.index.column(name), np.float64) for name in names
+    Attributes:
+        found: (stack, where its slices are among all) so far.
+        left_out: Slices that are in none, and why.
+        problems: What `on_gap` decides about, in words.
+    """
+
+    def __init__(self, slices: Slices, split_by: list[str], mosaic: Mosaic) -> None:
+        for name in split_by:
+            slices.index.column(name)
+        self.slices = slices
+        self.by_value = [name for name in split_by if name not in RANKED]
+        self.by_rank = [name for name in split_by if name in RANKED]
+        self.sheets = mosaic == "slices"
+        self.found: list[tuple[Stack, Ints]] = []
+        self.left_out: list[tuple[Ints, str]] = []
+        self.singles: list[tuple[Ints, tuple[str, ...]]] = []
+        self.problems: list[str] = []
+
+    def run(self, on_gap: OnGap) -> StackList:
+        usable = np.ones(len(self.slices), np.bool_)
+        for mask, reason in unusable(self.slices, sheets=self.sheets):
+            mask = mask & usable
+            if mask.any():
+                self.left_out.append((np.flatnonzero(mask), reason))
+                usable &= ~mask
+        self._localizers = self._by_series(np.flatnonzero(localizers(self.slices)))
+        for rows in candidates(self.slices, np.flatnonzero(usable), self.by_value):
+            self._candidate(rows)
+        self._single_places()
+        result = StackList(self._in_order())
+        result.left_out = tuple(
+            LeftOut(np.unique(self.slices.rows[rows]), reason) for rows, reason in self.left_out
         )
-        self.files = np.asarray(self.index.files["rows"])
-        usable = self._usable()
-        localizers = np.flatnonzero(self.is_localizer)
-        series = self._codes("SeriesInstanceUID")[localizers]
-        self.localizers = {
-            int(piece[0]): rows
-            for rows, piece in zip(
-                _pieces(localizers, series), _pieces(series, series), strict=True
-            )
-        }
-        for group in self._groups(np.flatnonzero(usable)):
-            self._group(group)
-        self.found.sort(key=lambda stack: int(stack.positions.min()))
-        self.found.left_out = tuple(self.left_out)
         if self.problems:
-            self._say()
-        return self.found
+            _say(self.problems, on_gap)
+        return result
 
-    def _usable(self) -> npt.NDArray[np.bool_]:
-        """Frames that can be slices; notes why the others cannot."""
-        index = self.index
-        usable = np.ones(len(index), np.bool_)
-        self.is_localizer = _has_value(index.column("ImageType"), {"LOCALIZER", "SCOUT"})
-        cine = _among(index.column("Modality"), _CINE)
-        cine &= ~_among(index.column("SOPClassUID"), _VOLUME_CLASSES)
-        geometry = np.concatenate([self.place, self.orientation, self.pixel], axis=1)
-        absent = ~(np.isfinite(geometry).all(axis=1) & (self.pixel > 0).all(axis=1))
-        skewed = np.zeros(len(index), np.bool_)
-        known, inverse = np.unique(self.orientation[~absent], axis=0, return_inverse=True)
-        skewed[~absent] = ~np.array([is_orientation(one) for one in known], np.bool_)[
-            inverse.ravel()
-        ]
-        for mask, reason in (
-            (self.is_localizer, "localizers"),
-            (cine, "ultrasound, angiography or fluoroscopy, which are no volumes"),
-            (absent, "no position, orientation or pixel spacing in the file"),
-            (skewed, "the orientation is not two unit vectors at a right angle"),
-        ):
-            if (usable & mask).any():
-                self.left_out.append(LeftOut(np.flatnonzero(usable & mask), reason))
-            usable &= ~mask
-        return usable
+    def _series(self, rows: Ints) -> Ints:
+        codes = self.slices.codes("SeriesInstanceUID")
+        return np.zeros(len(rows), np.int64) if codes is None else codes[rows]
 
-    def _groups(self, rows: Ints) -> list[Ints]:
-        codes = np.zeros(len(rows), np.int64)
-        for name in (*_ALIKE, *self.split_by):
-            codes = _combined(codes, self._codes(name)[rows])
-        groups = []
-        for group in _pieces(rows, codes):
-            geometry = np.concatenate([self.orientation[group], self.pixel[group]], axis=1)
-            groups += _pieces(group, _clusters(geometry, _TOLERANCE))
-        return groups
+    def _by_series(self, rows: Ints) -> dict[int, Ints]:
+        series = self._series(rows)
+        return {
+            int(codes[0]): part
+            for part, codes in zip(pieces(rows, series), pieces(series, series), strict=True)
+        }
 
-    def _group(self, group: Ints) -> None:
-        parts = self._separated(group, _SEPARATING)
-        copies: Ints = np.empty(0, np.int64)
-        if parts is None and self.on_gap != "raise":
-            first = self._first_of_copies(group)
-            copies, kept = group[~first], group[first]
-            parts = self._separated(kept, _SEPARATING) if len(copies) else None
-        if parts is None:
-            self._repeated(group)
-            return
-        for part in parts:
-            if self._places_of(part).max() == 0:
-                self.left_out.append(LeftOut(part, "a single place, which is no volume"))
-            else:
-                uids = self._codes("SOPInstanceUID")
-                self._add(part, copies[np.isin(uids[copies], uids[part])])
+    # Rule 4
 
-    def _separated(self, group: Ints, keys: Sequence[str]) -> list[Ints] | None:
-        """Parts of a group that have one slice at each place; `None` if nothing tells its repeats apart."""
-        places = self._places_of(group)
-        counts = np.bincount(places)
-        if counts.max() == 1 or len(counts) == 1:
-            return [group]
-        for key in keys:
-            values = self._codes(key)[group]
-            if np.unique(_combined(places, values)).size == len(counts):
-                continue  # the same for all slices at each place
-            others = [other for other in keys if other != key]
-            found = self._by_time(group, places, counts) if key == "TriggerTime" else None
-            pieces = found or _pieces(group, values)
-            if not found and not self._are_stacks(pieces, _pieces(places, values), counts):
-                continue
-            parts = [self._separated(piece, others) for piece in pieces]
-            if all(part is not None for part in parts):
-                return [one for part in parts for one in part or ()]
-        return None
-
-    def _are_stacks(self, pieces: Sequence[Ints], places: Sequence[Ints], counts: Ints) -> bool:
-        """Whether the values of a column may be what tells several stacks apart.
-
-        A number that changes from slice to slice, or with every package of interleaved slices, says nothing of stacks.
-        """
-        distinct = [np.unique(one) for one in places]
-        if min(map(len, distinct)) < 2:
-            return False
-        whole = all(np.ptp(one) == len(one) - 1 for one in distinct)
-        return whole or len(pieces) == counts.max()
-
-    def _by_time(self, group: Ints, places: Ints, counts: Ints) -> list[Ints] | None:
-        """Phases of a gated series, whose trigger times differ from slice to slice: the k-th of each place."""
-        times = np.array(self.index.gather("TriggerTime", group))
-        distinct = np.unique(np.stack([places, times], axis=1), axis=0)
-        if (counts != counts[0]).any() or len(distinct) < len(group) or np.isnan(times).any():
-            return None
-        order = np.lexsort((times, places)).reshape(len(counts), -1)
-        return [group[order[:, k]] for k in range(order.shape[1])]
-
-    def _places_of(self, group: Ints) -> Ints:
-        """A number for each place along the normal, from 0."""
-        along = projections(self.place[group], self.orientation[group[0]])
-        order = np.argsort(along, kind="stable")
-        places = np.empty(len(group), np.int64)
-        new = np.diff(along[order], prepend=along[order[0]]) >= SAME_PLACE
-        places[order] = np.cumsum(new)
-        return places
-
-    def _first_of_copies(self, group: Ints) -> npt.NDArray[np.bool_]:
-        uids, frames = self._codes("SOPInstanceUID")[group], self._codes("frame")[group]
-        _, first = np.unique(_combined(uids, frames), return_index=True)
-        # Images without a UID are not copies of each other.
-        mask = np.array([uid == "" for uid in self.index.gather("SOPInstanceUID", group)], np.bool_)
-        mask[first] = True
-        return mask
-
-    def _repeated(self, group: Ints) -> None:
-        places = self._places_of(group)
-        repeats = group[np.bincount(places)[places] > 1]
-        several = np.argsort(places[np.isin(group, repeats)], kind="stable")
-        files = [self._name(i) for i in repeats[several].tolist()]
-        self.problems.append(
-            f"{len(files)} slices are at the place of another one, and nothing known tells them apart: "
-            f"{_listed(files)}. Leave copies out with index.deduplicate(), or name what tells them apart with "
-            f"split_by="
-        )
-        self.left_out.append(LeftOut(group, REPEATED))
-
-    def _add(self, group: Ints, copies: Ints) -> None:
-        first = group[0]
-        geometry = arrange(self.place[group], self.orientation[first], self.pixel[first])
-        positions = group[geometry.order]
-        start = positions[0]
-        sizes = [self.index.gather(name, positions[:1])[0] for name in ("Rows", "Columns")]
-        between_rows, between_columns = self.pixel[start].tolist()
-        stack = Stack(
-            positions=positions,
-            affine=affine_lps(
-                self.place[start], self.orientation[start], self.pixel[start], geometry.step
-            ),
-            spacing=(geometry.spacing, between_rows, between_columns),
-            shape=(len(positions), sizes[0], sizes[1]),
-            origins=self.place[positions],
-            orientation=self.orientation[start],
-            report=self._report(positions, geometry, copies),
-        )
-        self.found.append(stack)
-        if not stack.report.is_regular:
-            self.problems.append(f"a stack of {len(stack)} slices: {stack.report.problems}")
-
-    def _report(self, positions: Ints, geometry: SliceGeometry, copies: Ints) -> StackReport:
-        series = int(self._codes("SeriesInstanceUID")[positions[0]])
-        return StackReport(
-            gaps=tuple(
-                StackGap(
-                    self._name(int(positions[gap.after])),
-                    self._name(int(positions[gap.after + 1])),
-                    gap.missing,
-                    gap.millimetres,
+    def _candidate(self, rows: Ints) -> None:
+        for group in split_by_time(Group(self.slices, rows), self.by_rank):
+            parts, copies = apart(group), rows[:0]
+            if parts is None and len(copies := self._copies(group)):
+                files = listed(self.slices.names(copies))
+                self.problems.append(
+                    f"{len(copies)} slices are copies, with SOPInstanceUID and place of another one: {files}. Leave "
+                    f"them out with index.deduplicate()"
                 )
-                for gap in geometry.gaps
-            ),
-            unequal=tuple(self._name(int(positions[k])) for k in geometry.unequal),
-            duplicates=tuple(self._name(i) for i in copies.tolist()),
-            localizers=tuple(self._name(int(i)) for i in self.localizers.get(series, ())),
-            position_error=geometry.error,
-            tilt=geometry.tilt,
-        )
-
-    def _codes(self, name: str) -> Ints:
-        """Numbers for the frames of the index that are equal where the values of a column are."""
-        if name not in self.kept:
-            column = self.index.column(name)
-            if isinstance(column, Texts):
-                self.kept[name] = column.codes.astype(np.int64)
+                group = Group(self.slices, np.setdiff1d(group.rows, copies))
+                parts = apart(group)
+            if parts is None:
+                self._repeated(group)
             else:
-                _, inverse = np.unique(np.asarray(column), return_inverse=True)
-                self.kept[name] = inverse.astype(np.int64)
-        return self.kept[name]
+                self._parts(group, parts, copies)
 
-    def _name(self, position: int) -> str:
-        path = printable(self.index.path(position))
-        file, frame = (
-            self.index.gather(name, np.array([position]))[0] for name in ("file", "frame")
+    def _copies(self, group: Group) -> Ints:
+        """Rule 4a: all but the first of the slices with one SOPInstanceUID, frame and place.
+
+        Only such slices are alike in every key, so that they are looked for where keys have told nothing apart. Images
+        without a UID are no copies of each other.
+        """
+        slices, rows = self.slices, group.rows
+        column = slices.index.column("SOPInstanceUID")
+        assert isinstance(column, Texts)
+        uids = column.codes[slices.rows[rows]].astype(np.int64)
+        frames = np.asarray(slices.index.column("frame"))[slices.rows[rows]].astype(np.int64)
+        keys = (uids, frames, group.places)
+        order = np.lexsort(keys[::-1])
+        same = uids[order] != column.code("")
+        same[0] = False
+        for values in keys:
+            same[1:] &= np.diff(values[order]) == 0
+        return np.sort(rows[order[same]])
+
+    def _parts(self, whole: Group, parts: list[Part], copies: Ints) -> None:
+        """Rule 4e: which of the parts are whole volumes, and what the others lack."""
+        if len(parts) == 1:
+            where = [frozenset(range(len(parts[0].group.counts)))]
+        else:
+            together = Group(self.slices, np.concatenate([part.group.rows for part in parts]))
+            where = places_within(parts, together.places)
+        most = max(map(len, where))
+        for part, own in zip(parts, where, strict=True):
+            larger = 0
+            if part.keys and part.keys[-1] in OF_ONE_ACQUISITION:
+                larger = max((len(other) for other in where if own < other), default=0)
+            missing = self._missing(part, len(own), larger) if larger else ""
+            if len(own) == 1:
+                if missing:
+                    self.problems.append(missing)
+                    self.left_out.append((part.group.rows, missing.partition(",")[0]))
+                elif most > 1:
+                    reason = f"{SINGLE}, told apart from others of its series by {' and '.join(part.keys)}"
+                    self.left_out.append((part.group.rows, reason))
+                else:
+                    self.singles.append((part.group.rows, part.keys))
+                continue
+            self._add(part, whole, copies, missing)
+
+    def _missing(self, part: Part, count: int, larger: int) -> str:
+        files = listed(self.slices.names(part.group.rows))
+        return (
+            f"{larger - count} of {larger} slices are missing of a volume told apart by {' and '.join(part.keys)}, of "
+            f"which there is {files}"
         )
-        return path if self.files[file] == 1 else f"{path}, frame {frame}"
 
-    def _say(self) -> None:
-        others = len(self.problems) - 1
-        more = f" ({others} more such {'stack' if others == 1 else 'stacks'})" if others else ""
-        if self.on_gap == "raise":
-            raise GeometryError(
-                f'{self.problems[0]}{more}. on_gap="warn" goes on without them where it must, and lists them in '
-                f"stack.report and left_out"
+    def _add(self, part: Part, whole: Group, copies: Ints, missing: str) -> None:
+        rows = part.group.rows
+        uids = self.slices.codes("SOPInstanceUID")
+        if len(copies) and uids is not None:
+            copies = copies[np.isin(uids[copies], uids[rows])]
+        series = int(self._series(rows[:1])[0])
+        local = self._localizers.get(series, rows[:0])
+        stack = build(part, whole, copies, local, missing)
+        self.found.append((stack, rows))
+        self.problems.extend(stack.problems)
+
+    def _repeated(self, group: Group) -> None:
+        """Rule 5: a refusal names the place whose count differs, and what would help."""
+        counts, places = group.counts, group.places
+        repeats = np.flatnonzero(counts[places] > 1)
+        repeats = repeats[np.argsort(places[repeats], kind="stable")]
+        usual = int(np.argmax(np.bincount(counts)))
+        odd = np.flatnonzero(counts != usual)
+        other = ""
+        if usual > 1 and len(odd) and len(odd) <= len(counts) / 2:
+            one = int(group.rows[places == odd[0]][0])
+            other = f"; {usual} are at most places, but {counts[odd[0]]} at that of {self.slices.name(one)}"
+        self.problems.append(
+            f"{len(repeats)} slices are at the place of another one, and nothing known tells them apart: "
+            f"{listed(self.slices.names(group.rows[repeats]))}{other}. {self._help(group)}"
+        )
+        self.left_out.append((group.rows, REPEATED))
+
+    def _help(self, group: Group) -> str:
+        """Which column would tell slices at one place apart."""
+        index = self.slices.index
+        known = {*KEYS, *TIMES, *ALIKE}
+        for name in (*index.tags, *index.joined):
+            parts = group.by(name) if name not in known and group.tells(name) else None
+            if parts and all(part.is_single for part in parts):
+                return f'split_by="{name}" would'
+        return (
+            "Name what tells them apart with split_by=, a column that tags= of the scan may add; leave copies out with "
+            "index.deduplicate()"
+        )
+
+    # Rule 5
+
+    def _single_places(self) -> None:
+        """What shows one place only: a problem where its series has a stack that it fits, else a reason."""
+        of_series: dict[int, list[tuple[Stack, Ints]]] = {}
+        for stack, rows in self.found:
+            of_series.setdefault(int(self._series(rows[:1])[0]), []).append((stack, rows))
+        alone: dict[int, list[Ints]] = {}
+        for rows, _ in self.singles:
+            series = int(self._series(rows[:1])[0])
+            beside = [one for one in of_series.get(series, ()) if self._is_parallel(one[0], rows)]
+            if beside:
+                self._does_not_fit(rows, beside[0][1])
+            else:
+                alone.setdefault(series, []).append(rows)
+        for parts in alone.values():
+            self._alone(parts)
+
+    def _is_parallel(self, stack: Stack, rows: Ints) -> bool:
+        off = np.abs(self.slices.orientation[rows[0]] - stack.orientation)
+        return bool(off.max() <= MOST_TURNED)
+
+    def _does_not_fit(self, rows: Ints, stack: Ints) -> None:
+        both = np.concatenate([rows[:1], stack[:1]])
+        told = [name for name in MONITORING if self._tells_apart(name, rows, stack)]
+        names = [
+            name
+            for name in (*ALIKE, *_PLANE)
+            if name != "window" and self.slices.differ(name, both)
+        ]
+        if told:
+            self.left_out.append(
+                (rows, f"{SINGLE}, told apart from others of its series by {' and '.join(told)}")
             )
-        if self.on_gap == "warn":
-            warnings.warn(f"{self.problems[0]}{more}", stacklevel=4)
+            return
+        what = " and ".join(names) or "its place"
+        self.problems.append(
+            f"{listed(self.slices.names(rows))}: {what} is not that of the {len(stack)} slices of its series that make "
+            f"a volume, so that it is in none"
+        )
+        self.left_out.append((rows, f"{what} is not that of the volume of its series"))
+
+    def _tells_apart(self, name: str, rows: Ints, stack: Ints) -> bool:
+        codes = self.slices.codes(name)
+        return codes is not None and not np.isin(codes[rows], codes[stack]).any()
+
+    def _alone(self, parts: list[Ints]) -> None:
+        """Slices of a series of which no two belong together."""
+        rows = np.concatenate(parts)
+        reason = SINGLE
+        if self.by_value or self.by_rank:
+            reason = (
+                f"{SINGLE}: split_by={[*self.by_value, *self.by_rank]} leaves only single slices"
+            )
+        elif len(parts) > 1 and len(rows) == len(parts):
+            differing = [
+                n for n in (*ALIKE, *_PLANE) if n != "window" and self.slices.differ(n, rows)
+            ]
+            if differing:
+                reason = (
+                    f"{SINGLE}: {' and '.join(differing)} differs from slice to slice of its series"
+                )
+        self.left_out.append((rows, reason))
+
+    # Rule 6
+
+    def _in_order(self) -> list[Stack]:
+        """Series by their first row; within one by time, then by number."""
+        if not self.found:
+            return []
+        series = np.array([int(self._series(rows[:1])[0]) for _, rows in self.found])
+        firsts = np.array([int(rows.min()) for _, rows in self.found])
+        _, of_series = np.unique(series, return_inverse=True)
+        first = np.full(of_series.max() + 1, len(self.slices))
+        np.minimum.at(first, of_series, firsts)
+        columns = [self._earliest(name, of_series) for name in reversed(ORDER)]
+        order = np.lexsort((firsts, *columns, first[of_series]))
+        return [self.found[k][0] for k in order.tolist()]
+
+    def _earliest(self, name: str, of_series: Ints) -> Floats:
+        """The least value of each stack, of times within the day that its series began."""
+        if self.slices.codes(name) is None:
+            return np.zeros(len(self.found))
+        values = np.asarray(self.slices.index.column(name))
+        found = np.empty(len(self.found))
+        for k, (stack, _) in enumerate(self.found):
+            there = values[stack.positions].astype(np.float64)
+            if name in TIMES_OF_DAY:
+                there = unwrapped(there)
+            known = there[np.isfinite(there)]
+            found[k] = known.min() if len(known) else -np.inf
+        if name in TIMES_OF_DAY:
+            for piece in pieces(np.arange(len(found)), of_series):
+                found[piece] = unwrapped(found[piece])
+        return found
 
 
-def _combined(a: Ints, b: Ints) -> Ints:
-    _, b = np.unique(b, return_inverse=True)
-    _, codes = np.unique(a * (b.max(initial=0) + 1) + b, return_inverse=True)
-    return codes.astype(np.int64)
-
-
-def _pieces(rows: Ints, codes: Ints) -> list[Ints]:
-    """`rows` by their codes, each in the order that it had."""
-    order = np.argsort(codes, kind="stable")
-    ends = np.flatnonzero(np.diff(codes[order])) + 1
-    return [piece for piece in np.split(rows[order], ends) if len(piece)]
-
-
-def _clusters(values: Floats, tolerance: float) -> Ints:
-    """Numbers for rows that are within `tolerance` of the first one of their cluster."""
-    known, inverse = np.unique(values, axis=0, return_inverse=True)
-    codes = np.full(len(known), -1, np.int64)
-    for k in range(len(known)):
-        if codes[k] < 0:
-            near = (np.abs(known - known[k]) <= tolerance).all(axis=1)
-            codes[near & (codes < 0)] = k
-    return codes[inverse.ravel()]
-
-
-def _among(column: Texts, wanted: frozenset[str]) -> npt.NDArray[np.bool_]:
-    codes = [code for code in (column.code(value) for value in wanted) if code >= 0]
-    return np.isin(column.codes, codes)
-
-
-def _has_value(column: Texts, wanted: set[str]) -> npt.NDArray[np.bool_]:
-    """Where one of the values, which are joined with a backslash, is wanted."""
-    used = np.unique(column.codes).tolist()
-    codes = [
-        code
-        for code in used
-        if wanted & {part.strip().upper() for part in column.value(code).split("\\")}
-    ]
-    return np.isin(column.codes, codes)
+def _say(problems: list[str], on_gap: OnGap) -> None:
+    others = len(problems) - 1
+    more = f" ({others} more such {'problem' if others == 1 else 'problems'})" if others else ""
+    if on_gap == "raise":
+        raise GeometryError(
+            f'{problems[0]}{more}. on_gap="warn" goes on without them where it must, and lists them in '
+            f"stack.problems and left_out"
+        )
+    if on_gap == "warn":
+        warnings.warn(f"{problems[0]}{more}", stacklevel=4)

@@ -26,6 +26,8 @@ OnGap = Literal["raise", "warn", "keep"]
 
 REPEATED = "several slices at one place, which nothing tells apart"
 """A reason of `LeftOut`."""
+SINGLE = "a single place, which is no volume"
+"""A reason of `LeftOut`."""
 
 _LISTED = 8  # files in a message
 
@@ -39,12 +41,18 @@ class StackGap:
         after: Of the slice behind.
         missing: Slices that fit in.
         millimetres: Between the two.
+        changes: Attributes that change there and nowhere else in the stack.
     """
 
     before: str
     after: str
     missing: int
     millimetres: float
+    changes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        where = f", where {' and '.join(self.changes)} changes" if self.changes else ""
+        return f"{self.missing} missing between {self.before} and {self.after} ({self.millimetres:g} mm){where}"
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,9 @@ class StackReport:
         position_error: Most millimetres that a slice is from where the affine puts it.
         tilt: Degrees by which the way from slice to slice departs from the normal (gantry tilt), 0 for none; the affine
             then has a shear.
+        direction_error: Most millimetres by which a corner of a slice is off because its directions and pixel spacing
+            are not quite those of the affine, which are the mean directions and the most frequent spacing.
+        remarks: What else is to be known: what alternates, or tells this volume apart without being meant to.
     """
 
     gaps: tuple[StackGap, ...] = ()
@@ -67,6 +78,8 @@ class StackReport:
     localizers: tuple[str, ...] = ()
     position_error: float = 0.0
     tilt: float = 0.0
+    direction_error: float = 0.0
+    remarks: tuple[str, ...] = ()
 
     @property
     def is_regular(self) -> bool:
@@ -76,15 +89,12 @@ class StackReport:
     @property
     def problems(self) -> str:
         """What is irregular, in words; "" if nothing is."""
-        parts = [
-            f"{gap.missing} missing between {gap.before} and {gap.after} ({gap.millimetres:g} mm)"
-            for gap in self.gaps[:_LISTED]
-        ]
+        parts = [str(gap) for gap in self.gaps[:_LISTED]]
         if len(self.gaps) > _LISTED:
             parts.append(f"{len(self.gaps) - _LISTED} more gaps")
         if self.unequal:
             parts.append(
-                f"unequal spacing: {_listed(self.unequal)} lie off by up to {self.position_error:g} mm"
+                f"unequal spacing: {listed(self.unequal)} lie off by up to {self.position_error:g} mm"
             )
         return "; ".join(parts)
 
@@ -94,7 +104,8 @@ class Stack:
     """Slices of one volume.
 
     Attributes:
-        positions: (D,), of its slices in the index, ordered along the normal.
+        positions: (D,), of its slices in the index, ordered along the normal; slices that lie beside each other in one
+            frame (a mosaic) have the same position.
         affine: (4, 4), from voxel indices (slice, row, column, 1) to millimetres in LPS. Of an irregular stack it is
             that of equal spacing from the first to the last slice; `report.position_error` says how far off that is.
         spacing: Millimetres between slices, between rows, between columns.
@@ -102,6 +113,11 @@ class Stack:
         origins: (D, 3), Image Position (Patient) of each slice.
         orientation: (6,), Image Orientation (Patient).
         report: What is odd.
+        separated_by: Attributes that tell it from other volumes at the same or neighbouring places.
+        differing: Attributes that are not the same in all of its slices, and do not part them.
+        problems: What is missing or irregular, in words; what `on_gap` decides about.
+        windows: (D, 4), first row, first column, rows and columns of each slice in its frame; `None`: slices are whole
+            frames.
     """
 
     positions: Ints
@@ -111,6 +127,10 @@ class Stack:
     origins: Floats
     orientation: Floats
     report: StackReport
+    separated_by: tuple[str, ...] = ()
+    differing: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    windows: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -190,7 +210,8 @@ class StackList(list[Stack]):
         return "; ".join(f"{count}: {reason}" for reason, count in counts.most_common())
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """Names for a message, the first few of them."""
     found = list(names)
     more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
     return f"{', '.join(found[:_LISTED])}{more}"

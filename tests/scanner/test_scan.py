@@ -557,16 +557,16 @@ def test_a_selection_stands_for_its_whole_scan(series: Path) -> None:
 
 
 def test_tags_are_columns_with_the_kind_of_their_vr(series: Path) -> None:
-    tags = ["PatientSex", "FlipAngle", "SeriesNumber", "Modality", "PatientAge"]
+    tags = ["PatientSex", "RepetitionTime", "SeriesNumber", "Modality", "PatientAge"]
     index, _ = scan(series, tags=tags)
     assert index.tags == {
         "PatientSex": "text",
-        "FlipAngle": "float64",
+        "RepetitionTime": "float64",
         "SeriesNumber": "int64",
         "PatientAge": "text",
     }
     assert list(index.column("PatientSex")) == ["F"] * 3
-    assert np.isnan(index.column("FlipAngle")).all()
+    assert np.isnan(index.column("RepetitionTime")).all()
     assert index.column("SeriesNumber").tolist() == [-1] * 3
     assert list(index.column("PatientAge")) == [""] * 3
 

@@ -100,7 +100,7 @@ def test_slices_beside_each_other_lead_there_and_back(tmp_path: Path) -> None:
 
 def test_a_slice_that_is_there_twice(tmp_path: Path) -> None:
     slices(tmp_path, (0, 1, 2, 2, 3))
-    with pytest.raises(GeometryError, match=r"2 slices .*002\.dcm, .*003\.dcm"):
+    with pytest.raises(GeometryError, match=r"1 slices are copies.*003\.dcm"):
         found(tmp_path)
     stack = only(tmp_path, on_gap="keep")
     assert len(stack) == 4
@@ -216,7 +216,15 @@ def test_packages_of_interleaved_slices_are_no_stacks(tmp_path: Path) -> None:
     def interleaved(k: int, phase: int) -> dict[str, Any]:
         return {"AcquisitionNumber": 1 + 2 * phase + k % 2}
 
-    assert phases(tmp_path / "a", interleaved) == []
+    # The numbers tell them apart, which the report says.
+    assert phases(tmp_path / "a", interleaved) == [
+        [0, 1, 2, 3, 4, 5],
+        [100, 101, 102, 103, 104, 105],
+    ]
+    index, _ = scan(tmp_path / "a")
+    (first, _) = stacks(index)
+    assert first.separated_by == ("InstanceNumber",)
+    assert "InstanceNumber" in first.report.remarks[0]
     stacks_ = phases(tmp_path / "b", lambda k, p: {**interleaved(k, p), "EchoTime": 5 + 5 * p})
     assert stacks_ == [[0, 1, 2, 3, 4, 5], [100, 101, 102, 103, 104, 105]]
 
@@ -326,7 +334,7 @@ def test_a_localizer_is_left_out_and_named(tmp_path: Path) -> None:
     (stack,) = all_found
     assert len(stack) == 4
     assert [Path(name).name for name in stack.report.localizers] == ["scout.dcm"]
-    assert all_found.reasons() == "1: localizers"
+    assert all_found.reasons() == "1: localizers, by their ImageType"
 
 
 def test_a_tilted_gantry(tmp_path: Path) -> None:
@@ -394,6 +402,6 @@ def test_what_shows_one_place_or_none(tmp_path: Path) -> None:
     none = found(tmp_path)
     assert len(none) == 0
     assert none.reasons() == (
-        "4: a single place, which is no volume; 1: no position, orientation or pixel spacing in the file; "
-        "1: the orientation is not two unit vectors at a right angle"
+        "4: a single place, which is no volume; 1: PixelSpacing is missing; "
+        "1: ImageOrientationPatient is not two unit vectors at a right angle"
     )

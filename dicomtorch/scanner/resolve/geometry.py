@@ -24,6 +24,9 @@ GEOMETRY_TAGS: Final = tags_of(
         TotalPixelMatrixFocalPlanes ConcatenationFrameOffsetNumber SegmentSequence SegmentNumber
         OpticalPathSequence OpticalPathIdentifier FrameIncrementPointer FrameTimeVector
         FrameAcquisitionDateTime AcquisitionDateTime
+        PlanePositionVolumeSequence PlaneOrientationVolumeSequence ImagePositionVolume
+        ImageOrientationVolume DimensionIndexSequence DimensionIndexPointer
+        TimeSlotVector RRIntervalVector PhaseVector EnergyWindowVector DetectorVector
     """)
 )
 """What `resolve_geometry` reads beyond single attributes."""
@@ -31,6 +34,19 @@ GEOMETRY_TAGS: Final = tags_of(
 _NOWHERE: Final = FRAME_COLUMNS["ImagePositionPatient"].missing
 _RECONSTRUCTIONS: Final = ("RECON TOMO", "RECON GATED TOMO")  # value 3 of Image Type
 _FRAME_TIME: Final = f"{TAGS['FrameTime']:08X}"
+
+_VECTORS: Final = (
+    *("TimeSlotVector", "RRIntervalVector", "PhaseVector"),
+    *("EnergyWindowVector", "DetectorVector"),
+)
+_POSITIONS: Final = frozenset(
+    f"{TAGS[keyword]:08X}"
+    for keyword in (
+        *("InStackPositionNumber", "ImagePositionPatient", "ImagePositionVolume", "SliceLocation"),
+        *("PlanePositionSequence", "PlanePositionVolumeSequence"),
+    )
+)
+"""Dimension Index Pointers of dimensions that are the position."""
 
 Point = tuple[float, ...]
 
@@ -40,10 +56,13 @@ def resolve_geometry(frames: Frames) -> None:
     modality = frames.columns.get("Modality")
     if modality == "NM":
         _nuclear_medicine(frames)
+        _vectors(frames)
     elif modality == "RTDOSE" or TAGS["GridFrameOffsetVector"] in frames.top:
         _dose_planes(frames)
     if frames.get("DimensionOrganizationType", "text") == "TILED_FULL":
         _tiles(frames)
+    _ultrasound_volume(frames)
+    _dimension(frames)
     _times(frames)
 
 
@@ -69,6 +88,54 @@ def _nuclear_medicine(frames: Frames) -> None:
     if kind and kind[0] in _RECONSTRUCTIONS and slices and position and spacing:
         offsets = [(number - 1) * spacing for number in slices]
         _along_normal(frames, position, offsets, "SliceVector")
+
+
+def _vectors(frames: Frames) -> None:
+    """Which time slot, interval, phase, energy window and detector each frame is of."""
+    for name in _VECTORS:
+        numbers = frames.get(name, "list")
+        if not numbers or not all(map(math.isfinite, numbers)):
+            continue
+        if len(numbers) != frames.count:
+            frames.tell_count(name, len(numbers))
+            continue
+        frames.spread(name, list(map(int, numbers)))
+
+
+def _ultrasound_volume(frames: Frames) -> None:
+    """Position and orientation in the Volume Frame of Reference (C.7.6.16.2.21, .22), where there are no others."""
+    if "ImagePositionPatient" in frames.columns:
+        return
+    position = frames.macro("PlanePositionVolumeSequence")
+    orientation = frames.macro("PlaneOrientationVolumeSequence")
+    if position is None or orientation is None:
+        return
+    for name, keyword, macro in (
+        ("ImagePositionPatient", "ImagePositionVolume", position),
+        ("ImageOrientationPatient", "ImageOrientationVolume", orientation),
+    ):
+        frames.fill(name, TAGS[keyword], FRAME_COLUMNS[name].kind, macro)
+    frames.columns["coordinates"] = "VOLUME"
+
+
+def _dimension(frames: Frames) -> None:
+    """`dimension`: the dimension indices that do not count positions (C.7.6.17)."""
+    values = frames.columns.get("DimensionIndexValues")
+    items = frames.items("DimensionIndexSequence")
+    if values is None or not items:
+        return
+    pointers = [frames.get("DimensionIndexPointer", "text", item) for item in items]
+    kept = [k for k, pointer in enumerate(pointers) if pointer not in _POSITIONS]
+    if not kept:
+        return
+    texts = values if isinstance(values, list) else [values]
+    known = {text: _of_indices(text, kept, len(pointers)) for text in set(texts)}
+    frames.spread("dimension", [known[text] for text in texts])
+
+
+def _of_indices(text: str, kept: Sequence[int], count: int) -> str:
+    numbers = text.split("\\")
+    return "\\".join(numbers[k] for k in kept) if len(numbers) == count else ""
 
 
 def _dose_planes(frames: Frames) -> None:

@@ -1,7 +1,7 @@
 """Which element holds for which frame: functional groups and the main data set (PS3.3 C.7.6.16), and conversions.
 
 A macro is taken whole: from the per-frame functional group, else the shared one, else the main data set; never merged
-attribute by attribute.
+attribute by attribute, but where a macro of geometry is in both (`complete`).
 """
 
 from __future__ import annotations
@@ -81,8 +81,13 @@ class Frames:
         if value is not None:
             self.columns[name] = value
 
-    def macro(self, *sequences: str | int) -> Macro:
-        """The first of `sequences` (keywords or tags) that a functional group has."""
+    def macro(self, *sequences: str | int, complete: bool = False) -> Macro:
+        """The first of `sequences` (keywords or tags) that a functional group has.
+
+        Args:
+            *sequences: See above.
+            complete: Whether a frame's item gets what it lacks from the shared one, which is illegal but written.
+        """
         if not self.per_frame and not self.shared:
             return None
         for sequence in sequences:
@@ -91,10 +96,21 @@ class Frames:
             found = [group.get(tag) for group in self.per_frame]
             if any(found):
                 groups = [_first_item(element, shared) for element in found]
+                if complete and shared is not None:
+                    groups = self._completed(groups, shared, tag)
                 return groups + [shared] * (self.count - len(groups))
             if shared is not None:
                 return shared
         return None
+
+    def _completed(self, groups: list[Group | None], shared: Group, tag: int) -> list[Group | None]:
+        if all(group is None or shared.keys() <= group.keys() for group in groups):
+            return groups
+        self.notices.append(
+            f"{describe(tag)} is in the shared and in the per-frame functional groups, which contradicts itself; what "
+            f"the frames lack of it is taken from the shared one"
+        )
+        return [group if group is None else {**shared, **group} for group in groups]
 
     def fill(self, name: str, tag: int, kind: str, macro: Group | list[Group | None]) -> None:
         """Sets a column from an attribute of a macro; frames without the macro keep the main data set's value."""

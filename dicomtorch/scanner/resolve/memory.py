@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dicomtorch.dicom.elements import Header
+from dicomtorch.dicom.elements import Element, Header
 from dicomtorch.dicom.tags import private_tags
 from dicomtorch.model.frame import LookupTable, RealWorldValueMap
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.scanner.resolve.conversions import TAGS, Context, keywords, tags_of
+from dicomtorch.scanner.resolve.diffusion import private_diffusion
 
 _MOST_REMEMBERED: Final = 4096
 
@@ -27,6 +28,8 @@ _OWN: Final = {
     TAGS["ImagePositionPatient"]: ("ImagePositionPatient", "float64[3]"),
     TAGS["AcquisitionTime"]: ("AcquisitionTime", "seconds"),
     TAGS["AcquisitionNumber"]: ("AcquisitionNumber", "int32"),
+    TAGS["ContentTime"]: ("ContentTime", "seconds"),
+    TAGS["FrameReferenceTime"]: ("FrameReferenceTime", "float64"),
     TAGS["TriggerTime"]: ("TriggerTime", "float64"),
 }
 # Of each series or patient.
@@ -40,6 +43,8 @@ _ACQUIRED: Final = TAGS["AcquisitionDateTime"]
 _FUNCTION: Final = TAGS["VOILUTFunction"]
 _VOI_LUTS: Final = TAGS["VOILUTSequence"]
 _MODALITY: Final = TAGS["Modality"]
+_IMAGE_TYPE: Final = TAGS["ImageType"]
+_NONE: Final[Element] = ("", b"")
 
 # What only these, or only a few images, are resolved with.
 _OTHER_MODALITIES: Final = frozenset((b"NM", b"PT", b"RTDOSE"))
@@ -55,7 +60,7 @@ _FOR_OTHERS: Final = (
     tags_of(
         keywords("""
             DerivationImageSequence SourceImageSequence CorrectedImage DecayCorrection SUVType
-            PatientWeight FrameReferenceTime ActualFrameDuration SeriesDate SeriesTime AcquisitionDate
+            PatientWeight ActualFrameDuration SeriesDate SeriesTime AcquisitionDate
             RadiopharmaceuticalInformationSequence DetectorInformationSequence SliceVector
             ContentDate ContentTime ReferencedSeriesSequence AnatomicRegionSequence
         """)
@@ -123,10 +128,12 @@ class Alike:
             if tag in elements:
                 return None, None
         modality = elements.get(_MODALITY)
-        if modality is not None and (
-            not isinstance(modality[1], bytes) or modality[1].strip(b" \0") in _OTHER_MODALITIES
-        ):
-            return None, None
+        if modality is not None:
+            if not isinstance(modality[1], bytes):
+                return None, None
+            kind = modality[1].strip(b" \0")
+            if kind in _OTHER_MODALITIES or (kind == b"MR" and _is_sheet(header)):
+                return None, None
         apart = self._apart if _VOI_LUTS in elements else self._apart_with_windows
         rest = tuple([item for item in elements.items() if item[0] not in apart])
         key: Any = (
@@ -158,6 +165,8 @@ class Alike:
                     value = context.convert(tag, kind, known, odd)
                 if value is not None:
                     columns[name] = value
+        if header.elements.get(_MODALITY, _NONE)[1].strip() == b"MR":
+            columns.update(private_diffusion(elements, context, odd))
         if odd or (_ACQUIRED in elements and "AcquisitionTime" not in columns):
             return None
         identity = self._identity(header, context)
@@ -190,6 +199,8 @@ class Alike:
                 self._windows = _with_room(self._windows)
                 self._windows[_windows_key(header)] = windows
         own = self.own_columns(header, context)
+        if own is not None:
+            apart.update(own)
         common.columns = {name: value for name, value in columns.items() if name not in apart}
         if own is not None and common.columns | own == columns:
             self._known = _with_room(self._known)
@@ -215,6 +226,12 @@ class Alike:
             self._identities = _with_room(self._identities)
             self._identities[key] = found
         return found
+
+
+def _is_sheet(header: Header) -> bool:
+    """Whether the frame may hold several slices, which its own private elements tell."""
+    kind = header.elements.get(_IMAGE_TYPE, _NONE)[1]
+    return isinstance(kind, bytes) and (b"MOSAIC" in kind or b"VFRAME" in kind)
 
 
 def _with_room(remembered: dict[Any, Any]) -> dict[Any, Any]:

@@ -18,6 +18,7 @@ from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.model.schema import FRAME_COLUMNS, IMAGE_PIXEL, Column, Kind
 from dicomtorch.scanner.resolve.conversions import TAGS, Context, keywords, tags_of
+from dicomtorch.scanner.resolve.diffusion import DIFFUSION_TAGS, resolve_diffusion
 from dicomtorch.scanner.resolve.geometry import GEOMETRY_TAGS, resolve_geometry
 from dicomtorch.scanner.resolve.groups import Frames, without_items
 from dicomtorch.scanner.resolve.image import (
@@ -26,6 +27,7 @@ from dicomtorch.scanner.resolve.image import (
     read_number_of_frames,
 )
 from dicomtorch.scanner.resolve.memory import Alike
+from dicomtorch.scanner.resolve.mosaic import resolve_mosaic
 from dicomtorch.scanner.resolve.values import VALUE_TAGS, resolve_values
 
 _MOST_REMEMBERED: Final = 4096
@@ -67,11 +69,14 @@ _TOP: Final = keywords("""
     BurnedInAnnotation RecognizableVisualFeatures RescaleType Units PresentationLUTShape
     PixelPresentation SegmentationType RescaleSlope RescaleIntercept DoseGridScaling SliceThickness
     SpacingBetweenSlices FrameTime TriggerTime EchoTime DiffusionBValue KVP
-    NominalPercentageOfCardiacPhase MaximumFractionalValue InstanceNumber AcquisitionNumber
-    TemporalPositionIndex ImagePositionPatient ImageOrientationPatient PixelSpacing
+    DiffusionGradientOrientation EchoNumbers InversionTime FlipAngle FrameReferenceTime DataType
+    NominalPercentageOfCardiacPhase NominalPercentageOfRespiratoryPhase MaximumFractionalValue
+    InstanceNumber AcquisitionNumber TemporalPositionIndex ImagePositionPatient
+    ImageOrientationPatient PixelSpacing
 """)
 _TOP_KINDS: Final = {
     TAGS["AcquisitionTime"]: ("AcquisitionTime", "seconds"),
+    TAGS["ContentTime"]: ("ContentTime", "seconds"),
     **{TAGS[keyword]: (keyword, FRAME_COLUMNS[keyword].kind) for keyword in _TOP},
 }
 """Attributes of the main data set that are columns as they are: tag -> column, kind."""
@@ -94,6 +99,10 @@ _MACROS: Final = tuple(
         ),
         ("MREchoSequence", "EchoTime=EffectiveEchoTime"),
         ("MRDiffusionSequence", "DiffusionBValue"),
+        ("MRModifierSequence", "InversionTime=InversionTimes"),
+        ("MRTimingAndRelatedParametersSequence", "FlipAngle"),
+        ("RespiratorySynchronizationSequence", "NominalPercentageOfRespiratoryPhase"),
+        ("ImageDataTypeSequence", "DataType"),
         (
             "CardiacSynchronizationSequence",
             "NominalPercentageOfCardiacPhase TriggerTime=NominalCardiacTriggerDelayTime",
@@ -116,6 +125,11 @@ _MACROS: Final = tuple(
     )
 )
 
+_OF_PLACE: Final = frozenset(
+    ("PixelMeasuresSequence", "PlanePositionSequence", "PlaneOrientationSequence")
+)
+"""Macros of which a frame's item may lack what the shared one says, though no file should have both."""
+
 WANTED: Final = (
     frozenset((*IMAGE_PIXEL_TAGS, *_TOP_KINDS))
     | tags_of(
@@ -129,6 +143,7 @@ WANTED: Final = (
     )
     | VALUE_TAGS
     | GEOMETRY_TAGS
+    | DIFFUSION_TAGS
 )
 """The tags that resolving needs."""
 
@@ -211,6 +226,8 @@ class Resolver:
         _functional_groups(frames)
         resolve_values(frames)
         resolve_geometry(frames)
+        resolve_diffusion(frames)
+        resolve_mosaic(frames)
         for keyword, tag in self.tags.items():
             _user_column(frames, keyword, tag)
         return Resolved(frames.columns, frames.lookups, list(dict.fromkeys(frames.notices)))
@@ -265,7 +282,7 @@ def _functional_groups(frames: Frames) -> None:
     if not frames.per_frame and not frames.shared:
         return
     for sequences, attributes in _MACROS:
-        macro = frames.macro(*sequences)
+        macro = frames.macro(*sequences, complete=sequences[0] in _OF_PLACE)
         if macro is not None:
             for name, keyword in attributes:
                 frames.fill(name, TAGS[keyword], FRAME_COLUMNS[name].kind, macro)

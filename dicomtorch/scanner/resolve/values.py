@@ -12,13 +12,14 @@ from typing import Any, Final
 import numpy as np
 
 from dicomtorch.dicom.elements import Element, Group, array, floats
-from dicomtorch.dicom.tags import PRIVATE, describe, private_tags
+from dicomtorch.dicom.tags import describe, private_tags
 from dicomtorch.errors import HeaderError, PixelValueError
 from dicomtorch.model.frame import LookupTable, RealWorldValueMap
 from dicomtorch.model.schema import FRAME_COLUMNS
 from dicomtorch.scanner.resolve.conversions import TAGS, keywords, tags_of
 from dicomtorch.scanner.resolve.groups import Frames, without_items
 from dicomtorch.scanner.resolve.lookup import lookup_table
+from dicomtorch.scanner.resolve.private import private_value
 from dicomtorch.scanner.resolve.suv import PETAttributes, suv_factor
 
 _PALETTES: Final = tuple(
@@ -376,30 +377,29 @@ def _suv(frames: Frames) -> None:
         timezone_offset="" if zone is None else frames.context.text(zone),
         frame_reference_time=number("FrameReferenceTime"),
         actual_frame_duration=number("ActualFrameDuration"),
-        ge_scan_date_time=_private(frames, "GEPETScanDateTime", "text") or "",
-        philips_suv_factor=_or_nan(_private(frames, "PhilipsSUVScaleFactor", "float64")),
+        ge_scan_date_time=private_value(
+            frames.top, "GEPETScanDateTime", "text", frames.context, frames.notices
+        )
+        or "",
+        philips_suv_factor=_or_nan(
+            private_value(
+                frames.top, "PhilipsSUVScaleFactor", "float64", frames.context, frames.notices
+            )
+        ),
         philips_activity_factor=_or_nan(
-            _private(frames, "PhilipsActivityConcentrationScaleFactor", "float64")
+            private_value(
+                frames.top,
+                "PhilipsActivityConcentrationScaleFactor",
+                "float64",
+                frames.context,
+                frames.notices,
+            )
         ),
     )
     try:
         frames.columns["suv_factor"] = suv_factor(pet)
     except PixelValueError as error:
         frames.columns["suv_problem"] = str(error)
-
-
-def _private(frames: Frames, name: str, kind: str) -> Any:
-    """A private attribute, found by its creator (PS3.5 section 7.8.1)."""
-    group, creator, number, vr = PRIVATE[name]
-    for block in range(0x10, 0x100):
-        element = frames.top.get(group << 16 | block)
-        tag = group << 16 | block << 8 | number
-        found = frames.top.get(tag)
-        if element is None or found is None or frames.context.text(element) != creator:
-            continue
-        known = (vr, found[1]) if found[0] in ("", "UN") else found
-        return frames.context.convert(tag, kind, known, frames.notices)
-    return None
 
 
 def _or_nan(value: float | None) -> float:

@@ -1,0 +1,174 @@
+"""b-value and gradient direction of diffusion images: standard attributes, and private ones where these are absent.
+
+MR Diffusion Macro (PS3.3 C.8.13.5.9). The private elements are as their vendors' conformance statements name them.
+Directions are in patient coordinates (LPS). GE and UIH give components along axes of the image instead; those of GE
+depend on the direction of phase encoding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from dicomtorch.dicom.elements import Group
+from dicomtorch.model.schema import FRAME_COLUMNS
+from dicomtorch.scanner.resolve.conversions import TAGS, Context, keywords, tags_of
+from dicomtorch.scanner.resolve.csa import csa_numbers
+from dicomtorch.scanner.resolve.groups import Frames
+from dicomtorch.scanner.resolve.private import private_element, private_value
+
+DIFFUSION_TAGS: Final = tags_of(
+    keywords("DiffusionGradientDirectionSequence InPlanePhaseEncodingDirection")
+)
+"""What this module reads beyond single attributes and private ones."""
+
+_B: Final = "DiffusionBValue"
+_ORIENTATION: Final = "DiffusionGradientOrientation"
+_GE_OFFSET: Final = (
+    10_000  # GE adds multiples of 10^5 or 10^9 to b-values, none of which is as high as this
+)
+_CREATORS: Final = frozenset(
+    group << 16 | 0x10 for group in (0x0019, 0x0029, 0x0043, 0x0065, 0x2001, 0x2005)
+)
+
+Found = tuple[float | None, Sequence[float] | None]
+_Reader = Callable[[Group, Context, list[str]], Found]
+
+
+def resolve_diffusion(frames: Frames) -> None:
+    """Sets DiffusionGradientOrientation of functional groups, and what private elements add."""
+    macro = frames.macro("MRDiffusionSequence")
+    if isinstance(macro, dict):
+        frames.put(_ORIENTATION, _direction_of(frames, macro))
+    elif macro is not None:
+        missing = FRAME_COLUMNS[_ORIENTATION].missing
+        found = [None if group is None else _direction_of(frames, group) for group in macro]
+        frames.spread(_ORIENTATION, [missing if one is None else one for one in found])
+    elif frames.columns.get("Modality") == "MR":
+        frames.columns.update(private_diffusion(frames.top, frames.context, frames.notices))
+
+
+def _direction_of(frames: Frames, group: Group) -> tuple[float, ...] | None:
+    items = frames.items("DiffusionGradientDirectionSequence", group)
+    if not items:
+        return None
+    direction: tuple[float, ...] | None = frames.get(_ORIENTATION, "float64[3]", items[0])
+    return direction if direction and any(direction) else None
+
+
+def private_diffusion(elements: Group, context: Context, notices: list[str]) -> dict[str, Any]:
+    """The columns that private elements of an MR image give, where the standard attributes are absent."""
+    if _CREATORS.isdisjoint(elements):
+        return {}
+    wanted = [name for name in (_B, _ORIENTATION) if not _has(elements, TAGS[name])]
+    if not wanted:
+        return {}
+    for vendor, reader in _READERS.items():
+        found = dict(zip((_B, _ORIENTATION), reader(elements, context, notices), strict=True))
+        columns: dict[str, Any] = {name: found[name] for name in wanted if found[name] is not None}
+        direction = columns.pop(_ORIENTATION, None)
+        if direction is not None and any(direction) and all(map(math.isfinite, direction)):
+            columns[_ORIENTATION] = tuple(direction)
+        if columns:
+            return {**columns, "diffusion_source": vendor}
+    return {}
+
+
+def _has(elements: Group, tag: int) -> bool:
+    element = elements.get(tag)
+    return element is not None and bool(element[1])
+
+
+def _siemens(elements: Group, context: Context, notices: list[str]) -> Found:
+    b = private_value(elements, "SiemensBValue", "float64", context, notices)
+    if b is not None:
+        name = "SiemensDiffusionGradientDirection"
+        return b, private_value(elements, name, "float64[3]", context, notices)
+    header = private_element(elements, "SiemensCSAImageHeader", context)
+    if header is None or not isinstance(header[1][1], bytes):
+        return None, None
+    data = header[1][1]
+    value = csa_numbers(data, "B_value", 1)
+    return (
+        (None, None)
+        if value is None
+        else (value[0], csa_numbers(data, "DiffusionGradientDirection", 3))
+    )
+
+
+def _ge(elements: Group, context: Context, notices: list[str]) -> Found:
+    numbers = private_value(elements, "GEBValue", "list", context, notices)
+    if not numbers or not math.isfinite(numbers[0]) or numbers[0] < 0:
+        return None, None
+    b = numbers[0] % 100_000 if numbers[0] > _GE_OFFSET else numbers[0]
+    parts = [
+        private_value(elements, f"GEDiffusionDirection{axis}", "float64", context, notices)
+        for axis in "XYZ"
+    ]
+    if None in parts or not any(parts):
+        return b, None
+    return b, _ge_direction(elements, context, notices, parts)
+
+
+def _ge_direction(
+    elements: Group, context: Context, notices: list[str], parts: Sequence[float]
+) -> Sequence[float] | None:
+    """Patient coordinates of GE's components; `None` where the convention is not known."""
+    encoding = elements.get(TAGS["InPlanePhaseEncodingDirection"])
+    along = None if encoding is None else context.text(encoding)
+    axes = _axes(elements, context, notices)
+    if axes is None or along not in ("COL", "ROW"):
+        return None
+    if np.argmax(np.abs(axes[2])) == 1:  # coronal: converters disagree
+        return None
+    x, y, z = parts
+    return _turned((-x, -y, z) if along == "COL" else (-y, x, z), axes)
+
+
+def _axes(elements: Group, context: Context, notices: list[str]) -> npt.NDArray[np.float64] | None:
+    """(3, 3): the directions of rows, columns and the normal."""
+    tag = TAGS["ImageOrientationPatient"]
+    element = elements.get(tag)
+    found = None if element is None else context.convert(tag, "float64[6]", element, notices)
+    if found is None:
+        return None
+    row, column = np.array(found).reshape(2, 3)
+    return np.stack([row, column, np.cross(row, column)])
+
+
+def _turned(parts: Sequence[float], axes: npt.NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple((np.array(parts) @ axes).tolist())
+
+
+def _philips(elements: Group, context: Context, notices: list[str]) -> Found:
+    b = private_value(elements, "PhilipsBValue", "float64", context, notices)
+    if b is None:
+        return None, None
+    parts = [
+        private_value(elements, f"PhilipsDiffusionDirection{axis}", "float64", context, notices)
+        for axis in ("RL", "AP", "FH")
+    ]
+    return b, None if None in parts else parts
+
+
+def _uih(elements: Group, context: Context, notices: list[str]) -> Found:
+    b = private_value(elements, "UIHBValue", "float64", context, notices)
+    if b is None:
+        return None, None
+    name = "UIHDiffusionGradientDirection"
+    parts = private_value(elements, name, "float64[3]", context, notices)
+    axes = _axes(elements, context, notices)
+    return b, None if parts is None or axes is None else _turned(parts, axes)
+
+
+_READERS: Final[dict[str, _Reader]] = {
+    "SIEMENS": _siemens,
+    "GE": _ge,
+    "Philips": _philips,
+    "UIH": _uih,
+}
+"""Whose elements they are -> reads them."""

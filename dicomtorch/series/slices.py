@@ -1,0 +1,204 @@
+"""What is known of every slice of an index: a frame, or a window of a frame that holds several (rule 10)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from dicomtorch.errors import printable
+from dicomtorch.index.columns import Texts
+from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.series.codes import numbered
+from dicomtorch.series.geometry import Floats, Ints
+
+VECTORS = (
+    "TimeSlotVector",
+    "RRIntervalVector",
+    "PhaseVector",
+    "EnergyWindowVector",
+    "DetectorVector",
+)
+"""What tells frames of Nuclear Medicine apart, together the key "vectors"."""
+
+TIMES_OF_DAY = frozenset(("AcquisitionTime", "ContentTime"))
+"""Columns in seconds since midnight."""
+
+_DAY = 86_400.0
+_ROUNDED = 9  # digits of vectors of numbers
+
+
+class Slices:
+    """The slices of an index.
+
+    Attributes:
+        index: The index.
+        rows: (n,), position of each slice's frame in the index.
+        windows: (n, 4), first row, first column, rows and columns of each slice in its frame; `None`: all are whole.
+        place: (n, 3), Image Position (Patient).
+        orientation: (n, 6), Image Orientation (Patient).
+        pixel: (n, 2), Pixel Spacing.
+        in_file: (n,), slices of the file that each one is in.
+    """
+
+    def __init__(self, index: FrameIndex, *, sheets: bool = True) -> None:
+        self.index = index
+        self.place, self.orientation, self.pixel = (
+            np.asarray(index.column(name), np.float64)
+            for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+        )
+        self.rows: Ints = np.arange(len(index))
+        self.windows: Ints | None = None
+        mosaic = index.column("mosaic")
+        assert isinstance(mosaic, Texts)
+        self.is_sheet: npt.NDArray[np.bool_] = mosaic != ""
+        if sheets and self.is_sheet.any():
+            self._unfold(mosaic)
+        files = np.asarray(index.column("file"))[self.rows]
+        self.in_file = np.bincount(files, minlength=1)[files]
+        if not self._all_frames(files):
+            self.in_file = np.maximum(self.in_file, np.asarray(index.files["rows"])[files])
+        self._codes: dict[str, Ints | None] = {}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def _all_frames(self, files: Ints) -> bool:
+        return len(self.index) == int(np.asarray(self.index.files["rows"]).sum())
+
+    def _unfold(self, mosaic: Texts) -> None:
+        """A slice for each tile of each sheet, in the place of the sheet."""
+        tiles = {code: _tiles(mosaic.value(code)) for code in np.unique(mosaic.codes).tolist()}
+        counts = np.array([max(len(tiles[code][1]), 1) for code in mosaic.codes.tolist()])
+        self.rows = np.repeat(self.rows, counts)
+        self.is_sheet = self.is_sheet[self.rows]
+        self.place = self.place[self.rows]
+        self.orientation, self.pixel = self.orientation[self.rows], self.pixel[self.rows]
+        sizes = [np.asarray(self.index.column(name)) for name in ("Rows", "Columns")]
+        self.windows = np.zeros((len(self.rows), 4), np.int64)
+        self.windows[:, 2:] = np.stack([size[self.rows] for size in sizes], axis=1)
+        starts = np.cumsum(counts) - counts
+        for position in np.flatnonzero(mosaic != "").tolist():
+            (rows, columns), places = tiles[int(mosaic.codes[position])]
+            part = slice(starts[position], starts[position] + counts[position])
+            across = int(sizes[1][position]) // columns
+            number = np.arange(counts[position])
+            self.place[part] = places
+            self.windows[part, 0] = number // across * rows
+            self.windows[part, 1] = number % across * columns
+            self.windows[part, 2:] = rows, columns
+
+    @cached_property
+    def directions(self) -> Floats:
+        """(n, 3), Diffusion Gradient Orientation."""
+        return np.asarray(self.index.column("DiffusionGradientOrientation"))[self.rows]
+
+    def size(self, k: int) -> tuple[int, int]:
+        """Rows and columns of slice `k`."""
+        if self.windows is not None:
+            rows, columns = self.windows[k, 2:].tolist()
+            return rows, columns
+        rows, columns = (self.value(name, k) for name in ("Rows", "Columns"))
+        return rows, columns
+
+    def value(self, name: str, k: int) -> int:
+        """A number of slice `k`."""
+        return int(self.index.gather(name, self.rows[k : k + 1])[0])
+
+    def codes(self, name: str) -> Ints | None:
+        """Numbers for the slices that are equal where the values of a column are; `None`: they are throughout.
+
+        "vectors" stands for those of `VECTORS` together, "window" for the size of the slice.
+        """
+        if name not in self._codes:
+            if name == "window":
+                columns = [] if self.windows is None else list(self.windows[:, 2:].T)
+            elif name == "vectors":
+                columns = [self.index.column(vector) for vector in VECTORS]
+            else:
+                columns = [self.index.column(name)]
+            codes = _one_number(columns)
+            if codes is not None and name != "window":
+                codes = codes[self.rows]
+            self._codes[name] = codes
+        return self._codes[name]
+
+    def numbers(self, name: str, chosen: Ints) -> Floats:
+        """A column of numbers at `chosen` slices, nan where absent; times of day after midnight are a day later."""
+        values = np.asarray(self.index.column(name))[self.rows[chosen]]
+        numbers = values.astype(np.float64)
+        if values.dtype.kind != "f":
+            numbers[values < 0] = np.nan
+        return unwrapped(numbers) if name in TIMES_OF_DAY else numbers
+
+    def differ(self, name: str, chosen: Ints) -> bool:
+        """Whether the values of a column are not all equal at `chosen` slices."""
+        codes = self.codes(name)
+        if codes is None:
+            return False
+        there = codes[chosen]
+        return bool((there != there[0]).any())
+
+    def name(self, k: int) -> str:
+        """The file of a slice, and its frame and tile if there are several."""
+        position = int(self.rows[k])
+        path = printable(self.index.path(position))
+        if self.in_file[k] == 1:
+            return path
+        frame = f"{path}, frame {self.value('frame', k)}"
+        if self.windows is None or not self.is_sheet[k]:
+            return frame
+        first = int(np.searchsorted(self.rows, position))
+        return (
+            f"{path}, tile {k - first}"
+            if self.value("frame", k) == 0
+            else f"{frame}, tile {k - first}"
+        )
+
+    def names(self, chosen: Sequence[int] | Ints) -> list[str]:
+        """The files of several slices."""
+        return [self.name(int(k)) for k in chosen]
+
+
+def unwrapped(seconds: Floats) -> Floats:
+    """Times of day, those after midnight a day later where they span more than half a day."""
+    known = seconds[np.isfinite(seconds)]
+    if len(known) and np.ptp(known) > _DAY / 2:
+        return np.where(seconds < _DAY / 2, seconds + _DAY, seconds)
+    return seconds
+
+
+def _tiles(text: str) -> tuple[tuple[int, int], Floats]:
+    """(rows and columns of a tile, (slices, 3) positions) of a value of the column `mosaic`."""
+    if not text:
+        return (0, 0), np.empty((0, 3))
+    rows, columns, *numbers = text.split("\\")
+    return (int(rows), int(columns)), np.array(numbers, np.float64).reshape(-1, 3)
+
+
+def _one_number(columns: Sequence[Texts | npt.NDArray[np.generic]]) -> Ints | None:
+    """One number for each row of the columns together, `None` if they are the same throughout."""
+    found: list[npt.NDArray[np.generic]] = []
+    for column in columns:
+        values = column.codes if isinstance(column, Texts) else np.asarray(column)
+        if not len(values) or _is_constant(values):
+            continue
+        if values.ndim > 1:  # a direction of nan is that of another nan
+            values = np.where(np.isnan(values), np.inf, np.round(values, _ROUNDED) + 0.0)
+            found += list(values.T)
+        elif len(columns) == 1 and isinstance(column, Texts):
+            return values.astype(np.int64)
+        else:
+            found.append(values)
+    return numbered(found, len(columns[0])) if found else None
+
+
+def _is_constant(values: npt.NDArray[np.generic]) -> bool:
+    if not len(values) or values.strides[0] == 0:
+        return True
+    same = values == values[0]
+    if values.dtype.kind == "f":
+        same |= np.isnan(values) & np.isnan(values[0])
+    return bool(same.all())

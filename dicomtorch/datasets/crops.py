@@ -98,7 +98,9 @@ class DicomCrops(StackDataset):
         self.candidates = Candidates(candidates, columns or {})
         self.dropped: Ints = np.empty(0, np.int64)
         frames = FrameSource(source, within=lambda index: self._in_table(index, absent), **options)
-        super().__init__(frames, stacks(frames.index, split_by=split_by, on_gap=on_gap))
+        super().__init__(
+            frames, stacks(frames.index, split_by=split_by, on_gap=on_gap, mosaic="sheet")
+        )
         self._place(coordinates)
         taken = {*frames.metas([0], [AppliedVOI()], [0])[0], *VOLUME_KEYS, *_OWN}
         clashes = sorted(taken & set(self.candidates.labels))

@@ -28,6 +28,7 @@ from dicomtorch.reader.context import ContextReader
 from dicomtorch.reader.reader import Frame, FrameReader
 from dicomtorch.scanner.tree import Source
 from dicomtorch.series.geometry import Ints
+from dicomtorch.series.stacks import OnGap
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,6 +59,8 @@ class DicomFrames(SampleDataset[int]):
         context: k frames before and k after each as further channels, (2k + 1) C in all, with one mapping to display:
             the neighbouring slices of a stack by position, of a cine loop by time. `meta` is that of the middle frame.
         context_edge: Beyond the ends of a stack or loop: "repeat" the last frame, or "reflect" at it.
+        on_gap: With `context`: for copies of a slice, and slices at one place that nothing tells apart: "raise", or
+            "warn" or "keep", with which such a frame has no neighbours but itself.
         transform: Called with the image tensor.
         on_error: "raise", or "replace": the next readable frame, `meta["index"]` differing from `requested_index`.
         refresh: Compare the tree with the index first.
@@ -95,6 +98,7 @@ class DicomFrames(SampleDataset[int]):
         tags: Sequence[str] = (),
         context: int = 0,
         context_edge: Literal["repeat", "reflect"] = "repeat",
+        on_gap: OnGap = "raise",
         transform: Callable[[Tensor], Any] | None = None,
         on_error: Literal["raise", "replace"] = "raise",
         refresh: bool = True,
@@ -129,7 +133,7 @@ class DicomFrames(SampleDataset[int]):
             )
         )
         if context:
-            self._reader = ContextReader(self._source.reader, context, context_edge)
+            self._reader = ContextReader(self._source.reader, context, context_edge, on_gap)
         self._late: dict[PixelOptions, FrameReader] = {}
 
     # What it holds

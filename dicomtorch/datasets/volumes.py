@@ -149,7 +149,7 @@ class DicomVolumes(StackDataset):
         **options: Unpack[FrameOptions],
     ) -> None:
         frames = FrameSource(source, **options)
-        found = stacks(frames.index, split_by=split_by, on_gap=on_gap)
+        found = stacks(frames.index, split_by=split_by, on_gap=on_gap, mosaic="sheet")
         if not found:
             raise SourceError(
                 f"there is no volume among {len(frames.index)} frames: {found.reasons()}"

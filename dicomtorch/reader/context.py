@@ -15,6 +15,7 @@ from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.options import PixelOptions
 from dicomtorch.reader.reader import Frame, FrameReader
 from dicomtorch.series.neighbours import frame_order
+from dicomtorch.series.stacks import OnGap
 
 Ints = npt.NDArray[np.int64]
 Edge = Literal["repeat", "reflect"]
@@ -32,13 +33,16 @@ class ContextReader:
 
     Attributes:
         context: As given.
+        on_gap: For frames whose neighbours nothing tells; see `frame_order`.
     """
 
-    def __init__(self, reader: FrameReader, context: int, edge: Edge) -> None:
+    def __init__(
+        self, reader: FrameReader, context: int, edge: Edge, on_gap: OnGap = "raise"
+    ) -> None:
         self._reader = reader
         self.context = context
         self._edge = edge
-        runs = frame_order(reader.index)
+        runs = frame_order(reader.index, on_gap)
         self._order = runs.order
         self._place = np.empty_like(runs.order)
         self._place[runs.order] = np.arange(len(runs.order))

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from dicomtorch.index.codes import numbered, pieces
 from dicomtorch.index.columns import Texts
-from dicomtorch.series.codes import numbered, pieces
 from dicomtorch.series.geometry import SKEW, Floats, Ints
 from dicomtorch.series.keys import ALIKE
 from dicomtorch.series.slices import Slices
@@ -61,7 +61,7 @@ def candidates(slices: Slices, rows: Ints, split_by: Sequence[str]) -> list[Ints
     """Sets of slices of one series, kind, size and plane."""
     codes = [slices.codes(name) for name in (*ALIKE, *split_by)]
     alike = numbered([code[rows] for code in codes if code is not None], len(rows))
-    return [cluster for group in pieces(rows, alike) for cluster in _parallel(slices, group)]
+    return [cluster for group in pieces(alike, rows) for cluster in _parallel(slices, group)]
 
 
 def _parallel(slices: Slices, group: Ints) -> list[Ints]:
@@ -78,7 +78,7 @@ def _parallel(slices: Slices, group: Ints) -> list[Ints]:
     corners = np.stack([across, down, across + down], axis=1)
     turns = np.stack([known[:, :3], known[:, 3:6]], axis=1)
     half = _HALF_PIXEL * float(known[:, 6:8].min())
-    return pieces(group, _clusters(corners, half, turns)[inverse.ravel()])
+    return pieces(_clusters(corners, half, turns)[inverse.ravel()], group)
 
 
 def _clusters(corners: Floats, most: float, turns: Floats) -> Ints:

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from dicomtorch.series.codes import pieces
+from dicomtorch.index.codes import pieces
 from dicomtorch.series.geometry import (
     SAME_PLACE,
     Floats,
@@ -126,6 +126,7 @@ class Group:
         codes = found[self.rows]
         if (codes == codes[0]).all():
             return None
+        codes = codes.astype(np.int64, copy=False)
         if key == DIRECTION:
             return _near(np.nan_to_num(self.slices.directions[self.rows], nan=_NOWHERE), _FINE)
         return codes
@@ -136,7 +137,7 @@ class Group:
 
     def parts(self, codes: Ints, *, anew: bool = False) -> list[Group]:
         """The group by the codes of a key."""
-        return [self.take(piece, anew=anew) for piece in pieces(np.arange(len(self)), codes)]
+        return [self.take(piece, anew=anew) for piece in pieces(codes)]
 
     def tells(self, key: str) -> bool:
         """Whether a key differs at one place."""

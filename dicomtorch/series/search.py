@@ -13,11 +13,11 @@ from typing import Literal
 import numpy as np
 
 from dicomtorch.errors import GeometryError, OptionError
+from dicomtorch.index.codes import pieces
 from dicomtorch.index.columns import Texts
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.series.build import build
 from dicomtorch.series.candidates import MOST_TURNED, candidates, localizers, unusable
-from dicomtorch.series.codes import pieces
 from dicomtorch.series.geometry import Floats, Ints
 from dicomtorch.series.group import Group
 from dicomtorch.series.keys import (
@@ -95,6 +95,7 @@ class _Search:
         self.found: list[tuple[Stack, Ints]] = []
         self.left_out: list[tuple[Ints, str]] = []
         self.singles: list[tuple[Ints, tuple[str, ...]]] = []
+        self.copies: list[Ints] = []
         self.problems: list[str] = []
 
     def run(self, on_gap: OnGap) -> StackList:
@@ -112,6 +113,12 @@ class _Search:
         result.left_out = tuple(
             LeftOut(np.unique(self.slices.rows[rows]), reason) for rows, reason in self.left_out
         )
+        result.copies = (
+            np.unique(self.slices.rows[np.concatenate(self.copies)])
+            if self.copies
+            else result.copies
+        )
+        result.problems = tuple(self.problems)
         if self.problems:
             _say(self.problems, on_gap)
         return result
@@ -124,7 +131,7 @@ class _Search:
         series = self._series(rows)
         return {
             int(codes[0]): part
-            for part, codes in zip(pieces(rows, series), pieces(series, series), strict=True)
+            for part, codes in zip(pieces(series, rows), pieces(series, series), strict=True)
         }
 
     # Rule 4
@@ -138,6 +145,7 @@ class _Search:
                     f"{len(copies)} slices are copies, with SOPInstanceUID and place of another one: {files}. Leave "
                     f"them out with index.deduplicate()"
                 )
+                self.copies.append(copies)
                 group = Group(self.slices, np.setdiff1d(group.rows, copies))
                 parts = apart(group)
             if parts is None:
@@ -329,7 +337,7 @@ class _Search:
             known = there[np.isfinite(there)]
             found[k] = known.min() if len(known) else -np.inf
         if name in TIMES_OF_DAY:
-            for piece in pieces(np.arange(len(found)), of_series):
+            for piece in pieces(of_series):
                 found[piece] = unwrapped(found[piece])
         return found
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dicomtorch.errors import printable
+from dicomtorch.index.codes import numbered, plain
 from dicomtorch.index.columns import Texts
 from dicomtorch.index.frame_index import FrameIndex
-from dicomtorch.series.codes import numbered
 from dicomtorch.series.geometry import Floats, Ints
 
 VECTORS = (
@@ -25,6 +26,9 @@ VECTORS = (
 
 TIMES_OF_DAY = frozenset(("AcquisitionTime", "ContentTime"))
 """Columns in seconds since midnight."""
+
+Codes = npt.NDArray[Any]
+"""Numbers, of 32 bits where there are many."""
 
 _DAY = 86_400.0
 _ROUNDED = 9  # digits of vectors of numbers
@@ -60,7 +64,7 @@ class Slices:
         self.in_file = np.bincount(files, minlength=1)[files]
         if not self._all_frames(files):
             self.in_file = np.maximum(self.in_file, np.asarray(index.files["rows"])[files])
-        self._codes: dict[str, Ints | None] = {}
+        self._codes: dict[str, Codes | None] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -107,19 +111,19 @@ class Slices:
         """A number of slice `k`."""
         return int(self.index.gather(name, self.rows[k : k + 1])[0])
 
-    def codes(self, name: str) -> Ints | None:
+    def codes(self, name: str) -> Codes | None:
         """Numbers for the slices that are equal where the values of a column are; `None`: they are throughout.
 
         "vectors" stands for those of `VECTORS` together, "window" for the size of the slice.
         """
         if name not in self._codes:
             if name == "window":
-                columns = [] if self.windows is None else list(self.windows[:, 2:].T)
+                columns: list[Any] = [] if self.windows is None else [self.windows[:, 2:]]
             elif name == "vectors":
                 columns = [self.index.column(vector) for vector in VECTORS]
             else:
                 columns = [self.index.column(name)]
-            codes = _one_number(columns)
+            codes: Codes | None = _one_number(columns, len(columns[0]) if columns else 0)
             if codes is not None and name != "window":
                 codes = codes[self.rows]
             self._codes[name] = codes
@@ -178,24 +182,23 @@ def _tiles(text: str) -> tuple[tuple[int, int], Floats]:
     return (int(rows), int(columns)), np.array(numbers, np.float64).reshape(-1, 3)
 
 
-def _one_number(columns: Sequence[Texts | npt.NDArray[np.generic]]) -> Ints | None:
+def _one_number(columns: Sequence[Any], count: int) -> npt.NDArray[np.int32] | None:
     """One number for each row of the columns together, `None` if they are the same throughout."""
-    found: list[npt.NDArray[np.generic]] = []
-    for column in columns:
-        values = column.codes if isinstance(column, Texts) else np.asarray(column)
-        if not len(values) or _is_constant(values):
-            continue
-        if values.ndim > 1:  # a direction of nan is that of another nan
-            values = np.where(np.isnan(values), np.inf, np.round(values, _ROUNDED) + 0.0)
-            found += list(values.T)
-        elif len(columns) == 1 and isinstance(column, Texts):
-            return values.astype(np.int64)
-        else:
-            found.append(values)
-    return numbered(found, len(columns[0])) if found else None
+    arrays = [plain(column) for column in columns]
+    arrays = [values for values in arrays if len(values) and not _is_constant(values)]
+    if not arrays:
+        return None
+    if len(columns) == 1 and isinstance(columns[0], Texts):
+        return np.asarray(columns[0].codes)
+    return numbered(map(_rounded, arrays), count).astype(np.int32)
 
 
-def _is_constant(values: npt.NDArray[np.generic]) -> bool:
+def _rounded(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Several numbers a row within what files round."""
+    return np.round(values, _ROUNDED) if values.ndim > 1 else values
+
+
+def _is_constant(values: npt.NDArray[Any]) -> bool:
     if not len(values) or values.strides[0] == 0:
         return True
     same = values == values[0]

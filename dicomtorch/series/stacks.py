@@ -197,10 +197,14 @@ class StackList(list[Stack]):
     """The stacks of an index.
 
     Attributes:
-        left_out: The frames that are in none, by reason.
+        left_out: The frames that are in none, by reason; but for copies of a slice.
+        copies: Positions of the copies that were left out; the report of each stack names its own.
+        problems: What `on_gap` decides about, in words.
     """
 
     left_out: tuple[LeftOut, ...] = ()
+    copies: Ints = np.empty(0, np.int64)
+    problems: tuple[str, ...] = ()
 
     def reasons(self) -> str:
         """Why frames are in no stack, in words, with their number."""

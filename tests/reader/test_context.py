@@ -206,6 +206,7 @@ def test_options_of_other_datasets_are_those_of_frames():
         "source",
         "context",
         "context_edge",
+        "on_gap",
     }
 
 

@@ -76,9 +76,9 @@ PLAIN: Slice = {
 def test_a_slice_that_alone_differs(tmp_path: Path, odd: Slice, name: str) -> None:
     index = made(tmp_path, [{**PLAIN, **(odd if k == 0 else {}), "z": 2 * k} for k in range(8)])
     (stack,) = found(index)
-    assert len(stack) == 8
-    assert stack.differing == (name,)
-    assert stack.spacing == (2, 0.48828125, 0.48828125)
+    assert lengths([stack]) == [8]
+    assert list(stack.differing) == [name]
+    assert stack.spacing == pytest.approx((2, 0.48828125, 0.48828125))
     assert (stack.report.direction_error != 0) == (name == "PixelSpacing")
 
 

@@ -230,7 +230,7 @@ def items_of(index: FrameIndex, *, cine: bool) -> list[Item]:
     """The frames of an index, in its order."""
     found = []
     for i, frame in enumerate(index.column("frame").tolist()):
-        path = Path(index.path(i).decode())
+        path = Path(index.path(i))
         name = path.parent / "converted" / f"{path.stem}-{frame}"
         found.append(Item(path, frame if cine else -1, name))
     return found

@@ -153,7 +153,7 @@ def measure_samples(options: argparse.Namespace) -> list[report.Result]:
 def _measure_sample(name: str, index: FrameIndex, repeats: int) -> list[report.Result]:
     reader = FrameReader(index, options=PixelOptions("stored"))
     same, why = [], "differs from ours, or is refused"
-    paths = [Path(os.fsdecode(index.path(i))) for i in range(len(index))]
+    paths = [Path(index.path(i)) for i in range(len(index))]
     frames = index.column("frame").tolist()
     for i in range(len(index)):
         try:

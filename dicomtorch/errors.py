@@ -25,6 +25,7 @@ Each class is built from one string, because a `DataLoader` worker sends an exce
 from __future__ import annotations
 
 import importlib
+import os
 from types import ModuleType
 
 
@@ -116,7 +117,7 @@ def import_optional(module: str, extra: str) -> ModuleType:
         ) from error
 
 
-def printable(path: bytes) -> str:
+def printable(path: str | bytes) -> str:
     """A path for a message: control characters and what is not UTF-8 escaped."""
-    text = path.decode("utf-8", "backslashreplace")
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -187,6 +187,16 @@ class Texts(Sequence[str]):
 
 
 ColumnData = npt.NDArray[Any] | Texts | Packed
+
+
+class HasColumns(Protocol):
+    """Rows with columns: an index, or another table like it."""
+
+    def __len__(self) -> int:
+        """Rows."""
+
+    def column(self, name: str) -> Any:
+        """An array with one value, or several, for each row, or `Texts`."""
 
 
 def as_list(values: npt.NDArray[Any] | list[Any]) -> list[Any]:

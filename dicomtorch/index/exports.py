@@ -6,7 +6,7 @@ import hashlib
 import os
 import secrets
 import uuid as uuids
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dicomtorch.errors import OptionError
+from dicomtorch.errors import OptionError, printable
+from dicomtorch.index.columns import ColumnData, Texts, to_arrow
+from dicomtorch.model.schema import Column
 from dicomtorch.model.shown import CODED, shown, shown_uid
 
 HASHED = (
@@ -77,6 +79,47 @@ def evaluate(
     if pa.types.is_boolean(found.type):
         found = found.fill_null(False)
     return np.asarray(found.to_numpy())
+
+
+def arrow_table(columns: Mapping[str, ColumnData], kinds: Sequence[Column]) -> pa.Table:
+    """Columns as an Arrow table, over the same memory where nothing was selected.
+
+    Who gets a table of some patients must not find the others among the values of its columns.
+    """
+    own = {k: data.compact() if isinstance(data, Texts) else data for k, data in columns.items()}
+    return pa.Table.from_batches([to_arrow(own, kinds)])
+
+
+def with_paths(
+    table: pa.Table, files: npt.NDArray[Any], path_of: Callable[[int], bytes]
+) -> pa.Table:
+    """The table with a first column `path`.
+
+    Args:
+        table: One row a frame.
+        files: The file of each.
+        path_of: The path of a file.
+    """
+    numbers, inverse = np.unique(files, return_inverse=True)
+    paths = [printable(path_of(number)) for number in numbers.tolist()]
+    return table.add_column(0, "path", pa.array(paths, pa.large_string()).take(pa.array(inverse)))
+
+
+def shared_names(names: Sequence[str], keep: Sequence[str]) -> list[str]:
+    """Those of the columns `names` that may be shared, `keep` among them.
+
+    Raises:
+        OptionError: There is no column of `keep`.
+    """
+    absent = [name for name in keep if name not in names]
+    if absent:
+        raise OptionError(f"keep: there is no column {', '.join(absent)}")
+    return [name for name in names if name in SHARED or name in HASHED or name in keep]
+
+
+def deidentified(table: pa.Table, keep: Sequence[str], salt: bytes | None) -> pa.Table:
+    """The table of `shared_names` with hashes for UIDs, and without values that the standard does not name."""
+    return hash_uids(withhold(table, keep), salt)
 
 
 def hash_uids(table: pa.Table, salt: bytes | None = None) -> pa.Table:

@@ -372,3 +372,47 @@ def open_generation(folder: Path, uuid: str, *, mapped: bool) -> Generation:
     with contextlib.suppress(OSError):
         os.utime(folder / "manifest.json")  # unused ones are removed, by this time
     return generation
+
+
+def to_state(generation: Generation, rows: Rows | None, joined: Sequence[Joined]) -> dict[str, Any]:
+    """What a process that gets an index by pickle needs: where it is stored, or everything."""
+    state: dict[str, Any] = {"rows": rows, "uuid": generation.uuid}
+    state["joined"] = [
+        (part.rows, part.columns, to_bytes(part.table, part.columns)) for part in joined
+    ]
+    if generation.folder is not None:
+        return state | {"folder": generation.folder, "mapped": generation.mapped}
+    return state | {
+        "tables": serialize(generation),
+        "root": generation.root,
+        "tags": dict(generation.tags),
+        "limits": generation.limits,
+    }
+
+
+def from_state(state: Mapping[str, Any]) -> Stored:
+    """What `to_state` was given.
+
+    Raises:
+        IndexFileError: The folder is gone, damaged, or holds another scan.
+    """
+    uuid = state["uuid"]
+    if "folder" in state:
+        generation = open_generation(state["folder"], uuid, mapped=state["mapped"])
+    else:
+        generation = deserialize(
+            state["tables"],
+            uuid=uuid,
+            root=state["root"],
+            tags=state["tags"],
+            limits=state["limits"],
+        )
+    joined = [
+        Joined(
+            rows,
+            columns,
+            tables.from_arrow(tables.read_batch(data, columns, "a join"), columns),
+        )
+        for rows, columns, data in state["joined"]
+    ]
+    return Stored(generation, state["rows"], tuple(joined))

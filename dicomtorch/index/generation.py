@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomtorch.index import columns as tables
+from dicomtorch.index.builder import Part
 from dicomtorch.index.codes import by_appearance, numbered
 from dicomtorch.index.columns import Table, Texts
 from dicomtorch.model.limits import LIMITS, Limits
-from dicomtorch.model.schema import FRAME_VALUES, FRAMES, IMAGE_PIXEL, Column, Kind
-from dicomtorch.model.schema import LUT_COLUMNS as LUT_COLUMNS
+from dicomtorch.model.schema import FRAME_VALUES, FRAMES, IMAGE_PIXEL, LUT_COLUMNS, Column, Kind
 
 Rows = npt.NDArray[np.int64]
 
@@ -113,6 +113,29 @@ def finish(
         frames[number] = by_appearance(codes).astype(np.int32)
     frames = {column.name: frames[column.name] for column in frame_columns(tags)}
     return Generation(draft.uuid, root, tags, frames, files, lookups, limits=limits)
+
+
+def updated(old: Generation, kept: npt.NDArray[np.intp], part: Part) -> Generation:
+    """A generation of the files `kept` of an earlier one, and of new ones.
+
+    Args:
+        old: The earlier one.
+        kept: Rows of its files table.
+        part: The new files, with the columns of `old`.
+    """
+    kept_frames, kept_files = take_files(old, kept)
+    kept_lookups = take_lookups(kept_frames, old.lookups)
+    frames, files = dict(part.frames), dict(part.files)
+    shift(files, "first_row", len(kept_frames["frame"]))
+    shift(frames, "file", len(kept_files["size"]))
+    for name in LUT_COLUMNS:
+        shift(frames, name, len(kept_lookups["bits"]))
+    both = (
+        tables.concatenate([{name: kept_frames[name] for name in frames}, frames]),
+        tables.concatenate([kept_files, files]),
+        tables.concatenate([kept_lookups, part.lookups]),
+    )
+    return finish(old.root, old.tags, *both, old.limits)
 
 
 def _number_patients(frames: Table) -> npt.NDArray[np.int32]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ import pyarrow.compute as pc
 
 from dicomtorch.errors import DicomTorchError, OptionError
 from dicomtorch.index import columns as tables
-from dicomtorch.index.columns import Table, Texts
+from dicomtorch.index.columns import HasColumns, Table, Texts
 from dicomtorch.model.schema import Column, Kind
 
 Key = Texts | npt.NDArray[Any]
@@ -58,6 +59,58 @@ class Match(NamedTuple):
     frames: int
     unused: int
     keyless: int
+
+
+def join(index: HasColumns, table: Any, on: str | Sequence[str], taken: Sequence[str]) -> Joined:
+    """A table beside an index; a warning says how many frames and how many rows have no match.
+
+    Args:
+        index: The frames.
+        table: What `read_table` takes.
+        on: The key columns.
+        taken: Names that other columns of the table must not have.
+
+    Raises:
+        OptionError: A key is there twice or is no key, no row matches, or names clash.
+    """
+    names = [on] if isinstance(on, str) else list(on)
+    keys = {name: key_column(index, name) for name in names}
+    if "PatientID" in names and "IssuerOfPatientID" not in names:
+        _refuse_ambiguous_patients(index)
+    found = match(keys, read_table(table, names), taken)
+    said = [
+        (found.frames, f"{found.frames} of {len(index)} frames have no row in the table"),
+        (found.unused, f"{found.unused} rows of the table have no frame"),
+        (found.keyless, f"{found.keyless} rows of the table have no key"),
+    ]
+    if any(count for count, _ in said):
+        text = ", ".join(text for count, text in said if count)
+        warnings.warn(f"join on {', '.join(names)}: {text}", stacklevel=3)
+    return found.joined
+
+
+def key_column(index: HasColumns, name: str) -> Key:
+    """A column that can be a key, of a join or of groups.
+
+    Raises:
+        OptionError: There is no such column, or it is neither text nor whole numbers.
+    """
+    data: Key = index.column(name)
+    if not isinstance(data, Texts) and (data.ndim > 1 or data.dtype.kind != "i"):
+        raise OptionError(f"{name} cannot be a key: it is neither text nor whole numbers")
+    return data
+
+
+def _refuse_ambiguous_patients(index: HasColumns) -> None:
+    patients, issuers = index.column("PatientID"), index.column("IssuerOfPatientID")
+    pairs = np.unique(np.stack([patients.codes, issuers.codes]), axis=1)
+    codes, counts = np.unique(pairs[0], return_counts=True)
+    shared = codes[(counts > 1) & (codes != patients.code(""))]
+    if len(shared):
+        raise OptionError(
+            f"{len(shared)} PatientIDs come from several issuers and may be different people; join on "
+            f'["PatientID", "IssuerOfPatientID"]'
+        )
 
 
 def read_table(table: Any, on: Sequence[str]) -> pa.Table:

@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from dicomtorch.errors import OptionError
 from dicomtorch.index.codes import firsts, numbered
-from dicomtorch.index.columns import Texts
+from dicomtorch.index.columns import HasColumns, Texts
+from dicomtorch.index.joins import key_column
 
 Numbers = npt.NDArray[np.int64]
 _Part = tuple[Numbers, list[bytes]]  # the number of each frame's value, and the values
@@ -33,6 +34,78 @@ class Groups(NamedTuple):
 
     number: Numbers
     keys: list[bytes]
+
+
+def split(
+    index: HasColumns, fractions: Sequence[float], by: str | Sequence[str], seed: int
+) -> Numbers:
+    """The part of each frame; warns of parts that are empty, and of studies that are in several.
+
+    Raises:
+        OptionError: Fractions do not sum to 1, or there is no such column.
+    """
+    groups = _groups(index, by)
+    part = parts(groups.keys, fractions, seed)[groups.number]
+    for k, fraction in enumerate(fractions):
+        if fraction > 0 and len(index) and not (part == k).any():
+            warnings.warn(
+                f"part {k} of the split is empty: there are only {len(groups.keys)} groups; try another seed",
+                stacklevel=3,
+            )
+    _warn_if_studies_straddle(index, part)
+    return part
+
+
+def kfold(
+    index: HasColumns, k: int, by: str | Sequence[str], stratify: str | None, seed: int
+) -> Numbers:
+    """The fold of each frame; warns of folds that are empty, and of studies that are in several.
+
+    Raises:
+        OptionError: There are fewer groups than folds, or too many values to stratify by.
+    """
+    groups = _groups(index, by)
+    strata = None if stratify is None else strata_of(groups, key_column(index, stratify))
+    fold = folds(groups.keys, k, seed, strata)[groups.number]
+    empty = k - len(np.unique(fold))
+    if empty:
+        warnings.warn(
+            f"{empty} of {k} folds are empty: there are only {len(groups.keys)} groups; take a smaller k, "
+            f"another seed, or stratify",
+            stacklevel=3,
+        )
+    _warn_if_studies_straddle(index, fold)
+    return fold
+
+
+def _groups(index: HasColumns, by: str | Sequence[str]) -> Groups:
+    names = [by] if isinstance(by, str) else list(by)
+    if names != ["PatientID"]:
+        return group_by([key_column(index, name) for name in names])
+    studies = index.column("StudyInstanceUID")
+    groups, nobody = by_patient(
+        index.column("PatientID"), index.column("IssuerOfPatientID"), studies
+    )
+    if nobody.any():
+        warnings.warn(
+            f"{int(nobody.sum())} of {len(index)} frames have no PatientID and are grouped by study "
+            f"({len(np.unique(studies.codes[nobody]))} studies)",
+            stacklevel=4,
+        )
+    return groups
+
+
+def _warn_if_studies_straddle(index: HasColumns, part: Numbers) -> None:
+    studies = index.column("StudyInstanceUID")
+    pairs = np.unique(np.stack([studies.codes, part]), axis=1)
+    codes, counts = np.unique(pairs[0], return_counts=True)
+    several = int(((counts > 1) & (codes != studies.code(""))).sum())
+    if several:
+        warnings.warn(
+            f"{several} studies are in several parts, because what was split by differs within them; "
+            f'by="StudyInstanceUID" keeps each together',
+            stacklevel=4,
+        )
 
 
 def group_by(columns: Sequence[Any]) -> Groups:
@@ -153,7 +226,7 @@ def _warn_if_split_before(where: npt.NDArray[np.float64], seed: int) -> None:
         warnings.warn(
             f"these groups look like a part of a split with seed={seed}, so that parts of them come out larger or "
             f"smaller than asked for; another seed splits them independently",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

@@ -12,6 +12,41 @@ from dicomtorch.model.frame import FrameValues, LookupTable, RealWorldValueMap
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.schema import IMAGE_PIXEL
 
+_MOST_KEPT = 4096  # of each kind; an object is some 500 bytes
+
+
+class FrameObjects:
+    """The value objects of a generation's frames; those that share all of it share the object."""
+
+    def __init__(self, generation: Generation) -> None:
+        self._generation = generation
+        self._pixels: dict[int, ImagePixel] = {}
+        self._values: dict[int, FrameValues] = {}
+
+    def image_pixel(self, row: int) -> ImagePixel:
+        """How the bytes of a row's frame become stored values."""
+        number = int(self._generation.frames["image_pixel"][row])
+        pixel = self._pixels.get(number)
+        if pixel is None:
+            pixel = image_pixel(self._generation, row)
+            _keep(self._pixels, number, pixel)
+        return pixel
+
+    def frame_values(self, row: int) -> FrameValues:
+        """What turns the stored values of a row's frame into others."""
+        number = int(self._generation.frames["frame_values"][row])
+        values = self._values.get(number)
+        if values is None:
+            values = frame_values(self._generation, row, self.image_pixel(row))
+            _keep(self._values, number, values)
+        return values
+
+
+def _keep(kept: dict[int, Any], number: int, value: Any) -> None:
+    if len(kept) >= _MOST_KEPT:
+        kept.clear()
+    kept[number] = value
+
 
 def image_pixel(generation: Generation, row: int) -> ImagePixel:
     """How the bytes of a row's frame become stored values."""

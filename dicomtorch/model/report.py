@@ -15,13 +15,13 @@ class FileFinding:
     """One file in a report.
 
     Attributes:
-        path: As bytes of the file system.
+        path: As `os.fsdecode` has it.
         file_class: One of `FILE_CLASSES`: "image" has rows; "no_pixels" is DICOM without an image; "unsupported" is an
             image that is not decoded by design; "not_dicom" was passed over; "unreadable" is damaged.
         reason: One line, without identifiers; for "image" a notice about what was odd, or "".
     """
 
-    path: bytes
+    path: str
     file_class: FileClass
     reason: str = ""
 

@@ -25,7 +25,8 @@ from dicomtorch.errors import (
     StorageError,
     printable,
 )
-from dicomtorch.index.frame_index import FrameIndex, FrameLocation
+from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.index.location import FrameLocation
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.reader.cache import EXPENSIVE, FrameCache, frame_key

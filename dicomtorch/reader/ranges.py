@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomtorch.errors import DicomTorchError, printable
-from dicomtorch.index.frame_index import FrameIndex, FrameLocation
+from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.index.location import FrameLocation
 from dicomtorch.model.options import PixelOptions
 from dicomtorch.pixels import statistics
 from dicomtorch.pixels.plan import Plan

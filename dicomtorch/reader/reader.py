@@ -20,7 +20,8 @@ from torch.utils.data import get_worker_info
 from dicomtorch.backends.base import Backend
 from dicomtorch.backends.guard import check_claim
 from dicomtorch.errors import DicomTorchError, UnsupportedError, printable
-from dicomtorch.index.frame_index import FrameIndex, FrameLocation
+from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.index.location import FrameLocation
 from dicomtorch.model.frame import AppliedVOI, FrameValues
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.options import PixelOptions

@@ -127,7 +127,7 @@ class Verification:
         (where,) = self.index.locate([unit[0]])
         frames = self.index.gather("frame", np.asarray(unit, np.int64))
         # The whole path: a copy elsewhere with the same name, size and time is another file.
-        text = repr((self.index.path(unit[0]), where.size, where.mtime_ns, frames))
+        text = repr((self.index.file_path(where.file), where.size, where.mtime_ns, frames))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def _restored(self, known: Result, unit: Sequence[int]) -> Result:

@@ -263,14 +263,14 @@ def test_refresh_notices_every_change(series: Path) -> None:
     (series / "001.dcm").rename(series / "renamed.dcm")
     write(ct(ct_pixels(78), 78), series / "002.dcm")
 
-    def names(frames: DicomFrames) -> list[bytes]:
+    def names(frames: DicomFrames) -> list[str]:
         paths = {frames.index.path(i) for i in range(len(frames))}
         return sorted(os.path.basename(path) for path in paths)
 
     frames = DicomFrames(series)
     assert frames.index.uuid != first.uuid
-    assert names(frames)[0] == b"002.dcm"
-    assert names(frames)[-2:] == [b"new.dcm", b"renamed.dcm"]
+    assert names(frames)[0] == "002.dcm"
+    assert names(frames)[-2:] == ["new.dcm", "renamed.dcm"]
     found = frames.find(InstanceNumber=79)
     np.testing.assert_allclose(frames[found][0][0].numpy(), display(ct_pixels(78)), atol=1e-6)
     assert DicomFrames(series, refresh=False).index.uuid == frames.index.uuid

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -31,7 +30,7 @@ def regular(index: FrameIndex) -> Iterator[tuple[Stack, list[str]]]:
     """Stacks of an index, and the file of each slice."""
     for stack in stacks(index, on_gap="keep"):
         if stack.report.is_regular:
-            yield stack, [os.fsdecode(index.path(i)) for i in stack.positions.tolist()]
+            yield stack, [index.path(i) for i in stack.positions.tolist()]
 
 
 def ours(index: FrameIndex, stack: Stack, **options: Any) -> tuple[Array, Array]:

@@ -119,7 +119,7 @@ def test_joined_columns_are_columns(tmp_path: Path) -> None:
         index = index.join(
             {"PatientID": ["a", "b"], "label": [1, 0], "site": ["x", "y"]}, on="PatientID"
         )
-    assert index.filter(label=1).path(0) == b"/data/00000.dcm"
+    assert index.filter(label=1).path(0) == "/data/00000.dcm"
     assert len(index.filter(pc.field("label") >= 0)) == 2
     assert len(index.filter(lambda one: one.column("site") == "y", frame=0)) == 1
     assert index.table.column("label").to_pylist() == [-1, 1, 0]

@@ -55,7 +55,7 @@ def test_a_folder_a_file_and_a_list_give_the_same_frames(series: Path) -> None:
     assert report.counts == dict.fromkeys(FILE_CLASSES, 0) | {"image": 3}
     assert (report.read, report.reused, report.removed) == (3, 0, 0)
     one, _ = scan(series / "001.dcm")
-    assert (len(one), one.path(0)) == (1, os.fsencode(series / "001.dcm"))
+    assert (len(one), one.path(0)) == (1, str(series / "001.dcm"))
     both, _ = scan([series / "000.dcm", str(series), os.fsencode(series / "002.dcm")])
     assert list(both.files["path"]) == list(index.files["path"])
 
@@ -107,7 +107,7 @@ def test_folders_are_walked_in_a_fixed_order(tmp_path: Path) -> None:
         write(ct(ct_pixels()), tmp_path / name)
     index, report = scan(tmp_path)
     paths = list(index.files["path"])
-    assert paths == sorted(paths) == [finding.path for finding in report.findings]
+    assert paths == sorted(paths) == [os.fsencode(found.path) for found in report.findings]
 
 
 # What is passed over
@@ -237,7 +237,7 @@ def test_a_dicomdir_stands_for_the_files_it_names(bundled: Path, name: str, file
     folder = bundled / "dicomdirtests"
     directory = pydicom.dcmread(folder / name)
     named = {
-        os.fsencode("/".join(record.ReferencedFileID))
+        "/".join(record.ReferencedFileID)
         for record in directory.get("DirectoryRecordSequence", [])
         if "ReferencedFileID" in record
     }
@@ -245,14 +245,14 @@ def test_a_dicomdir_stands_for_the_files_it_names(bundled: Path, name: str, file
     index, report = scan(folder / name)
     assert index.root == os.fsencode(folder)
     found = {f.path: f for f in report.findings}
-    assert set(found) == named | {os.fsencode(name)}
+    assert set(found) == named | {name}
     for path in named:
-        if (folder / os.fsdecode(path)).exists():
+        if (folder / path).exists():
             assert found[path].file_class == "image"
         else:
             assert found[path].file_class == "unreadable"
             assert "named by the DICOMDIR: No such file" in found[path].reason
-    assert len(index) == sum((folder / os.fsdecode(path)).exists() for path in named)
+    assert len(index) == sum((folder / path).exists() for path in named)
     again, report = scan(folder / name, index=index)
     assert again is index
 
@@ -314,7 +314,7 @@ def test_a_dicomdir_leads_nowhere_else(tmp_path: Path, file_id: str) -> None:
     assert next(iter(index.files["path"])) == b"A/X"
     assert len(index) == 1
     (odd,) = [f for f in report.findings if f.file_class == "unreadable"]
-    assert odd.path == b"DICOMDIR file 1"
+    assert odd.path == "DICOMDIR file 1"
     assert odd.reason == "file 1 of the DICOMDIR is not below its folder; it is not read"
 
 
@@ -336,7 +336,7 @@ def test_the_case_of_names_in_a_dicomdir_may_differ(tmp_path: Path) -> None:
     ]
     # Two names that differ in case only: neither is meant for sure.
     missing = sorted(f.path for f in report.findings if f.file_class == "unreadable")
-    assert missing == [b"A2/IM3", b"B/IM1", b"a/NONE"]
+    assert missing == ["A2/IM3", "B/IM1", "a/NONE"]
     assert scan(start, index=index)[0] is index
 
 
@@ -396,9 +396,13 @@ def test_links_are_followed_when_asked_for(tmp_path: Path, series: Path) -> None
 def test_names_that_are_not_text(series: Path) -> None:
     name = b"\xff\xfe\n.dcm"
     shutil.copy(os.fsencode(series / "000.dcm"), os.path.join(os.fsencode(series), name))
-    index, _ = scan(series)
+    index, report = scan(series)
     assert name in list(index.files["path"])
     assert len(index) == 4
+    text = os.fsdecode(name)
+    at = [os.path.basename(index.path(i)) for i in range(4)].index(text)
+    assert os.path.basename(index.file_path(index.column("file")[at])) == name
+    assert text in [finding.path for finding in report.findings]
 
 
 @POSIX

@@ -1,0 +1,58 @@
+"""Where the bytes of frames are: the numbers of their rows that reading needs, looked up together."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dicomtorch.index.generation import Generation, Rows
+from dicomtorch.model.frame import FrameSpan
+
+_OF_FILE = ("size", "mtime_ns", "inode", "deflated")
+
+
+class FrameLocation(NamedTuple):
+    """Where the bytes of a frame are, and what they mean: the numbers of a row that reading needs.
+
+    Attributes:
+        position: In the index that was asked.
+        file: Row of the files table.
+        size: Bytes that the file must have.
+        mtime_ns: Time of its last change.
+        inode: Its number on its device; 0: not known.
+        deflated: Whether offsets count in the inflated data set.
+        value_group: Equal for frames that share their `FrameValues`, of the whole scan.
+        span: Where its bytes are in the file.
+    """
+
+    position: int
+    file: int
+    size: int
+    mtime_ns: int
+    inode: int
+    deflated: bool
+    value_group: int
+    span: FrameSpan
+
+
+def locate(
+    generation: Generation, rows: Rows, positions: npt.NDArray[np.int64]
+) -> list[FrameLocation]:
+    """Where the frames of some rows are.
+
+    Args:
+        generation: The tables.
+        rows: Of the frames table.
+        positions: What each is called in the index that was asked.
+    """
+    frames: dict[str, Any] = generation.frames
+    files: dict[str, Any] = generation.files
+    numbers = frames["file"][rows]
+    of_file = (files[name][numbers].tolist() for name in _OF_FILE)
+    fields = (frames[name][rows].tolist() for name in FrameSpan._fields)
+    spans = map(FrameSpan._make, zip(*fields, strict=True))
+    groups = frames["frame_values"][rows].tolist()
+    parts = (positions.tolist(), numbers.tolist(), *of_file, groups, spans)
+    return list(map(FrameLocation._make, zip(*parts, strict=True)))

@@ -30,6 +30,7 @@ DEFAULT_KEYS = (
     "ImageOrientationPatient",
     "RescaleSlope",
     "RescaleIntercept",
+    "Units",
     "FrameTime",
     "BurnedInAnnotation",
 )

@@ -17,8 +17,10 @@ from torch import Tensor
 from dicomtorch.errors import OptionError
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.pixels import frame as pixels
+from dicomtorch.pixels.formulas import evaluate, modality, with_range
+from dicomtorch.pixels.linear import LARGEST_SCALE, SMALLEST_SCALE
 from dicomtorch.pixels.memory import new_batch
-from dicomtorch.pixels.plan import Plan, evaluate, modality, with_range
+from dicomtorch.pixels.plan import Plan
 from dicomtorch.pixels.voi import Mapping, SharedRange, ranged
 
 _EXACT_BITS = 16  # wide integers and floats go through float64, frame by frame
@@ -125,7 +127,7 @@ def _channels(image: Tensor, frame: Conversion) -> Mappings | None:
         return None
     channels = with_range(plan, frame.shared)
     if all(mapping.kind != "range" for mapping in channels):
-        return channels
+        return channels if _fit_float32(plan, channels) else None
     if not plan.is_affine:
         return None
     mask = _padding(image, plan.padding)
@@ -134,9 +136,22 @@ def _channels(image: Tensor, frame: Conversion) -> Mappings | None:
     if counted.numel():
         ends = modality(plan, torch.stack(torch.aminmax(counted)).cpu().numpy())
         span = (float(ends.min()), float(ends.max()))
-    return tuple(
+    channels = tuple(
         ranged(mapping, span, mapping.voi.voi or "frame") if mapping.kind == "range" else mapping
         for mapping in channels
+    )
+    return channels if _fit_float32(plan, channels) else None
+
+
+def _fit_float32(plan: Plan, channels: Mappings) -> bool:
+    """Whether float32 has room for the coefficients of the linear mappings, and for what they are multiplied with."""
+    if not plan.is_affine:
+        return True  # looked up in a table that was made in float64
+    folded = [plan.folded(mapping) for mapping in channels if mapping.kind == "linear"]
+    return all(
+        (scale == 0 or SMALLEST_SCALE <= abs(scale) <= LARGEST_SCALE)
+        and abs(offset) <= LARGEST_SCALE
+        for scale, offset in folded
     )
 
 
@@ -204,6 +219,7 @@ def _colored(values: Tensor, plan: Plan) -> Tensor:
     """(B, C, H, W) with the channels that `color` asks for."""
     wanted = plan.shape[0]
     if plan.options.color == "gray" and values.shape[1] == 3 and wanted == 1:
-        luma = torch.from_numpy(pixels.LUMA).to(values.device)
-        return torch.einsum("c,bchw->bhw", luma, values)[:, None]
+        luma = torch.from_numpy(pixels.LUMA).to(values)
+        gray = torch.einsum("c,bchw->bhw", luma, values)[:, None]
+        return gray.clamp_(max=1.0) if plan.options.values == "display" else gray
     return values if values.shape[1] == wanted else values.expand(-1, wanted, -1, -1).contiguous()

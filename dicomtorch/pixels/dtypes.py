@@ -75,10 +75,11 @@ def _holds(dtype: torch.dtype, pixel: ImagePixel) -> bool:
         return dtype == torch.float64 or (dtype == torch.float32 and pixel.pixel_data_vr == "OF")
     low = -(1 << (pixel.bits_stored - 1)) if pixel.pixel_representation else 0
     high = low + (1 << pixel.bits_stored) - 1
-    return _holds_range(dtype, low, high)
+    return holds_range(dtype, low, high)
 
 
-def _holds_range(dtype: torch.dtype, low: int, high: int) -> bool:
+def holds_range(dtype: torch.dtype, low: int, high: int) -> bool:
+    """Whether a type holds all whole numbers from `low` to `high`."""
     if dtype.is_floating_point:
         return max(-low, high) <= EXACT[dtype]
     info = torch.iinfo(dtype)

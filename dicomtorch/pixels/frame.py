@@ -20,16 +20,10 @@ from torch import Tensor
 from dicomtorch.errors import PixelValueError
 from dicomtorch.model.frame import AppliedVOI, FrameValues
 from dicomtorch.model.options import PixelOptions
-from dicomtorch.pixels.dtypes import Array, _holds_range, output_dtype
-from dicomtorch.pixels.linear import _linear
-from dicomtorch.pixels.plan import (
-    Plan,
-    evaluate,
-    make_plan,
-    output_shape,
-    padding_mask,
-    with_range,
-)
+from dicomtorch.pixels.dtypes import Array, holds_range, output_dtype
+from dicomtorch.pixels.formulas import evaluate, padding_mask, with_range
+from dicomtorch.pixels.linear import fill_linear
+from dicomtorch.pixels.plan import Plan, make_plan, output_shape
 from dicomtorch.pixels.resize import resize, resize_nearest
 from dicomtorch.pixels.statistics import modality_span, normalized
 from dicomtorch.pixels.voi import (
@@ -39,7 +33,7 @@ from dicomtorch.pixels.voi import (
 )
 
 # BT.601, as in PS3.3 C.7.6.3.1.2.
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def apply(
@@ -86,7 +80,7 @@ def apply(
         and out.is_contiguous()
         and not _has_other_sign(stored, plan)
     ):
-        _linear(planes, out.numpy(), *plan.linear)
+        fill_linear(planes, out.numpy(), *plan.linear)
         return out, plan.channels[0].voi
     if options.values == "stored":
         _store(planes, plan, out)
@@ -162,7 +156,7 @@ def _cast(planes: Array, out: Tensor, what: str) -> None:
         return
     if planes.dtype.kind in "iu":
         low, high = int(planes.min(initial=0)), int(planes.max(initial=0))
-        fits = _holds_range(dtype, int(low), int(high))
+        fits = holds_range(dtype, int(low), int(high))
     elif dtype.is_floating_point:
         exact = what != "stored values" or dtype == torch.float64 or planes.dtype == np.float32
         finite = np.isfinite(planes)
@@ -172,7 +166,7 @@ def _cast(planes: Array, out: Tensor, what: str) -> None:
     else:
         low, high = float(planes.min()), float(planes.max())
         fits = bool(np.isfinite(planes).all() and (planes == np.rint(planes)).all())
-        fits = fits and _holds_range(dtype, math.floor(low), math.ceil(high))
+        fits = fits and holds_range(dtype, math.floor(low), math.ceil(high))
     if not fits:
         raise PixelValueError(
             f"{what} of this frame ({planes.dtype}, {low:g} to {high:g}) are not all values of {dtype}; "
@@ -209,6 +203,8 @@ def _convert(planes: Array, plan: Plan, channels: tuple[Mapping, ...], out: Tens
         _paint_padding(planes, plan, part)
     if options.color == "gray" and computed == 3 and (len(planes) == 3 or plan.palette):
         image = np.tensordot(LUMA.astype(image.dtype), part, 1)[None]
+        if options.values == "display":
+            np.minimum(image, 1.0, out=image)  # in some orders the three weights add up to more
     elif computed < out.shape[0]:
         image[computed:] = image[:computed]
     if direct:
@@ -218,7 +214,12 @@ def _convert(planes: Array, plan: Plan, channels: tuple[Mapping, ...], out: Tens
         if indices or plan.values.segmentation_type in ("BINARY", "LABELMAP"):
             image = resize_nearest(image, options.size)
         else:
-            image = resize(image, options.size, _surroundings(plan))
+            around = _surroundings(plan)
+            image = resize(image, options.size, around)
+            if options.values == "display":
+                # The weights of a mean do not quite add up to 1; a number that the user gave for padding stays.
+                given = 0.0 if around is None else around
+                np.clip(image, min(0.0, given), max(1.0, given), out=image)
     _cast(image, out, f"{options.values} values")
 
 
@@ -234,10 +235,12 @@ def _fill(planes: Array, plan: Plan, channels: tuple[Mapping, ...], image: Array
     if plan.is_affine and all(mapping.kind == "linear" for mapping in channels):
         if len(channels) == 1:
             mapping = channels[0]
-            _linear(planes, image, *plan.folded(mapping), mapping.low, mapping.high)
+            fill_linear(planes, image, *plan.folded(mapping), mapping.low, mapping.high)
         else:
             for k, mapping in enumerate(channels):
-                _linear(planes, image[k : k + 1], *plan.folded(mapping), mapping.low, mapping.high)
+                fill_linear(
+                    planes, image[k : k + 1], *plan.folded(mapping), mapping.low, mapping.high
+                )
         if plan.options.values == "display" and planes.dtype.kind == "f":
             image[np.isnan(image)] = 0.0
         return
@@ -273,12 +276,13 @@ def _table(
 
 
 def _check_overflow(planes: Array, image: Array) -> None:
-    """float64 pixel data may hold what float32 cannot; display has clamped it by now."""
-    if planes.dtype == np.float64 and image.dtype == np.float32:
+    """Floating point pixel data may give what the tensor does not hold; display has clamped it by now."""
+    if planes.dtype.kind == "f":
         lost = np.isinf(image) & np.isfinite(planes)
         if lost.any():
             raise PixelValueError(
-                f"{int(lost.sum())} values of this frame are beyond float32; use dtype='float64'"
+                f"{int(lost.sum())} values of this frame are beyond {image.dtype}; "
+                "use dtype='float64' or values='stored'"
             )
 
 

@@ -14,12 +14,14 @@ from dicomtorch.pixels.dtypes import EXACT, Array
 
 # A scaled value far from 0 loses digits when the offset brings it back; beyond this, the origin is moved first.
 LARGEST_OFFSET = 4.0
+# Beyond these, products with 16-bit values are no finite numbers of float32, or have lost digits.
+SMALLEST_SCALE, LARGEST_SCALE = 1e-30, 1e30
 # Pixels are converted in blocks that stay in the cache of one core.
 BLOCK = 1 << 18
 Step = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
-def _linear(
+def fill_linear(
     planes: Array, image: Array, scale: float, offset: float, low: float, high: float
 ) -> None:
     """Computes clip(planes * scale + offset, low, high), right to some 2e-7 of the larger of 1 and the result."""
@@ -50,7 +52,9 @@ def _steps(
     low: float,
     high: float,
 ) -> tuple[Step, ...]:
-    """The calls that `_linear` is made of: the first one from stored values to the image, the others in place."""
+    """The calls that `fill_linear` is made of: the first one from stored values to the image, the others in place."""
+    if scale == 0.0:
+        return ((_constant, (min(max(offset, low), high),)),)
     steps = _scaling(stored, image, scale, offset)
     if low == -math.inf and high == math.inf:
         return steps
@@ -67,10 +71,10 @@ def _steps(
 def _scaling(
     stored: np.dtype[Any], image: np.dtype[Any], scale: float, offset: float
 ) -> tuple[Step, ...]:
-    if scale == 0.0:
-        return ((_constant, (offset,)),)
     small = stored.kind in "iu" and stored.itemsize <= 2
-    if image == np.float64 or not small or abs(offset / scale) >= EXACT[torch.float32] / 2:
+    usual = SMALLEST_SCALE <= abs(scale) <= LARGEST_SCALE and abs(offset) <= LARGEST_SCALE
+    exact = usual and abs(offset / scale) < EXACT[torch.float32] / 2
+    if image == np.float64 or not small or not exact:
         return ((_in_float64, (scale, offset)),)
     steps: list[Step] = [(_cast_exactly, ())]
     whole = scale.is_integer() and offset.is_integer() and abs(scale) < 256

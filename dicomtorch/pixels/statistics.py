@@ -7,11 +7,14 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from dicomtorch.errors import PixelValueError
 from dicomtorch.model.frame import FrameValues
 from dicomtorch.model.options import PixelOptions
 from dicomtorch.pixels.dtypes import Array
-from dicomtorch.pixels.plan import Plan, make_plan, modality, padding_mask
-from dicomtorch.pixels.voi import Range, is_supplemental
+from dicomtorch.pixels.formulas import modality, padding_mask
+from dicomtorch.pixels.linear import LARGEST_SCALE, SMALLEST_SCALE
+from dicomtorch.pixels.plan import Plan, make_plan
+from dicomtorch.pixels.voi import Range, is_supplemental, rescale
 
 PERCENTILES = (1.0, 99.0)
 
@@ -22,6 +25,9 @@ def frame_range(stored: Array, values: FrameValues) -> Range:
     Returns:
         (inf, -inf) if nothing is left, so that the range of several frames is the least of the lowest and the greatest
         of the highest.
+
+    Raises:
+        PixelValueError: The values are beyond float64.
     """
     return modality_span(stored, make_plan(values, PixelOptions("modality")))
 
@@ -36,6 +42,12 @@ def modality_span(stored: Array, plan: Plan) -> Range:
         ends = modality(plan, ends)
     else:
         ends = modality(plan, np.unique(counted))
+    if np.isinf(ends).any():
+        slope, intercept = rescale(plan.values)
+        raise PixelValueError(
+            f"(0028,1053) RescaleSlope is {slope:g} and (0028,1052) RescaleIntercept is {intercept:g}: values of this "
+            "frame are beyond float64; use values='stored'"
+        )
     ends = ends[np.isfinite(ends)]
     return (float(ends.min()), float(ends.max())) if ends.size else (math.inf, -math.inf)
 
@@ -88,7 +100,10 @@ def normalized(
     center, width = known or statistics(sample, how)
     if width <= 0:
         return np.zeros_like(image)
-    result = (sample - center) / width
+    if SMALLEST_SCALE < width < LARGEST_SCALE and abs(center) < LARGEST_SCALE:
+        result = (sample - center) / width
+    else:  # float32 has no room for the difference, or for its inverse
+        result = ((sample.astype(np.float64) - center) / width).astype(sample.dtype)
     if how == "percentile":
         np.clip(result, 0.0, 1.0, out=result)
     if whole:
@@ -107,7 +122,7 @@ def statistics(sample: Array, how: str | tuple[float, float]) -> tuple[float, fl
     if how == "zscore":
         # The mean is taken off first: sums of squares of large values have no digits left for small differences.
         mean = float(sample.mean(dtype=np.float64))
-        return mean, float(np.sqrt(np.square(sample - mean).mean(dtype=np.float64)))
+        return mean, float(np.sqrt(np.square(sample - mean, dtype=np.float64).mean()))
     if how == "minmax":
         low, high = float(sample.min()), float(sample.max())
     else:

@@ -6,6 +6,7 @@ PS3.3 C.11.2.1 (VOI LUT, windows and their functions), C.8.20.2 (segmentation), 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -145,7 +146,7 @@ def voi_mapping(values: FrameValues, window: Window, notices: list[str]) -> Mapp
     if values.voi_luts:
         return _table(values.voi_luts[0], notices)
     for pair in values.windows:
-        if _is_valid(pair, notices):
+        if _is_valid(values, pair, notices):
             return _windowed(values, pair, values.voi_lut_function or "LINEAR", "file", notices)
     pixel = values.pixel
     rescaled = values.modality_lut is not None or rescale(values) != (1.0, 0.0)
@@ -157,6 +158,10 @@ def voi_mapping(values: FrameValues, window: Window, notices: list[str]) -> Mapp
 
 def _users_window(values: FrameValues, window: Range, notices: list[str]) -> Mapping:
     """LINEAR counts whole numbers: on others, as Gy are, its width less 1 would not be what was asked for."""
+    if not _is_finite(values, window):
+        raise PixelValueError(
+            f"window={window} gives no finite numbers with the values of this frame; give one in their units"
+        )
     whole = values_are_whole(values) and window[1] >= 1
     function = "LINEAR" if whole else "LINEAR_EXACT"
     return replace(_windowed(values, window, function, "user", notices), fixed=True)
@@ -196,21 +201,39 @@ def _kth_window(values: FrameValues, k: int, notices: list[str]) -> Mapping:
             f"(0028,1050) WindowCenter has {count} values: there is no window={k}; "
             "use window=None, (center, width), or leave such frames out"
         )
-    if not _is_valid(values.windows[k], notices):
+    if not _is_valid(values, values.windows[k], notices):
+        center, width = values.windows[k]
         raise PixelValueError(
-            f"(0028,1051) WindowWidth is {values.windows[k][1]:g} in window={k}; expected a width above 0"
+            f"(0028,1050) WindowCenter is {center:g} and (0028,1051) WindowWidth is {width:g} in window={k}; expected "
+            "a width above 0 and numbers that values can be computed with"
         )
     function = values.voi_lut_function or "LINEAR"
     return _windowed(values, values.windows[k], function, "file", notices)
 
 
-def _is_valid(pair: Range, notices: list[str]) -> bool:
-    center, width = pair
-    if math.isfinite(center) and math.isfinite(width):
-        if width > 0:
-            return True
+def _is_valid(values: FrameValues, window: Range, notices: list[str]) -> bool:
+    center, width = window
+    if not (math.isfinite(center) and math.isfinite(width)):
+        return False
+    if width <= 0:
         notices.append(f"(0028,1051) WindowWidth is {width:g}; expected above 0, taken as absent")
-    return False
+        return False
+    if not _is_finite(values, window):
+        notices.append(
+            f"(0028,1050) WindowCenter {center:g} with (0028,1051) WindowWidth {width:g} gives no finite numbers; "
+            "taken as absent"
+        )
+        return False
+    return True
+
+
+def _is_finite(values: FrameValues, window: Range) -> bool:
+    """Whether a window of a width above 0 has finite coefficients, whatever its function."""
+    center, width = window
+    slope, intercept = map(abs, rescale(values))
+    # 4 / width is the steepest of all; a subnormal width has no inverse.
+    steepest = 4 / width if width >= sys.float_info.min * 4 else math.inf
+    return math.isfinite(steepest * max(slope, abs(center) + intercept + 1))
 
 
 def _windowed(
@@ -270,9 +293,10 @@ def ranged(mapping: Mapping, span: Range, voi: str) -> Mapping:
     if not (math.isfinite(low) and math.isfinite(high)):
         return Mapping("constant", voi=AppliedVOI(voi))
     applied = AppliedVOI(voi, (low + high + 1) / 2, high - low + 1)
-    if high <= low:
+    # Between numbers that hardly differ from 0, or that are next to each other, there is nothing to show.
+    if high - low < sys.float_info.min * 4:
         return Mapping("constant", voi=applied)
-    scale = 1 / (high - low)
+    scale = 0.5 / (high / 2 - low / 2)  # the difference itself may be beyond float64
     return Mapping("linear", scale, -low * scale, 0.0, 1.0, voi=applied)
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
+import torch
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian
 
@@ -579,6 +580,36 @@ def test_g6_dose(tmp_path: Path) -> None:
     found = every_way(path, window=0)
     close(found.images[0], [0, 1])
     assert found.meta[0]["voi"] == "file"
+
+
+def test_relative_dose_is_not_in_gray(tmp_path: Path) -> None:
+    dataset = dose([[[0, 1249000]]])
+    for units in ("GY", "RELATIVE"):
+        dataset.DoseUnits = units
+        found = every_way(write(dataset, tmp_path / "case.dcm"), values="modality")
+        assert [meta["Units"] for meta in found.meta] == [units]
+
+
+HUGE = ("1e39", "-1E39", "1e-320", "1e300", "-1e-310", "1.7e308")
+
+
+@pytest.mark.parametrize("number", HUGE)
+@pytest.mark.parametrize("keyword", ["RescaleSlope", "RescaleIntercept", "WindowWidth", "WindowCenter"])  # fmt: skip
+@pytest.mark.parametrize("values", ["modality", "display"])
+def test_extreme_numbers_of_a_header(
+    tmp_path: Path, keyword: str, number: str, values: Literal["modality", "display"]
+) -> None:
+    """An error that names the attribute and what it is, or it is as absent with a notice: never NaN or infinity."""
+    header = {**rescale(1, -1024), **window(40, 400), keyword: number}
+    path = write(image(np.array([[[0, 1, 1064], [2000, 4095, 3]]], "u2"), **header), tmp_path / "case.dcm")  # fmt: skip
+    frames = DicomFrames(path, values=values)
+    shown = f"{keyword} is {float(number):g}"
+    try:
+        picture, _ = frames[0]
+    except PixelValueError as error:
+        assert shown in str(error)  # noqa: PT017 - some numbers are an error, others are not
+    else:
+        assert torch.isfinite(picture).all()
 
 
 def test_a_grid_without_dose(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.options import PixelOptions
 from dicomtorch.pixels import dtypes, resize, statistics
 from dicomtorch.pixels import frame as pixels
-from dicomtorch.pixels.plan import evaluate, make_plan, num_channels, output_shape
+from dicomtorch.pixels.formulas import evaluate
+from dicomtorch.pixels.plan import make_plan, num_channels, output_shape
 from dicomtorch.pixels.voi import SharedRange
 
 TS = "1.2.840.10008.1.2.1"

@@ -9,7 +9,7 @@ from typing import Any, Final
 from dicomtorch.dicom.elements import Element, floats, integers, texts
 from dicomtorch.dicom.tags import KEYWORDS, describe
 from dicomtorch.errors import HeaderError
-from dicomtorch.scanner.resolve.suv import parse_date_time, seconds_of_day
+from dicomtorch.scanner.resolve.suv import is_date_only, parse_date_time, seconds_of_day
 
 TAGS: Final = {keyword: tag for keyword, (tag, _) in KEYWORDS.items()}
 _BINARY: Final = frozenset(("US", "SS", "UL", "SL", "UV", "SV", "FL", "FD", "AT", "OW"))
@@ -47,7 +47,7 @@ class Context:
         Args:
             tag: Of the element.
             kind: A kind of `schema.Kind`, or "list" (of floats, nan for an empty one), "seconds" (since
-                midnight) or "moment" (a `datetime`).
+                midnight) or "moment" (a `datetime`; `None` for a date alone).
             element: As in the header.
             notices: Gets a line if the value is malformed.
 
@@ -156,7 +156,7 @@ class Context:
             return None
         if kind == "moment":
             moment = parse_date_time(text)
-            if moment is None:
+            if moment is None and not is_date_only(text):
                 raise _MalformedError("a date and time")
             return moment
         seconds = seconds_of_day(text)

@@ -18,8 +18,14 @@ from dicomtorch.errors import PixelValueError
 MINIMUM_DOSE = 1e6
 """Bq. Clinical doses are 1e7 to 1e9 Bq; a smaller number is most likely in MBq, and SUV would be off by 10^6."""
 
+_SMALLEST, _LARGEST = 1e-6, 1e18
+"""What kilograms, becquerels, seconds and milliseconds of an examination can be."""
+
+_YEAR_IN_MS = 366 * 86_400_000.0
+
 _TIME = re.compile(r"(\d{2}):?(?:(\d{2}):?(?:(\d{2})(?:\.(\d{1,6})\d*)?)?)?")
 _DATE = re.compile(r"(\d{4})[.-]?(\d{2})[.-]?(\d{2})")
+_DATE_ONLY = re.compile(r"(\d{4})(?:(\d{2})(\d{2})?)?(?:[+-]\d{4})?")
 _DATE_TIME = re.compile(r"(\d{8})(\d{2}(?:\d{2}(?:\d{2}(?:\.\d+)?)?)?)([+-]\d{4})?")
 
 
@@ -122,7 +128,7 @@ def seconds_of_day(text: str) -> float:
 def parse_date_time(text: str) -> datetime | None:
     """A DT value that has at least an hour, without its offset from UTC; `None` if it is none."""
     text = text.strip()
-    if text[:8].isdigit():
+    if text[:8].isdigit() and text[8:10].isdigit():
         # Files with many frames have one each, and this is ten times as fast as the expressions.
         with contextlib.suppress(ValueError):
             return datetime.fromisoformat(f"{text[:8]}T{text[8:]}").replace(tzinfo=None)
@@ -131,6 +137,15 @@ def parse_date_time(text: str) -> datetime | None:
         return None
     day, clock = _date(match[1]), _time(match[2])
     return None if day is None or clock is None else datetime.combine(day, clock)
+
+
+def is_date_only(text: str) -> bool:
+    """Whether a DT value is a year, a month or a day (PS3.5 6.2), which has no time of day."""
+    match = _DATE_ONLY.fullmatch(text.strip())
+    if match is None:
+        return False
+    year, month, day = match.groups(default="01")
+    return _date(year + month + day) is not None
 
 
 def _factor_of_activity(pet: PETAttributes) -> float:
@@ -148,7 +163,7 @@ def _factor_of_activity(pet: PETAttributes) -> float:
     half_life = _positive(pet.radionuclide_half_life, "RadionuclideHalfLife (0018,1075)")
     scan = _scan_start(pet, half_life)
     decayed = dose * math.exp2(-_since_injection(pet, scan) / half_life)
-    if not decayed > 0:
+    if decayed < 1:  # Bq
         raise PixelValueError(
             "RadionuclideHalfLife (0018,1075): nothing of the dose is left at the scan"
         )
@@ -161,7 +176,7 @@ def _scan_start(pet: PETAttributes, half_life: float) -> datetime:
     acquisition_time = _required_time(pet.acquisition_time, "AcquisitionTime (0008,0032)")
     series_day, acquisition_day = _date(pet.series_date), _date(pet.acquisition_date)
     # Without any date the times are compared within one day, whichever it is.
-    day = series_day or acquisition_day or date.min + timedelta(days=2)
+    day = series_day or acquisition_day or date(2000, 1, 3)
     series = datetime.combine(series_day or day, series_time)
     acquisition = datetime.combine(acquisition_day or day, acquisition_time)
     if series <= acquisition:
@@ -169,7 +184,7 @@ def _scan_start(pet: PETAttributes, half_life: float) -> datetime:
     # Series Time was overwritten by post-processing.
     if pet.ge_scan_date_time:
         scan = parse_date_time(pet.ge_scan_date_time)
-        if scan is None:
+        if scan is None:  # also where it is a date alone, which says nothing of the decay
             raise PixelValueError("(0009,xx0D) of GEMS_PETD_01 is no date and time")
         return scan
     reference = pet.frame_reference_time
@@ -177,8 +192,17 @@ def _scan_start(pet: PETAttributes, half_life: float) -> datetime:
         raise PixelValueError(
             "FrameReferenceTime (0054,1300) is missing, and SeriesTime (0008,0031) is after AcquisitionTime (0008,0032)"
         )
-    duration = _positive(pet.actual_frame_duration, "ActualFrameDuration (0018,1242)") / 1000
-    return acquisition + timedelta(seconds=mean_count_time(duration, half_life) - reference / 1000)
+    if abs(reference) > _YEAR_IN_MS:
+        raise PixelValueError("FrameReferenceTime (0054,1300) is further away than a year")
+    keyword = "ActualFrameDuration (0018,1242)"
+    duration = _positive(pet.actual_frame_duration, keyword) / 1000
+    if duration > _YEAR_IN_MS / 1000:
+        raise PixelValueError(f"{keyword} is longer than a year")
+    seconds = mean_count_time(duration, half_life) - reference / 1000
+    try:
+        return acquisition + timedelta(seconds=seconds)
+    except OverflowError as error:  # a date of the year 1 or 9999
+        raise PixelValueError("AcquisitionDate (0008,0022) is far from any real one") from error
 
 
 def _since_injection(pet: PETAttributes, scan: datetime) -> float:
@@ -187,9 +211,7 @@ def _since_injection(pet: PETAttributes, scan: datetime) -> float:
         keyword = "RadiopharmaceuticalStartDateTime (0018,1078)"
         if _date(pet.series_date) is None and _date(pet.acquisition_date) is None:
             raise PixelValueError("SeriesDate (0008,0021) is missing")
-        injection = parse_date_time(pet.radiopharmaceutical_start_date_time)
-        if injection is None:
-            raise PixelValueError(f"{keyword} is no date and time")
+        injection = _injection(pet, keyword)
         elapsed = (scan - injection).total_seconds() + _zone_difference(pet)
         if elapsed < 0:
             raise PixelValueError(f"{keyword} is later than the scan")
@@ -199,6 +221,21 @@ def _since_injection(pet: PETAttributes, scan: datetime) -> float:
     )
     elapsed = (scan - datetime.combine(scan.date(), clock)).total_seconds()
     return elapsed if elapsed >= 0 else elapsed + 86_400  # injected before midnight
+
+
+def _injection(pet: PETAttributes, keyword: str) -> datetime:
+    """The moment of the injection; where the attribute is a date alone, with Radiopharmaceutical Start Time."""
+    text = pet.radiopharmaceutical_start_date_time
+    injection = parse_date_time(text)
+    day = _date(text.strip()[:8]) if is_date_only(text) else None
+    if day is not None:
+        clock = _required_time(
+            pet.radiopharmaceutical_start_time, "RadiopharmaceuticalStartTime (0018,1072)"
+        )
+        return datetime.combine(day, clock)
+    if injection is None:
+        raise PixelValueError(f"{keyword} is no date and time")
+    return injection
 
 
 def _zone_difference(pet: PETAttributes) -> float:
@@ -220,6 +257,8 @@ def _positive(value: float, keyword: str) -> float:
         raise PixelValueError(f"{keyword} is missing")
     if not 0 < value < math.inf:
         raise PixelValueError(f"{keyword} is not a positive number")
+    if not _SMALLEST < value < _LARGEST:
+        raise PixelValueError(f"{keyword} is far from any real one")
     return value
 
 

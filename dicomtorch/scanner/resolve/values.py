@@ -285,8 +285,9 @@ def _modality_can_be_negative(frames: Frames) -> bool:
     low, high = (-sign_bit, sign_bit - 1) if pixel.pixel_representation else (0, 2 * sign_bit - 1)
     slopes = np.nan_to_num(np.asarray(frames.columns.get("RescaleSlope", 1.0), float), nan=1.0)
     intercepts = np.nan_to_num(np.asarray(frames.columns.get("RescaleIntercept", 0.0), float))
-    lowest = np.minimum(slopes * low, slopes * high) + intercepts
-    return bool(np.min(lowest) < 0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        lowest = np.minimum(slopes * low, slopes * high) + intercepts
+        return bool(np.min(lowest) < 0)
 
 
 # Real world values

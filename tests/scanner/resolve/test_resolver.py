@@ -600,6 +600,25 @@ def test_items_beyond_the_frames_are_ignored_and_missing_ones_leave_missing() ->
     assert "3 items for 4 frames; frames beyond have none" in notices[0]
 
 
+@pytest.mark.parametrize("text", ["2024", "202401", "20240131", "20240131+0100"])
+def test_a_date_without_a_time_is_valid_and_has_no_time_of_day(text: str) -> None:
+    resolved, _, notices = resolve(image(AcquisitionDateTime=text))
+    assert "AcquisitionTime" not in resolved.columns
+    assert notices == []
+    dataset = image(2)
+    dataset.PerFrameFunctionalGroupsSequence = per_frame(
+        FrameContentSequence=[{"FrameAcquisitionDateTime": text}] * 2
+    )
+    resolved, _, notices = resolve(dataset)
+    assert notices == []
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR DT")
+def test_what_is_no_date_and_time_is_told() -> None:
+    _, _, notices = resolve(image(AcquisitionDateTime="20241399"))
+    assert "expected a date and time; taken as absent" in notices[0]
+
+
 @pytest.mark.parametrize("syntax", SYNTAXES)
 @pytest.mark.parametrize("count", [3, 40])
 def test_attributes_of_frames(syntax: str, count: int) -> None:

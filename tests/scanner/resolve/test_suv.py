@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from dicomtorch.errors import PixelValueError
 from dicomtorch.scanner.resolve.suv import (
     PETAttributes,
+    is_date_only,
     mean_count_time,
     parse_date_time,
     seconds_of_day,
@@ -180,3 +181,72 @@ def test_what_is_no_time(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "20240229", "2023022910", "20241301100000", "x"])
 def test_what_is_no_date_and_time(text: str) -> None:
     assert parse_date_time(text) is None
+
+
+@pytest.mark.parametrize("text", ["2024", "202401", "20240102", "20240102+0100", " 20240102 "])
+def test_a_date_alone_is_a_valid_dt_without_a_time(text: str) -> None:
+    assert is_date_only(text)
+    assert parse_date_time(text) is None
+
+
+@pytest.mark.parametrize("text", ["", "20241301", "20240230", "2024010", "2024010212", "tomorrow"])
+def test_what_is_no_date_alone(text: str) -> None:
+    assert not is_date_only(text)
+
+
+def test_an_injection_with_a_date_alone_happened_at_its_time() -> None:
+    dated = replace(
+        START,
+        radiopharmaceutical_start_date_time="20240101",
+        series_date="20240102",
+        acquisition_date="20240102",
+    )
+    expected = 70_000 / (370e6 * 2 ** (-(3600 + 86_400) / 6586.2))
+    assert suv_factor(dated) == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(PixelValueError, match="RadiopharmaceuticalStartTime"):
+        suv_factor(replace(dated, radiopharmaceutical_start_time=""))
+
+
+EXTREME = (5e-324, 1e-320, 1e-100, 1e39, 1e300, 1.7e308)
+
+
+@pytest.mark.parametrize("number", EXTREME)
+@pytest.mark.parametrize("decay_correction", ["START", "ADMIN"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("patient_weight", "radionuclide_total_dose", "radionuclide_half_life"),
+        *("actual_frame_duration", "frame_reference_time"),
+    ],
+)
+def test_extreme_numbers_are_an_error_or_give_a_finite_factor(
+    name: str, number: float, decay_correction: str
+) -> None:
+    later = replace(
+        START,
+        series_time="120000",
+        frame_reference_time=90_000.0,
+        actual_frame_duration=180_000.0,
+        decay_correction=decay_correction,
+    )
+    told, factor = "", math.inf
+    try:
+        factor = suv_factor(replace(later, **{name: number}))  # type: ignore[arg-type]
+    except PixelValueError as error:
+        told = str(error).lower()
+    assert name.replace("_", "") in told or 0 < factor < math.inf
+
+
+@pytest.mark.parametrize("day", ["00010101", "99991231"])
+def test_dates_at_the_ends_of_the_calendar(day: str) -> None:
+    later = replace(
+        START,
+        series_date=day,
+        acquisition_date=day,
+        series_time="235959",
+        acquisition_time="235900" if day[0] == "9" else "000000",
+        frame_reference_time=-200_000_000.0 if day[0] == "9" else 200_000_000.0,
+        actual_frame_duration=180_000.0,
+    )
+    with pytest.raises(PixelValueError, match="AcquisitionDate"):
+        suv_factor(later)

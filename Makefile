@@ -5,6 +5,8 @@ DEMO_OUTPUT ?= out
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 REQUIREMENTS := pyproject.toml constraints.txt
+KERNELS := $(wildcard kernels/*.toml kernels/*.py kernels/src/*)
+WITHOUT_KERNELS := tests/conformance tests/pixels/test_cases_files.py tests/reader tests/datasets tests/batches/test_loader.py
 
 .PHONY: demo test lint format bench clean
 
@@ -12,9 +14,12 @@ REQUIREMENTS := pyproject.toml constraints.txt
 demo: $(VENV)/.view
 	$(BIN)/dicomtorch demo --output $(DEMO_OUTPUT)
 
-# Every test. PYTEST_ARGS="-n 0 -k pixels" and the like go through.
+# Every test; then, where the compiled kernels could be built, what they have a part in once more without them.
+# PYTEST_ARGS="-n 0 -k pixels" and the like go through.
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	@if $(BIN)/python -c 'import dicomtorch_kernels' 2>/dev/null && [ -z "$(PYTEST_ARGS)" ]; then \
+		DICOMTORCH_KERNELS=0 $(BIN)/python -m pytest -n 2 $(WITHOUT_KERNELS); fi
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .
@@ -42,8 +47,9 @@ $(VENV)/.view: $(VENV)/.pip $(REQUIREMENTS)
 	$(PIP) --editable ".[view]"
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.pip $(REQUIREMENTS)
+$(VENV)/.test: $(VENV)/.pip $(REQUIREMENTS) $(KERNELS)
 	$(PIP) --editable ".[all]" --group test
+	@$(PIP) ./kernels || echo "The compiled kernels cannot be built here (no C compiler?); their tests are skipped."
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.pip $(REQUIREMENTS)

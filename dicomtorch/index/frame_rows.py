@@ -132,6 +132,11 @@ class FrameRows:
         """The file of frame `i`, absolute, as `os.fsdecode` has it; `file_path` gives bytes."""
         return os.fsdecode(self.file_path(int(self._generation.frames["file"][self.row(i)])))
 
+    @property
+    def path_prefix(self) -> bytes:
+        """What stands before every path of the files table: the root, with a separator at its end."""
+        return self._prefix
+
     def file_path(self, file: int) -> bytes:
         """The path of a row of the files table, absolute."""
         path: bytes = self._generation.files["path"][file]

@@ -25,7 +25,7 @@ def fill_linear(
     planes: Array, image: Array, scale: float, offset: float, low: float, high: float
 ) -> None:
     """Computes clip(planes * scale + offset, low, high), right to some 2e-7 of the larger of 1 and the result."""
-    steps = _steps(planes.dtype, image.dtype, scale, offset, low, high)
+    steps = linear_steps(planes.dtype, image.dtype, scale, offset, low, high)
     if planes.size <= BLOCK:
         _run(planes, image, steps)
         return
@@ -44,7 +44,7 @@ def _run(planes: Array, image: Array, steps: tuple[Step, ...]) -> None:
 
 
 @lru_cache(maxsize=1024)
-def _steps(
+def linear_steps(
     stored: np.dtype[Any],
     image: np.dtype[Any],
     scale: float,
@@ -54,7 +54,7 @@ def _steps(
 ) -> tuple[Step, ...]:
     """The calls that `fill_linear` is made of: the first one from stored values to the image, the others in place."""
     if scale == 0.0:
-        return ((_constant, (min(max(offset, low), high),)),)
+        return ((fill_constant, (min(max(offset, low), high),)),)
     steps = _scaling(stored, image, scale, offset)
     if low == -math.inf and high == math.inf:
         return steps
@@ -75,7 +75,7 @@ def _scaling(
     usual = SMALLEST_SCALE <= abs(scale) <= LARGEST_SCALE and abs(offset) <= LARGEST_SCALE
     exact = usual and abs(offset / scale) < EXACT[torch.float32] / 2
     if image == np.float64 or not small or not exact:
-        return ((_in_float64, (scale, offset)),)
+        return ((fill_in_float64, (scale, offset)),)
     steps: list[Step] = [(_cast_exactly, ())]
     whole = scale.is_integer() and offset.is_integer() and abs(scale) < 256
     if abs(offset) > LARGEST_OFFSET and not whole:
@@ -90,7 +90,8 @@ def _scaling(
     return tuple(steps)
 
 
-def _constant(planes: Array, image: Array, number: float) -> None:
+def fill_constant(planes: Array, image: Array, number: float) -> None:
+    """Every pixel is the same, whatever was stored."""
     image.fill(number)
 
 
@@ -98,7 +99,7 @@ def _cast_exactly(planes: Array, image: Array) -> None:
     np.copyto(image, planes)
 
 
-def _in_float64(planes: Array, image: Array, scale: float, offset: float) -> None:
+def fill_in_float64(planes: Array, image: Array, scale: float, offset: float) -> None:
     """Only the result is rounded, and neither scale nor value need be one of float32."""
     with np.errstate(over="ignore", invalid="ignore"):
         numbers = np.multiply(planes, scale, dtype=np.float64)

@@ -55,6 +55,11 @@ class Sample:
                     self._ranges[k] = common
         self.is_measured = bool(self._open) or isinstance(options.normalize, str) or self._is_filled
 
+    @property
+    def is_independent(self) -> bool:
+        """Whether each frame is converted as if it were alone."""
+        return not self.is_measured and not any(self._ranges)
+
     def measure(self, stored: list[Array], plans: Sequence[Plan]) -> None:
         """Takes the stored values of all frames, and what each of `plans` says is done with them."""
         self.stored = stored

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,9 @@ from dicomtorch.pixels.voi import SharedRange
 from dicomtorch.reader.cache import FrameCache
 from dicomtorch.reader.choice import ChosenBackends
 from dicomtorch.reader.fetch import FrameFetcher, OpenFiles
+from dicomtorch.reader.kernels import PlainReader, Template
 from dicomtorch.reader.ranges import SharedRanges
+from dicomtorch.reader.threads import usable_threads
 
 _logger = logging.getLogger("dicomtorch")
 
@@ -62,6 +64,14 @@ class _Recipe(NamedTuple):
     backend: Backend
     plan: Plan
     shares: tuple[str, ...]  # for each channel: "file" or "series" whose mapping it has, or ""
+
+
+class _PlainKind(NamedTuple):
+    """Frames that share their values, as the compiled kernels read them."""
+
+    template: Template | None  # None: they go the way of all frames
+    shape: tuple[int, ...]
+    voi: AppliedVOI
 
 
 class FrameReader:
@@ -98,6 +108,8 @@ class FrameReader:
         self._ranges = SharedRanges(fetcher, options)
         self._recipes: dict[int, _Recipe] = {}
         self._noticed: set[str] = set()
+        self._plain = PlainReader(fetcher.index, fetcher.storage)
+        self._plain_kinds: dict[int, _PlainKind] = {}
 
     @property
     def index(self) -> FrameIndex:
@@ -178,14 +190,16 @@ class FrameReader:
             out: (B, C, H, W) of `dtype` to read into, frame k into `out[k]`; `None`: each gets its own tensor.
             num_threads: At most so many at once; `None`: as many as this process may use.
         """
-        located = self.index.locate(positions)
-        results: list[Any] = [None] * len(located)
+        results = self._read_plain(positions, out, num_threads)
+        left = [k for k, result in enumerate(results) if result is None]
+        located = self.index.locate([positions[k] for k in left])
 
         def read(k: int, files: OpenFiles) -> None:
-            results[k] = self._read(located[k], files, None if out is None else out[k])
+            target = None if out is None else out[left[k]]
+            results[left[k]] = self._read(located[k], files, target)
 
         self.fetcher.each(located, read, num_threads)
-        return results
+        return cast("list[Frame | DicomTorchError]", results)
 
     def read_together(
         self,
@@ -216,6 +230,10 @@ class FrameReader:
             except DicomTorchError as error:
                 raise self.fetcher.named(error, where.position) from error
         sample = Sample([recipe.values for recipe in recipes.values()], self.options)
+        if sample.is_independent:
+            plain = self._read_plain(positions, out, num_threads)
+            if all(plain):
+                return cast("list[Frame]", plain)
         if sample.is_measured:
             stored = self._all_stored(located, num_threads)
             sample.measure(stored, [recipes[where.value_group].plan for where in located])
@@ -230,6 +248,44 @@ class FrameReader:
             if isinstance(result, DicomTorchError):
                 raise result
         return results
+
+    def _read_plain(
+        self, positions: Sequence[int], out: Tensor | None, num_threads: int | None
+    ) -> list[Frame | DicomTorchError | None]:
+        """The frames that compiled kernels read into `out`; `None` for those that go the way of all frames."""
+        results: list[Frame | DicomTorchError | None] = [None] * len(positions)
+        if out is None or not self._plain.is_used or not out.is_contiguous():
+            return results
+        at = np.asarray(positions, np.int64)
+        kinds = np.asarray(self.index.values("frame_values", at)).tolist()
+        found = [
+            self._plain_kind(kind, position)
+            for kind, position in zip(kinds, positions, strict=True)
+        ]
+        templates = [kind.template if kind.shape == out.shape[1:] else None for kind in found]
+        done = self._plain.read(at, templates, out, num_threads or usable_threads())
+        for k in np.flatnonzero(done).tolist():
+            results[k] = Frame(out[k], found[k].voi)
+        return results
+
+    def _plain_kind(self, kind: int, position: int) -> _PlainKind:
+        """How the kernels read the frames that share their values with that at `position`."""
+        known = self._plain_kinds.get(kind)
+        if known is None:
+            known = _PlainKind(None, (), AppliedVOI())
+            try:
+                (where,) = self.index.locate([position])
+                recipe = self._recipe(where)
+                plan = recipe.plan
+                template = self._plain.template(plan, recipe.backend, self.dtype)
+                if template is not None and not recipe.shares:
+                    known = _PlainKind(template, plan.shape, plan.channels[0].voi)
+            except DicomTorchError:
+                pass  # reading the frame says so
+            if len(self._plain_kinds) >= _MOST_RECIPES:
+                self._plain_kinds.clear()
+            self._plain_kinds[kind] = known
+        return known
 
     def _all_stored(
         self, located: Sequence[FrameLocation], num_threads: int | None

@@ -18,6 +18,7 @@ from dicomtorch.backends.capability import Capability
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.report import ScanReport
 from dicomtorch.model.shown import shown, shown_uid
+from dicomtorch.reader.kernels import kernels
 from dicomtorch.reports import checks
 from dicomtorch.reports.checks import Level, Remark
 from dicomtorch.reports.text import format_name, format_table, harmless, name_file
@@ -62,6 +63,7 @@ def to_json(found: Examination, index: FrameIndex, *, redact_paths: bool = False
     return {
         "frames": len(index),
         "worst": found.worst or "",
+        "kernels": {"in_use": kernels().module is not None, "reason": kernels().reason},
         "decoding": [
             {
                 "transfer_syntax": shown_uid(kind.pixel.transfer_syntax_uid),
@@ -98,7 +100,7 @@ def format_report(found: Examination, index: FrameIndex, *, redact_paths: bool =
     """The same as text for a terminal."""
     blocks = []
     if found.decoding:
-        blocks.append(_decoding_table(found.decoding))
+        blocks.append(f"{_decoding_table(found.decoding)}\n{_kernels_line()}")
     headings = {"problem": "Problems", "warning": "Warnings", "note": "Notes"}
     for level, heading in headings.items():
         mine = [remark for remark in found.remarks if remark.level == level]
@@ -119,6 +121,13 @@ def _decoding_table(decoding: Sequence[Capability]) -> str:
     rows = [(name, number, able) for (name, able), number in frames.items()]
     rows.sort(key=lambda row: (-row[1], row[0]))
     return format_table(("Transfer syntax", "frames", "decoded by"), rows)
+
+
+def _kernels_line() -> str:
+    found = kernels()
+    if found.module is not None:
+        return "Uncompressed frames of a batch are read by dicomtorch-kernels."
+    return f"Uncompressed frames are converted by NumPy: {found.reason}."
 
 
 def _lines(remark: Remark, index: FrameIndex, redact_paths: bool) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from types import FrameType
@@ -52,6 +53,11 @@ def test_five_functions_lead_from_the_dataset_to_the_file(tmp_path: Path) -> Non
     finally:
         sys.setprofile(None)
     assert seen == [list(WAY[: k + 1]) for k in range(5)]
+
+
+def test_the_page_for_contributors_names_them() -> None:
+    page = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\d\. `(dicomtorch\.[\w.]+:[\w.]+)`", page, re.MULTILINE) == list(WAY)
 
 
 def test_a_name_that_leads_nowhere_is_noticed() -> None:

@@ -16,6 +16,7 @@ from dicomtorch.backends import imagecodecs, simpleitk
 from dicomtorch.backends import pydicom as pydicom_backend
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.image import ImagePixel
+from dicomtorch.reader.kernels import Kernels
 from dicomtorch.reports.checks import Remark
 from dicomtorch.reports.doctor import Examination, examine, format_report, to_json
 from dicomtorch.reports.info import describe, format_info
@@ -366,3 +367,14 @@ def test_info_of_an_index_counts_values_and_bounds_positions(tmp_path: Path) -> 
     assert "3 different, 0 \\ 0 \\ 0 to 0 \\ 0 \\ 5; 1 frame without" in text
     assert "(absent): 3; " in text
     assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("reason", ["", "dicomtorch-kernels is not installed"])
+def test_it_says_whether_compiled_kernels_are_in_use(tmp_path, monkeypatch, reason):
+    found = Kernels(None if reason else object(), reason)
+    monkeypatch.setattr("dicomtorch.reports.doctor.kernels", lambda: found)
+    write_series(tmp_path, 2)
+    examination, index = examined(tmp_path)
+    assert to_json(examination, index)["kernels"] == {"in_use": not reason, "reason": reason}
+    text = format_report(examination, index)
+    assert (f"converted by NumPy: {reason}." if reason else "read by dicomtorch-kernels.") in text

@@ -1,0 +1,245 @@
+/* Stored samples to numbers of the output. Each step is rounded by itself and in the order of the NumPy path, which
+   decides the constants; the clamp keeps NaN and -0.0 as NumPy's clip does. */
+#include "kernels.h"
+
+#include <string.h>
+
+const int64_t WIDTHS[TYPES] = {1, 1, 2, 2, 4, 4, 4, 8, 8};
+
+/* name, C type, unsigned type of the same width */
+#define INTEGERS(X) X(i8, int8_t, uint8_t) X(u8, uint8_t, uint8_t) X(i16, int16_t, uint16_t) \
+    X(u16, uint16_t, uint16_t) X(i32, int32_t, uint32_t) X(u32, uint32_t, uint32_t)
+
+#define SHIFTED(T, U, v) ((T)((T)((U)(v) << left) >> right))
+#define SAME(T, U, v) (v)
+
+/* One channel: samples `stride` apart to numbers one behind the other. */
+#define LOOP(BODY) \
+    if (stride == 1) { for (int64_t i = 0; i < n; i++) { BODY(in[i]) } } \
+    else { for (int64_t i = 0; i < n; i++) { BODY(in[i * stride]) } }
+
+#define CLAMP(x) if (clamps) { x = x < low ? low : x; x = x > high ? high : x; }
+
+#define SINGLE_STEPS(v) \
+    float x = (float)VALUE_OF(v); \
+    if (shifts_origin) x = x - origin; \
+    if (scales) x = x * scale; \
+    if (adds) x = x + offset; \
+    CLAMP(x) \
+    out[i] = x;
+
+#define DOUBLE_STEPS(v) \
+    double d = (double)VALUE_OF(v) * scale; \
+    float x = (float)(d + offset); \
+    CLAMP(x) \
+    out[i] = x;
+
+#define PROLOGUE(real) \
+    const real origin = (real)t->origin, scale = (real)t->scale, offset = (real)t->offset; \
+    const float low = (float)t->low, high = (float)t->high; \
+    const int left = (int)t->left, right = (int)t->right, flags = (int)t->flags; \
+    const int shifts_origin = flags & HAS_ORIGIN, scales = flags & HAS_SCALE, adds = flags & HAS_OFFSET; \
+    const int clamps = flags & HAS_CLAMP; \
+    (void)origin, (void)scale, (void)offset, (void)left, (void)right, (void)shifts_origin, (void)scales, (void)adds;
+
+#define DEFINE(name, attribute, T, real, STEPS) \
+    attribute static void name(const void *from, float *restrict out, int64_t n, int64_t stride, const Template *t) { \
+        const T *restrict in = from; \
+        PROLOGUE(real) \
+        LOOP(STEPS) \
+    }
+
+#define LINEAR(name, T, U, level, attribute) \
+    DEFINE(single_##name##_##level, attribute, T, float, SINGLE_STEPS) \
+    DEFINE(double_##name##_##level, attribute, T, double, DOUBLE_STEPS)
+
+typedef void (*Linear)(const void *, float *, int64_t, int64_t, const Template *);
+
+/* VALUE_OF is looked up where LINEAR is expanded, so each type has its own. */
+#define BASE
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#define HAS_AVX2 1
+#define AVX2 __attribute__((target("avx2")))
+#endif
+
+#define VALUE_OF(v) SHIFTED(int8_t, uint8_t, v)
+LINEAR(i8, int8_t, uint8_t, base, BASE)
+#ifdef HAS_AVX2
+LINEAR(i8, int8_t, uint8_t, avx2, AVX2)
+#endif
+#undef VALUE_OF
+#define VALUE_OF(v) SHIFTED(uint8_t, uint8_t, v)
+LINEAR(u8, uint8_t, uint8_t, base, BASE)
+#ifdef HAS_AVX2
+LINEAR(u8, uint8_t, uint8_t, avx2, AVX2)
+#endif
+#undef VALUE_OF
+#define VALUE_OF(v) SHIFTED(int16_t, uint16_t, v)
+LINEAR(i16, int16_t, uint16_t, base, BASE)
+#ifdef HAS_AVX2
+LINEAR(i16, int16_t, uint16_t, avx2, AVX2)
+#endif
+#undef VALUE_OF
+#define VALUE_OF(v) SHIFTED(uint16_t, uint16_t, v)
+LINEAR(u16, uint16_t, uint16_t, base, BASE)
+#ifdef HAS_AVX2
+LINEAR(u16, uint16_t, uint16_t, avx2, AVX2)
+#endif
+#undef VALUE_OF
+#define VALUE_OF(v) SHIFTED(int32_t, uint32_t, v)
+LINEAR(i32, int32_t, uint32_t, base, BASE)
+#ifdef HAS_AVX2
+LINEAR(i32, int32_t, uint32_t, avx2, AVX2)
+#endif
+#undef VALUE_OF
+#define VALUE_OF(v) SHIFTED(uint32_t, uint32_t, v)
+LINEAR(u32, uint32_t, uint32_t, base, BASE)
+#ifdef HAS_AVX2
+LINEAR(u32, uint32_t, uint32_t, avx2, AVX2)
+#endif
+#undef VALUE_OF
+#define VALUE_OF(v) SAME(, , v)
+LINEAR(f32, float, , base, BASE)
+LINEAR(f64, double, , base, BASE)
+#ifdef HAS_AVX2
+LINEAR(f32, float, , avx2, AVX2)
+LINEAR(f64, double, , avx2, AVX2)
+#endif
+#undef VALUE_OF
+
+#define ROWS(level) \
+    {{single_i8_##level, single_u8_##level, single_i16_##level, single_u16_##level, single_i32_##level, \
+      single_u32_##level, single_f32_##level, single_f64_##level}, \
+     {double_i8_##level, double_u8_##level, double_i16_##level, double_u16_##level, double_i32_##level, \
+      double_u32_##level, double_f32_##level, double_f64_##level}}
+static const Linear LINEAR_BASE[2][F64 + 1] = ROWS(base);
+#ifdef HAS_AVX2
+static const Linear LINEAR_AVX2[2][F64 + 1] = ROWS(avx2);
+#endif
+
+int best_level(void) {
+#ifdef HAS_AVX2
+    return __builtin_cpu_supports("avx2") ? 1 : 0;
+#else
+    return 0;
+#endif
+}
+
+/* ---- stored values as they are, in a type that holds them ------------------------------------------------------- */
+
+typedef void (*Copy)(const void *, void *, int64_t, int64_t, const Template *);
+#define COPY_TO(name, T, U, to, O, VALUE) \
+    static void copy_##name##_##to(const void *from, void *into, int64_t n, int64_t stride, const Template *t) { \
+        const T *restrict in = from; \
+        O *restrict out = into; \
+        const int left = (int)t->left, right = (int)t->right; \
+        (void)left, (void)right; \
+        for (int64_t i = 0; i < n; i++) out[i] = (O)VALUE(T, U, in[i * stride]); \
+    }
+#define COPY_INTEGER(name, T, U) \
+    COPY_TO(name, T, U, i8, int8_t, SHIFTED) COPY_TO(name, T, U, u8, uint8_t, SHIFTED) \
+    COPY_TO(name, T, U, i16, int16_t, SHIFTED) COPY_TO(name, T, U, u16, uint16_t, SHIFTED) \
+    COPY_TO(name, T, U, i32, int32_t, SHIFTED) COPY_TO(name, T, U, u32, uint32_t, SHIFTED) \
+    COPY_TO(name, T, U, f32, float, SHIFTED) COPY_TO(name, T, U, f64, double, SHIFTED) \
+    COPY_TO(name, T, U, i64, int64_t, SHIFTED)
+INTEGERS(COPY_INTEGER)
+COPY_TO(f32, float, , f32, float, SAME)
+COPY_TO(f32, float, , f64, double, SAME)
+COPY_TO(f64, double, , f64, double, SAME)
+
+#define COPIES(name) \
+    {copy_##name##_i8, copy_##name##_u8, copy_##name##_i16, copy_##name##_u16, copy_##name##_i32, copy_##name##_u32, \
+     copy_##name##_f32, copy_##name##_f64, copy_##name##_i64}
+static const Copy COPY_TABLE[F64 + 1][TYPES] = {
+    COPIES(i8), COPIES(u8), COPIES(i16), COPIES(u16), COPIES(i32), COPIES(u32),
+    {0, 0, 0, 0, 0, 0, copy_f32_f32, copy_f32_f64, 0},
+    {0, 0, 0, 0, 0, 0, 0, copy_f64_f64, 0},
+};
+
+/* ---- templates ---------------------------------------------------------------------------------------------------- */
+
+#define MOST_PIXELS ((int64_t)1 << 40)
+
+const char *template_problem(const Template *t) {
+    if (t->type < 0 || t->type > F64) return "type";
+    if (t->out_type < 0 || t->out_type >= TYPES) return "out_type";
+    if (t->mode < 0 || t->mode >= MODES) return "mode";
+    if (t->flags < 0 || t->flags > 255) return "flags";
+    if (t->left < 0 || t->right < 0 || t->left >= 8 * WIDTHS[t->type] || t->right >= 8 * WIDTHS[t->type])
+        return "left or right";
+    if (t->type >= F32 && (t->left || t->right)) return "left or right";
+    if (t->pixels < 0 || t->pixels > MOST_PIXELS) return "pixels";
+    if (t->samples < 1 || t->samples > 4) return "samples";
+    if (t->mode == COPY ? !COPY_TABLE[t->type][t->out_type] : t->out_type != F32) return "out_type";
+    return 0;
+}
+
+int64_t template_bytes(const Template *t) { return t->pixels * t->samples * WIDTHS[t->type]; }
+int64_t template_out_bytes(const Template *t) { return t->pixels * t->samples * WIDTHS[t->out_type]; }
+
+/* ---- one block ------------------------------------------------------------------------------------------------------ */
+
+static void swap_bytes(void *data, int64_t n, int64_t width) {
+    if (width == 2) {
+        uint16_t *p = data;
+        for (int64_t i = 0; i < n; i++) p[i] = __builtin_bswap16(p[i]);
+    } else if (width == 4) {
+        uint32_t *p = data;
+        for (int64_t i = 0; i < n; i++) p[i] = __builtin_bswap32(p[i]);
+    } else if (width == 8) {
+        uint64_t *p = data;
+        for (int64_t i = 0; i < n; i++) p[i] = __builtin_bswap64(p[i]);
+    }
+}
+
+static int is_finite(double x) { return x - x == 0.0; }
+
+static enum error after(const Template *t, const void *in, float *out, int64_t n, int64_t stride) {
+    if (t->flags & NO_OVERFLOW && t->type >= F32)
+        for (int64_t i = 0; i < n; i++) {
+            const double from = t->type == F32 ? ((const float *)in)[i * stride] : ((const double *)in)[i * stride];
+            if (!is_finite(out[i]) && out[i] == out[i] && is_finite(from)) return VALUE;
+        }
+    if (t->flags & NAN_TO_ZERO)
+        for (int64_t i = 0; i < n; i++)
+            if (out[i] != out[i]) out[i] = 0.0f;
+    return OK;
+}
+
+static void fill(const Template *t, float *out, int64_t n) {
+    float x = (float)t->offset;
+    if (t->flags & HAS_CLAMP) {
+        float low = (float)t->low, high = (float)t->high;
+        x = x < low ? low : x;
+        x = x > high ? high : x;
+    }
+    for (int64_t i = 0; i < n; i++) out[i] = x;
+}
+
+enum error convert(const Template *t, void *in, char *out, int64_t first, int64_t count, int64_t plane, int level) {
+    const int64_t width = WIDTHS[t->type], out_width = WIDTHS[t->out_type];
+    const int planar = (t->flags & PLANES) != 0;
+    const int64_t stride = planar ? 1 : t->samples, channels = planar ? 1 : t->samples;
+    if (t->flags & SWAP) swap_bytes(in, count * stride, width);
+    for (int64_t c = 0; c < channels; c++) {
+        const char *from = (const char *)in + c * width;
+        char *to = out + ((planar ? plane : c) * t->pixels + first) * out_width;
+        if (t->mode == COPY) {
+            COPY_TABLE[t->type][t->out_type](from, to, count, stride, t);
+        } else if (t->mode == CONSTANT) {
+            fill(t, (float *)to, count);
+        } else {
+            const int row = t->mode == DOUBLE;
+            Linear linear = LINEAR_BASE[row][t->type];
+#ifdef HAS_AVX2
+            if (level >= 1) linear = LINEAR_AVX2[row][t->type];
+#else
+            (void)level;
+#endif
+            linear(from, (float *)to, count, stride, t);
+            enum error error = after(t, from, (float *)to, count, stride);
+            if (error) return error;
+        }
+    }
+    return OK;
+}

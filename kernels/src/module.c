@@ -1,0 +1,158 @@
+/* The module: buffers in, every bound checked, nothing of the interpreter's used while frames are read. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "kernels.h"
+
+#include <string.h>
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* A buffer of whole items of `size` bytes, aligned for 64-bit numbers; the number of items, or -1. */
+static int64_t items(const Py_buffer *buffer, int64_t size, const char *name) {
+    if (buffer->len % size || (uintptr_t)buffer->buf % sizeof(int64_t)) {
+        PyErr_Format(PyExc_ValueError, "%s must be an aligned buffer of items of %d bytes", name, (int)size);
+        return -1;
+    }
+    return buffer->len / size;
+}
+
+static int check_templates(const Template *templates, int64_t n) {
+    for (int64_t k = 0; k < n; k++) {
+        const char *problem = template_problem(templates + k);
+        if (problem) {
+            PyErr_Format(PyExc_ValueError, "template %zd: %s is out of range", (Py_ssize_t)k, problem);
+            return 0;
+        }
+    }
+    return 1;
+}
+
+#ifndef _WIN32
+static const char *job_problem(const Job *job, const Template *templates, int64_t n_templates, int64_t paths,
+                               int64_t out) {
+    if (job->template_number < 0 || job->template_number >= n_templates) return "template";
+    const Template *t = templates + job->template_number;
+    if (job->path < 0 || job->path_length < 1 || job->path > paths || job->path_length > paths - job->path)
+        return "path";
+    if (job->size < 0 || job->offset < 0 || job->offset > job->size || template_bytes(t) > job->size - job->offset)
+        return "offset";
+    if (job->out < 0 || job->out > out || template_out_bytes(t) > out - job->out ||
+        job->out % WIDTHS[t->out_type])
+        return "out";
+    return 0;
+}
+
+PyDoc_STRVAR(read_doc,
+             "read(jobs, templates, prefix, paths, out, threads, level=-1)\n--\n\n"
+             "Reads and converts frames. jobs and templates are arrays of the records that JOB and TEMPLATE name; error and\n"
+             "number of each job are written. Returns how many failed; their part of out is undefined.\n\n"
+             "Raises ValueError for a record that points outside its buffer; nothing is read then.");
+
+static PyObject *py_read(PyObject *module, PyObject *args) {
+    (void)module;
+    Py_buffer jobs, templates, prefix, paths, out;
+    int threads, level = -1;
+    if (!PyArg_ParseTuple(args, "w*y*y*y*w*i|i:read", &jobs, &templates, &prefix, &paths, &out, &threads, &level))
+        return 0;
+    int64_t failed = -1;
+    int64_t n = items(&jobs, sizeof(Job), "jobs"), m = items(&templates, sizeof(Template), "templates");
+    if (n < 0 || m < 0 || !check_templates(templates.buf, m)) goto end;
+    if ((uintptr_t)out.buf % sizeof(int64_t)) {
+        PyErr_SetString(PyExc_ValueError, "out must be aligned");
+        goto end;
+    }
+    if (memchr(prefix.buf, 0, (size_t)prefix.len)) {
+        PyErr_SetString(PyExc_ValueError, "prefix has a zero byte");
+        goto end;
+    }
+    for (int64_t k = 0; k < n; k++) {
+        const char *problem = job_problem((Job *)jobs.buf + k, templates.buf, m, paths.len, out.len);
+        if (problem) {
+            PyErr_Format(PyExc_ValueError, "job %zd: %s is out of range", (Py_ssize_t)k, problem);
+            goto end;
+        }
+    }
+    if (level < 0 || level > best_level()) level = best_level();
+    Py_BEGIN_ALLOW_THREADS
+    failed = read_frames(jobs.buf, n, templates.buf, prefix.buf, prefix.len, paths.buf, out.buf,
+                         threads < 1 ? 1 : threads, level);
+    Py_END_ALLOW_THREADS
+end:
+    PyBuffer_Release(&jobs);
+    PyBuffer_Release(&templates);
+    PyBuffer_Release(&prefix);
+    PyBuffer_Release(&paths);
+    PyBuffer_Release(&out);
+    return failed < 0 ? 0 : PyLong_FromLongLong(failed);
+}
+#endif
+
+PyDoc_STRVAR(convert_doc,
+             "convert(template, data, out, level=-1)\n--\n\n"
+             "Converts one frame from memory. Returns 0, or VALUE where a number does not fit.\n\n"
+             "Raises ValueError where data or out is too small for the template.");
+
+#define BLOCK 2048 /* pixels; a copy, since data need not be aligned and is not to be changed */
+
+static PyObject *py_convert(PyObject *module, PyObject *args) {
+    (void)module;
+    Py_buffer templates, data, out;
+    int level = -1;
+    if (!PyArg_ParseTuple(args, "y*y*w*|i:convert", &templates, &data, &out, &level)) return 0;
+    int64_t result = -1;
+    const Template *t = templates.buf;
+    int64_t m = items(&templates, sizeof(Template), "template");
+    if (m < 0 || !check_templates(t, m)) goto end;
+    if (m != 1 || (uintptr_t)out.buf % sizeof(int64_t) || data.len < template_bytes(t) ||
+        out.len < template_out_bytes(t)) {
+        PyErr_SetString(PyExc_ValueError, "convert takes one template, and data and out that are large enough for it");
+        goto end;
+    }
+    if (level < 0 || level > best_level()) level = best_level();
+    result = OK;
+    Py_BEGIN_ALLOW_THREADS
+    int64_t memory[BLOCK * 4]; /* 4 samples of 8 bytes */
+    const int planar = (t->flags & PLANES) != 0;
+    const int64_t group = (planar ? 1 : t->samples) * WIDTHS[t->type], planes = planar ? t->samples : 1;
+    for (int64_t plane = 0; plane < planes && !result; plane++)
+        for (int64_t first = 0; first < t->pixels && !result; first += BLOCK) {
+            const int64_t count = least(BLOCK, t->pixels - first);
+            memcpy(memory, (const char *)data.buf + (plane * t->pixels + first) * group, (size_t)(count * group));
+            result = convert(t, memory, out.buf, first, count, plane, level);
+        }
+    Py_END_ALLOW_THREADS
+end:
+    PyBuffer_Release(&templates);
+    PyBuffer_Release(&data);
+    PyBuffer_Release(&out);
+    return result < 0 ? 0 : PyLong_FromLongLong(result);
+}
+
+static PyMethodDef methods[] = {
+#ifndef _WIN32
+    {"read", py_read, METH_VARARGS, read_doc},
+#endif
+    {"convert", py_convert, METH_VARARGS, convert_doc},
+    {0, 0, 0, 0},
+};
+
+static int add_constants(PyObject *module) {
+    return PyModule_AddIntConstant(module, "ABI", KERNELS_ABI) ||
+           PyModule_AddIntConstant(module, "JOB_BYTES", sizeof(Job)) ||
+           PyModule_AddIntConstant(module, "TEMPLATE_BYTES", sizeof(Template)) ||
+           PyModule_AddIntConstant(module, "LEVELS", best_level() + 1) ||
+           PyModule_AddStringConstant(module, "__version__", "0.1.0");
+}
+
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, add_constants}, {0, 0}};
+
+static struct PyModuleDef definition = {
+    .m_base = PyModuleDef_HEAD_INIT,
+    .m_name = "dicomtorch_kernels",
+    .m_doc = "Reads and converts batches of uncompressed frames; see dicomtorch, which uses it.",
+    .m_methods = methods,
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC PyInit_dicomtorch_kernels(void) { return PyModuleDef_Init(&definition); }

@@ -1,0 +1,202 @@
+/* Opens, checks, reads and converts frames in several threads, without the interpreter. */
+#ifndef _WIN32
+#define _GNU_SOURCE
+#include "kernels.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define BLOCK ((int64_t)1 << 19) /* stays in the second-level cache; a header decides no allocation */
+#define MOST_THREADS 64
+#define LONGEST_PATH 4096
+
+/* Memory that blocks are read into, kept between calls: fresh pages cost a fault each. */
+static struct {
+    pthread_mutex_t lock;
+    char *free[MOST_THREADS];
+    int count;
+} kept = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+/* Another thread may have held the lock, and been half done, when the process was forked: the child keeps nothing. */
+static void forget_in_child(void) {
+    pthread_mutex_init(&kept.lock, 0);
+    kept.count = 0;
+}
+
+__attribute__((constructor)) static void prepare(void) { pthread_atfork(0, 0, forget_in_child); }
+
+static char *take_memory(void) {
+    char *memory = 0;
+    pthread_mutex_lock(&kept.lock);
+    if (kept.count) memory = kept.free[--kept.count];
+    pthread_mutex_unlock(&kept.lock);
+    if (!memory && posix_memalign((void **)&memory, 4096, (size_t)BLOCK)) return 0;
+    return memory;
+}
+
+static void give_memory(char *memory) {
+    pthread_mutex_lock(&kept.lock);
+    if (memory && kept.count < MOST_THREADS) {
+        kept.free[kept.count++] = memory;
+        memory = 0;
+    }
+    pthread_mutex_unlock(&kept.lock);
+    free(memory);
+}
+
+/* The file that was read last stays open: jobs come ordered by file. */
+typedef struct {
+    int descriptor;
+    int64_t path, size, mtime_ns, inode;
+} File;
+
+static void close_file(File *file) {
+    if (file->descriptor >= 0) close(file->descriptor);
+    file->descriptor = -1;
+}
+
+static int64_t modified(const struct stat *info) {
+#ifdef __APPLE__
+    const struct timespec time = info->st_mtimespec;
+#else
+    const struct timespec time = info->st_mtim;
+#endif
+    return (int64_t)((uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec);
+}
+
+static enum error open_file(File *file, Job *job, const char *prefix, int64_t prefix_length, const char *paths) {
+    if (file->descriptor >= 0 && file->path == job->path && file->size == job->size &&
+        file->mtime_ns == job->mtime_ns && file->inode == job->inode)
+        return OK;
+    close_file(file);
+    char path[LONGEST_PATH];
+    if (prefix_length + job->path_length >= LONGEST_PATH) {
+        job->number = ENAMETOOLONG;
+        return OPEN;
+    }
+    memcpy(path, prefix, (size_t)prefix_length);
+    memcpy(path + prefix_length, paths + job->path, (size_t)job->path_length);
+    path[prefix_length + job->path_length] = 0;
+    if (memchr(path, 0, (size_t)(prefix_length + job->path_length))) {
+        job->number = ENOENT; /* no file has such a name */
+        return OPEN;
+    }
+    do file->descriptor = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    while (file->descriptor < 0 && errno == EINTR);
+    if (file->descriptor < 0) {
+        job->number = errno;
+        return OPEN;
+    }
+    struct stat info;
+    enum error error = OK;
+    if (fstat(file->descriptor, &info)) {
+        job->number = errno;
+        error = STAT;
+    } else if (!S_ISREG(info.st_mode)) {
+        error = NOT_REGULAR;
+    } else if ((int64_t)info.st_size != job->size || modified(&info) != job->mtime_ns ||
+               (job->inode && info.st_ino && (int64_t)info.st_ino != job->inode)) {
+        error = CHANGED;
+    }
+    if (error) {
+        close_file(file);
+        return error;
+    }
+    file->path = job->path;
+    file->size = job->size;
+    file->mtime_ns = job->mtime_ns;
+    file->inode = job->inode;
+    return OK;
+}
+
+static enum error fill(int descriptor, char *to, int64_t length, int64_t offset, Job *job) {
+    for (int64_t done = 0; done < length;) {
+        ssize_t got = pread(descriptor, to + done, (size_t)(length - done), (off_t)(offset + done));
+        if (got < 0) {
+            if (errno == EINTR) continue;
+            job->number = errno;
+            return READ;
+        }
+        if (!got) return SHORT;
+        done += got;
+    }
+    return OK;
+}
+
+static enum error read_frame(int descriptor, Job *job, const Template *t, char *memory, char *out, int level) {
+    const int64_t width = WIDTHS[t->type];
+    const int planar = (t->flags & PLANES) != 0;
+    const int64_t planes = planar ? t->samples : 1, group = (planar ? 1 : t->samples) * width;
+    const int64_t step = BLOCK / group; /* pixels */
+    for (int64_t plane = 0; plane < planes; plane++)
+        for (int64_t first = 0; first < t->pixels; first += step) {
+            const int64_t count = t->pixels - first < step ? t->pixels - first : step;
+            const int64_t at = job->offset + (plane * t->pixels + first) * group;
+            enum error error = fill(descriptor, memory, count * group, at, job);
+            if (!error) error = convert(t, memory, out + job->out, first, count, plane, level);
+            if (error) return error;
+        }
+    return OK;
+}
+
+typedef struct {
+    Job *jobs;
+    int64_t n, part;
+    const Template *templates;
+    const char *prefix, *paths;
+    int64_t prefix_length;
+    char *out;
+    int level;
+    _Atomic int64_t next;
+} Work;
+
+/* Jobs are taken in runs, so that most runs of one file are read by one thread. */
+static void *work(void *argument) {
+    Work *w = argument;
+    char *memory = take_memory();
+    File file = {.descriptor = -1};
+    for (;;) {
+        const int64_t start = atomic_fetch_add(&w->next, w->part);
+        if (start >= w->n) break;
+        const int64_t end = start + w->part < w->n ? start + w->part : w->n;
+        for (Job *job = w->jobs + start; job < w->jobs + end; job++) {
+            if (!memory) {
+                job->error = NO_MEMORY;
+                continue;
+            }
+            job->error = open_file(&file, job, w->prefix, w->prefix_length, w->paths);
+            if (!job->error)
+                job->error = read_frame(file.descriptor, job, w->templates + job->template_number, memory, w->out,
+                                        w->level);
+        }
+    }
+    close_file(&file);
+    if (memory) give_memory(memory);
+    return 0;
+}
+
+int64_t read_frames(Job *jobs, int64_t n, const Template *templates, const char *prefix, int64_t prefix_length,
+                    const char *paths, char *out, int threads, int level) {
+    if (threads > MOST_THREADS) threads = MOST_THREADS;
+    int64_t part = threads > 1 ? n / (threads * 4) : n;
+    Work w = {.jobs = jobs, .n = n, .part = part > 0 ? part : 1, .templates = templates, .prefix = prefix,
+              .prefix_length = prefix_length, .paths = paths, .out = out, .level = level};
+    pthread_t others[MOST_THREADS];
+    int started = 0;
+    while (started < threads - 1 && started + 1 < n && !pthread_create(&others[started], 0, work, &w)) started++;
+    work(&w);
+    for (int k = 0; k < started; k++) pthread_join(others[k], 0);
+    int64_t failed = 0;
+    for (int64_t k = 0; k < n; k++) failed += jobs[k].error != OK;
+    return failed;
+}
+#else
+typedef int nothing;
+#endif

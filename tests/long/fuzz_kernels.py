@@ -1,0 +1,130 @@
+"""Random jobs for the compiled kernels, under sanitizers: no death, no foreign exception, no wrong number.
+
+`python -m tests.long.fuzz_kernels --sanitizer address,undefined --seconds 60` builds the kernels with the sanitizer in
+a folder of its own and runs itself there; `--sanitizer thread` likewise, `--sanitizer ""` as they are built for users.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+KERNELS = Path(__file__).parents[2] / "kernels"
+LIBRARIES = {"address": "libasan.so", "thread": "libtsan.so", "undefined": "libubsan.so"}
+
+
+def build(folder: Path, sanitizer: str) -> dict[str, str]:
+    """Builds into `folder`; the environment in which a child finds it."""
+    environment = dict(os.environ)
+    if sanitizer:
+        flags = f"-fsanitize={sanitizer} -fno-sanitize-recover=all -g -O1"
+        environment |= {"DICOMTORCH_KERNELS_CFLAGS": flags, "DICOMTORCH_KERNELS_LDFLAGS": flags}
+    install = ("install", "--quiet", "--no-deps", "--no-build-isolation", "--target", str(folder))
+    subprocess.run(
+        [sys.executable, "-m", "pip", *install, str(KERNELS)], env=environment, check=True
+    )
+    environment["PYTHONPATH"] = f"{folder}{os.pathsep}{KERNELS.parent}"
+    if sanitizer:
+        libraries = [
+            subprocess.run(
+                ["gcc", f"-print-file-name={LIBRARIES[name]}"],
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout.strip()
+            for name in sanitizer.split(",")
+        ]
+        environment["LD_PRELOAD"] = " ".join(libraries)
+        # Python itself keeps memory until its end.
+        environment["ASAN_OPTIONS"] = "detect_leaks=0"
+        environment["TSAN_OPTIONS"] = "report_signal_unsafe=0"
+        environment["OPENBLAS_NUM_THREADS"] = "1"
+    return environment
+
+
+def fuzz(seed: int, seconds: float, folder: Path) -> dict[str, int]:
+    """Calls with right and wrong jobs, from two threads, while files change; counts what came of them."""
+    import dicomtorch_kernels as kernels
+
+    from dicomtorch.reader.kernels import JOB, TEMPLATE
+    from tests.support.kernel_jobs import expected, make_job, make_template
+
+    counts = dict.fromkeys(("calls", "refused", "failed", "right"), 0)
+    deadline = time.monotonic() + seconds
+
+    def run(number: int) -> None:
+        rng = random.Random(seed * 1000 + number)
+        own = folder / str(number)
+        own.mkdir()
+        paths: list[bytes] = []
+        for k in range(6):
+            path = own / f"{k}.bin"
+            path.write_bytes(rng.randbytes(rng.choice([0, 1, 77, 5000, 300_000, 1_200_000])))
+            paths.append(os.fsencode(path))
+        joined = b"".join(paths)
+        while time.monotonic() < deadline:
+            templates = np.concatenate([make_template(rng, wrong=0.01) for _ in range(4)])
+            jobs = np.concatenate(
+                [make_job(rng, paths, templates, wrong=0.01) for _ in range(rng.randrange(1, 12))]
+            )
+            out = np.zeros(rng.choice([1 << 12, 1 << 22]), np.uint8)
+            jobs["out"] %= max(8, len(out) // 2)
+            jobs["out"] -= jobs["out"] % 8
+            if rng.random() < 0.05:
+                victim = Path(os.fsdecode(rng.choice(paths)))
+                with victim.open("r+b") as file:
+                    file.truncate(rng.randrange(1 << 20))
+            counts["calls"] += 1
+            try:
+                kernels.read(jobs, templates, b"", joined, out, rng.randrange(1, 4))
+            except ValueError:
+                counts["refused"] += 1
+                continue
+            counts["failed"] += int(np.count_nonzero(jobs["error"]))
+            if len(jobs) == 1 and not jobs["error"][0]:
+                (job,) = jobs
+                right = expected(job, templates[job["template"]], paths)
+                if right is not None:
+                    got = out[job["out"] : job["out"] + right.nbytes].view(right.dtype)
+                    assert np.array_equal(got, right, equal_nan=right.dtype.kind == "f")
+                    counts["right"] += 1
+
+    threads = [threading.Thread(target=run, args=(k,)) for k in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert JOB.itemsize == kernels.JOB_BYTES
+    assert TEMPLATE.itemsize == kernels.TEMPLATE_BYTES
+    return counts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sanitizer", default="address,undefined")
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--here", action="store_true", help="in this process, as it is")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.here:
+            print(fuzz(arguments.seed, arguments.seconds, Path(folder)))
+            return
+        environment = build(Path(folder), arguments.sanitizer)
+        command = [sys.executable, "-m", "tests.long.fuzz_kernels", "--here"]
+        command += ["--seconds", str(arguments.seconds), "--seed", str(arguments.seed)]
+        done = subprocess.run(command, env=environment, check=False)
+        sys.exit(done.returncode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,392 @@
+"""Frames by the compiled kernels: the same bits and words as without them, and nothing outside their buffers."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from torch.utils.data import DataLoader
+
+from dicomtorch import DicomFrames, DicomVolumes, FrameLoader, FrameReader, PixelOptions, scan
+from dicomtorch.backends.base import get_backend
+from dicomtorch.errors import DicomTorchError
+from dicomtorch.reader import kernels as k
+from dicomtorch.storage.local import LocalStorage
+from tests.support import kernel_jobs
+from tests.support.phantoms import ct, ct_pixels, encapsulated, image, write, write_series
+from tests.support.requirements import require
+
+pytestmark = [pytest.mark.filterwarnings("ignore:.*PatientID:UserWarning")]
+
+
+@pytest.fixture
+def module() -> k.Module:
+    require("dicomtorch_kernels")
+    found = k.kernels()
+    assert found.module is not None, found.reason
+    return found.module
+
+
+@pytest.fixture
+def counted(module: k.Module, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Frames that each call of the kernels delivered."""
+    calls: list[int] = []
+
+    class Counting:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(module, name)
+
+        def read(self, jobs: Any, *arguments: Any) -> int:
+            failed = module.read(jobs, *arguments)
+            calls.append(len(jobs) - failed)
+            return failed
+
+    monkeypatch.setattr(k, "kernels", lambda: k.Kernels(Counting()))
+    return calls
+
+
+def without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(k, "kernels", lambda: k.Kernels(None, "left out"))
+
+
+def both(path: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> torch.Tensor:
+    """All frames as a batch, which must have the same bits without kernels."""
+    index, _ = scan(path)
+    reader = FrameReader(index, options=PixelOptions(**options))
+    positions = range(len(index))
+    with_them = torch.full((len(index), *reader.shape(0)), 77, dtype=reader.dtype)
+    found = reader.read_many(positions, with_them)
+    with monkeypatch.context() as inner:
+        without(inner)
+        reader = FrameReader(index, options=PixelOptions(**options))
+        plain = torch.full_like(with_them, 99)
+        expected = reader.read_many(positions, plain)
+    assert [frame.voi for frame in found] == [frame.voi for frame in expected]  # type: ignore[union-attr]
+    assert with_them.numpy().tobytes() == plain.numpy().tobytes()
+    return with_them
+
+
+TYPES = ["i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8"]
+SYNTAXES = [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian]
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+@pytest.mark.parametrize("dtype", TYPES)
+def test_every_type_has_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[int], dtype: str, syntax: str
+) -> None:
+    rng = np.random.default_rng(0)
+    kind = np.dtype(dtype)
+    if kind.kind == "f":
+        stored = rng.normal(0, 900, (3, 17, 23)).astype(kind)
+        stored[0, 0, :4] = [np.nan, -0.0, 1e30, -1e30]
+    else:
+        ends = np.iinfo(kind)
+        stored = rng.integers(ends.min, ends.max, (3, 17, 23), kind, endpoint=True)
+    data = stored.astype(kind.newbyteorder(">")) if syntax == ExplicitVRBigEndian else stored
+    keyword = {"f4": "FloatPixelData", "f8": "DoubleFloatPixelData"}.get(dtype, "PixelData")
+    pixels: dict[str, Any] = {keyword: data.tobytes()}
+    windowed: dict[str, Any] = {
+        "RescaleSlope": 0.3,
+        "RescaleIntercept": -7.7,
+        "WindowCenter": 40,
+        "WindowWidth": 90,
+    }
+    path = write(image(stored, syntax, **pixels, **windowed), tmp_path / "a.dcm")
+    options: list[dict[str, Any]] = [
+        {"values": "stored"},
+        {"values": "modality"},
+        {},
+        {"window": (12.5, 3000)},
+        {"normalize": (3.0, 17.0), "values": "modality"},
+    ]
+    for each in options:
+        both(path, monkeypatch, **each)
+    if not (syntax == ExplicitVRBigEndian and dtype in ("i4", "u4")):
+        assert sum(counted) >= 9
+
+
+@pytest.mark.parametrize("high_bit", [11, 13, 15])
+@pytest.mark.parametrize("sign", [0, 1])
+def test_unused_bits_are_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[int], high_bit: int, sign: int
+) -> None:
+    words = np.random.default_rng(1).integers(0, 1 << 16, (2, 40, 30), np.uint16, endpoint=False)
+    about: dict[str, Any] = {
+        "BitsStored": 12,
+        "PixelRepresentation": sign,
+        "RescaleSlope": -2.5,
+        "RescaleIntercept": 1e6,
+    }
+    dataset = image(words, **about)
+    dataset.HighBit = high_bit
+    path = write(dataset, tmp_path / "a.dcm")
+    both(path, monkeypatch, values="modality")
+    stored = both(path, monkeypatch, values="stored")
+    field = (words >> (high_bit - 11)) & 0xFFF
+    expected = np.where(field >= 2048, field.astype(int) - 4096, field) if sign else field
+    np.testing.assert_array_equal(stored[:, 0].numpy(), expected)
+    assert sum(counted) == 4
+
+
+@pytest.mark.parametrize("planar", [0, 1])
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+def test_colour_lies_in_planes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[int], planar: int, dtype: str
+) -> None:
+    rng = np.random.default_rng(2)
+    stored = rng.integers(0, np.iinfo(dtype).max, (2, 21, 34, 3), dtype)
+    dataset = image(np.zeros((2, 21, 34), dtype))
+    dataset.SamplesPerPixel, dataset.PlanarConfiguration = 3, planar
+    dataset.PhotometricInterpretation = "RGB"
+    dataset.PixelData = (np.moveaxis(stored, -1, 1) if planar else stored).tobytes()
+    path = write(dataset, tmp_path / "a.dcm")
+    got = both(path, monkeypatch, values="stored")
+    np.testing.assert_array_equal(got.numpy(), np.moveaxis(stored, -1, 1))
+    both(path, monkeypatch)
+    assert sum(counted) == 4
+
+
+def test_blocks_join_without_a_seam(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[int]
+) -> None:
+    stored = np.random.default_rng(3).integers(-1000, 1000, (2, 901, 777), np.int16)
+    path = write(image(stored, RescaleSlope=2.5, RescaleIntercept=-900.5), tmp_path / "a.dcm")
+    both(path, monkeypatch, values="modality")
+    assert sum(counted) == 2
+
+
+def test_mixed_batches_and_what_kernels_leave_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[int]
+) -> None:
+    import imagecodecs
+
+    write_series(tmp_path, 3)
+    stream = imagecodecs.jpeg2k_encode(ct_pixels(9), level=0, codecformat="j2k", reversible=True)
+    write(encapsulated(ct(ct_pixels(9), 9), [bytes(stream)]), tmp_path / "j2k.dcm")
+    padded = ct(ct_pixels(8), 8, PixelPaddingValue=-1000)
+    padded["PixelPaddingValue"].VR = "SS"
+    write(padded, tmp_path / "padded.dcm")
+    both(tmp_path, monkeypatch, values="modality", padding=-1.0)
+    assert counted == [3]
+    both(tmp_path, monkeypatch)
+
+
+def test_every_loader_uses_them(tmp_path: Path, counted: list[int]) -> None:
+    paths = write_series(tmp_path, 8)
+    frames = DicomFrames(paths, values="modality")
+    alone = torch.stack([frames[i][0] for i in range(8)])
+    assert counted == []
+    for loader in (DataLoader(frames, 4), FrameLoader(frames, 4)):
+        counted.clear()
+        batches = torch.cat([images for images, _ in loader])
+        assert torch.equal(batches, alone)
+        assert sum(counted) == 8
+    counted.clear()
+    assert torch.equal(frames[[7, 0]][0], alone[[7, 0]])
+    (volume,) = (DicomVolumes(paths, values="modality")[0][0],)
+    assert torch.equal(volume[0], alone[:, 0])
+    assert counted == [2, 8]
+    workers = DataLoader(frames, 4, num_workers=1)
+    assert torch.equal(torch.cat([images.clone() for images, _ in workers]), alone)
+
+
+def spoil_truncate(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 100)
+
+
+def spoil_touch(path: Path) -> None:
+    os.utime(path, ns=(1, 1))
+
+
+def spoil_remove(path: Path) -> None:
+    path.unlink()
+
+
+def spoil_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def spoil_replace(path: Path) -> None:
+    info, data = path.stat(), path.read_bytes()
+    other = path.with_suffix(".other")
+    other.write_bytes(data)
+    os.utime(other, ns=(info.st_atime_ns, info.st_mtime_ns))
+    other.replace(path)
+
+
+def spoil_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+SPOILED = [spoil_truncate, spoil_touch, spoil_remove, spoil_folder, spoil_replace, spoil_fifo]
+
+
+@pytest.mark.parametrize("spoil", SPOILED, ids=lambda spoil: spoil.__name__)
+def test_errors_have_the_same_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[int], spoil: Any
+) -> None:
+    paths = write_series(tmp_path, 3)
+    index, _ = scan(tmp_path)
+    spoil(paths[1])
+    results = []
+    for _ in range(2):
+        reader = FrameReader(index, options=PixelOptions(values="modality"))
+        out = torch.zeros(3, 1, 24, 32)
+        results.append(reader.read_many(range(3), out))
+        without(monkeypatch)
+    assert counted == [2]
+    for got, expected in zip(*results, strict=True):
+        assert type(got) is type(expected)
+        if isinstance(expected, DicomTorchError):
+            assert str(got) == str(expected)
+    assert isinstance(results[0][1], DicomTorchError)
+
+
+def test_a_backend_of_the_user_is_always_asked(tmp_path: Path, counted: list[int]) -> None:
+    class Mine:
+        name = "mine"
+
+        def supports(self, pixel: Any) -> bool:
+            return True
+
+        def decode(self, data: Any, pixel: Any, out: Any = None) -> Any:
+            return get_backend("imagecodecs").decode(data, pixel, out) + 1
+
+    paths = write_series(tmp_path, 2)
+    frames = DicomFrames(paths, values="stored", backend=Mine())
+    np.testing.assert_array_equal(frames[[0, 1]][0][1, 0].numpy(), ct_pixels(1) + 1)
+    assert counted == []
+
+
+LARGE = (-1, -(1 << 63), (1 << 63) - 1, 1 << 40)
+WRONG = [
+    *((name, number) for name in ("path", "offset", "template", "out") for number in LARGE),
+    *(("path_length", number) for number in (0, -1, 10_000, (1 << 63) - 1)),
+    *((name, number) for name in ("pixels", "samples") for number in LARGE),
+    *((name, number) for name in ("type", "mode", "out_type", "flags") for number in (*LARGE, 256)),
+    *((name, number) for name in ("left", "right") for number in (*LARGE, 16)),
+    *(("samples", 0), ("samples", 5), ("pixels", 101), ("offset", 1), ("out", 8), ("out", 1)),
+]
+
+
+@pytest.mark.parametrize(("name", "number"), WRONG)
+def test_a_record_that_points_outside_is_refused(
+    tmp_path: Path, module: k.Module, name: str, number: int
+) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(bytes(range(200)))
+    template = np.zeros(1, k.TEMPLATE)
+    template["type"], template["out_type"], template["mode"] = 3, 6, k.SINGLE
+    template["samples"], template["pixels"] = 1, 100
+    job = kernel_jobs.make_job(random.Random(0), [os.fsencode(path)], template)
+    job["out"] = job["offset"] = 0
+    out = np.zeros(400, np.uint8)
+    assert module.read(job, template, b"", os.fsencode(path), out, 1) == 0
+    words = np.frombuffer(path.read_bytes(), "<u2")
+    np.testing.assert_array_equal(out.view(np.float32), words.astype(np.float32))
+    (job if name in (k.JOB.names or ()) else template)[name] = number
+    out[:] = 7
+    with pytest.raises(ValueError, match="out of range"):
+        module.read(job, template, b"", os.fsencode(path), out, 1)
+    assert (out == 7).all()
+
+
+def test_buffers_that_do_not_fit_are_refused(module: k.Module) -> None:
+    template = np.zeros(1, k.TEMPLATE)
+    template["type"], template["out_type"], template["samples"], template["pixels"] = 1, 1, 1, 8
+    data, out = np.arange(8, dtype=np.uint8), np.zeros(8, np.uint8)
+    assert module.convert(template, data, out) == 0
+    assert (out == data).all()
+    for arguments in (
+        (template, data[:7], out),
+        (template, data, out[:7]),
+        (np.zeros(0, k.TEMPLATE), data, out),
+        (np.zeros(7, np.uint8), data, out),
+        (np.concatenate([template, template]), data, out),
+    ):
+        with pytest.raises(ValueError, match=r"template|convert"):
+            module.convert(*arguments)
+    with pytest.raises(TypeError):
+        module.convert(template, data, bytes(8))
+    with pytest.raises(ValueError, match="jobs must be"):
+        module.read(np.zeros(9, np.uint8), template, b"", b"x", out, 1)
+
+
+def test_random_calls_agree_with_numpy(tmp_path: Path, module: k.Module) -> None:
+    rng = random.Random(4)
+    paths = []
+    for number, size in enumerate((0, 999, 64_000, 900_000)):
+        path = tmp_path / f"{number}.bin"
+        path.write_bytes(rng.randbytes(size))
+        paths.append(os.fsencode(path))
+    right = 0
+    for _ in range(600):
+        template = kernel_jobs.make_template(rng)
+        job = kernel_jobs.make_job(rng, paths, template)
+        job["out"] = 0
+        out = np.zeros(1 << 21, np.uint8)
+        try:
+            if module.read(job, template, b"", b"".join(paths), out, 1):
+                continue
+        except ValueError:
+            continue
+        with np.errstate(all="ignore"):
+            expected = kernel_jobs.expected(job[0], template[0], paths)
+        if expected is not None:
+            got = out[: expected.nbytes].view(expected.dtype)
+            np.testing.assert_array_equal(got, expected)
+            right += 1
+    assert right > 100
+
+
+def test_another_version_or_other_bits_are_not_used(
+    module: k.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Wrong:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(module, name)
+
+    class Older(Wrong):
+        ABI = 0
+
+    class Fused(Wrong):
+        def convert(self, template: Any, data: Any, out: Any, level: int = -1) -> int:
+            code = module.convert(template, data, out, level)
+            out.view(np.uint32)[0, 0, 3] ^= 1
+            return code
+
+    for other, reason in ((Older(), "another version"), (Fused(), "otherwise here")):
+        k.kernels.cache_clear()
+        monkeypatch.setitem(sys.modules, "dicomtorch_kernels", other)
+        assert k.kernels().module is None
+        assert reason in k.kernels().reason
+    monkeypatch.undo()
+    k.kernels.cache_clear()
+
+
+def test_the_environment_turns_them_off(tmp_path: Path) -> None:
+    code = "from dicomtorch.reader.kernels import kernels; print(kernels().reason)"
+    environment = os.environ | {"DICOMTORCH_KERNELS": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout.strip() == "DICOMTORCH_KERNELS=0 is set"
+
+
+def test_without_them_everything_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch)
+    frames = DicomFrames(write_series(tmp_path, 2), values="stored")
+    np.testing.assert_array_equal(frames[[1]][0][0, 0].numpy(), ct_pixels(1))
+    assert not k.PlainReader(frames.index, LocalStorage()).is_used

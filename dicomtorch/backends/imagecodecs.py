@@ -196,7 +196,7 @@ def _decode_j2k(data: Buffer, pixel: ImagePixel, stream: J2KStream, out: Array |
     size = next(size for size in (1, 2, 4) if stream.precision <= 8 * size)
     target = _target(pixel, f"{'i' if stream.signed else 'u'}{size}", out)
     codestream = memoryview(data)[stream.start : stream.stop]
-    if stream.high_throughput:
+    if stream.high_throughput and stream.equal_blocks:
         lossless = stream.reversible and pixel.transfer_syntax_uid not in LOSSY
         one_wavelet = stream.reversible or stream.irreversible
         if stream.precision in (8, 16) and one_wavelet and not lossless:
@@ -206,7 +206,7 @@ def _decode_j2k(data: Buffer, pixel: ImagePixel, stream: J2KStream, out: Array |
             result = stored.bounded(
                 result, stream.precision, signed=stream.signed, lossless=lossless
             )
-    else:
+    else:  # OpenJPH writes beyond its memory where components have blocks of another size
         result = _call("jpeg2k_decode", codestream, numthreads=1, out=target)
     return stored.finish(
         color.j2k_to_rgb(result, stream, pixel),

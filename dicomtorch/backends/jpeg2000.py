@@ -33,6 +33,7 @@ class J2KStream(NamedTuple):
         reversible: Whether the 5/3 wavelet is used everywhere, the only one that can be lossless.
         irreversible: Whether the 9/7 wavelet is used everywhere.
         high_throughput: Whether the blocks are coded as in HTJ2K.
+        equal_blocks: Whether the blocks of all components and tiles have one size.
         start: Where the code stream begins in the frame: after the boxes of a JP2 file.
         stop: Where it ends.
     """
@@ -46,6 +47,7 @@ class J2KStream(NamedTuple):
     reversible: bool
     irreversible: bool
     high_throughput: bool
+    equal_blocks: bool
     start: int
     stop: int
 
@@ -87,7 +89,7 @@ def _codestream(data: Buffer) -> tuple[int, int]:
 class _J2KWalk:
     """The marker segments of a JPEG 2000 code stream."""
 
-    __slots__ = ("coding", "components", "data", "ht", "irreversible", "mct", "precision", "quantisation",
+    __slots__ = ("blocks", "coding", "components", "data", "ht", "irreversible", "mct", "precision", "quantisation",
                  "reversible", "signed", "siz", "size", "start", "tiles")  # fmt: skip
 
     def __init__(self, data: Buffer, start: int, stop: int, tiles: int) -> None:
@@ -99,6 +101,7 @@ class _J2KWalk:
         # where all follow from one), and their largest bit depth.
         self.coding: dict[int, tuple[int, bool]] = {}
         self.quantisation: dict[int, tuple[int, int]] = {}
+        self.blocks: set[tuple[int, int]] = set()  # sizes, as exponents
         self.mct = self.ht = False
         self.reversible = self.irreversible = True
 
@@ -228,6 +231,7 @@ class _J2KWalk:
         if precincts and any(not size & 15 or not size >> 4 for size in data[position + 6 : stop]):
             raise damaged("precincts in COD or COC", position + 6, "an exponent of 0", "at least 1")
         self.coding[component] = (levels, wavelet == 1)
+        self.blocks.add((across, down))
         self.reversible &= wavelet == 1
         self.irreversible &= wavelet == 0
         self.ht |= bool(style & 0x40)
@@ -304,13 +308,14 @@ class _J2KWalk:
 class _TileParts:
     """The tile-parts of a JPEG 2000 code stream, which must tile the rest of it."""
 
-    __slots__ = ("data", "ht", "irreversible", "main", "reversible", "size")
+    __slots__ = ("blocks", "data", "ht", "irreversible", "main", "reversible", "size")
 
     def __init__(self, data: Buffer, size: int, main: _J2KWalk) -> None:
         self.data = data
         self.size = size
         self.main = main
         self.ht, self.reversible, self.irreversible = main.ht, main.reversible, main.irreversible
+        self.blocks = set(main.blocks)
 
     def header(self, position: int) -> int:
         """Walks the header of a tile-part; what it sets holds for its tile only. Returns where the data begin."""
@@ -324,6 +329,7 @@ class _TileParts:
         self.ht |= walk.ht
         self.reversible &= walk.reversible
         self.irreversible &= walk.irreversible
+        self.blocks |= walk.blocks
         return body
 
     def walk(self, position: int) -> int:
@@ -419,6 +425,7 @@ def parse_j2k(data: Buffer, tiles: int) -> J2KStream:
         reversible=parts.reversible,
         irreversible=parts.irreversible,
         high_throughput=parts.ht,
+        equal_blocks=len(parts.blocks) == 1,
         start=start,
         stop=end,
     )

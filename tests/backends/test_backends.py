@@ -40,7 +40,7 @@ from dicomtorch.model.syntaxes import (
     NATIVE,
     RLE_LOSSLESS,
 )
-from tests.long import fuzz_backends
+from tests.long import fuzz_backends, fuzz_segments
 from tests.support import frames_by_pydicom, streams_by_encoders
 from tests.support.requirements import require, samples_folder
 
@@ -760,6 +760,19 @@ def test_mutated_frames_neither_kill_nor_hang_nor_surprise(
     assert outcome == "0", (
         f"exit status {outcome} at mutation {number}; repeat with: {repeat}\n{errors}"
     )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("name", ["imagecodecs", "pydicom"])
+def test_changed_segments_of_jpeg_2000_kill_no_process(name: str) -> None:
+    """DICOMTORCH_FUZZ_SECONDS=600 gives it ten minutes instead of a moment."""
+    require(LIBRARIES[name])
+    seconds = float(os.environ.get("DICOMTORCH_FUZZ_SECONDS", "0")) or 6
+    counts, deaths = fuzz_segments.parent(name, seconds, seed=7)
+    assert deaths == []
+    assert counts["decoded"] > 0
+    assert counts["refused"] > 0
 
 
 def test_the_fuzz_loop_finds_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:

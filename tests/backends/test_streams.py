@@ -21,6 +21,7 @@ from dicomtorch.model.syntaxes import (
     JPEG_XL_LOSSLESS,
     RLE_LOSSLESS,
 )
+from tests.long import fuzz_segments
 from tests.support import streams_by_encoders as encoders
 from tests.support.requirements import require
 
@@ -191,3 +192,19 @@ def test_what_another_backend_decodes_auto_decodes_too(name: str) -> None:
                 np.testing.assert_array_equal(preferred.decode(data, pixel), expected)
                 compared += 1
     assert compared > 10
+
+
+# --- HTJ2K whose components have blocks of different sizes -----------------------------------------
+
+
+@pytest.mark.parametrize("exponents", [(2, 2), (3, 4), (4, 2), (2, 3)])
+def test_htj2k_with_blocks_of_another_size_for_a_component(exponents: tuple[int, int]) -> None:
+    """OpenJPH writes beyond its memory then; a sub-band of 16 x 16 is one block with all these sizes."""
+    image = encoders.picture((16, 16, 3), 8)
+    data = fuzz_segments.with_component_segments(encoders.htj2k(image, 8))
+    pixel = encoders.pixel_of(image, HTJ2K_LOSSLESS, 8)
+    backend = get_backend("imagecodecs")
+    np.testing.assert_array_equal(backend.decode(data, pixel), image)
+    at = data.index(fuzz_segments.COC) + 7
+    data = data[:at] + bytes(exponents) + data[at + 2 :]
+    np.testing.assert_array_equal(backend.decode(data, pixel), image)

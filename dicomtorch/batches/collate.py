@@ -23,8 +23,11 @@ CollateMap = Mapping[Any, Callable[..., Any]]
 _INLINE = 1 << 16  # bytes of a tensor up to which it travels with the message
 
 
-class FrameSample(tuple[Any, Any]):
-    """One sample: `(image, meta)`, the tensor (C, H, W) and its `FrameMeta`."""
+class FrameSample(tuple[Any, ...]):
+    """One sample: `(image, meta)`, the tensor (C, H, W) and its `FrameMeta`, or `(image, mask, meta)`.
+
+    In place of a mask there may be a dict of boxes and labels.
+    """
 
     __slots__ = ()
 
@@ -36,21 +39,29 @@ class FrameSamples(Sequence[FrameSample]):
         samples: All of them.
         images: The batch tensor (B, C, H, W) that the images of the samples are slices of; `None` if sizes differ or a
             transform made other tensors.
+        masks: The same of masks, where samples have one.
 
     Attributes:
         images: As given.
+        masks: As given.
     """
 
-    def __init__(self, samples: Iterable[FrameSample], images: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        samples: Iterable[FrameSample],
+        images: Tensor | None = None,
+        masks: Tensor | None = None,
+    ) -> None:
         self.images = images
+        self.masks = masks
         self._columns: MetaColumns = {}
         self._made: list[FrameSample | None] = list(samples)
         self._given: dict[int, FrameMeta] = {}
 
     @classmethod
-    def of(cls, images: Tensor, columns: MetaColumns) -> FrameSamples:
+    def of(cls, images: Tensor, columns: MetaColumns, masks: Tensor | None = None) -> FrameSamples:
         """Samples that are made when they are asked for: a batch needs none of them."""
-        samples = cls((), images)
+        samples = cls((), images, masks)
         samples._columns = columns
         samples._made = [None] * len(images)
         return samples
@@ -67,7 +78,8 @@ class FrameSamples(Sequence[FrameSample]):
             assert self.images is not None
             (meta,) = metas_of({key: values[k : k + 1] for key, values in self._columns.items()})
             self._given[k] = FrameMeta(meta)
-            sample = self._made[k] = FrameSample((self.images[k], meta))
+            tensors = (self.images[k],) if self.masks is None else (self.images[k], self.masks[k])
+            sample = self._made[k] = FrameSample((*tensors, meta))
         return sample
 
     def __setitem__(self, k: int, sample: FrameSample) -> None:
@@ -75,41 +87,57 @@ class FrameSamples(Sequence[FrameSample]):
         self._columns = {}
         self._made[k] = sample
 
-    def together(self) -> tuple[Tensor, FrameMeta] | None:
+    def together(self) -> tuple[Any, ...] | None:
         """The batch, if all samples are still what was read; `None` if they have to be looked at one by one."""
-        images = self.images
+        images, masks = self.images, self.masks
         if images is None or not self._columns:
             return None
         for k, meta in self._given.items():
             sample = self._made[k]
             assert sample is not None
-            if not _is_as_made(sample[1], meta) or not _are_slices([sample[0]], images[k : k + 1]):
+            if not _is_as_made(sample[-1], meta) or not _are_slices([sample[0]], images[k : k + 1]):
                 return None
-        return images, FrameMeta((key, _batch_of(v)) for key, v in self._columns.items())
+            if len(sample) != (2 if masks is None else 3) or (
+                masks is not None and not _are_slices([sample[1]], masks[k : k + 1])
+            ):
+                return None
+        meta = FrameMeta((key, _batch_of(v)) for key, v in self._columns.items())
+        return (images, meta) if masks is None else (images, masks, meta)
 
 
 def collate_frames(
     samples: Sequence[Any], *, collate_fn_map: CollateMap | None = None
-) -> tuple[Any, FrameMeta]:
-    """Makes a batch of `(image, meta)` pairs.
+) -> tuple[Any, ...]:
+    """Makes a batch of `(image, meta)` or `(image, mask, meta)`.
 
-    Images become one tensor (B, C, H, W); samples that were read together lie in one already and are not copied. In
-    `meta` integers become int64 tensors (B,), floats float64 (B,), tuples of n numbers the same (B, n), texts and
-    tuples of texts a list.
+    Images become one tensor (B, C, H, W), and so do masks; samples that were read together lie in one already and are
+    not copied. Boxes, of which images have different numbers, stay a list. In `meta` integers become int64 tensors
+    (B,), floats float64 (B,), tuples of n numbers the same (B, n), texts and tuples of texts a list.
 
     Raises:
         OptionError: The images differ in size or channels, or the samples in their keys.
     """
-    together = None
+    images, masks = None, None
     if isinstance(samples, FrameSamples):
         if batch := samples.together():
             return batch
-        together = samples.images
-    images = [sample[0] for sample in samples]
-    metas = [sample[1] for sample in samples]
-    if together is None or not _are_slices(images, together):
-        together = _stack(images, metas, collate_fn_map)
-    return together, collate_meta(metas, collate_fn_map=collate_fn_map)
+        images, masks = samples.images, samples.masks
+    metas = [sample[-1] for sample in samples]
+    parts = list(zip(*(sample[:-1] for sample in samples), strict=True))
+    joined = [_together(list(parts[0]), images, collate_fn_map)]
+    if len(parts) > 1:
+        is_mask = all(isinstance(part, Tensor) for part in parts[1])
+        joined.append(
+            _together(list(parts[1]), masks, collate_fn_map) if is_mask else list(parts[1])
+        )
+    return (*joined, collate_meta(metas, collate_fn_map=collate_fn_map))
+
+
+def _together(tensors: list[Any], batch: Tensor | None, collate_fn_map: CollateMap | None) -> Any:
+    """One tensor: the one that all lie in, else a new one."""
+    if batch is not None and _are_slices(tensors, batch):
+        return batch
+    return _stack(tensors, collate_fn_map)
 
 
 def collate_meta(
@@ -178,7 +206,7 @@ def _are_slices(images: list[Any], batch: Tensor) -> bool:
     )
 
 
-def _stack(images: list[Any], metas: list[Any], collate_fn_map: CollateMap | None) -> Any:
+def _stack(images: list[Any], collate_fn_map: CollateMap | None) -> Any:
     if not all(isinstance(image, Tensor) for image in images):
         return torch_collate(images, collate_fn_map=_with_default(collate_fn_map))
     sizes = Counter(tuple(image.shape) for image in images)

@@ -16,7 +16,8 @@ from torch.utils.data import Dataset
 
 from dicomtorch.batches.collate import FrameSample, FrameSamples, collate_frames
 from dicomtorch.batches.metadata import FrameMeta
-from dicomtorch.datasets.looking import Titles, overview_html, picture_of
+from dicomtorch.datasets.looking import Titles, drawn_masks, overlaid, overview_html, picture_of
+from dicomtorch.datasets.masked import Mask
 from dicomtorch.datasets.options import Failure, ReadPolicy
 from dicomtorch.datasets.positions import one_position, several_positions
 from dicomtorch.datasets.source import FrameSource
@@ -28,6 +29,8 @@ from dicomtorch.errors import (
     StorageError,
 )
 from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.masks.coded_names import LabelMap
+from dicomtorch.masks.mask_index import MaskIndex
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.model.report import ScanReport
 from dicomtorch.pictures.plot import show_frames
@@ -63,6 +66,7 @@ class SampleDataset(Dataset[FrameSample], Generic[Asked]):
         self._source = source
         self.transform = source.policy.transform
         self._reader: FrameReader | ContextReader = source.reader
+        self._masks = source.masks
         self._failures: list[Failure] = []
 
     # What a subclass says
@@ -88,6 +92,20 @@ class SampleDataset(Dataset[FrameSample], Generic[Asked]):
 
         Raises:
             DicomTorchError: It cannot be read.
+        """
+
+    def _mask_shape(self, asked: Asked) -> tuple[int, ...]:
+        """Of the mask of a sample."""
+        assert self._masks is not None
+        *front, rows, columns = self._shape(asked)
+        return (self._masks.channels, *front[1:], rows, columns)
+
+    @abstractmethod
+    def _mask(self, asked: Asked, out: Tensor) -> Mask:
+        """The mask of a sample, made in `out`.
+
+        Raises:
+            DicomTorchError: It cannot be made.
         """
 
     @abstractmethod
@@ -122,6 +140,26 @@ class SampleDataset(Dataset[FrameSample], Generic[Asked]):
     def index(self) -> FrameIndex:
         """The index of the frames; for `DicomFrames` its positions are those of the dataset."""
         return self._source.index
+
+    @property
+    def masks(self) -> MaskIndex:
+        """Which pixels of which frame are what; its positions are those of `index`.
+
+        Raises:
+            OptionError: The dataset has none.
+        """
+        if self._masks is None:
+            raise OptionError("this dataset has no masks; make it with masks=")
+        return self._masks.masks
+
+    @property
+    def labels(self) -> LabelMap:
+        """The labels of the masks: names and numbers.
+
+        Raises:
+            OptionError: The dataset has no masks.
+        """
+        return self.masks.labels
 
     @property
     def read_policy(self) -> ReadPolicy:
@@ -177,8 +215,9 @@ class SampleDataset(Dataset[FrameSample], Generic[Asked]):
             MissingDependencyError: matplotlib is not installed.
         """
         asked = self._asked(self._first if i is None else i)
-        (sample,) = self._samples([asked], None)
-        image, meta = sample
+        (sample,) = self._samples([asked], None, None)
+        image, meta = sample[0], sample[-1]
+        drawn = drawn_masks(sample, self._planes)
         if not isinstance(image, Tensor) or image.ndim != 4:
             raise OptionError(
                 f"show draws {self.sample_name}s; this transform gives something else"
@@ -188,6 +227,7 @@ class SampleDataset(Dataset[FrameSample], Generic[Asked]):
 
         def get(k: int) -> tuple[Any, str]:
             picture, note = picture_of(planes[k], self._reader)
+            picture = picture if drawn is None else overlaid(picture, drawn[k])
             what = f"{self.sample_name} {meta['index']} of {len(self)}, {k + 1} of {len(planes)}"
             known = len(positions) == len(planes) and positions[k] >= 0
             return picture, titles.of(what, positions[k], meta, note) if known else what
@@ -221,13 +261,13 @@ class SampleDataset(Dataset[FrameSample], Generic[Asked]):
             several = several_positions(i, len(self), self.sample_name)
             if several is not None:
                 return self._collated(self.__getitems__(several))
-        (sample,) = self._samples([self._asked(i)], None)
+        (sample,) = self._samples([self._asked(i)], None, None)
         return sample
 
     def __getitems__(self, indices: Sequence[Any]) -> FrameSamples:
         """Several samples, read straight into one batch if they have one shape; `DataLoader` calls this."""
         asked = self._all_asked(indices)
-        return self._samples(asked, self._batch(asked))
+        return self._samples(asked, self._batch(asked), self._mask_batch(asked))
 
     def __iter__(self) -> Iterator[Any]:
         for i in range(len(self)):
@@ -248,6 +288,20 @@ class SampleDataset(Dataset[FrameSample], Generic[Asked]):
             return None
         return new_batch((len(asked), *shapes.pop()), self._reader.dtype)
 
+    def _mask_batch(self, asked: Sequence[Asked]) -> Tensor | None:
+        """Memory for their masks, where they have some of one shape."""
+        if self._masks is None:
+            return None
+        shapes = set()
+        for one in asked:
+            try:
+                shapes.add(self._mask_shape(one))
+            except DicomTorchError:
+                continue
+        return (
+            new_batch((len(asked), *shapes.pop()), self._masks.dtype) if len(shapes) == 1 else None
+        )
+
     def _shapes(self, asked: Sequence[Asked]) -> set[tuple[int, ...]]:
         shapes = set()
         for one in asked:
@@ -257,33 +311,56 @@ class SampleDataset(Dataset[FrameSample], Generic[Asked]):
                 continue
         return shapes
 
-    def _samples(self, asked: Sequence[Asked], batch: Tensor | None) -> FrameSamples:
-        """Samples, of which number k lies in `batch[k]` where it fits."""
+    def _samples(
+        self, asked: Sequence[Asked], batch: Tensor | None, masks: Tensor | None
+    ) -> FrameSamples:
+        """Samples, of which number k lies in `batch[k]` where it fits, and its mask in `masks[k]`."""
         return FrameSamples(
-            (self._sample(one, None if batch is None else batch[k]) for k, one in enumerate(asked)),
+            (
+                self._sample(
+                    one, None if batch is None else batch[k], None if masks is None else masks[k]
+                )
+                for k, one in enumerate(asked)
+            ),
             batch if self.transform is None else None,
+            masks,
         )
 
-    def _sample(self, asked: Asked, out: Tensor | None) -> FrameSample:
+    def _sample(self, asked: Asked, out: Tensor | None, mask_out: Tensor | None) -> FrameSample:
         read = asked
         try:
-            frame = self._read(asked, out)
+            frame, mask = self._read(asked, out), self._mask_in(asked, mask_out)
         except DicomTorchError as error:
-            read, frame = self._replaced(asked, error, out)
+            read, frame, mask = self._replaced(asked, error, out, mask_out)
         meta = self._meta(read, frame.voi)
         meta["requested_index"] = self._number(asked)
-        return self._finished(frame.image, meta)
+        return self._finished(frame.image, mask, meta)
 
-    def _finished(self, image: Tensor, meta: FrameMeta) -> FrameSample:
-        transform = self.transform
-        return FrameSample((image if transform is None else transform(image), meta))
+    def _mask_in(self, asked: Asked, out: Tensor | None) -> Mask | None:
+        """The mask of a sample, in a tensor of its own where it does not fit into `out`; `None` without masks."""
+        if self._masks is None:
+            return None
+        shape = self._mask_shape(asked)
+        fits = out is not None and out.shape == shape
+        return self._mask(asked, memory_for(shape, self._masks.dtype, out if fits else None))
+
+    def _finished(self, image: Tensor, mask: Mask | None, meta: FrameMeta) -> FrameSample:
+        changed = image if self.transform is None else self.transform(image)
+        if mask is None:
+            return FrameSample((changed, meta))
+        meta.update(mask.meta())
+        return FrameSample((changed, mask.image, meta))
 
     def _collated(self, samples: FrameSamples) -> Any:
         return collate_frames(samples)
 
     def _replaced(
-        self, asked: Asked, error: DicomTorchError, out: Tensor | None
-    ) -> tuple[Asked, Frame]:
+        self,
+        asked: Asked,
+        error: DicomTorchError,
+        out: Tensor | None,
+        mask_out: Tensor | None = None,
+    ) -> tuple[Asked, Frame, Mask | None]:
         """The next one that can be read; in a tensor of its own where it does not fit into `out`."""
         if self.on_error == "raise":
             raise self._with_way_out(error)
@@ -291,10 +368,11 @@ class SampleDataset(Dataset[FrameSample], Generic[Asked]):
             try:
                 fits = out is not None and self._shape(other) == out.shape
                 frame = self._read(other, out if fits else None)
+                mask = self._mask_in(other, mask_out)
             except DicomTorchError:
                 continue
             self._note(Failure(self._number(asked), str(error), self._number(other)))
-            return other, frame
+            return other, frame, mask
         raise self._with_way_out(error)
 
     def _note(self, failure: Failure) -> None:

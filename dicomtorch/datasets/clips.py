@@ -12,6 +12,7 @@ from torch import Tensor
 from dicomtorch.batches.epochs import ClipSampler, EpochOptions, ShuffleSampler
 from dicomtorch.batches.metadata import FrameMeta
 from dicomtorch.datasets.base import SampleDataset, memory_for
+from dicomtorch.datasets.masked import Mask
 from dicomtorch.datasets.options import FrameOptions
 from dicomtorch.datasets.positions import integer_of, one_position
 from dicomtorch.datasets.source import FrameSource
@@ -163,7 +164,7 @@ class DicomClips(SampleDataset[Clip]):
         """One clip for an integer or (sequence, start), a collated batch for a slice, list, array or mask."""
         if isinstance(i, tuple) and len(i) == 2:
             i = self._asked(i)
-            (sample,) = self._samples([i], None)
+            (sample,) = self._samples([i], None, None)
             return sample
         return super().__getitem__(i)
 
@@ -228,6 +229,16 @@ class DicomClips(SampleDataset[Clip]):
         for k, position in enumerate(positions):
             image[k] = frames[distinct.index(position)].image
         return Frame(image, frames[0].voi)
+
+    def _mask_shape(self, asked: Clip) -> tuple[int, ...]:
+        assert self._masks is not None
+        return (self.length, *self._masks.shape(self._positions(asked)[0]))
+
+    def _mask(self, asked: Clip, out: Tensor) -> Mask:
+        assert self._masks is not None
+        positions = self._positions(asked)
+        present = self._masks.read(positions, out)
+        return self._masks.finished(out, positions[0], present, axis=1)
 
     def _meta(self, asked: Clip, voi: AppliedVOI) -> FrameMeta:
         positions = self._positions(asked)

@@ -12,9 +12,10 @@ from torch import Tensor
 from dicomtorch.batches.metadata import FrameMeta
 from dicomtorch.datasets.base import memory_for
 from dicomtorch.datasets.candidates import Candidates, name_rows
+from dicomtorch.datasets.masked import MASK_KEYS, Mask
 from dicomtorch.datasets.options import ReadOptions
 from dicomtorch.datasets.source import FrameSource
-from dicomtorch.datasets.volumes import VOLUME_KEYS, StackDataset
+from dicomtorch.datasets.volumes import VOLUME_KEYS, StackDataset, to_stack
 from dicomtorch.errors import GeometryError, OptionError
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.frame import AppliedVOI
@@ -102,7 +103,7 @@ class DicomCrops(StackDataset):
             frames, stacks(frames.index, split_by=split_by, on_gap=on_gap, mosaic="sheet")
         )
         self._place(coordinates)
-        taken = {*frames.metas([0], [AppliedVOI()], [0])[0], *VOLUME_KEYS, *_OWN}
+        taken = {*frames.metas([0], [AppliedVOI()], [0])[0], *VOLUME_KEYS, *MASK_KEYS, *_OWN}
         clashes = sorted(taken & set(self.candidates.labels))
         if clashes:
             raise OptionError(
@@ -267,6 +268,42 @@ class DicomCrops(StackDataset):
             image.fill_(self._outside(part))
         image[:, first[0] : end[0], first[1] : end[1], first[2] : end[2]] = part
         return Frame(image, voi)
+
+    def _mask(self, asked: int, out: Tensor) -> Mask:
+        masks = self._masks
+        assert masks is not None
+        stack, start, _, low, high = self._box(asked)
+        positions = self._positions(asked)
+        whole = torch.empty((len(out), len(positions), *stack.shape[1:]), dtype=masks.dtype)
+        present = masks.read(positions, whole.movedim(1, 0))
+        part = whole[:, :, low[1] : high[1], low[2] : high[2]]
+        first, end = (low - start).tolist(), (high - start).tolist()
+        if part.shape != out.shape:
+            out.zero_()
+        out[:, first[0] : end[0], first[1] : end[1], first[2] : end[2]] = part
+        return masks.finished(out, positions[0], present)
+
+    def to_grid(self, i: int, prediction: Tensor) -> Tensor:
+        """What was made on crop `i` on the voxels of its whole volume, 0 outside of the crop.
+
+        Args:
+            i: Of the crop.
+            prediction: (..., d, h, w), as large as the crop.
+
+        Returns:
+            (..., D, rows, columns).
+
+        Raises:
+            OptionError: It has another size than the crop.
+        """
+        asked = self._asked(i)
+        stack, start, _, low, high = self._box(asked)
+        to_stack(prediction, self.shape(i)[1:], stack, None)
+        whole = prediction.new_zeros((*prediction.shape[:-3], *stack.shape))
+        first, end = (low - start).tolist(), (high - start).tolist()
+        part = prediction[..., first[0] : end[0], first[1] : end[1], first[2] : end[2]]
+        whole[..., low[0] : high[0], low[1] : high[1], low[2] : high[2]] = part
+        return whole
 
     def _meta(self, asked: int, voi: AppliedVOI) -> FrameMeta:
         stack, start, size, low, high = self._box(asked)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, Unpack, cast
 
 import numpy as np
 import torch
@@ -14,7 +14,9 @@ from dicomtorch.backends.base import Backend
 from dicomtorch.batches.collate import FrameSamples, collate_meta
 from dicomtorch.batches.metadata import FrameMeta, metas_of
 from dicomtorch.datasets.base import SampleDataset
-from dicomtorch.datasets.looking import Titles, picture_of
+from dicomtorch.datasets.looking import Titles, overlaid, picture_of
+from dicomtorch.datasets.masked import Mask, mask_columns
+from dicomtorch.datasets.options import MaskOptions
 from dicomtorch.datasets.positions import several_positions
 from dicomtorch.datasets.source import FrameSource
 from dicomtorch.errors import DicomTorchError, OptionError, PixelValueError
@@ -68,6 +70,7 @@ class DicomFrames(SampleDataset[int]):
         cache: A folder for decoded frames of the syntaxes that are expensive to decode (JPEG lossless, JPEG-LS, JPEG
             2000, HTJ2K, JPEG XL, deflated): later epochs, runs and processes read them from there. `None`: none.
         cache_bytes: What they may take; see `FrameCache`.
+        **mask_options: `masks=True, labels=["liver"]` makes samples `(image, mask, meta)`; see `MaskOptions`.
         duplicates: "keep" files that repeat the SOPInstanceUID of an earlier one, take the "first" only, or "raise".
 
     Raises:
@@ -106,6 +109,7 @@ class DicomFrames(SampleDataset[int]):
         duplicates: Literal["keep", "first", "raise"] = "keep",
         cache: str | os.PathLike[str] | None = None,
         cache_bytes: int = DEFAULT_BYTES,
+        **mask_options: Unpack[MaskOptions],
     ) -> None:
         if context < 0 or context_edge not in ("repeat", "reflect"):
             raise OptionError(
@@ -130,6 +134,7 @@ class DicomFrames(SampleDataset[int]):
                 duplicates=duplicates,
                 cache=cache,
                 cache_bytes=cache_bytes,
+                **mask_options,
             )
         )
         if context:
@@ -247,21 +252,45 @@ class DicomFrames(SampleDataset[int]):
         (meta,) = self._source.metas([asked], [voi], [asked])
         return meta
 
-    def _samples(self, asked: Sequence[int], batch: Tensor | None) -> FrameSamples:
+    def _mask(self, asked: int, out: Tensor) -> Mask:
+        masks = self._masks
+        assert masks is not None
+        return masks.finished(out, asked, masks.read([asked], out[None]))
+
+    def _mask_shape(self, asked: int) -> tuple[int, ...]:
+        assert self._masks is not None
+        return self._masks.shape(asked)
+
+    def _samples(
+        self, asked: Sequence[int], batch: Tensor | None, mask_batch: Tensor | None
+    ) -> FrameSamples:
         # In place of one after the other: read and decoded together, and no mapping made for each.
         results = self._reader.read_many(asked, batch)
         positions = list(asked)
+        masks: list[Mask | None] = [None] * len(positions)
         for k, result in enumerate(results):
-            if isinstance(result, DicomTorchError):
+            mask_out = None if mask_batch is None else mask_batch[k]
+            try:
+                if isinstance(result, DicomTorchError):
+                    raise result
+                masks[k] = self._mask_in(asked[k], mask_out)
+            except DicomTorchError as error:
                 out = None if batch is None else batch[k]
-                positions[k], results[k] = self._replaced(asked[k], result, out)
+                positions[k], results[k], masks[k] = self._replaced(asked[k], error, out, mask_out)
         frames = cast(list[Frame], results)
         columns = self._source.columns(positions, [frame.voi for frame in frames], asked)
-        if batch is not None and self.transform is None and _fit(frames, batch):
-            return FrameSamples.of(batch, columns)
+        whole = batch is not None and self.transform is None and _fit(frames, batch)
+        if whole and (self._masks is None or _masks_fit(masks, mask_batch)):
+            if self._masks is not None:
+                columns |= mask_columns(masks)
+            return FrameSamples.of(cast(Tensor, batch), columns, mask_batch)
         return FrameSamples(
-            self._finished(frame.image, meta)
-            for frame, meta in zip(frames, metas_of(columns), strict=True)
+            (
+                self._finished(frame.image, mask, meta)
+                for frame, mask, meta in zip(frames, masks, metas_of(columns), strict=True)
+            ),
+            batch if whole else None,
+            mask_batch,
         )
 
     # Looking
@@ -285,13 +314,22 @@ class DicomFrames(SampleDataset[int]):
         titles = Titles(self.index, self._reader.options)
 
         def get(k: int) -> tuple[np.ndarray[Any, Any], str]:
-            (sample,) = self._samples([positions[k]], None)
-            image, meta = sample
+            (sample,) = self._samples([positions[k]], None, None)
+            image, meta = sample[0], sample[-1]
             picture, note = picture_of(image, self._reader)
+            if len(sample) == 3:
+                picture = overlaid(picture, sample[1])
             at = int(meta["index"])
             return picture, titles.of(f"frame {at} of {len(self)}", at, meta, note)
 
         return show_frames(get, len(positions))
+
+
+def _masks_fit(masks: Sequence[Mask | None], batch: Tensor | None) -> bool:
+    """Whether all masks lie in the batch."""
+    return batch is not None and all(
+        mask is not None and mask.image.shape == batch.shape[1:] for mask in masks
+    )
 
 
 def _fit(frames: Sequence[Frame], batch: Tensor) -> bool:

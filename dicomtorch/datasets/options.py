@@ -33,7 +33,35 @@ class Failure:
     replaced_by: int
 
 
-class ReadOptions(TypedDict, total=False):
+class MaskOptions(TypedDict, total=False):
+    """The options that give samples a mask.
+
+    `(image, mask, meta)` in place of `(image, meta)`; `meta` has `mask_known` (for each label whether an object of the
+    series has it), `mask_area` (pixels of each label in the sample, -1 where not known) and `mask_present` (whether a
+    plane lies on a frame of the sample).
+
+    - `masks`: `True`, "seg" or "rtstruct": the objects of the same source; a folder or files: the objects there; a dict
+      or table from SeriesInstanceUID to NIfTI or NRRD files.
+    - `labels`, `place`, `between`, `choose`, `resample`, `overlap`, `path`, `threshold`: see `MaskIndex`.
+    - `mask_output`: "labels": (1, ...) numbers, uint8 or int32; "channels": (K, ...) uint8, 0 and 1; "fraction":
+      (K, ...) float32 in [0, 1].
+    - `unlabelled`: series without any object: "raise", "zero", or "drop", which leaves their frames out.
+    """
+
+    masks: Any
+    labels: Any
+    mask_output: Literal["labels", "channels", "fraction"]
+    overlap: Literal["raise", "first", "last"]
+    choose: Any
+    place: Literal["auto", "reference", "position"]
+    between: Literal["raise", "nearest", "drop"]
+    resample: Literal["nearest"] | None
+    threshold: float
+    path: Literal["in", "half-open"]
+    unlabelled: Literal["raise", "zero", "drop"]
+
+
+class ReadOptions(MaskOptions, total=False):
     """The options of `DicomFrames` but `size`, for datasets whose samples have a size of their own."""
 
     backend: str | Backend

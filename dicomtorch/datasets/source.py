@@ -11,7 +11,8 @@ import numpy as np
 
 from dicomtorch.backends import capability
 from dicomtorch.batches.metadata import FrameMeta, MetaColumns, MetadataReader, metas_of
-from dicomtorch.datasets.options import FrameOptions, ReadPolicy
+from dicomtorch.datasets.masked import MaskSource, open_masks, without_masks
+from dicomtorch.datasets.options import FrameOptions, MaskOptions, ReadPolicy
 from dicomtorch.errors import OptionError, SourceError, UnsupportedError, printable
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.frame import AppliedVOI
@@ -24,6 +25,7 @@ from dicomtorch.scanner.open import open_source
 from dicomtorch.scanner.tree import Source
 
 _PIXELS = frozenset(field.name for field in fields(PixelOptions))
+_MASKS = frozenset(MaskOptions.__annotations__)
 _NO_FRAMES = {
     "not_dicom": "are not DICOM",
     "no_pixels": "are DICOM without an image",
@@ -58,6 +60,7 @@ class FrameSource:
         **options: Unpack[FrameOptions],
     ) -> None:
         given: dict[str, Any] = dict(options)
+        masks: Any = {name: given.pop(name) for name in _MASKS & given.keys()}
         pixels = PixelOptions(**{name: given.pop(name) for name in _PIXELS & given.keys()})
         policy = self.policy = ReadPolicy(**given)
         cache = None if policy.cache is None else FrameCache(policy.cache, policy.cache_bytes)
@@ -68,10 +71,43 @@ class FrameSource:
         if within is not None:
             index = within(index)
         index = index.deduplicate(policy.duplicates)
+        has_masks = masks.get("masks") not in (None, False)
+        if has_masks:
+            index = without_masks(index)
+        elif masks.keys() - {"masks"}:
+            raise OptionError(f"{', '.join(sorted(masks.keys() - {'masks'}))} need masks=")
         if not len(index):
             raise _no_frames(source, index)
         self.reader = self._decodable(FrameReader(index, policy.backend, pixels, cache))
+        self.masks = self._with_masks(masks, pixels.size) if has_masks else None
         self._metadata = MetadataReader(self.index, policy.tags)
+
+    def _with_masks(self, options: Any, size: tuple[int, int] | None) -> MaskSource:
+        """Masks of the frames; without those of series that have none where that is asked for."""
+        output, unlabelled = (
+            options.get("mask_output", "labels"),
+            options.get("unlabelled", "raise"),
+        )
+        if output not in ("labels", "channels", "fraction"):
+            raise OptionError(
+                f'mask_output must be "labels", "channels" or "fraction"; got {output!r}'
+            )
+        if unlabelled not in ("raise", "zero", "drop"):
+            raise OptionError(f'unlabelled must be "raise", "zero" or "drop"; got {unlabelled!r}')
+        masks = open_masks(self.index, self.policy, options)
+        there = masks.labelled()
+        if not there.all():
+            series = self.index.column("SeriesInstanceUID").codes
+            count, most = len(np.unique(series[~there])), len(np.unique(series))
+            if unlabelled == "raise" or not there.any():
+                raise OptionError(
+                    f"{count} of {most} series have no object that gives one of the labels; {masks.reasons()}"
+                    f'unlabelled="drop" leaves their frames out, "zero" gives them empty masks'
+                )
+            if unlabelled == "drop":
+                self.reader = self.reader.restricted(np.flatnonzero(there))
+                masks = open_masks(self.index, self.policy, options)
+        return MaskSource(masks, output, size)
 
     @property
     def index(self) -> FrameIndex:

@@ -14,9 +14,10 @@ from torch.utils.data import get_worker_info
 
 from dicomtorch.batches.metadata import FrameMeta
 from dicomtorch.datasets.base import SampleDataset, memory_for
+from dicomtorch.datasets.masked import Mask, unresized
 from dicomtorch.datasets.options import FrameOptions
 from dicomtorch.datasets.source import FrameSource
-from dicomtorch.errors import SourceError
+from dicomtorch.errors import OptionError, SourceError
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.pixels.memory import new_batch
@@ -179,6 +180,28 @@ class DicomVolumes(StackDataset):
         image = memory_for(self.shape(asked), self._reader.dtype, out)
         return Frame(image, self._read_slices(self._positions(asked), image))
 
+    def _mask(self, asked: int, out: Tensor) -> Mask:
+        assert self._masks is not None
+        positions = self._positions(asked)
+        present = self._masks.read(positions, out.movedim(1, 0))
+        return self._masks.finished(out, positions[0], present)
+
+    def to_grid(self, i: int, prediction: Tensor) -> Tensor:
+        """What was made on volume `i` as this dataset gives it on the voxels of its files, by nearest neighbour.
+
+        Args:
+            i: Of the volume.
+            prediction: (..., D, H, W), as large as the volume.
+
+        Returns:
+            (..., D, rows, columns): of `stacks[i].shape`, whose affine is `stacks[i].affine`.
+
+        Raises:
+            OptionError: It has another size than the volume.
+        """
+        stack = self.stacks[self._asked(i)]
+        return to_stack(prediction, self.shape(i)[1:], stack, self._reader.options.size)
+
     def _meta(self, asked: int, voi: AppliedVOI) -> FrameMeta:
         stack = self.stacks[asked]
         return self._stack_meta(asked, stack, self._positions(asked), self._affine(stack), voi)
@@ -195,6 +218,21 @@ class DicomVolumes(StackDataset):
             for border, factor in zip((where.top, where.left), factors[1:], strict=True)
         ]
         return scaled(stack.affine, factors, (0.0, *first))
+
+
+def to_stack(
+    prediction: Tensor, shape: Sequence[int], stack: Stack, size: tuple[int, int] | None
+) -> Tensor:
+    """A prediction on a resized stack on the voxels of its files.
+
+    Raises:
+        OptionError: It has another size.
+    """
+    if tuple(prediction.shape[-3:]) != tuple(shape):
+        raise OptionError(
+            f"the prediction is {tuple(prediction.shape[-3:])} and the sample {tuple(shape)} (slices, rows, columns)"
+        )
+    return prediction if size is None else unresized(prediction, stack.shape[1:], size)
 
 
 def _spacing(stack: Stack, affine: Floats) -> tuple[float, float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -142,6 +143,17 @@ class MaskIndex:
 
     # What there is
 
+    def shape(self, position: int) -> tuple[int, int]:
+        """(rows, columns) of a frame."""
+        rows, columns = self._images.shape[position].tolist()
+        return rows, columns
+
+    def is_covered(self, position: int) -> bool:
+        """Whether a plane of an object lies on a frame; see `covered`."""
+        if self._painter is None or self._assignment.resampled:
+            return bool(self.known(position).any())
+        return self._painter.is_covered(position)
+
     def known(self, position: int) -> npt.NDArray[np.bool_]:
         """(K,), for each label whether an object of the frame's series has it: whether it was looked for."""
         return np.asarray(self._assignment.known[self._images.series.codes[position]])
@@ -201,6 +213,14 @@ class MaskIndex:
                     }
                 )
         return pa.Table.from_pylist(rows, schema=_TABLE)
+
+    def reasons(self) -> str:
+        """Why segments make no pixel, in words without names, with their number."""
+        counts: Counter[str] = Counter(
+            reason for reason in self.table().column("reason").to_pylist() if reason
+        )
+        listed = [f"{count} segments: {reason}" for reason, count in counts.most_common(3)]
+        return f"{'; '.join(listed)}; " if listed else "there is no mask object at all; "
 
     def areas(self) -> npt.NDArray[np.int64]:
         """(frames, K), pixels of each label on each frame, without decoding an image; made once."""

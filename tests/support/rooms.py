@@ -60,7 +60,7 @@ ROOMS: dict[str, Room] = {
     ),
     "datasets": _room(
         "what a user holds: frames, clips, volumes, crops",
-        "model backends pixels index series scanner reader batches pictures",
+        "model backends pixels index series scanner reader batches pictures masks",
     ),
     "reports": _room(
         "what to know about an index before training on it",

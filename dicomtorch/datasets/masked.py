@@ -1,0 +1,176 @@
+"""Masks beside the images of a dataset: which objects, and the mask of a sample from those of its frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dicomtorch.datasets.options import MaskOptions, ReadPolicy
+from dicomtorch.errors import OptionError
+from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.masks.layers import MaskOutput
+from dicomtorch.masks.mask_index import MaskIndex
+from dicomtorch.model.mask_object import KINDS
+from dicomtorch.pixels.resize import resize_nearest, resized
+from dicomtorch.scanner.open import open_source
+
+MASK_KEYS = ("mask_known", "mask_area", "mask_present")
+"""What `meta` has of masks."""
+
+_OWN = ("masks", "mask_output", "unlabelled")
+
+
+class Mask(NamedTuple):
+    """The mask of one sample.
+
+    Attributes:
+        image: (1 or K, ...), or (T, 1 or K, H, W) of a clip.
+        known: (K,), 1 where an object of its series has the label.
+        area: (K,), pixels of each label, -1 where not known.
+        present: 1 if a plane lies on a frame of it.
+    """
+
+    image: Tensor
+    known: tuple[int, ...]
+    area: tuple[int, ...]
+    present: int
+
+    def meta(self) -> dict[str, Any]:
+        """What `meta` says of it."""
+        values = (self.known, self.area, self.present)
+        return dict(zip(MASK_KEYS, values, strict=True))
+
+
+def mask_columns(masks: Sequence[Mask | None]) -> dict[str, Any]:
+    """What `meta` says of several masks, by key."""
+    there = [mask for mask in masks if mask is not None]
+    return {
+        "mask_known": np.array([mask.known for mask in there], np.int64),
+        "mask_area": np.array([mask.area for mask in there], np.int64),
+        "mask_present": np.array([mask.present for mask in there], np.int64),
+    }
+
+
+class MaskSource:
+    """Makes the masks of frames of one index.
+
+    Args:
+        masks: Which pixels of which frame are what.
+        output: What a mask is.
+        size: What images are resized to, or `None`.
+    """
+
+    def __init__(self, masks: MaskIndex, output: MaskOutput, size: tuple[int, int] | None) -> None:
+        self.masks = masks
+        self.output: MaskOutput = output
+        self.size = size
+        kinds = {"uint8": torch.uint8, "int32": torch.int32, "float32": torch.float32}
+        self.dtype = kinds[masks.dtype(output).name]
+        self.channels = masks.channels(output)
+
+    def shape(self, position: int) -> tuple[int, int, int]:
+        """(1 or K, H, W) of the mask of a frame."""
+        return (self.channels, *(self.size or self.masks.shape(position)))
+
+    def read(self, positions: Sequence[int], out: Tensor) -> bool:
+        """Fills (N, 1 or K, H, W), whose rows are contiguous; says whether a plane lies on one of the frames.
+
+        Raises:
+            DicomTorchError: A mask cannot be made; the message names the frame.
+        """
+        target = out.numpy()
+        for k, position in enumerate(positions):
+            if self.size is None:
+                self.masks.mask(position, self.output, target[k])
+            else:
+                whole, _ = self.masks.mask(position, self.output)
+                target[k] = resize_nearest(whole, self.size)
+        return any(self.masks.is_covered(position) for position in positions)
+
+    def finished(self, image: Tensor, position: int, present: bool, axis: int = 0) -> Mask:
+        """A mask with what `meta` says of it.
+
+        Args:
+            image: The mask.
+            position: Of a frame of its series.
+            present: Whether a plane lies on one of its frames.
+            axis: Of its channels.
+        """
+        known = self.masks.known(position).astype(int)
+        area = np.where(known, self._areas(image.numpy(), axis), -1)
+        return Mask(image, tuple(known.tolist()), tuple(area.tolist()), int(present))
+
+    def _areas(self, mask: Any, axis: int) -> Any:
+        if self.output == "labels":
+            numbers = self.masks.labels.numbers
+            if mask.dtype == np.uint8:
+                return np.bincount(mask.reshape(-1), minlength=256)[list(numbers)]
+            return np.array([np.count_nonzero(mask == number) for number in numbers])
+        return np.array([np.count_nonzero(part) for part in np.moveaxis(mask, axis, 0)])
+
+    def original(self, image: Tensor, shape: tuple[int, int]) -> Tensor:
+        """What was made on resized images on the pixels of the file, by nearest neighbour.
+
+        Args:
+            image: (..., H, W) of `size`.
+            shape: (rows, columns) of the file.
+        """
+        if self.size is None:
+            return image
+        return unresized(image, shape, self.size)
+
+
+def unresized(image: Tensor, shape: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """The way back from `size=`: each pixel of the file gets the one that its centre lies in."""
+    where = resized(*shape, size)
+    row = (torch.arange(shape[0]) + 0.5) * where.rows / shape[0]
+    column = (torch.arange(shape[1]) + 0.5) * where.columns / shape[1]
+    rows = where.top + row.long().clamp(max=where.rows - 1)
+    columns = where.left + column.long().clamp(max=where.columns - 1)
+    return image[..., rows, :][..., columns]
+
+
+def without_masks(index: FrameIndex) -> FrameIndex:
+    """The frames that are no masks themselves."""
+    classes = index.column("SOPClassUID")
+    is_mask = np.isin(classes.codes, classes.codes_of(KINDS))
+    return index.select(~is_mask) if is_mask.any() else index
+
+
+def open_masks(images: FrameIndex, policy: ReadPolicy, options: MaskOptions) -> MaskIndex:
+    """The masks that the options ask for.
+
+    Raises:
+        OptionError: An option means nothing.
+    """
+    given = options["masks"]
+    more: dict[str, Any] = {k: v for k, v in options.items() if k not in _OWN}
+    if isinstance(given, MaskIndex):
+        if (
+            more
+            or given.images.uuid != images.uuid
+            or not np.array_equal(given.images.rows, images.rows)
+        ):
+            raise OptionError(
+                "a MaskIndex as masks= must be of the same frames, and has its labels and options already"
+            )
+        return given
+    if given is True or given in ("seg", "rtstruct"):
+        return MaskIndex(images, images.whole(), kind="all" if given is True else given, **more)
+    if isinstance(given, FrameIndex):
+        return MaskIndex(images, given, **more)
+    is_path = isinstance(given, str | bytes) or hasattr(given, "__fspath__")
+    if is_path and str(given).lower().endswith((".csv", ".tsv")):
+        return MaskIndex(images, files=given, **more)
+    if is_path or isinstance(given, list | tuple):
+        found, _ = open_source(given, refresh=policy.refresh, cache_dir=policy.cache_dir)
+        return MaskIndex(images, found, **more)
+    if isinstance(given, Mapping) or hasattr(given, "column_names") or hasattr(given, "iloc"):
+        return MaskIndex(images, files=given, **more)
+    raise OptionError(
+        f'masks must be True, "seg", "rtstruct", a folder, files, an index, or a table of files; got {given!r}'
+    )

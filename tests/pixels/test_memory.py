@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import gc
 import mmap
 import os
@@ -20,11 +19,11 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, random_
 
 from dicomtorch import DicomFrames
 from dicomtorch.batches.metadata import FrameMeta
+from dicomtorch.pixels import attached, slots
 from dicomtorch.pixels import memory as buffers
 from dicomtorch.pixels.memory import new_batch
+from tests.support.numbered import SHAPE, Numbers, only
 from tests.support.phantoms import ct, ct_pixels, write
-
-SHAPE = (4, 1, 256, 128)
 
 
 @pytest.fixture
@@ -103,26 +102,6 @@ def test_private_memory_comes_back() -> None:
     assert len(pointers) <= 2
 
 
-class Numbers(Dataset[Any]):
-    """Batches that are full of the number of their first item."""
-
-    def __init__(self, count: int, sizes: bool = False) -> None:
-        self.count, self.sizes = count, sizes
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitems__(self, indices: list[int]) -> list[torch.Tensor]:
-        rows = len(indices) + (indices[0] % 3 if self.sizes else 0)
-        batch = new_batch((rows, *SHAPE[1:]), torch.float32)
-        batch.fill_(indices[0])
-        return [batch]
-
-
-def only(samples: list[torch.Tensor]) -> torch.Tensor:
-    return samples[0]
-
-
 @pytest.mark.usefixtures("eager_gc")
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.parametrize("persistent", [False, True])
@@ -159,61 +138,6 @@ def test_batches_kept_take_no_descriptors() -> None:
         counts.append(len(os.listdir("/proc/self/fd")))
     assert max(counts[5:]) - min(counts[5:]) <= 2, counts
     assert [first_value(batch) for batch in kept] == [4.0 * k for k in range(50)]
-
-
-def test_segments_are_reused_and_dropped_with_their_workers() -> None:
-    loader = DataLoader(Numbers(400), batch_size=4, num_workers=1, collate_fn=only)
-    known = set(buffers._attached._mappings)
-    for _ in range(3):
-        pointers = set()
-        for batch in loader:
-            pointers.add(batch.data_ptr())
-            del batch
-        assert len(pointers) <= 6
-        assert len(buffers._attached._mappings.keys() - known) <= 8
-
-
-def test_a_fork_does_not_give_away_the_memory_of_its_parent() -> None:
-    known = set(buffers._attached._mappings)
-    (batch,) = list(DataLoader(Numbers(4), batch_size=4, num_workers=1, collate_fn=only))
-    (key,) = buffers._attached._mappings.keys() - known
-    mapping = buffers._attached._mappings[key]
-    pid = os.fork()
-    if not pid:
-        del batch
-        gc.collect()
-        os._exit(mapping.state)
-    _, status = os.waitpid(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 1
-    del batch
-    assert mapping.state == 0
-
-
-def test_a_second_receiver_gets_a_copy() -> None:
-    slots = buffers._Slots()
-    batch = slots.batch(SHAPE, torch.float32, 4 * 4 * 256 * 128)
-    batch.fill_(3)
-    first = pickle.loads(ForkingPickler.dumps(batch))
-    second = pickle.loads(ForkingPickler.dumps(batch))
-    assert type(first) is type(second) is torch.Tensor
-    first.fill_(9)
-    assert all_equal(batch, 9)
-    assert all_equal(second, 3)
-
-
-def test_a_batch_that_was_changed_in_its_worker_arrives_as_it_is() -> None:
-    slots = buffers._Slots()
-
-    def filled() -> torch.Tensor:
-        batch = slots.batch(SHAPE, torch.float32, 4 * 4 * 256 * 128)
-        return batch.copy_(torch.arange(batch.numel()).view(SHAPE))
-
-    turned, moved, copied = filled(), filled(), filled()
-    turned.transpose_(2, 3)
-    moved.data = moved * 2
-    for batch in (turned, moved, copied):
-        assert torch.equal(pickle.loads(ForkingPickler.dumps(copy.deepcopy(batch))), batch)
-        assert torch.equal(pickle.loads(ForkingPickler.dumps(batch)), batch)
 
 
 def test_small_batches_are_plain() -> None:
@@ -333,7 +257,7 @@ class Deadly(Dataset[Any]):
         return 160
 
     def __getitems__(self, indices: list[int]) -> list[torch.Tensor]:
-        if indices[0] >= 80:
+        if indices[0] == 80:  # the other worker lives
             os.kill(os.getpid(), signal.SIGKILL)
         return [new_batch((4, *SHAPE[1:]), torch.float32).fill_(indices[0])]
 
@@ -352,8 +276,7 @@ def test_a_killed_worker_leaves_nothing() -> None:
     del kept, batch
     gc.collect()
     list(DataLoader(Numbers(8), batch_size=4, num_workers=1, collate_fn=only))
-    alive = {key for key in buffers._attached._mappings if not buffers._is_alive(key[0])}
-    assert len(alive) <= 2  # of the loader that has just ended
+    assert not list(attached._attached.mappings())
     assert {name for name in os.listdir("/dev/shm") if not name.startswith("sem.")} <= shared
 
 
@@ -395,28 +318,6 @@ def test_memory_is_flat_over_items(frames: DicomFrames) -> None:
     assert sizes[-1] - sizes[2] < 2 << 20, sizes
 
 
-def test_memory_kept_for_later_follows_the_size() -> None:
-    pool = buffers._PrivatePool()
-    for nbytes in (1 << 16, 1 << 22):
-        kept = [pool.batch((nbytes,), torch.uint8, nbytes) for _ in range(20)]
-        del kept
-        assert len(pool._free) <= buffers._MOST_FREE_PRIVATE
-        for _ in range(8):
-            pointer = pool.batch((nbytes,), torch.uint8, nbytes).data_ptr()
-        assert pool.batch((nbytes,), torch.uint8, nbytes).data_ptr() == pointer
-
-
-def test_memory_of_a_new_size_is_kept_at_once() -> None:
-    pool = buffers._PrivatePool()
-    for nbytes in (1 << 16, 1 << 22, 1 << 16):
-        pointers: list[set[int]] = []
-        for _ in range(2):
-            batches = [pool.batch((nbytes,), torch.uint8, nbytes) for _ in range(5)]
-            pointers.append({batch.data_ptr() for batch in batches})
-            del batches
-        assert pointers[0] == pointers[1]
-
-
 def test_memory_from_somewhere_else() -> None:
     own = torch.zeros(4, 5)
     with buffers.allocated_by(lambda shape, dtype: own.to(dtype).view(shape)):
@@ -424,11 +325,11 @@ def test_memory_from_somewhere_else() -> None:
     assert new_batch((4, 5), torch.float32).data_ptr() != own.data_ptr()
 
 
-@pytest.mark.parametrize("lacks", ["_HAS_MEMFD", "_HAS_PRIVATE"])
+@pytest.mark.parametrize("lacks", [(slots, "_has_memfd"), (buffers, "HAS_PRIVATE")])
 def test_platforms_that_lack_something(
-    frames: DicomFrames, lacks: str, monkeypatch: pytest.MonkeyPatch
+    frames: DicomFrames, lacks: tuple[Any, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(buffers, lacks, False)
+    monkeypatch.setattr(*lacks, False)
     for batch in list(DataLoader(frames, 8, num_workers=1, multiprocessing_context="fork")):
         assert_same(batch, frames)
     for batch in list(DataLoader(frames, 8)):

@@ -105,7 +105,8 @@ def synthetic(rows: int) -> Generation:
         one = make_column(column, [CONSTANTS.get(column.name, column.missing)])
         repeated = one.take(row * 0) if isinstance(one, Texts | Packed) else one[row * 0]
         frames[column.name] = given.get(column.name, repeated)
-    constant: dict[str, Any] = {"rows": 1, "size": 525_788, "deflated": 0, "file_class": 0}
+    constant: dict[str, Any] = {"frames": 1, "size": 525_788}
+    constant |= dict.fromkeys(("deflated", "file_class", "container"), 0)
     files: dict[str, Any] = {}
     for column in FILES:
         if column.name == "path":

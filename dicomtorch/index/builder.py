@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,27 @@ from dicomtorch.model.schema import FILES, LOOKUPS, LUT_COLUMNS, Column
 
 _NUMBERED: Final = frozenset({"file", "patient", "image_pixel", "frame_values"})
 _CHUNK: Final = 1 << 14  # rows kept as Python objects while a table is built
+
+
+class Member(NamedTuple):
+    """A member of an archive; the defaults stand for a file that is in none.
+
+    Attributes:
+        container: Position in `schema.CONTAINERS`.
+        name: In the archive, for people.
+        offset: Of its first byte in the archive.
+        length: Bytes in the archive.
+        size: Bytes when inflated.
+    """
+
+    container: int = 0
+    name: str = ""
+    offset: int = -1
+    length: int = -1
+    size: int = -1
+
+
+NO_MEMBER: Final = Member()
 
 _Lookup = LookupTable | RealWorldValueMap
 _LookupRow = tuple[Any, ...]
@@ -37,17 +58,20 @@ class FileRows:
         size: Bytes.
         mtime_ns: Time of the last change.
         inode: Inode number, which tells a replaced file of the same size and time.
-        file_class: One of `attributes.FILE_CLASSES`.
+        file_class: One of `report.FILE_CLASSES`.
         reason: Why it has no frames, or "".
         notices: What was odd, "; " between two.
         deflated: Whether the data set is deflated, so that spans are offsets into the inflated bytes.
         claimed_frames: NumberOfFrames in the header, -1 if absent.
         mask_object: A `MaskObject` as bytes, or b"".
-        count: Frames.
+        found_frames: Frames that the pixel data hold, -1 if nobody looked.
+        count: Frames that become rows.
         columns: Name of a column -> one value for all frames, or a list or array of `count`. What is absent is
             missing. `file`, `patient`, `image_pixel` and `frame_values` are numbered here.
         shared: The same for what is not in `columns`, one value each; the same object for files that share it.
         lookups: What the `*_lut`, `palette` and `real_world_value_map` columns number.
+        version: What the store says tells this version of an object from others.
+        member: Where in an archive it is.
     """
 
     path: bytes
@@ -60,10 +84,13 @@ class FileRows:
     deflated: bool = False
     claimed_frames: int = -1
     mask_object: bytes = b""
+    found_frames: int = -1
     count: int = 0
     columns: dict[str, Any] = field(default_factory=dict)
     shared: dict[str, Any] = field(default_factory=dict)
     lookups: list[_Lookup] = field(default_factory=list)
+    version: str = ""
+    member: Member = NO_MEMBER
 
 
 @dataclass(slots=True)
@@ -121,6 +148,8 @@ class PartBuilder:
                 item.size,
                 item.mtime_ns,
                 item.inode,
+                item.version,
+                *item.member,
                 int(item.deflated),
                 FILE_CLASSES.index(item.file_class),
                 item.reason,
@@ -129,6 +158,7 @@ class PartBuilder:
                 count,
                 item.claimed_frames,
                 item.mask_object,
+                item.found_frames,
             )
         )
         if count:

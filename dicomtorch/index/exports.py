@@ -27,6 +27,8 @@ HASHED = (
     "StudyInstanceUID",
     "FrameOfReferenceUID",
     "ReferencedSOPInstanceUID",
+    "PyramidUID",
+    "ConcatenationUID",
 )
 """UIDs that identify (PS3.15 table E.1-1)."""
 
@@ -37,7 +39,11 @@ _SHARED = """
     modality_lut voi_lut voi_lut_count WindowCenter WindowWidth windows VOILUTFunction PresentationLUTShape palette
     PixelPresentation PixelPaddingValue PixelPaddingRangeLimit real_world_value_map DoseGridScaling SegmentationType
     MaximumFractionalValue SegmentNumber suv_factor ImagePositionPatient ImageOrientationPatient PixelSpacing
-    SliceThickness SpacingBetweenSlices tile_column tile_row Modality InstanceNumber AcquisitionNumber
+    SliceThickness SpacingBetweenSlices tile_column tile_row ZOffsetInSlideCoordinateSystem
+    DimensionOrganizationType TotalPixelMatrixRows TotalPixelMatrixColumns total_pixel_matrix_origin
+    ImageOrientationSlide ImagedVolumeWidth ImagedVolumeHeight SpecimenLabelInImage
+    RecommendedAbsentPixelCIELabValue InConcatenationNumber
+    InConcatenationTotalNumber ConcatenationFrameOffsetNumber Modality InstanceNumber AcquisitionNumber
     InStackPositionNumber TemporalPositionIndex FrameTime time TriggerTime EchoTime DiffusionBValue
     NominalPercentageOfCardiacPhase ComplexImageComponent KVP BurnedInAnnotation RecognizableVisualFeatures
 """

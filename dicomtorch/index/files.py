@@ -1,9 +1,9 @@
 """A generation as a folder: written whole or not at all, checked in full when it is opened.
 
-The folder has `frames.arrow`, `constants.arrow`, `files.arrow` and `lookups.arrow` (Arrow IPC files that pandas, polars
-and DuckDB read as they are) and `manifest.json`, which has the size and checksum of each. A column of the frames table
-with one value throughout is in `constants.arrow`, which has one row. A selection adds `rows`; joined columns add
-`joined-0.arrow` and `joined-0.rows`, ...
+The folder has `frames.arrow`, `files.arrow` and `lookups.arrow` (Arrow IPC files that pandas, polars and DuckDB read as
+they are) and `manifest.json`, which has the size and checksum of each. A column of the frames table with one value
+throughout is in `constants.arrow`, which has one row; one of the files table in `file_constants.arrow`. A selection
+adds `rows`; joined columns add `joined-0.arrow` and `joined-0.rows`, ...
 """
 
 from __future__ import annotations
@@ -34,11 +34,20 @@ from dicomtorch.index.generation import Generation, Rows, frame_columns
 from dicomtorch.index.joins import Joined
 from dicomtorch.model.limits import Limits
 from dicomtorch.model.report import FILE_CLASSES
-from dicomtorch.model.schema import FILES, LOOKUPS, LUT_COLUMNS, VERSION, Column, Kind
+from dicomtorch.model.schema import (
+    CONTAINERS,
+    FILES,
+    LOOKUPS,
+    LUT_COLUMNS,
+    VERSION,
+    Column,
+    Kind,
+)
 
 _AGAIN = "scan again to rebuild it"
-_KEPT = "frame"  # never a constant, so that the frames table has its length
-_TABLES = ("frames", "constants", "files", "lookups")
+_KEPT = {"frames": "frame", "files": "path"}  # never constants: they tell how long a table is
+_CONSTANTS = {"frames": "constants", "files": "file_constants"}
+_TABLES = ("frames", "constants", "files", "file_constants", "lookups")
 _BLOCK = 512  # words
 
 
@@ -65,18 +74,17 @@ def checksum(data: Any) -> int:
 
 def serialize(generation: Generation) -> dict[str, bytes]:
     """Each table as the bytes of an Arrow IPC file."""
-    columns = frame_columns(generation.tags)
-    frames = generation.frames
-    constant = [c for c in columns if c.name != _KEPT and _is_constant(frames[c.name])]
-    varying = [c for c in columns if c not in constant]
-    first = tables.take({c.name: frames[c.name] for c in constant}, np.zeros(1, np.intp))
-    parts = {
-        "frames": (frames, varying),
-        "constants": (first, constant),
+    whole = {
+        "frames": (generation.frames, frame_columns(generation.tags)),
         "files": (generation.files, FILES),
-        "lookups": (generation.lookups, LOOKUPS),
     }
-    return {name: to_bytes(table, of) for name, (table, of) in parts.items()}
+    parts = {"lookups": to_bytes(generation.lookups, LOOKUPS)}
+    for name, (table, columns) in whole.items():
+        constant = [c for c in columns if c.name != _KEPT[name] and _is_constant(table[c.name])]
+        first = tables.take({c.name: table[c.name] for c in constant}, np.zeros(1, np.intp))
+        parts[name] = to_bytes(table, [c for c in columns if c not in constant])
+        parts[_CONSTANTS[name]] = to_bytes(first, constant)
+    return parts
 
 
 def to_bytes(table: Table, columns: Sequence[Column]) -> bytes:
@@ -112,22 +120,24 @@ def deserialize(
     Raises:
         IndexFileError: They are damaged.
     """
-    columns = frame_columns(tags)
 
     def read(name: str, of: Sequence[Column]) -> Table:
         label = f"{folder / name}.arrow" if folder else f"the {name} table of an index"
         batch = tables.read_batch(buffers[name], of, label)
         return tables.from_arrow(batch, of)
 
-    names = set(tables.column_names(buffers["constants"])) - {_KEPT}
-    constants = read("constants", [c for c in columns if c.name in names])
-    if any(len(data) != 1 for data in constants.values()):
-        raise IndexFileError(f"the constants of {folder or 'an index'} are damaged; {_AGAIN}")
-    frames = read("frames", [c for c in columns if c.name not in names])
-    count = len(frames.get(_KEPT, ()))
-    frames |= {name: _repeated(data, count) for name, data in constants.items()}
-    frames = {c.name: frames[c.name] for c in columns if c.name in frames}
-    files, lookups = read("files", FILES), read("lookups", LOOKUPS)
+    def read_whole(name: str, columns: Sequence[Column]) -> Table:
+        names = set(tables.column_names(buffers[_CONSTANTS[name]])) - {_KEPT[name]}
+        constants = read(_CONSTANTS[name], [c for c in columns if c.name in names])
+        if any(len(data) != 1 for data in constants.values()):
+            raise IndexFileError(f"the constants of {folder or 'an index'} are damaged; {_AGAIN}")
+        table = read(name, [c for c in columns if c.name not in names])
+        count = len(table[_KEPT[name]])
+        table |= {name: _repeated(data, count) for name, data in constants.items()}
+        return {c.name: table[c.name] for c in columns}
+
+    frames, files = read_whole("frames", frame_columns(tags)), read_whole("files", FILES)
+    lookups = read("lookups", LOOKUPS)
     generation = Generation(uuid, root, tags, frames, files, lookups, folder, mapped, limits)
     _check(generation, f"the index {folder}" if folder else "an index")
     return generation
@@ -326,20 +336,30 @@ def _check(generation: Generation, label: str) -> None:
     frames: dict[str, Any] = dict(generation.frames)
     files: dict[str, Any] = dict(generation.files)
     bad = _lookups_are_bad(generation.lookups)
-    classes = files["file_class"]
-    bad |= bool(len(classes)) and not (classes.min() >= 0 and classes.max() < len(FILE_CLASSES))
+    for numbers, meanings in (("file_class", FILE_CLASSES), ("container", CONTAINERS)):
+        among = files[numbers]
+        bad |= bool(len(among)) and not (among.min() >= 0 and among.max() < len(meanings))
     if len(generation) and not bad:
         file, offset, length = frames["file"], frames["offset"], frames["length"]
         bad = not (file.min() >= 0 and file.max() < len(files["size"]))
         bad |= bool(offset.min() < 0 or length.min() < 0)
         if not bad:
-            outside = offset > files["size"][file] - length
-            bad = bool(outside.any() and (outside & (files["deflated"][file] == 0)).any())
+            outside = offset > _readable(files)[file] - length
+            bad = bool(outside.any())
         lookups = len(generation.lookups["bits"])
         for name in LUT_COLUMNS:
             bad |= not (frames[name].min() >= -1 and frames[name].max() < lookups)
     if bad:
         raise IndexFileError(f"{label} is damaged: it points outside its files; {_AGAIN}")
+
+
+def _readable(files: Mapping[str, Any]) -> npt.NDArray[np.int64]:
+    """The bytes of each file within which offsets lie; what is not known is as much as can be."""
+    size = np.where(
+        files["container"] == CONTAINERS.index("deflated"), files["member_size"], files["size"]
+    )
+    unknown = (size < 0) | (files["deflated"] != 0)
+    return np.where(unknown, np.iinfo(np.int64).max, size)
 
 
 def _lookups_are_bad(lookups: Table) -> bool:

@@ -98,7 +98,7 @@ class FrameIndex(FrameRows):
     def whole_file(self, i: int) -> FrameIndex:
         """All frames of the file of frame `i`, also those that were not selected."""
         file = int(self._generation.frames["file"][self.row(i)])
-        first, count = (int(self._generation.files[name][file]) for name in ("first_row", "rows"))
+        first, count = (int(self._generation.files[name][file]) for name in ("first_row", "frames"))
         return FrameIndex(self._generation, np.arange(first, first + count))
 
     # Selecting
@@ -149,8 +149,8 @@ class FrameIndex(FrameRows):
     def images(self, *, duplicates: Duplicates = "keep") -> FrameIndex:
         """The frames that are images to train on.
 
-        Left out are segmentations, dose grids, localizers, screen captures, and labels and overviews of slides;
-        `selection.is_image` has the rule.
+        Left out are segmentations, dose grids, localizers, screen captures, and labels, overviews and thumbnails of
+        slides; `images.is_image` has the rule.
 
         Args:
             duplicates: See `deduplicate`.

@@ -65,7 +65,7 @@ def shift(table: Table, name: str, by: int) -> None:
 def take_files(generation: Generation, chosen: npt.NDArray[np.intp]) -> tuple[Table, Table]:
     """The files `chosen`, in that order, and their frames."""
     files = tables.take(generation.files, chosen)
-    counts = np.asarray(files["rows"])
+    counts = np.asarray(files["frames"])
     ends = np.cumsum(counts)
     starts = np.asarray(files["first_row"])
     rows = np.arange(int(ends[-1]) if len(ends) else 0)

@@ -24,15 +24,15 @@ SCANNERS = frozenset({"CT", "MR", "PT", "NM", "SC"})
 """Modalities whose images have a storage class of their own: a secondary capture is a picture of a screen."""
 
 _SCREENS = frozenset({"SCREENSAVE", "SCREENSHOT", "SCREENCAPTURE", "DOSEINFO"})
-_TYPES = frozenset({"LOCALIZER", "SCOUT", "LABEL", "OVERVIEW"})
+_TYPES = frozenset({"LOCALIZER", "SCOUT", "LABEL", "OVERVIEW", "THUMBNAIL"})
 
 
 def is_image(sop_class_uid: str, modality: str, image_type: str) -> bool:
     """Whether a frame is one of what its modality is for.
 
-    Not so are segmentations, dose grids, localizers (PS3.3 C.8.2.1.1.1), labels and overviews of slides (C.8.12.4.1.1),
-    and screen captures: what its Image Type calls so, and secondary captures of a `SCANNERS` modality that do not say
-    PRIMARY.
+    Not so are segmentations, dose grids, localizers (PS3.3 C.8.2.1.1.1), labels, overviews and thumbnails of slides
+    (C.8.12.4.1.1), and screen captures: what its Image Type calls so, and secondary captures of a `SCANNERS` modality
+    that do not say PRIMARY.
 
     Args:
         sop_class_uid: (0008,0016).

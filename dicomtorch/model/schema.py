@@ -130,8 +130,27 @@ FRAMES = _columns(
     SpacingBetweenSlices="float64",
     coordinates="text",  # "VOLUME" where position and orientation are in the Volume Frame of Reference, else ""
     mosaic="text",  # rows and columns of a tile, and the position of each slice of a sheet: "r\\c\\x\\y\\z\\x\\y\\z..."
+    # Slides (PS3.3 C.8.12.4, C.7.6.17.3): the level that a tile is of, and where on the glass that is.
     tile_column="int32",  # Column and Row Position In Total Image Pixel Matrix, from 1
     tile_row="int32",
+    ZOffsetInSlideCoordinateSystem="float64",  # in micrometres, of tiles that say it
+    OpticalPathIdentifier="text",
+    DimensionOrganizationType="text",
+    TotalPixelMatrixRows="int32",
+    TotalPixelMatrixColumns="int32",
+    total_pixel_matrix_origin="float64[2]",  # X and Y Offset In Slide Coordinate System, in millimetres
+    ImageOrientationSlide="float64[6]",
+    ImagedVolumeWidth="float64",  # in millimetres
+    ImagedVolumeHeight="float64",
+    PyramidUID="text",
+    ContainerIdentifier="text",
+    SpecimenLabelInImage="text",
+    RecommendedAbsentPixelCIELabValue="float64[3]",  # as it is encoded, 0 to 65535
+    # Parts of one multi-frame image (PS3.3 C.7.6.16.2.2.4).
+    ConcatenationUID="text",
+    InConcatenationNumber="int32",
+    InConcatenationTotalNumber="int32",
+    ConcatenationFrameOffsetNumber="int64",
     # What separates frames at one position.
     Modality="text",
     ImageType="text",
@@ -167,26 +186,39 @@ FRAMES = _columns(
     ConvolutionKernel="text",
     ContrastBolusAgent="text",
     KVP="float64",
-    OpticalPathIdentifier="text",
     # Warnings.
     BurnedInAnnotation="text",
     RecognizableVisualFeatures="text",
 )
 
 FILES = _columns(
+    # Which bytes: a file or an object, and what tells that it is still the one that was read.
     path="bytes",  # below the root of the index, as the file system has it
-    size="int64",
-    mtime_ns="int64",
-    inode="int64",
+    size="int64",  # -1: not known
+    mtime_ns="int64",  # -1: it could not be opened, 0: not known
+    inode="int64",  # 0: not known
+    version="text",  # of an object in a store (ETag), "" of a file
+    # Where in an archive: offsets of frames count in the archive, or in the inflated member.
+    container="int8",  # position in schema.CONTAINERS
+    member="text",  # its name in the archive
+    member_offset="int64",  # of its first byte in the archive, and how many there are
+    member_length="int64",
+    member_size="int64",  # when inflated
+    # What was read.
     deflated="int8",  # 1: the data set is deflated, spans are offsets into the inflated bytes
     file_class="int8",  # position in attributes.FILE_CLASSES
     reason="text",
     notices="text",  # what was odd, "; " between two
     first_row="int64",  # -1 without frames
-    rows="int64",
+    frames="int64",  # rows of the frames table
     claimed_frames="int64",  # NumberOfFrames as the header says, -1 if absent
     mask_object="bytes",  # of a SEG or RTSTRUCT: its segments, references and contours, see mask_object.MaskObject
+    found_frames="int64",  # that the pixel data hold, which may be more than are claimed, -1 if nobody looked
 )
+
+CONTAINERS = ("none", "stored", "deflated", "web")
+"""What `files["container"]` numbers: a plain file or object, a member of an archive as it is or deflated, and an
+instance whose frames a DICOMweb server sends one by one."""
 
 LOOKUPS = _columns(
     kind="text",  # "lut" or "real_world_value_map"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from typing import Literal
@@ -21,7 +20,6 @@ from dicomtorch.reports.text import format_count
 Level = Literal["problem", "warning", "note"]
 Mask = npt.NDArray[np.bool_]
 
-_CLAIMED = re.compile(r"(\d+) frames? claimed, (\d+) found")  # as `encapsulation` says it
 _CROSS_SECTIONAL = ("CT", "MR", "PT")
 _BURNED_IN_MODALITIES = ("US", "SC", "ES", "OT", "XC")
 # Secondary Capture and its multi-frame forms (PS3.4 annex B.5), whatever Modality says.
@@ -58,13 +56,14 @@ class Remark:
     files: tuple[int, ...] = ()
 
 
-def of_files(report: ScanReport) -> list[Remark]:
+def of_files(report: ScanReport, index: FrameIndex) -> list[Remark]:
     """What the scan says of files as a whole.
 
     Args:
         report: The files.
+        index: The frames.
     """
-    return [*_lost_files(report), *_claimed(report), *_noticed(report)]
+    return [*_lost_files(report), *_claimed(index), *_noticed(report)]
 
 
 def of_frames(index: FrameIndex, decoding: Sequence[Capability]) -> list[Remark]:
@@ -119,17 +118,15 @@ def _undecodable(index: FrameIndex, decoding: Sequence[Capability]) -> list[Rema
     return remarks
 
 
-def _claimed(report: ScanReport) -> list[Remark]:
-    """Files whose number of frames is not what NumberOfFrames says."""
-    differ: dict[int, tuple[int, int]] = {}
-    for k, found in enumerate(report.findings):
-        numbers = _CLAIMED.search(found.reason) if found.file_class == "image" else None
-        if numbers:
-            differ[k] = (int(numbers[1]), int(numbers[2]))
+def _claimed(index: FrameIndex) -> list[Remark]:
+    """Files whose number of frames is not what NumberOfFrames says; absent, it says 1."""
+    claimed, found = (np.asarray(index.files[f"{what}_frames"]) for what in ("claimed", "found"))
+    more = np.where(found < 0, 0, found - np.where(claimed < 0, 1, claimed))
+    more[np.asarray(index.files["frames"]) == 0] = 0
+    differ = np.flatnonzero(more).tolist()
     if not differ:
         return []
-    lost = sum(max(claimed - there, 0) for claimed, there in differ.values())
-    spare = sum(max(there - claimed, 0) for claimed, there in differ.values())
+    lost, spare = int(-more[more < 0].sum()), int(more[more > 0].sum())
     text = (
         f"{format_count(len(differ), 'file')} {_verb(differ, 'claims', 'claim')} another number of frames "
         f"(NumberOfFrames) than there are: {lost:,} claimed and not there, {spare:,} there and not claimed"

@@ -52,7 +52,7 @@ def examine(index: FrameIndex, report: ScanReport) -> Examination:
         report: The files.
     """
     decoding = capability.table(index.image_pixels())
-    remarks = checks.of_files(report) + checks.of_frames(index, decoding)
+    remarks = checks.of_files(report, index) + checks.of_frames(index, decoding)
     order = ("problem", "warning", "note")
     remarks.sort(key=lambda remark: order.index(remark.level))
     return Examination(tuple(decoding), tuple(remarks))

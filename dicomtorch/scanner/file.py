@@ -122,7 +122,8 @@ def _recall(
         if len(spans) != 1 or spans.notices:
             return False
         columns.update(_places(spans))
-    rows.file_class, rows.count, rows.claimed_frames = "image", 1, common.claimed_frames
+    rows.file_class, rows.count = "image", 1
+    rows.claimed_frames, rows.found_frames = common.claimed_frames, common.found_frames
     rows.columns, rows.shared, rows.lookups = columns, common.columns, common.lookups
     rows.notices = common.notices
     return True
@@ -160,6 +161,7 @@ def _remember(
         columns={name: value for name, value in rows.columns.items() if name not in own},
         lookups=rows.lookups,
         claimed_frames=rows.claimed_frames,
+        found_frames=rows.found_frames,
         notices=rows.notices,
         pixel=pixel,
         offset=offset,
@@ -194,7 +196,7 @@ def _resolve_frames(
     pixel = resolver.image_pixel(header, notices)
     spans = _locate(read, rows.size, header, pixel, rows.claimed_frames, limits)
     notices.extend(spans.notices)
-    rows.count = len(spans)
+    rows.count, rows.found_frames = len(spans), spans.found
     if not rows.count:
         raise EncapsulationError("; ".join(("no frame is there in whole", *spans.notices)))
     real = pixel

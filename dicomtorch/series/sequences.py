@@ -68,7 +68,7 @@ def time_sequences(index: FrameIndex) -> FrameSequences:
     if not count:
         return FrameSequences(np.empty(0, np.int64), np.zeros(1, np.int64), np.empty(0))
     files = np.asarray(index.column("file")).astype(np.int64)
-    several = np.asarray(index.files["rows"])[files] > 1
+    several = np.asarray(index.files["frames"])[files] > 1
     places = _places(index, files, several)
     # In the order in which the index comes to them first.
     _, first = np.unique(places, return_index=True)
@@ -99,7 +99,7 @@ def _places(index: FrameIndex, files: Ints, several: npt.NDArray[np.bool_]) -> I
     located = np.isfinite(position).all(axis=1)
     series = index.column("SeriesInstanceUID").codes
     # Files that cannot be told to show one place stay apart.
-    unit = np.where(several | ~located, files, len(index.files["rows"]) + series)
+    unit = np.where(several | ~located, files, len(index.files["frames"]) + series)
     orientation = np.asarray(index.column("ImageOrientationPatient"))
     columns: list[Any] = [unit, np.round(position, 3), np.round(orientation, 4)]
     columns += [index.column(name) for name in _OTHERWISE_EQUAL]

@@ -806,7 +806,7 @@ def test_claimed_and_found_are_in_the_report(tmp_path: Path) -> None:
     assert "3 frames claimed, 1 found" in finding(native)
     index, _ = scan(native)
     assert index.files["claimed_frames"][0] == 3
-    assert index.files["rows"][0] == 1
+    assert index.files["frames"][0] == 1
     long = write(image(np.zeros((3, 2, 2), "u2"), NumberOfFrames=2), tmp_path / "long.dcm")
     assert "2 frames claimed, 3 found" in finding(long)
     excess = image(np.zeros((2, 2), "u2"))

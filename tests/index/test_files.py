@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dicomtorch.errors import IndexFileError
 from dicomtorch.index import files as index_file
+from dicomtorch.index.builder import FileRows, Member
 from dicomtorch.index.columns import Texts
 from dicomtorch.index.files import checksum
 from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.model.schema import CONTAINERS
 from tests.support.phantoms import file_rows
 
 
@@ -65,6 +69,60 @@ def test_columns_with_one_value_take_one_row(index: FrameIndex, tmp_path: Path) 
     once_more.save(tmp_path / "y")
     for name in ("frames.arrow", "constants.arrow"):
         assert (tmp_path / "x" / name).read_bytes() == (tmp_path / "y" / name).read_bytes()
+
+
+def test_columns_of_files_with_one_value_take_one_row(index: FrameIndex, tmp_path: Path) -> None:
+    index.save(tmp_path / "x")
+    files = dict(index_file.read(tmp_path / "x").generation.files)
+    for name in ("mtime_ns", "frames", "container", "member_size"):
+        assert np.asarray(files[name]).strides == (0,)
+    assert isinstance(files["version"], Texts)
+    assert files["version"].codes.strides == (0,)
+    assert np.asarray(files["inode"]).tolist() == np.asarray(index.files["inode"]).tolist()
+    assert list(files["path"]) == [path for path in index.files["path"]]
+    empty = FrameIndex.build([], root=b"/data")
+    empty.save(tmp_path / "y")
+    assert len(FrameIndex.load(tmp_path / "y").files["path"]) == 0
+
+
+def _member(container: int, member_size: int) -> FileRows:
+    """A file of 600 bytes with a frame in bytes 500 to 510 of a member of an archive."""
+    return replace(
+        file_rows("a.zip", 0),
+        member=Member(container, "deep/a.dcm", offset=40, length=300, size=member_size),
+        version='"abc-2"',
+    )
+
+
+def test_members_of_archives_come_back(tmp_path: Path) -> None:
+    FrameIndex.build([_member(2, 700)], root=b"/data").save(tmp_path / "x")
+    files = FrameIndex.load(tmp_path / "x").files
+    names = ("container", "member", "member_offset", "member_length", "member_size", "version")
+    assert [files[name][0] for name in names] == [2, "deep/a.dcm", 40, 300, 700, '"abc-2"']
+
+
+@pytest.mark.parametrize(
+    ("container", "member_size", "size"),
+    [(2, 509, 600), (1, 700, 509), (0, -1, 509), (len(CONTAINERS), 700, 600)],
+)
+def test_a_frame_outside_its_bytes_is_refused(
+    tmp_path: Path, container: int, member_size: int, size: int
+) -> None:
+    rows = replace(_member(container, member_size), size=size)
+    FrameIndex.build([rows], root=b"/data").save(tmp_path / "x")
+    with pytest.raises(IndexFileError, match="points outside"):
+        FrameIndex.load(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("container", "member_size", "size"), [(2, 510, 100), (1, -1, 510), (0, -1, -1)]
+)
+def test_a_frame_inside_its_bytes_is_taken(
+    tmp_path: Path, container: int, member_size: int, size: int
+) -> None:
+    rows = replace(_member(container, member_size), size=size)
+    FrameIndex.build([rows], root=b"/data").save(tmp_path / "x")
+    assert FrameIndex.load(tmp_path / "x").span(0).offset == 500
 
 
 def test_damaged_copies_are_refused_and_end_no_process(memory_path: Path) -> None:

@@ -84,3 +84,7 @@ def test_repeated_instances() -> None:
         index.deduplicate("raise")
     with pytest.raises(OptionError, match='"keep", "first" or "raise"'):
         index.deduplicate("last")  # type: ignore[arg-type]
+
+
+def test_a_thumbnail_of_a_slide_is_no_image() -> None:
+    assert not is_image(f"{STORAGE}77.1.6", "SM", "DERIVED\\PRIMARY\\THUMBNAIL\\RESAMPLED")

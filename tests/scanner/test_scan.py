@@ -166,7 +166,22 @@ def test_frames_that_are_claimed_but_not_there_are_no_rows(tmp_path: Path) -> No
     index, report = scan(tmp_path)
     assert len(index) == 2
     assert list(index.files["claimed_frames"]) == [5]
+    assert list(index.files["found_frames"]) == [2]
+    assert list(index.files["frames"]) == [2]
     assert "5 frames claimed, 2 found" in report.findings[0].reason
+
+
+def test_frames_that_are_there_and_not_claimed_are_counted_in_every_file_of_a_series(
+    tmp_path: Path,
+) -> None:
+    for k in range(3):
+        dataset = ct(ct_pixels(k), k)
+        dataset.PixelData += dataset.PixelData
+        write(dataset, tmp_path / f"{k}.dcm")
+    index, _ = scan(tmp_path)
+    assert np.asarray(index.files["claimed_frames"]).tolist() == [-1] * 3
+    assert np.asarray(index.files["found_frames"]).tolist() == [2] * 3
+    assert np.asarray(index.files["frames"]).tolist() == [1] * 3
 
 
 @pytest.mark.parametrize(
@@ -725,7 +740,7 @@ def _manifest(folder: Path) -> list[dict[str, str]]:
 def _files(index: FrameIndex) -> Iterator[tuple[str, int, int]]:
     """(path, first row, rows) of each file with frames."""
     files = index.files
-    for path, first, rows in zip(files["path"], files["first_row"], files["rows"], strict=True):
+    for path, first, rows in zip(files["path"], files["first_row"], files["frames"], strict=True):
         if rows:
             yield os.fsdecode(path), int(first), int(rows)
 

@@ -20,8 +20,8 @@ from dicomtorch.scanner.resolve.groups import NO_GROUP, Frames, elements_of
 GEOMETRY_TAGS: Final = tags_of(
     keywords("""
         GridFrameOffsetVector SliceVector DetectorInformationSequence ImagePositionPatient
-        ImageOrientationPatient DimensionOrganizationType TotalPixelMatrixColumns TotalPixelMatrixRows
-        TotalPixelMatrixFocalPlanes ConcatenationFrameOffsetNumber SegmentSequence SegmentNumber
+        ImageOrientationPatient TotalPixelMatrixFocalPlanes TotalPixelMatrixOriginSequence
+        XOffsetInSlideCoordinateSystem YOffsetInSlideCoordinateSystem SegmentSequence SegmentNumber
         OpticalPathSequence OpticalPathIdentifier FrameIncrementPointer FrameTimeVector
         FrameAcquisitionDateTime AcquisitionDateTime
         PlanePositionVolumeSequence PlaneOrientationVolumeSequence ImagePositionVolume
@@ -59,7 +59,8 @@ def resolve_geometry(frames: Frames) -> None:
         _vectors(frames)
     elif modality == "RTDOSE" or TAGS["GridFrameOffsetVector"] in frames.top:
         _dose_planes(frames)
-    if frames.get("DimensionOrganizationType", "text") == "TILED_FULL":
+    _origin(frames)
+    if frames.columns.get("DimensionOrganizationType") == "TILED_FULL":
         _tiles(frames)
     _ultrasound_volume(frames)
     _dimension(frames)
@@ -182,15 +183,25 @@ def _place(frames: Frames, planes: list[Point], keyword: str) -> None:
 # Tiles
 
 
+def _origin(frames: Frames) -> None:
+    """Where on the slide the total pixel matrix begins."""
+    for item in frames.items("TotalPixelMatrixOriginSequence")[:1]:
+        x, y = (
+            frames.get(f"{axis}OffsetInSlideCoordinateSystem", "float64", item) for axis in "XY"
+        )
+        if x is not None and y is not None:
+            frames.columns["total_pixel_matrix_origin"] = (x, y)
+
+
 def _tiles(frames: Frames) -> None:
     """TILED_FULL: frames run along columns, rows, focal planes, then optical paths or segments."""
     if isinstance(frames.columns.get("tile_column"), list):
         return  # the frames say it themselves
-    width = frames.get("TotalPixelMatrixColumns", "int32")
-    height = frames.get("TotalPixelMatrixRows", "int32")
+    width = frames.columns.get("TotalPixelMatrixColumns")
+    height = frames.columns.get("TotalPixelMatrixRows")
     planes = frames.get("TotalPixelMatrixFocalPlanes", "int32") or 1
     name, channels = _channels(frames)
-    first = frames.get("ConcatenationFrameOffsetNumber", "int32") or 0
+    first = frames.columns.get("ConcatenationFrameOffsetNumber") or 0
     number = np.arange(first, first + frames.count)
     pixel = frames.pixel
     across = -(-(width or 0) // pixel.columns)

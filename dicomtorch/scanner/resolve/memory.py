@@ -79,6 +79,7 @@ class Common:
         columns: Name of a column -> value, but for what each file has of its own.
         lookups: What the `*_lut`, `palette` and `real_world_value_map` columns number.
         claimed_frames: NumberOfFrames, -1 if absent.
+        found_frames: Frames that the pixel data hold.
         notices: What was odd.
         pixel: The Image Pixel Module of the header.
         offset: Of the frame, from the first byte of the pixel data; -1 if each file says itself where its frame is.
@@ -87,6 +88,7 @@ class Common:
     columns: dict[str, Any]
     lookups: list[LookupTable | RealWorldValueMap]
     claimed_frames: int
+    found_frames: int
     notices: str
     pixel: ImagePixel
     offset: int = -1

@@ -73,6 +73,10 @@ _TOP: Final = keywords("""
     NominalPercentageOfCardiacPhase NominalPercentageOfRespiratoryPhase MaximumFractionalValue
     InstanceNumber AcquisitionNumber TemporalPositionIndex ImagePositionPatient
     ImageOrientationPatient PixelSpacing
+    DimensionOrganizationType TotalPixelMatrixRows TotalPixelMatrixColumns ImageOrientationSlide
+    ImagedVolumeWidth ImagedVolumeHeight PyramidUID ContainerIdentifier SpecimenLabelInImage
+    RecommendedAbsentPixelCIELabValue ConcatenationUID InConcatenationNumber
+    InConcatenationTotalNumber ConcatenationFrameOffsetNumber
 """)
 _TOP_KINDS: Final = {
     TAGS["AcquisitionTime"]: ("AcquisitionTime", "seconds"),
@@ -120,7 +124,7 @@ _MACROS: Final = tuple(
         (
             "PlanePositionSlideSequence",
             "tile_column=ColumnPositionInTotalImagePixelMatrix "
-            "tile_row=RowPositionInTotalImagePixelMatrix",
+            "tile_row=RowPositionInTotalImagePixelMatrix ZOffsetInSlideCoordinateSystem",
         ),
     )
 )

@@ -41,7 +41,10 @@ def told(rows: FileRows) -> dict[str, Any]:
         "columns": repr(sorted(columns.items())),
         "lookups": repr(lookups),
         **{name: getattr(rows, name) for name in ("file_class", "reason", "notices", "count")},
-        **{name: getattr(rows, name) for name in ("deflated", "claimed_frames", "size")},
+        **{
+            name: getattr(rows, name)
+            for name in ("deflated", "claimed_frames", "found_frames", "size")
+        },
     }
 
 

@@ -812,11 +812,10 @@ def tiled(frames: int, **values: Any) -> Dataset:
         Modality="SM",
         Rows=256,
         Columns=256,
-        DimensionOrganizationType="TILED_FULL",
         TotalPixelMatrixColumns=500,
         TotalPixelMatrixRows=300,
         PixelData=b"",
-        **values,
+        **({"DimensionOrganizationType": "TILED_FULL"} | values),
     )
 
 
@@ -836,8 +835,15 @@ def test_full_tiles_run_through_planes_then_optical_paths() -> None:
 
 
 def test_a_part_of_a_concatenation_begins_at_its_offset() -> None:
-    found = columns(tiled(2, ConcatenationFrameOffsetNumber=2))
+    part = {
+        "ConcatenationUID": "1.2.9",
+        "InConcatenationNumber": 2,
+        "InConcatenationTotalNumber": 2,
+        "ConcatenationFrameOffsetNumber": 2,
+    }
+    found = columns(tiled(2, **part))
     assert (found["tile_column"], found["tile_row"]) == ([1, 257], [257, 257])
+    assert {name: found[name] for name in part} == part
 
 
 def test_tiles_that_do_not_fit_have_no_place() -> None:
@@ -857,6 +863,46 @@ def test_sparse_tiles_say_where_they_are() -> None:
     )
     found = columns(dataset)
     assert (found["tile_column"], found["tile_row"]) == ([257, 1], 1)
+    assert found["DimensionOrganizationType"] == "TILED_SPARSE"
+
+
+def test_tiles_say_which_level_of_which_slide_they_are_of() -> None:
+    dataset = tiled(
+        2,
+        DimensionOrganizationType="TILED_SPARSE",
+        PyramidUID="1.2.3.4",
+        ContainerIdentifier="S-17",
+        SpecimenLabelInImage="NO",
+        ImageOrientationSlide=[0, -1, 0, -1, 0, 0],
+        ImagedVolumeWidth=12.5,
+        ImagedVolumeHeight=7.5,
+        RecommendedAbsentPixelCIELabValue=[0xFFFF, 0x8080, 0x8080],
+        TotalPixelMatrixOriginSequence=[
+            item(XOffsetInSlideCoordinateSystem=20.5, YOffsetInSlideCoordinateSystem=40)
+        ],
+    )
+    positions = [{"ZOffsetInSlideCoordinateSystem": z} for z in (0, 1.5)]
+    dataset.PerFrameFunctionalGroupsSequence = per_frame(PlanePositionSlideSequence=positions)
+    found = columns(dataset)
+    expected = {
+        "PyramidUID": "1.2.3.4",
+        "ContainerIdentifier": "S-17",
+        "SpecimenLabelInImage": "NO",
+        "ImageOrientationSlide": (0, -1, 0, -1, 0, 0),
+        "ImagedVolumeWidth": 12.5,
+        "ImagedVolumeHeight": 7.5,
+        "RecommendedAbsentPixelCIELabValue": (0xFFFF, 0x8080, 0x8080),
+        "TotalPixelMatrixRows": 300,
+        "TotalPixelMatrixColumns": 500,
+        "total_pixel_matrix_origin": (20.5, 40),
+        "ZOffsetInSlideCoordinateSystem": [0, 1.5],
+    }
+    assert {name: found[name] for name in expected} == expected
+
+
+def test_an_origin_without_both_offsets_is_none() -> None:
+    half = [item(XOffsetInSlideCoordinateSystem=20.5)]
+    assert "total_pixel_matrix_origin" not in columns(tiled(4, TotalPixelMatrixOriginSequence=half))
 
 
 def test_times_of_frames() -> None:

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from dicomtorch.batches.collate import FrameSample, FrameSamples, collate_frames
 from dicomtorch.batches.metadata import FrameMeta
-from dicomtorch.datasets.looking import Titles, drawn_masks, overlaid, overview_html, picture_of
+from dicomtorch.datasets.looking import Titles, caption, drawn_masks, overlaid, overview_html, picture_of
 from dicomtorch.datasets.masked import Mask
 from dicomtorch.datasets.options import Failure, ReadPolicy
 from dicomtorch.datasets.positions import one_position, several_positions
@@ -33,7 +33,7 @@ from dicomtorch.masks.coded_names import LabelMap
 from dicomtorch.masks.mask_index import MaskIndex
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.model.report import ScanReport
-from dicomtorch.pictures.plot import show_frames
+from dicomtorch.pictures.plot import contact_sheet, show_frames
 from dicomtorch.pixels.memory import new_batch
 from dicomtorch.reader.context import ContextReader
 from dicomtorch.reader.reader import Frame, FrameReader
@@ -41,6 +41,7 @@ from dicomtorch.series.geometry import Ints
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL.Image import Image
 
 Asked = TypeVar("Asked")
 _MOST_COVERS = 32
@@ -233,6 +234,41 @@ class SampleDataset(Dataset[FrameSample], Generic[Asked]):
             return picture, titles.of(what, positions[k], meta, note) if known else what
 
         return show_frames(get, len(planes), len(planes) // 2)
+
+    def show_batch(self, i: Any = None, *, columns: int = 8, tile: int = 128) -> Image:
+        """Draws several samples as a grid, as training gets them: after `transform`, with their labels below.
+
+        Of volumes, clips and crops the frame in the middle is drawn. Labels are the columns joined to the index and the
+        tags asked for. `contact_sheet` says how values become gray.
+
+        Args:
+            i: Positions, as in `dataset[i]`; `None`: the first 16.
+            columns: Pictures in a row.
+            tile: Edge of a picture in pixels.
+
+        Returns:
+            The picture, RGB; notebooks show it, `.show()` and `.save("batch.png")` do it elsewhere.
+
+        Raises:
+            MissingDependencyError: Pillow is not installed.
+        """
+        chosen = range(min(16, len(self))) if i is None else i
+        several = several_positions(chosen, len(self), self.sample_name)
+        pictures, captions = [], []
+        for one in [i] if several is None else several:
+            asked = self._asked(one)
+            (sample,) = self._samples([asked], None)
+            image, meta = sample
+            if isinstance(image, Tensor) and image.ndim == 4:
+                planes = self._planes(image)
+                image = planes[len(planes) // 2]
+            pictures.append(picture_of(image, self._reader)[0])
+            captions.append(caption(self._number(asked), meta, self._label_names()))
+        return contact_sheet(pictures, captions, columns=columns, tile=tile)
+
+    def _label_names(self) -> list[str]:
+        """Keys of `meta` that the user brought or asked for."""
+        return [*self.index.joined, *self.read_policy.tags]
 
     @property
     def _first(self) -> Any:

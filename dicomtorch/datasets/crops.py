@@ -239,6 +239,9 @@ class DicomCrops(StackDataset):
         positions: list[int] = stack.positions[low[0] : high[0]].tolist()
         return positions
 
+    def _label_names(self) -> list[str]:
+        return [*super()._label_names(), *self.candidates.labels]
+
     # Samples
 
     def _matching(self, equals: dict[str, Any]) -> Ints:

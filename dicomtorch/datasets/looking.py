@@ -16,6 +16,7 @@ from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.options import PixelOptions
 from dicomtorch.model.shown import shown
 from dicomtorch.pictures import html
+from dicomtorch.pictures.channels import drawable
 from dicomtorch.pictures.plot import contact_sheet
 from dicomtorch.reader.context import ContextReader
 from dicomtorch.reader.reader import Frame, FrameReader
@@ -30,45 +31,22 @@ _LONGEST = 70  # characters of a path in a title
 
 
 def picture_of(image: Any, reader: Reader) -> tuple[Array, str]:
-    """What is drawn of the channels of an image, and what to say of it.
-
-    Of the frames of `context=` the middle one, windows side by side, gray or colour as it is, and any other number of
-    channels side by side.
+    """What is drawn of an image (C, H, W), and what to say of it; see `drawable`.
 
     Args:
-        image: A tensor or array (C, H, W).
-        reader: Says what the channels are.
-
-    Returns:
-        (H, W) or (H, W, 3), and words.
+        image: What a dataset gave, perhaps after a transform.
+        reader: Says what its channels are.
 
     Raises:
         OptionError: It is no image.
     """
     if isinstance(image, Tensor):
-        image = (
-            image.detach().cpu().float().numpy()
-            if image.is_floating_point()
-            else image.cpu().numpy()
-        )
-    if not isinstance(image, np.ndarray) or image.ndim != 3 or not image.size:
+        image = image.detach().cpu()
+        image = (image.float() if image.is_floating_point() else image).numpy()
+    if not isinstance(image, np.ndarray) or image.ndim != 3:
         raise OptionError("images (C, H, W) can be drawn; this transform gives something else")
-    said = []
-    context = reader.context if isinstance(reader, ContextReader) else 0
-    many = 2 * context + 1
-    windows = len(reader.options.windows)
-    if context and len(image) % many == 0:
-        each = len(image) // many
-        image = image[each * context : each * (context + 1)]
-        said.append(f"the middle one of {many} frames in {many * each} channels")
-    if len(image) == windows > 1:
-        said.append(f"windows {' | '.join(map(_window, reader.options.windows))}")
-        return np.concatenate(image, axis=1), ", ".join(said)
-    if len(image) == 3:
-        return np.moveaxis(image, 0, -1), ", ".join(said)
-    if len(image) > 1:
-        said.append(f"{len(image)} channels side by side")
-    return np.concatenate(image, axis=1), ", ".join(said)
+    frames = 2 * reader.context + 1 if isinstance(reader, ContextReader) else 1
+    return drawable(image, frames, [_window(window) for window in reader.options.windows])
 
 
 _COLOURS = np.array(
@@ -184,6 +162,12 @@ def _shortened(path: str) -> str:
         return path
     name = os.path.basename(path)[-(_LONGEST - 20) :]
     return f"{path[: _LONGEST - len(name) - 4]}.../{name}"
+
+
+def caption(number: int, meta: Mapping[str, Any], labels: Sequence[str]) -> str:
+    """The position of a sample and its labels, for below a picture."""
+    values = (f"{meta[name]:g}" if isinstance(meta[name], float) else meta[name] for name in labels)
+    return " ".join((f"{number}:", *map(str, values))) if labels else str(number)
 
 
 def overview_html(

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from dicomtorch import DicomClips, DicomFrames, DicomVolumes
+from dicomtorch import DicomClips, DicomFrames, DicomVolumes, scan
 from dicomtorch.errors import OptionError
+from dicomtorch.pictures import plot
 from tests.support.phantoms import ct, ct_pixels, write, write_series
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -145,3 +146,41 @@ def test_frames_of_a_clip(tmp_path: Path) -> None:
 def test_thumbnails_of_context_are_of_the_middle_frame(series: Path) -> None:
     plain, wide = (DicomFrames(series, context=c)._repr_html_() for c in (0, 2))
     assert plain == wide
+
+
+def test_a_batch_is_drawn_after_its_transform_with_labels(series: Path, monkeypatch: Any) -> None:
+    captions: list[str] = []
+    original = plot.contact_sheet
+
+    def sheet(images: Any, given: Any, **options: Any) -> Any:
+        captions.extend(given)
+        return original(images, given, **options)
+
+    monkeypatch.setattr("dicomtorch.datasets.base.contact_sheet", sheet)
+    index, _ = scan(series, tags=["PatientSex"])
+    table = {"InstanceNumber": list(range(1, 11)), "grade": [k / 2 for k in range(10)]}
+    frames = DicomFrames(
+        index.join(table, on="InstanceNumber"),
+        tags=["PatientSex"],
+        transform=lambda image: 1 - image,
+    )
+    picture = frames.show_batch([4, -1])
+    assert captions == ["4: 2 F", "9: 4.5 F"]
+    tiles = np.asarray(picture)
+    expected = plot.contact_sheet(
+        [(1 - DicomFrames(series)[k][0]).numpy() for k in (4, 9)], captions
+    )
+    np.testing.assert_array_equal(tiles, np.asarray(expected))
+    captions.clear()
+    assert DicomFrames(series).show_batch().size[0] == 8 * (128 + plot.MARGIN) + plot.MARGIN
+    assert captions == [str(k) for k in range(10)]
+    assert DicomFrames(series).show_batch(3).size == (128 + 2 * plot.MARGIN, 150)
+
+
+def test_a_batch_of_volumes_and_clips_shows_their_middle(series: Path) -> None:
+    volumes = DicomVolumes(series, window=["bone", "lung"])
+    assert volumes.show_batch().size == (128 + 2 * plot.MARGIN, 150)
+    clips = DicomClips(series, 1)
+    assert clips.show_batch(range(3)).size == (3 * (128 + plot.MARGIN) + plot.MARGIN, 150)
+    with pytest.raises(OptionError, match="asked for by"):
+        volumes.show_batch("0")

@@ -35,6 +35,7 @@ _JPEG_START: Final = re.compile(rb"\xff+\xd8")  # SOI; FF may fill before any ma
 _JPEG_2000_START: Final = re.compile(
     rb"\xff\x4f\xff\x51|\x00\x00\x00\x0cjP  \r\n\x87\n"
 )  # SOC+SIZ, JP2
+_DELIMITER: Final = b"\xfe\xff\xdd\xe0\0\0\0\0"
 _END: Final = b"\xff\xd9"  # EOI, EOC
 
 
@@ -52,8 +53,10 @@ class Encapsulated:
         notices: list[str],
     ) -> None:
         self.read = read
-        self.size = size
         self.element = element
+        end = element.offset + element.length
+        self.is_closed = element.length >= 0 and end <= size
+        self.size = end if self.is_closed else size
         self.syntax = pixel.transfer_syntax_uid
         self.interpretation = pixel.photometric_interpretation
         self.claimed = claimed
@@ -75,10 +78,17 @@ class Encapsulated:
             spans = self._by_table("basic_offset_table", basic, None)
             if spans is not None:
                 return spans
-        items = walk_items(self.read, self.first, -1, self.size, self.most)
+        items = self._walk(self.first)
         if items.cut:
             self.notices.append(f"the file ends inside {element_name(self.element)}")
         return self._by_fragments(items)
+
+    def _walk(self, at: int) -> Items:
+        """The items from `at` to the end of the element, which a delimiter marks, or the length that it states."""
+        items = walk_items(self.read, at, -1, self.size, self.most)
+        if self.is_closed and items.after <= self.size < items.after + len(_DELIMITER):
+            items.cut = False
+        return items
 
     def _basic_offset_table(self) -> Integers:
         """Reads the Basic Offset Table and sets `first`; an unusable table is empty."""
@@ -154,7 +164,7 @@ class Encapsulated:
         if inside == 0:
             raise EncapsulationError("its entries are beyond the file")
         fragments = np.full(len(offset), -1, np.int32)
-        last = walk_items(self.read, int(offset[inside - 1]), -1, self.size, self.most)
+        last = self._walk(int(offset[inside - 1]))
         if inside < len(offset) and not last.cut:
             raise EncapsulationError(f"entry {inside} is beyond the element")
         if not last.offsets:
@@ -231,7 +241,7 @@ class Encapsulated:
         offsets = np.array([*items.offsets, items.after], np.int64)[begin]
         fragments = np.diff(begin).astype(np.int32)
         count = min(found, self.claimed) if items.offsets else 0
-        if items.partial and count == found:
+        if items.partial and count == found > 0:
             count = found = found - 1
         if count < self.claimed:
             self.notices.append(f"{self.claimed} frames claimed, {count} found")

@@ -155,6 +155,9 @@ def _plausible(buffer: bytes, pos: int, size: int, explicit: bool, big: bool) ->
             value, length = 8, int.from_bytes(head[6:8], order)
         elif explicit and vr in LONG:
             value, length = 12, int.from_bytes(head[8:12], order)
+        elif explicit and vr in _NAMELESS:
+            short = int.from_bytes(head[6:8], order)
+            value, length = (8, short) if short else (12, int.from_bytes(head[8:12], order))
         elif explicit or vr in SHORT or vr in LONG:
             return count
         else:
@@ -167,6 +170,9 @@ def _plausible(buffer: bytes, pos: int, size: int, explicit: bool, big: bool) ->
         if pos > len(buffer) and count:
             return 4
     return 4
+
+
+_NAMELESS: Final = (b"??", b"  ")  # what some writers put where they know no VR
 
 
 def _encoding(header: Header, buffer: bytes, pos: int, size: int) -> bool:

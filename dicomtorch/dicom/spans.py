@@ -11,6 +11,7 @@ import numpy.typing as npt
 from dicomtorch.dicom.elements import PixelDataElement, Read
 from dicomtorch.dicom.encapsulated import Encapsulated, element_name
 from dicomtorch.dicom.fragments import packs_into_big_endian_words
+from dicomtorch.dicom.items import ITEM
 from dicomtorch.errors import EncapsulationError
 from dicomtorch.model.frame import FrameSpans
 from dicomtorch.model.image import ImagePixel
@@ -55,7 +56,12 @@ def locate_frames(
         claimed = 1
     if not pixel.is_encapsulated:
         return _native(size, element, pixel, claimed, limits, notices)
-    if element.length >= 0:
+    if element.length >= 0 and read(element.offset, 4) == ITEM.to_bytes(4, "little"):
+        notices.append(
+            f"{element_name(element)} states {element.length} bytes, where transfer syntax "
+            f"{pixel.transfer_syntax_uid} has undefined length; its items are taken within them"
+        )
+    elif element.length >= 0:
         raise EncapsulationError(
             f"{element_name(element)} has {element.length} bytes, but transfer syntax "
             f"{named_uid(pixel.transfer_syntax_uid)} needs undefined length and items; one of the two is wrong"

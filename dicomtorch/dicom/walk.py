@@ -223,7 +223,32 @@ class Walk(Cursor):
                 return "", short, pos + 8
             return "", _LENGTH[big](self.buffer, pos + 8)[0], pos + 12
         (length,) = _LENGTH[big](self.buffer, pos + 4)
+        if (
+            vr.isascii() and vr.decode().isprintable()
+        ):  # "??", blanks: characters, and not half a length
+            for found, value in (
+                (
+                    int.from_bytes(self.buffer[pos + 6 : pos + 8], "big" if big else "little"),
+                    pos + 8,
+                ),
+                (_LENGTH[big](self.buffer, pos + 8)[0], pos + 12),
+            ):
+                if self._leads_on(pos, value + found):
+                    return "", found, value
         return "", length, pos + 8
+
+    def _leads_on(self, pos: int, after: int) -> bool:
+        """Whether the element behind the one at `pos` may begin at `after`: a larger tag with a VR, or a delimiter."""
+        if self.base + after == self.size:
+            return True
+        if after + 8 > len(self.buffer):  # it may: the look-ahead ends with what was read
+            return self.base + after + 8 <= self.size
+        unpack = _EXPLICIT[self.encoding[1]]
+        (here, vr, _), (there, known, _) = unpack(self.buffer, pos), unpack(self.buffer, after)
+        if not self.encoding[1]:
+            here, there = _swap(here), _swap(there)
+        is_known = known in SHORT or known in LONG or known == vr
+        return (there > here and is_known) or there in (_ITEM_END, _SEQUENCE_END)
 
     def _unusual(self, tag: int | None, vr: str, length: int, value: int) -> None:
         """Deals with an element that the fast path leaves: special, a sequence, long, or of undefined length."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,3 +41,12 @@ def _entry(path: bytes, info: os.stat_result, size: int) -> Entry:
 def failed(path: bytes, error: OSError) -> Entry:
     """An entry for what the system did not let us look at."""
     return Entry(path, 0, UNREAD, 0, "unreadable", reason_of(error))
+
+
+def fault_of(error: Exception) -> str:
+    """What to say of an exception that should not be, without its text, which may have what is in the file."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"a fault of dicomtorch, please report it: {type(error).__name__} at line {where.lineno} of "
+        f"{os.path.basename(where.filename)}"
+    )

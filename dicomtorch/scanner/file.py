@@ -146,7 +146,7 @@ def _remember(
     }
     rows.columns.update(places)
     own: tuple[str, ...] = ("offset",)
-    if element.length < 0:  # where its fragments are, each file says itself
+    if pixel.is_encapsulated:  # where its fragments are, each file says itself
         own = _PLACES
         if spans.notices or spans.photometric_interpretation not in (
             "",

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from dicomtorch.index.builder import Part, PartBuilder
+from dicomtorch.index.builder import Part
 from dicomtorch.scanner.entries import Entry
 from dicomtorch.scanner.worker import EntryReader, Job, greeted, receive, send
 
@@ -153,10 +153,7 @@ class _Pool:
     def _read_here(self, batch: Batch) -> Part:
         if self._reader is None:
             self._reader = EntryReader(self._job)
-        builder = PartBuilder(self._job.columns)
-        for entry in batch[1]:
-            builder.add(self._reader.read(entry))
-        return builder.finish()
+        return self._reader.part(batch[1])
 
     def _feed(self, child: subprocess.Popen[bytes]) -> None:
         """Gives a child one batch after the other, until there are no more or it is gone."""

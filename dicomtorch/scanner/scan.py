@@ -30,6 +30,7 @@ from dicomtorch.scanner.worker import EntryReader, Job
 
 _PROGRESS_DELAY = 2.0  # seconds
 _FEW = 4000  # files that are read in the time in which processes start
+_TOGETHER = 1000  # files whose rows become columns together
 _BETWEEN_CHECKPOINTS = 30.0  # seconds, and at most a tenth of the time
 
 
@@ -175,14 +176,14 @@ class _Reading:
         self, entries: Iterable[Entry], bar: tqdm[Any], checkpoint: Callable[[Part], None] | None
     ) -> Part:
         reader = EntryReader(self._job)
-        builder = PartBuilder(self._job.columns)
-        for entry in entries:
-            builder.add(reader.read(entry))
-            self.count += 1
-            bar.update()
+        parts: dict[int, Part] = {}
+        waiting = iter(entries)
+        while some := list(islice(waiting, _TOGETHER)):
+            parts[len(parts)] = reader.part(some, bar.update)
+            self.count += len(some)
             if checkpoint is not None and time.monotonic() >= self._next:
-                self._stop_over(checkpoint, builder.finish())
-        return builder.finish()
+                self._stop_over(checkpoint, _merged(parts, self._job))
+        return _merged(parts, self._job)
 
     def _stop_over(self, checkpoint: Callable[[Part], None], part: Part) -> None:
         began = time.monotonic()

@@ -15,7 +15,7 @@ from typing import Final
 from dicomtorch.errors import HeaderError, SourceError, printable
 from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.scanner.dicomdir import _DICOMDIR, _file_ids, _walk_directory
-from dicomtorch.scanner.entries import UNREAD, Entry, _entry, _stat_entry, failed
+from dicomtorch.scanner.entries import UNREAD, Entry, _entry, _stat_entry, failed, fault_of
 from dicomtorch.storage.files import kind_of
 
 PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -87,6 +87,10 @@ def _walk_start(
         except HeaderError as error:
             entry.file_class = "unreadable"
             entry.reason = f"the files that it names cannot be read: {error}"
+        except MemoryError:
+            raise
+        except Exception as error:
+            entry.file_class, entry.reason = "unreadable", fault_of(error)
     yield entry
     yield from _walk_directory(start, below, named)
 

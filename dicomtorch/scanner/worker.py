@@ -11,15 +11,15 @@ import pickle
 import signal
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
-from dicomtorch.index.builder import FileRows, PartBuilder
+from dicomtorch.index.builder import FileRows, Part, PartBuilder, build_part
 from dicomtorch.index.generation import frame_columns
 from dicomtorch.model.limits import Limits
 from dicomtorch.model.schema import Column
-from dicomtorch.scanner.entries import UNREAD, Entry
+from dicomtorch.scanner.entries import UNREAD, Entry, fault_of
 from dicomtorch.scanner.file import DIRECTORY_RECORDS, read_file
 from dicomtorch.scanner.mask_objects import MASK_TAGS
 from dicomtorch.scanner.resolve.resolver import Resolver, Tag
@@ -49,25 +49,77 @@ class Job:
         return frame_columns({keyword: tag.kind for keyword, tag in self.tags.items()})
 
 
+def _nothing() -> None:
+    pass
+
+
 class EntryReader:
     """Reads files one by one and remembers what they have in common."""
 
     def __init__(self, job: Job) -> None:
-        self._below = job.below
-        self._limits = job.limits
-        self._resolver = Resolver(
-            tags=job.tags, extra={DIRECTORY_RECORDS} | MASK_TAGS, limits=job.limits
+        self._job = job
+        self._resolver = self._new_resolver()
+
+    def _new_resolver(self) -> Resolver:
+        return Resolver(
+            tags=self._job.tags,
+            extra={DIRECTORY_RECORDS} | MASK_TAGS,
+            limits=self._job.limits,
         )
 
     def read(self, entry: Entry) -> FileRows:
-        """What there is to know about a file; whatever is wrong with it is in the result."""
+        """What there is to know about a file; whatever is wrong with it is in the result.
+
+        An exception that nobody raises on purpose is a fault of this package, and ends the reading of this file only.
+        The next scan tries it again.
+
+        Raises:
+            MemoryError: There is no memory left, which is no fault of the file.
+        """
         size, inode = entry.size, entry.inode
         if entry.reason:
             return FileRows(entry.path, size, entry.mtime_ns, inode, entry.file_class, entry.reason)
         try:
-            return read_file(self._below + entry.path, entry.path, self._resolver, self._limits)
+            path = self._job.below + entry.path
+            return read_file(path, entry.path, self._resolver, self._job.limits)
+        except MemoryError:
+            raise
         except OSError as error:
-            return FileRows(entry.path, size, UNREAD, inode, "unreadable", reason_of(error))
+            reason = reason_of(error)
+        except Exception as error:
+            self._resolver = self._new_resolver()  # what this one remembers may be half done
+            reason = fault_of(error)
+        return FileRows(entry.path, size, UNREAD, inode, "unreadable", reason)
+
+    def part(self, entries: Sequence[Entry], after_each: Callable[[], object] = _nothing) -> Part:
+        """What there is to know about several files.
+
+        Args:
+            entries: The files.
+            after_each: Called when a file was read.
+        """
+        builder = PartBuilder(self._job.columns)
+        try:
+            for entry in entries:
+                builder.add(self.read(entry))
+                after_each()
+            return builder.finish()
+        except MemoryError:
+            raise
+        except Exception:  # a value that fits into no column: find whose it is
+            return build_part(map(self._read_alone, entries), self._job.columns)
+
+    def _read_alone(self, entry: Entry) -> FileRows:
+        """What there is to know about a file, whose rows fit into their columns."""
+        rows = self.read(entry)
+        try:
+            build_part([rows], self._job.columns)
+        except MemoryError:
+            raise
+        except Exception as error:
+            reason = fault_of(error)
+            rows = FileRows(entry.path, rows.size, UNREAD, rows.inode, "unreadable", reason)
+        return rows
 
 
 def send(pipe: IO[bytes], message: Any) -> None:
@@ -117,11 +169,7 @@ def main() -> None:
         reader = EntryReader(job)
         send(answers, "ready")
         while True:
-            entries = receive(requests)
-            builder = PartBuilder(job.columns)
-            for entry in entries:
-                builder.add(reader.read(entry))
-            send(answers, builder.finish())
+            send(answers, reader.part(receive(requests)))
     except (EOFError, BrokenPipeError):
         pass
     os._exit(0)  # nothing to tidy up, and nothing to flush into a pipe that nobody reads

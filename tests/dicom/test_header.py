@@ -354,13 +354,48 @@ def test_stray_items_hold_nothing_of_the_image(stray):
         el(0x00080005, "ZZ", b""),
         struct.pack("<HH2sHI", 8, 5, b"ZZ", 0, 4) + b"abcd",  # 32-bit length
         el(0x00080005, "", b"abcd", explicit=False),
+        *(
+            el(0x00080005, vr, value)
+            for vr in ("??", "  ", "us")
+            for value in (b"", b"ab", b"abcd")
+        ),
+        *(struct.pack("<HH2sHI", 8, 5, vr, 0, 4) + b"abcd" for vr in (b"??", b"  ")),
+        struct.pack("<HH2sHI", 8, 5, b"??", 0, 0),
+        struct.pack("<HHI", 8, 5, 0x2020) + bytes(0x2020),
     ],
-    ids=["short", "empty", "long", "implicit"],
 )
 def test_elements_with_an_odd_vr_are_passed(odd):
     found = read(part10(el(0x00080001, "UL", bytes(4)) + odd + minimal() + PIXELS), {ROWS})
     assert found.elements == {ROWS: ("US", b"\2\0")}
     assert found.pixel_data.length == 8
+    assert found.notices == []
+
+
+@pytest.mark.parametrize("vr", ["??", "  "])
+@pytest.mark.parametrize("big", [False, True])
+def test_values_without_a_vr_get_that_of_the_dictionary(vr, big):
+    uid = EXPLICIT_VR_BIG_ENDIAN if big else EXPLICIT_VR_LITTLE_ENDIAN
+    odd = el(UID_ELEMENT, vr, b"1.2\0", big=big)
+    order = ">" if big else "<"
+    odd += struct.pack(order + "HH2sH", ROWS >> 16, ROWS & 0xFFFF, vr.encode(), 2)
+    odd += struct.pack(order + "H", 7)
+    pixels = el(tag_of("PixelData"), "OW", bytes(8), big=big)
+    found = read(part10(odd + pixels, uid), {ROWS, UID_ELEMENT})
+    assert found.elements[UID_ELEMENT] == ("UI", b"1.2\0")
+    assert found.elements[ROWS] == ("US", struct.pack(order + "H", 7))
+    assert found.pixel_data.length == 8
+
+
+def test_a_vr_of_question_marks_inside_items():
+    odd = struct.pack("<HH2sH", 0x0028, 0x1053, b"??", 2) + b"2 "
+    inner = item(odd + ITEM_END, UNDEFINED) + SEQUENCE_END
+    groups = el(tag_of("PixelValueTransformationSequence"), "SQ", inner, length=UNDEFINED)
+    shared = el(SHARED, "SQ", item(groups))
+    wanted = {SHARED, tag_of("PixelValueTransformationSequence"), tag_of("RescaleSlope")}
+    found = read(part10(minimal() + shared + PIXELS), wanted)
+    ((outer,),) = [found.elements[SHARED][1]]
+    ((innermost,),) = [outer[tag_of("PixelValueTransformationSequence")][1]]
+    assert innermost == {tag_of("RescaleSlope"): ("DS", b"2 ")}
 
 
 def test_offset_tables_and_private_creators_are_read():

@@ -74,12 +74,12 @@ class Reader:
 
 
 def locate(
-    value: bytes, frames: int | None, syntax: str = JPEG_BASELINE, **options: Any
+    value: bytes, frames: int | None, syntax: str = JPEG_BASELINE, stated: int = -1, **options: Any
 ) -> tuple[FrameSpans, list[bytes]]:
     """The spans of an encapsulated element, and the encoded frames that they lead to."""
     data = PREFIX + value
     pixel = ImagePixel(syntax, 8, 8, pixel_data_vr="OB", bits_allocated=8, bits_stored=8)
-    where = PixelDataElement(PIXEL_DATA, "OB", len(PREFIX), -1)
+    where = PixelDataElement(PIXEL_DATA, "OB", len(PREFIX), stated)
     spans = locate_frames(Reader(data), len(data), where, pixel, frames, **options)
     found = map(spans.span, range(len(spans)))
     return spans, [bytes(join(data[s.offset : s.offset + s.length], s)) for s in found]
@@ -123,6 +123,42 @@ def test_x4_break_after_the_end_of_a_thumbnail():
 def test_x5_break_before_the_start_of_a_thumbnail():
     spans, _ = locate(element(b"\xff\xd8\xff\xe1...", JPEG + b"\xff\xdb..." + EOI, JPEG), 2)
     assert spans.fragments.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("end", [END, b"", b"\0\0\0\0"], ids=["delimiter", "none", "padding"])
+@pytest.mark.parametrize("behind", [b"", b"\xfc\xff\xfc\xff padding"])
+@pytest.mark.parametrize("table", [(), (0, 8 + len(JPEG))])
+def test_items_under_a_stated_length(end, behind, table):
+    value = element(JPEG, JPEG, table=table, end=end)
+    spans, frames = locate(value + behind, 2, stated=len(value))
+    assert frames == [JPEG, JPEG]
+    (notice,) = spans.notices
+    assert f"states {len(value)} bytes" in notice
+    assert locate(value + behind, 1, stated=len(value))[1] == [JPEG]
+
+
+def test_items_under_a_length_that_the_file_does_not_have():
+    value = element(JPEG, JPEG, JPEG, end=b"")
+    spans, frames = locate(value[:-4], 3, stated=len(value))
+    assert frames == [JPEG, JPEG]
+    assert "3 frames claimed, 2 found" in "; ".join(spans.notices)
+
+
+def test_items_that_reach_beyond_the_stated_length_are_not_taken():
+    value = element(JPEG, JPEG, JPEG)
+    spans, frames = locate(value, 3, stated=len(value) - len(END) - 4)
+    assert frames == [JPEG, JPEG]
+    assert "3 frames claimed, 2 found" in "; ".join(spans.notices)
+    with pytest.raises(EncapsulationError, match="needs undefined length"):
+        locate(b"native pixels here", 1, stated=18)
+
+
+@pytest.mark.parametrize("frames", [3, 4])
+def test_a_first_fragment_without_a_start_marker_where_the_last_one_is_cut(frames):
+    value = element(b"no marker " * 3, JPEG, end=b"")[:-4]
+    spans, found = locate(value, frames)
+    assert (len(spans), found) == (0, [])
+    assert f"{frames} frames claimed, 0 found" in "; ".join(spans.notices)
 
 
 def test_markers_of_jpeg_2000():

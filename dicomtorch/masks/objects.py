@@ -172,7 +172,7 @@ def sources(index: FrameIndex, kinds: frozenset[str]) -> list[Source]:
         found = MaskObject.from_bytes(packed[file])
         if found.kind not in kinds:
             continue
-        first, count = int(files["first_row"][file]), int(files["rows"][file])
+        first, count = int(files["first_row"][file]), int(files["frames"][file])
         positions = np.arange(first, first + count) if count else np.empty(0, np.int64)
         numbers = np.asarray(whole.values("SegmentNumber", positions), np.int64)
         if found.kind == "seg" and len(found.segments) == 1:

@@ -63,14 +63,14 @@ class Slices:
         files = np.asarray(index.column("file"))[self.rows]
         self.in_file = np.bincount(files, minlength=1)[files]
         if not self._all_frames(files):
-            self.in_file = np.maximum(self.in_file, np.asarray(index.files["rows"])[files])
+            self.in_file = np.maximum(self.in_file, np.asarray(index.files["frames"])[files])
         self._codes: dict[str, Codes | None] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def _all_frames(self, files: Ints) -> bool:
-        return len(self.index) == int(np.asarray(self.index.files["rows"]).sum())
+        return len(self.index) == int(np.asarray(self.index.files["frames"]).sum())
 
     def _unfold(self, mosaic: Texts) -> None:
         """A slice for each tile of each sheet, in the place of the sheet."""

@@ -9,7 +9,8 @@ from dicomtorch.dicom.elements import Element, Group, Header, Read
 from dicomtorch.dicom.meta import FIRST_READ
 from dicomtorch.dicom.runs import Layout, first_two
 from dicomtorch.dicom.tags import KEYWORDS, VRS
-from dicomtorch.dicom.walk import Walk, lookups
+from dicomtorch.dicom.walk import Walk
+from dicomtorch.dicom.words import lookups
 from dicomtorch.errors import HeaderError
 from dicomtorch.model.limits import LIMITS, Limits
 

@@ -7,13 +7,22 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, Final
 
 from dicomtorch.dicom.cursor import Cursor
 from dicomtorch.dicom.elements import Group, Header, Items, PixelDataElement, Read
 from dicomtorch.dicom.runs import LONG, SHORT, TEXT, UNDEFINED, Layout
 from dicomtorch.dicom.tags import LOCATED, PIXEL_DATA_TAGS, VRS, describe, vr_of
+from dicomtorch.dicom.words import (
+    DELIMITERS,
+    ITEM,
+    ITEM_END,
+    PADDING,
+    SEQUENCE_END,
+    SWAPPED_DELIMITERS,
+    lookups,
+    swap,
+)
 from dicomtorch.errors import HeaderError
 from dicomtorch.model.limits import Limits
 
@@ -23,36 +32,11 @@ class NotUnderstoodError(HeaderError):
 
 
 _BATCH: Final = 4096
-_ITEM: Final = 0xFFFEE000
-_ITEM_END: Final = 0xFFFEE00D
-_SEQUENCE_END: Final = 0xFFFEE0DD
-_PADDING: Final = 1  # stands for tag 0, which has no negative
-_SPECIAL: Final = frozenset((0, _ITEM, _ITEM_END, _SEQUENCE_END)) | PIXEL_DATA_TAGS
-
 _EXPLICIT: Final = (struct.Struct("<I2sH").unpack_from, struct.Struct(">I2sH").unpack_from)
 _PAIR: Final = (struct.Struct("<II").unpack_from, struct.Struct(">II").unpack_from)
 _LENGTH: Final = (struct.Struct("<I").unpack_from, struct.Struct(">I").unpack_from)
 
 _HEAD: Final = 192  # bytes of a located value: more than a point takes
-
-Lookup = dict[int, int]
-
-
-def _swap(tag: int) -> int:
-    """The tag as one little endian 32-bit word reads: the element number comes out on top."""
-    return (tag & 0xFFFF) << 16 | tag >> 16
-
-
-_SWAPPED_DELIMITERS: Final = (_swap(_ITEM), _swap(_ITEM_END), _swap(_SEQUENCE_END))
-
-
-@lru_cache(maxsize=16)
-def lookups(wanted: frozenset[int], big_endian: bool) -> tuple[Lookup, Lookup]:
-    """(for what is recorded, for what is skipped): tag as a word of the file -> tag, negative if special."""
-    word = int if big_endian else _swap
-    skipped = {word(tag): -(tag or _PADDING) for tag in _SPECIAL}
-    recorded = {word(tag): -tag if tag in LOCATED else tag for tag in wanted}
-    return recorded | skipped, skipped
 
 
 class Walk(Cursor):
@@ -223,16 +207,11 @@ class Walk(Cursor):
                 return "", short, pos + 8
             return "", _LENGTH[big](self.buffer, pos + 8)[0], pos + 12
         (length,) = _LENGTH[big](self.buffer, pos + 4)
-        if (
-            vr.isascii() and vr.decode().isprintable()
-        ):  # "??", blanks: characters, and not half a length
-            for found, value in (
-                (
-                    int.from_bytes(self.buffer[pos + 6 : pos + 8], "big" if big else "little"),
-                    pos + 8,
-                ),
-                (_LENGTH[big](self.buffer, pos + 8)[0], pos + 12),
-            ):
+        if vr.isascii() and vr.decode().isprintable():
+            # "??", blanks: characters, and not half a length.
+            short = int.from_bytes(self.buffer[pos + 6 : pos + 8], "big" if big else "little")
+            wide = _LENGTH[big](self.buffer, pos + 8)[0]
+            for found, value in ((short, pos + 8), (wide, pos + 12)):
                 if self._leads_on(pos, value + found):
                     return "", found, value
         return "", length, pos + 8
@@ -246,9 +225,9 @@ class Walk(Cursor):
         unpack = _EXPLICIT[self.encoding[1]]
         (here, vr, _), (there, known, _) = unpack(self.buffer, pos), unpack(self.buffer, after)
         if not self.encoding[1]:
-            here, there = _swap(here), _swap(there)
+            here, there = swap(here), swap(there)
         is_known = known in SHORT or known in LONG or known == vr
-        return (there > here and is_known) or there in (_ITEM_END, _SEQUENCE_END)
+        return (there > here and is_known) or there in (ITEM_END, SEQUENCE_END)
 
     def _unusual(self, tag: int | None, vr: str, length: int, value: int) -> None:
         """Deals with an element that the fast path leaves: special, a sequence, long, or of undefined length."""
@@ -280,16 +259,16 @@ class Walk(Cursor):
                 self._skip_fragments(value)
             else:
                 self.pos = value + length
-        elif tag == _ITEM_END and self.stack and self.end < 0:
+        elif tag == ITEM_END and self.stack and self.end < 0:
             self.pos = pos + 8
             self._next_item()
-        elif tag == _SEQUENCE_END and self.stack and self.sequence_end < 0:
+        elif tag == SEQUENCE_END and self.stack and self.sequence_end < 0:
             self._next_item()
         elif tag in LOCATED:
             self._locate(tag, vr, length, value)
-        elif tag == _PADDING:
+        elif tag == PADDING:
             self._padding()
-        elif tag == _ITEM:
+        elif tag == ITEM:
             self._stray_item()
         else:
             self.notice(f"stray {describe(tag)}")
@@ -398,9 +377,7 @@ class Walk(Cursor):
     def _next_item(self) -> None:
         """Begins the next item, or leaves the sequence if there is none."""
         unpack = _PAIR[self.encoding[1]]
-        item, item_end, sequence_end = (
-            (_ITEM, _ITEM_END, _SEQUENCE_END) if self.encoding[1] else _SWAPPED_DELIMITERS
-        )
+        item, item_end, sequence_end = DELIMITERS if self.encoding[1] else SWAPPED_DELIMITERS
         while True:
             at = self.base + self.pos
             if 0 <= self.sequence_end <= at:
@@ -445,9 +422,7 @@ class Walk(Cursor):
         """Passes over the items of an encapsulated value that is not the image's own."""
         self.pos = value
         unpack = _PAIR[self.encoding[1]]
-        item, _, sequence_end = (
-            (_ITEM, _ITEM_END, _SEQUENCE_END) if self.encoding[1] else _SWAPPED_DELIMITERS
-        )
+        item, _, sequence_end = DELIMITERS if self.encoding[1] else SWAPPED_DELIMITERS
         while True:
             self.need(8)
             word, length = unpack(self.buffer, self.pos)

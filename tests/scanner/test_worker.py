@@ -48,7 +48,7 @@ def test_a_foreign_exception_is_the_row_of_its_file(
     index, report = scan(tmp_path / "files", num_workers=workers)
     assert len(index) == 2
     (finding,) = [one for one in report.findings if one.file_class != "image"]
-    assert finding.path == b"001.dcm"
+    assert finding.path == "001.dcm"
     assert finding.file_class == "unreadable"
     kind_of_error = "KeyError" if kind == "while reading" else "OverflowError"
     assert f"a fault of dicomtorch, please report it: {kind_of_error} at line" in finding.reason

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from dicomtorch.batches.collate import FrameSample, FrameSamples, collate_frames
 from dicomtorch.batches.metadata import FrameMeta
-from dicomtorch.datasets.looking import Titles, caption, drawn_masks, overlaid, overview_html, picture_of
+from dicomtorch.datasets import looking
 from dicomtorch.datasets.masked import Mask
 from dicomtorch.datasets.options import Failure, ReadPolicy
 from dicomtorch.datasets.positions import one_position, several_positions
@@ -218,17 +218,17 @@ class SampleDataset(Dataset[FrameSample], Generic[Asked]):
         asked = self._asked(self._first if i is None else i)
         (sample,) = self._samples([asked], None, None)
         image, meta = sample[0], sample[-1]
-        drawn = drawn_masks(sample, self._planes)
+        drawn = looking.drawn_masks(sample, self._planes)
         if not isinstance(image, Tensor) or image.ndim != 4:
             raise OptionError(
                 f"show draws {self.sample_name}s; this transform gives something else"
             )
         planes, positions = self._planes(image), meta["frames"]
-        titles = Titles(self.index, self._reader.options)
+        titles = looking.Titles(self.index, self._reader.options)
 
         def get(k: int) -> tuple[Any, str]:
-            picture, note = picture_of(planes[k], self._reader)
-            picture = picture if drawn is None else overlaid(picture, drawn[k])
+            picture, note = looking.picture_of(planes[k], self._reader)
+            picture = picture if drawn is None else looking.overlaid(picture, drawn[k])
             what = f"{self.sample_name} {meta['index']} of {len(self)}, {k + 1} of {len(planes)}"
             known = len(positions) == len(planes) and positions[k] >= 0
             return picture, titles.of(what, positions[k], meta, note) if known else what
@@ -257,13 +257,13 @@ class SampleDataset(Dataset[FrameSample], Generic[Asked]):
         pictures, captions = [], []
         for one in [i] if several is None else several:
             asked = self._asked(one)
-            (sample,) = self._samples([asked], None)
-            image, meta = sample
+            (sample,) = self._samples([asked], None, None)
+            image, meta = sample[0], sample[-1]
             if isinstance(image, Tensor) and image.ndim == 4:
                 planes = self._planes(image)
                 image = planes[len(planes) // 2]
-            pictures.append(picture_of(image, self._reader)[0])
-            captions.append(caption(self._number(asked), meta, self._label_names()))
+            pictures.append(looking.picture_of(image, self._reader)[0])
+            captions.append(looking.caption(self._number(asked), meta, self._label_names()))
         return contact_sheet(pictures, captions, columns=columns, tile=tile)
 
     def _label_names(self) -> list[str]:
@@ -287,7 +287,9 @@ class SampleDataset(Dataset[FrameSample], Generic[Asked]):
         return np.array([frames[len(frames) // 2] for frames in several], np.int64)
 
     def _repr_html_(self) -> str:
-        return overview_html(type(self).__name__, self._overview(), self._reader, self._covers())
+        return looking.overview_html(
+            type(self).__name__, self._overview(), self._reader, self._covers()
+        )
 
     # Samples
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from dicomtorch.backends.base import BACKENDS, Backend, get_backend
+from dicomtorch.backends.base import BACKENDS, Backend, Buffer, get_backend
 from dicomtorch.backends.stored import unsupported_reason
+from dicomtorch.errors import DecodeError
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.shown import named_uid
 from dicomtorch.model.syntaxes import VIDEO
@@ -61,6 +63,30 @@ def table(
         able = tuple(backend.name for backend in candidates if backend.supports(pixel))
         rows.append(Capability(pixel, frames, able, "" if able else _advice(pixel, candidates)))
     return rows
+
+
+def others_that_decode(data: Buffer, pixel: ImagePixel, refused_by: str) -> tuple[str, ...]:
+    """Names of the installed backends that decode a frame which one of them refused.
+
+    For reports on single frames: "auto" chooses by the header, so that it does not find these by itself. SimpleITK is
+    not asked, because damaged frames can end the process in it.
+
+    Args:
+        data: The code stream of the frame.
+        pixel: What the header of its file says.
+        refused_by: Name of the backend that refused it.
+    """
+    found = []
+    for name in BACKENDS:
+        if name in (refused_by, "simpleitk"):
+            continue
+        backend = get_backend(name)
+        if not backend.supports(pixel):
+            continue
+        with contextlib.suppress(DecodeError):
+            backend.decode(data, pixel)
+            found.append(name)
+    return tuple(found)
 
 
 def _advice(pixel: ImagePixel, candidates: list[Backend]) -> str:

@@ -238,14 +238,14 @@ class _J2KWalk:
 
     def quantisation_style(self, component: int, position: int, stop: int) -> None:
         data = self.data
-        first, values = self.byte(position, stop), stop - position - 1
+        first, size = self.byte(position, stop), stop - position - 1
         style, guard_bits = first & 31, first >> 5
         step = 1 if style == 0 else 2
-        if style > 2 or values == 0 or values % step or (style == 1 and values != 2):
+        if style > 2 or size == 0 or size % step or (style == 1 and size != 2):
             raise damaged(
                 "QCD or QCC",
                 position,
-                f"style {style} with {values} bytes",
+                f"style {style} with {size} bytes",
                 "style 0, 1 or 2, whole values",
             )
         exponent = max(bytes(data[position + 1 : stop : step])) >> 3
@@ -257,7 +257,7 @@ class _J2KWalk:
                 f"exponent {exponent} + {guard_bits} guard bits - 1",
                 f"at most {most} in style {style}",
             )
-        self.quantisation[component] = (0 if style == 1 else values // step, bits)
+        self.quantisation[component] = (0 if style == 1 else size // step, bits)
 
     def check_quantisation(self, position: int) -> None:
         """Every component needs as many step sizes as it has sub-bands; a decoder reads them unasked.
@@ -269,12 +269,12 @@ class _J2KWalk:
             quantisation = self.quantisation.get(component, self.quantisation.get(-1))
             if coding is None or quantisation is None:
                 raise damaged("JPEG 2000 main header", position, "its end", "COD and QCD before it")
-            (levels, reversible), (values, bits) = coding, quantisation
-            if values and values < 3 * levels + 1:
+            (levels, reversible), (steps, bits) = coding, quantisation
+            if steps and steps < 3 * levels + 1:
                 raise damaged(
                     "step sizes in QCD or QCC",
                     position,
-                    values,
+                    steps,
                     f"{3 * levels + 1} for {levels} levels",
                 )
             if bits > 30 and not reversible:

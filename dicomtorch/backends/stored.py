@@ -74,8 +74,8 @@ def plain(data: Buffer, pixel: ImagePixel) -> Array | None:
     dtype = _plain_dtype(pixel)
     if dtype is None or len(data) < pixel.rows * pixel.columns * dtype.itemsize:
         return None
-    values: Array = np.ndarray(pixel.shape, dtype, data)
-    return values if values.flags.aligned else None
+    samples: Array = np.ndarray(pixel.shape, dtype, data)
+    return samples if samples.flags.aligned else None
 
 
 def inflate(data: Buffer, pixel: ImagePixel) -> bytes:
@@ -142,19 +142,19 @@ def as_little_endian(pixel: ImagePixel) -> ImagePixel:
     return replace(pixel, transfer_syntax_uid=EXPLICIT_VR_LITTLE_ENDIAN)
 
 
-def deliver(values: Array, out: Array | None) -> Array:
-    """`values` as a C contiguous array, in `out` if it is of their type and shape."""
-    if values.flags.c_contiguous:
-        return values
+def deliver(samples: Array, out: Array | None) -> Array:
+    """`samples` as a C contiguous array, in `out` if it is of their type and shape."""
+    if samples.flags.c_contiguous:
+        return samples
     if (
         out is not None
-        and out.shape == values.shape
-        and out.dtype == values.dtype
+        and out.shape == samples.shape
+        and out.dtype == samples.dtype
         and out.flags.c_contiguous
     ):
-        np.copyto(out, values)
+        np.copyto(out, samples)
         return out
-    return np.ascontiguousarray(values)
+    return np.ascontiguousarray(samples)
 
 
 def _words(data: Buffer, pixel: ImagePixel) -> Array:
@@ -204,10 +204,10 @@ def _unpack_12(packed: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint
     padded = np.zeros(-(-count // 2) * 3, np.uint16)
     padded[: packed.size] = packed
     first, middle, last = padded.reshape(-1, 3).T
-    values = np.empty((first.size, 2), np.uint16)
-    values[:, 0] = first | (middle & 0x0F) << 8
-    values[:, 1] = middle >> 4 | last << 4
-    return values.reshape(-1)[:count]
+    samples = np.empty((first.size, 2), np.uint16)
+    samples[:, 0] = first | (middle & 0x0F) << 8
+    samples[:, 1] = middle >> 4 | last << 4
+    return samples.reshape(-1)[:count]
 
 
 def align(words: Array, pixel: ImagePixel, out: Array | None) -> Array:
@@ -244,10 +244,10 @@ def align(words: Array, pixel: ImagePixel, out: Array | None) -> Array:
     return _narrow(np.bitwise_and(words, mask), target, flat)
 
 
-def _narrow(values: Array, target: np.dtype[Any], flat: Array | None) -> Array:
+def _narrow(samples: Array, target: np.dtype[Any], flat: Array | None) -> Array:
     if flat is None:
-        return values.astype(target, copy=False)
-    np.copyto(flat, values, casting="unsafe")
+        return samples.astype(target, copy=False)
+    np.copyto(flat, samples, casting="unsafe")
     return flat
 
 

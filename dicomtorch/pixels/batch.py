@@ -108,7 +108,7 @@ def _by_itself(image: Tensor, frame: Conversion, out: Tensor) -> AppliedVOI:
     plan = frame.plan
     planes = image.numpy()
     stored = planes[0] if len(planes) == 1 else planes.transpose(1, 2, 0)
-    _, voi = pixels.apply(stored, plan.values, plan.options, out, shared=frame.shared, plan=plan)
+    _, voi = pixels.apply(stored, plan.frame, plan.options, out, shared=frame.shared, plan=plan)
     return voi
 
 
@@ -122,7 +122,7 @@ def _elsewhere(image: Tensor, frame: Conversion, out: Tensor) -> AppliedVOI:
 def _channels(image: Tensor, frame: Conversion) -> Mappings | None:
     """The mappings of a frame, ranges measured; `None` if this frame is not for the device."""
     plan = frame.plan
-    pixel = plan.values.pixel
+    pixel = plan.frame.pixel
     if pixel.is_float or pixel.bits_stored > _EXACT_BITS or plan.options.normalize is not None:
         return None
     channels = with_range(plan, frame.shared)
@@ -180,7 +180,7 @@ def _coefficients(plan: Plan, mapping: Mapping) -> tuple[float, float, float, fl
 
 def _looked_up(image: Tensor, plan: Plan, channels: Mappings) -> Tensor:
     """(channels, H, W) from a table of all values that the frame can have."""
-    bits = plan.values.pixel.bits_stored
+    bits = plan.frame.pixel.bits_stored
     low = -(1 << (bits - 1))  # a signed stream below an unsigned header is taken as what it is
     key = f"from {low}"
     table = plan.tables.get(key) if channels is plan.channels else None

@@ -22,12 +22,12 @@ def stored_range(pixel: ImagePixel) -> Range:
 
 
 def check_rescale(
-    values: FrameValues, options: PixelOptions, slope: float, intercept: float
+    frame: FrameValues, options: PixelOptions, slope: float, intercept: float
 ) -> None:
     """Refuses a slope and an intercept whose values the tensor would hold as infinity, as 0, or all as one number.
 
     Args:
-        values: The frame.
+        frame: The frame.
         options: What is asked for: display values are computed in float64, others have the type of the tensor.
         slope: Of the values asked for.
         intercept: The same.
@@ -35,32 +35,32 @@ def check_rescale(
     Raises:
         PixelValueError: With the attribute and what it is.
     """
-    own_slope, own_intercept = rescale(values)
+    own_slope, own_intercept = rescale(frame)
     names = f"(0028,1053) RescaleSlope is {own_slope:g} and (0028,1052) RescaleIntercept is {own_intercept:g}"
-    if is_dose(values):
-        names = f"(3004,000E) DoseGridScaling is {values.dose_grid_scaling:g}"
+    if is_dose(frame):
+        names = f"(3004,000E) DoseGridScaling is {frame.dose_grid_scaling:g}"
     if options.values == "suvbw":
         names = f"{names}, with the factor of the SUV"
     display = options.values == "display"
     dtype = "float64" if display or options.dtype == "float64" else "float32"
-    _check_linear(names, slope, intercept, stored_range(values.pixel), dtype)
+    _check_linear(names, slope, intercept, stored_range(frame.pixel), dtype)
     if display and slope and intercept + slope == intercept:
         raise PixelValueError(
             f"{names}: all values of this frame would be one number; use values='stored'"
         )
 
 
-def check_real_world(values: FrameValues, dtype: str | None) -> None:
+def check_real_world(frame: FrameValues, dtype: str | None) -> None:
     """The same for a Real World Value Map.
 
     Args:
-        values: The frame, which has one.
+        frame: The frame, which has one.
         dtype: Of the tensor, `None` for float32.
 
     Raises:
         PixelValueError: With the attribute and what it is.
     """
-    mapping = values.real_world_value_map
+    mapping = frame.real_world_value_map
     assert isinstance(mapping, RealWorldValueMap)
     kind = "float64" if dtype == "float64" else "float32"
     if mapping.data is not None:
@@ -72,8 +72,8 @@ def check_real_world(values: FrameValues, dtype: str | None) -> None:
                 "not hold as finite numbers; use values='stored'"
             )
         return
-    low, high = stored_range(values.pixel)
-    if not values.pixel.is_float:
+    low, high = stored_range(frame.pixel)
+    if not frame.pixel.is_float:
         low, high = max(low, mapping.first), min(high, mapping.last)
     names = (
         f"(0040,9225) RealWorldValueSlope is {mapping.slope:g} and (0040,9224) RealWorldValueIntercept is "

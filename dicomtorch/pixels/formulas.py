@@ -72,7 +72,7 @@ def modality(plan: Plan, stored: Array) -> Floats:
         return _real_world(plan.real_world, numbers)
     if plan.table is not None:
         numbers = _entries(plan.table, numbers).astype(np.float64)
-    if plan.values.pixel.is_float:
+    if plan.frame.pixel.is_float:
         with np.errstate(
             over="ignore"
         ):  # pixels near the largest number: the caller looks for infinities

@@ -38,7 +38,7 @@ LUMA = np.array([0.299, 0.587, 0.114])
 
 def apply(
     stored: Array,
-    values: FrameValues,
+    frame: FrameValues,
     options: PixelOptions,
     out: Tensor | None = None,
     *,
@@ -49,7 +49,7 @@ def apply(
 
     Args:
         stored: Stored values as a backend gives them: (rows, columns) or (rows, columns, samples).
-        values: What the frame says about them.
+        frame: What the frame says about them.
         options: What is asked for.
         out: (C, H, W) on the CPU to write into, of the type of `output_dtype`; `None` for a new tensor.
         shared: One mapping to display for several frames; for each channel one if there are several windows.
@@ -61,15 +61,15 @@ def apply(
     Raises:
         PixelValueError: The values asked for cannot be made of this frame, or do not fit the type.
     """
-    plan = plan or make_plan(values, options)
-    if stored.shape != values.pixel.shape:
+    plan = plan or make_plan(frame, options)
+    if stored.shape != frame.pixel.shape:
         raise PixelValueError(
             f"stored values have shape {stored.shape}; (0028,0010) Rows, (0028,0011) Columns and (0028,0002) "
-            f"SamplesPerPixel say {values.pixel.shape}"
+            f"SamplesPerPixel say {frame.pixel.shape}"
         )
-    shape = plan.shape if plan.values is values else output_shape(values, options)
+    shape = plan.shape if plan.frame is frame else output_shape(frame, options)
     if out is None:
-        out = torch.empty(shape, dtype=output_dtype((values.pixel,), options))
+        out = torch.empty(shape, dtype=output_dtype((frame.pixel,), options))
     elif out.shape != shape:
         raise PixelValueError(f"out has shape {tuple(out.shape)}; this frame needs {shape}")
     planes = stored[None] if stored.ndim == 2 else stored.transpose(2, 0, 1)
@@ -106,12 +106,12 @@ def _ranged_channels(
 
 
 def _has_other_sign(stored: Array, plan: Plan) -> bool:
-    return stored.dtype == np.int8 and not plan.values.pixel.pixel_representation
+    return stored.dtype == np.int8 and not plan.frame.pixel.pixel_representation
 
 
 def _with_sign(plan: Plan) -> Plan:
     """`plan` for a signed stream in an unsigned header, whose full range is another than the header says."""
-    half = 1 << (plan.values.pixel.bits_stored - 1)
+    half = 1 << (plan.frame.pixel.bits_stored - 1)
     full = ranged(Mapping("range"), (-half, half - 1), "full")
     channels = (full if c.voi.voi == "full" and not c.fixed else c for c in plan.channels)
     return replace(plan, channels=tuple(channels))
@@ -210,8 +210,8 @@ def _convert(planes: Array, plan: Plan, channels: tuple[Mapping, ...], out: Tens
     if direct:
         return
     if options.size is not None:
-        indices = plan.values.pixel.is_palette and not plan.palette
-        if indices or plan.values.segmentation_type in ("BINARY", "LABELMAP"):
+        indices = plan.frame.pixel.is_palette and not plan.palette
+        if indices or plan.frame.segmentation_type in ("BINARY", "LABELMAP"):
             image = resize_nearest(image, options.size)
         else:
             around = _surroundings(plan)

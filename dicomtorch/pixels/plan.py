@@ -40,7 +40,7 @@ class Plan:
     """What is done to the stored values of every frame with the same `FrameValues`.
 
     Attributes:
-        values: What it was made of.
+        frame: What it was made of.
         options: What it was made of.
         channels: One mapping for each channel computed from modality values; () for palette images.
         slope: x = slope * (stored value, or entry of `table`) + intercept.
@@ -57,7 +57,7 @@ class Plan:
         tables: Results of `evaluate` for every stored value, by type: filled by the pixel functions.
     """
 
-    values: FrameValues
+    frame: FrameValues
     options: PixelOptions
     channels: tuple[Mapping, ...] = (IDENTITY,)
     slope: float = 1.0
@@ -81,7 +81,7 @@ class Plan:
     @cached_property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the tensor."""
-        return output_shape(self.values, self.options)
+        return output_shape(self.frame, self.options)
 
     @cached_property
     def linear(self) -> tuple[float, float, float, float] | None:
@@ -89,10 +89,10 @@ class Plan:
         options = self.options
         if (
             options.values == "stored"
-            or not self.shape[0] == self.values.pixel.samples_per_pixel == len(self.channels) == 1
+            or not self.shape[0] == self.frame.pixel.samples_per_pixel == len(self.channels) == 1
             or self.channels[0].kind != "linear"
             or not self.is_affine
-            or self.values.pixel.is_float
+            or self.frame.pixel.is_float
             or self.paints
             or options.normalize is not None
             or options.size is not None
@@ -128,13 +128,13 @@ class Plan:
         return (-scale, 1 - offset) if self.inverted else (scale, offset)
 
 
-def check(values: FrameValues, options: PixelOptions) -> None:
+def check(frame: FrameValues, options: PixelOptions) -> None:
     """Refuses options that this frame has no meaning for.
 
     Raises:
         PixelValueError: With the attribute that stands against it.
     """
-    pixel = values.pixel
+    pixel = frame.pixel
     if options.values == "stored":
         return
     if pixel.samples_per_pixel not in (1, 3):
@@ -148,7 +148,7 @@ def check(values: FrameValues, options: PixelOptions) -> None:
         raise PixelValueError(
             f"(0028,0002) SamplesPerPixel is 3: colour has no {options.values} values; use values='display'"
         )
-    if len(options.windows) > 1 and is_color(values):
+    if len(options.windows) > 1 and is_color(frame):
         photometric = shown("PhotometricInterpretation", pixel.photometric_interpretation)
         raise PixelValueError(
             f"(0028,0004) PhotometricInterpretation is {photometric!r}: several windows make "
@@ -161,67 +161,67 @@ def check(values: FrameValues, options: PixelOptions) -> None:
         )
 
 
-def num_channels(values: FrameValues, options: PixelOptions) -> int:
+def num_channels(frame: FrameValues, options: PixelOptions) -> int:
     """Channels of the tensor.
 
     Raises:
         PixelValueError: The options have no meaning for this frame.
     """
-    check(values, options)
+    check(frame, options)
     if options.values == "stored":
-        return values.pixel.samples_per_pixel
+        return frame.pixel.samples_per_pixel
     if options.color == "rgb":
         return 3
-    if options.values == "display" and is_color(values):
+    if options.values == "display" and is_color(frame):
         return 1 if options.color == "gray" else 3
     if options.color == "gray":
         return len(options.windows)
-    return max(values.pixel.samples_per_pixel, len(options.windows))
+    return max(frame.pixel.samples_per_pixel, len(options.windows))
 
 
-def output_shape(values: FrameValues, options: PixelOptions) -> tuple[int, int, int]:
+def output_shape(frame: FrameValues, options: PixelOptions) -> tuple[int, int, int]:
     """(C, H, W) of the tensor of a frame.
 
     Raises:
         PixelValueError: The options have no meaning for this frame.
     """
-    rows, columns = options.size or (values.pixel.rows, values.pixel.columns)
-    return (num_channels(values, options), rows, columns)
+    rows, columns = options.size or (frame.pixel.rows, frame.pixel.columns)
+    return (num_channels(frame, options), rows, columns)
 
 
-def make_plan(values: FrameValues, options: PixelOptions) -> Plan:
+def make_plan(frame: FrameValues, options: PixelOptions) -> Plan:
     """Decides everything that does not depend on pixels.
 
     Raises:
         PixelValueError: The values asked for cannot be made of this frame's attributes.
     """
-    check(values, options)
-    monochrome = not is_color(values) or is_supplemental(values)
-    padding = values.padding if monochrome else None
+    check(frame, options)
+    monochrome = not is_color(frame) or is_supplemental(frame)
+    padding = frame.padding if monochrome else None
     background = None if padding is None else _background(options)
-    base = Plan(values, options, padding=padding, background=background)
+    base = Plan(frame, options, padding=padding, background=background)
     if options.values == "stored":
         return base
     if options.values == "real_world":
-        if values.real_world_value_map is None:
+        if frame.real_world_value_map is None:
             raise PixelValueError(
                 "(0040,9096) RealWorldValueMappingSequence is absent: this frame has no real world values; "
                 "use values='modality'"
             )
-        finite.check_real_world(values, options.dtype)
-        return replace(base, real_world=values.real_world_value_map)
+        finite.check_real_world(frame, options.dtype)
+        return replace(base, real_world=frame.real_world_value_map)
     if not monochrome:
         return _color_plan(base)
     notices: list[str] = []
     base = _with_modality(base, notices)
     if options.values == "display":
-        _check_consistency(values, notices)
-        channels = tuple(voi_mapping(values, window, notices) for window in options.windows)
+        _check_consistency(frame, notices)
+        channels = tuple(voi_mapping(frame, window, notices) for window in options.windows)
         base = replace(
             base,
             channels=channels,
-            palette=values.palette if is_supplemental(values) else (),
-            inverted=values.pixel.photometric_interpretation == "MONOCHROME1",
+            palette=frame.palette if is_supplemental(frame) else (),
+            inverted=frame.pixel.photometric_interpretation == "MONOCHROME1",
         )
     return replace(base, notices=tuple(dict.fromkeys(notices)))
 
@@ -235,16 +235,16 @@ def _background(options: PixelOptions) -> float | None:
 
 
 def _color_plan(base: Plan) -> Plan:
-    pixel = base.values.pixel
+    pixel = base.frame.pixel
     if base.options.values != "display":
         return base
     if pixel.is_palette:
-        if len(base.values.palette) != 3:
+        if len(base.frame.palette) != 3:
             raise PixelValueError(
                 "(0028,1201) RedPaletteColorLookupTableData and its like are absent: the indices of this "
                 "PALETTE COLOR frame have no colours; use values='stored'"
             )
-        return replace(base, palette=base.values.palette, channels=())
+        return replace(base, palette=base.frame.palette, channels=())
     white = 1.0 if pixel.is_float else float((1 << pixel.bits_stored) - 1)
     full = Mapping("linear", 1 / white, 0.0, 0.0, 1.0, voi=AppliedVOI("full"), fixed=True)
     return replace(base, channels=(full,))
@@ -252,36 +252,36 @@ def _color_plan(base: Plan) -> Plan:
 
 def _with_modality(base: Plan, notices: list[str]) -> Plan:
     """Adds what turns stored values into modality values (dose in the units of the file, SUVbw if asked for)."""
-    values = base.values
-    slope, intercept = rescale(values)
-    table = values.modality_lut
+    frame = base.frame
+    slope, intercept = rescale(frame)
+    table = frame.modality_lut
     if table is not None:
-        if not math.isnan(values.rescale_slope):
+        if not math.isnan(frame.rescale_slope):
             notices.append(
                 "(0028,3000) ModalityLUTSequence and (0028,1053) RescaleSlope are both present; the LUT is used"
             )
         slope, intercept = 1.0, 0.0
-    if is_dose(values):
-        if math.isnan(values.dose_grid_scaling):
+    if is_dose(frame):
+        if math.isnan(frame.dose_grid_scaling):
             raise PixelValueError(
                 "(3004,000E) DoseGridScaling is absent: the dose of this frame is unknown; use values='stored'"
             )
-        slope, intercept, table = values.dose_grid_scaling, 0.0, None
+        slope, intercept, table = frame.dose_grid_scaling, 0.0, None
     if base.options.values == "suvbw":
-        if math.isnan(values.suv_factor):
-            reason = values.suv_problem or f"Modality is {shown('Modality', values.modality)!r}"
+        if math.isnan(frame.suv_factor):
+            reason = frame.suv_problem or f"Modality is {shown('Modality', frame.modality)!r}"
             raise PixelValueError(
                 f"this frame has no SUV: {reason}; use values='modality', or leave such frames out"
             )
-        slope, intercept = slope * values.suv_factor, intercept * values.suv_factor
+        slope, intercept = slope * frame.suv_factor, intercept * frame.suv_factor
     if table is None:
-        finite.check_rescale(values, base.options, slope, intercept)
+        finite.check_rescale(frame, base.options, slope, intercept)
     return replace(base, slope=slope, intercept=intercept, table=table)
 
 
-def _check_consistency(values: FrameValues, notices: list[str]) -> None:
-    shape = values.presentation_lut_shape
-    interpretation = values.pixel.photometric_interpretation
+def _check_consistency(frame: FrameValues, notices: list[str]) -> None:
+    shape = frame.presentation_lut_shape
+    interpretation = frame.pixel.photometric_interpretation
     expected = "INVERSE" if interpretation == "MONOCHROME1" else "IDENTITY"
     if shape in ("INVERSE", "IDENTITY") and shape != expected:
         photometric = shown("PhotometricInterpretation", interpretation)
@@ -289,7 +289,7 @@ def _check_consistency(values: FrameValues, notices: list[str]) -> None:
             f"(2050,0020) PresentationLUTShape is {shape!r} with PhotometricInterpretation {photometric!r}; "
             "polarity follows the latter"
         )
-    if values.pixel_presentation in ("MIXED", "COLOR") and not values.palette:
+    if frame.pixel_presentation in ("MIXED", "COLOR") and not frame.palette:
         notices.append(
-            f"(0008,9205) PixelPresentation is {values.pixel_presentation!r} but there is no palette; shown in gray"
+            f"(0008,9205) PixelPresentation is {frame.pixel_presentation!r} but there is no palette; shown in gray"
         )

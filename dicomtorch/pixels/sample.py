@@ -36,19 +36,19 @@ class Sample:
         stored: Those, in the order of the frames, where they are needed.
     """
 
-    def __init__(self, values: Sequence[FrameValues], options: PixelOptions) -> None:
+    def __init__(self, frames: Sequence[FrameValues], options: PixelOptions) -> None:
         self._options = options
         self._ranges: list[SharedRange | None] = [None] * len(options.windows)
         self._open: list[int] = []
         self._statistics: tuple[float, float] | None = None
         self._lowest: float | None = None
-        self._is_filled = _is_filled(values, options)
+        self._is_filled = _is_filled(frames, options)
         self.stored: list[Array] = []
-        if options.values == "display" and not any(is_dose(each) for each in values):
+        if options.values == "display" and not any(is_dose(each) for each in frames):
             for k, window in enumerate(options.windows):
                 if window == "series":
                     continue
-                common = common_window(values, window, "sample")
+                common = common_window(frames, window, "sample")
                 if common is None:
                     self._open.append(k)
                 elif not math.isnan(common.low):
@@ -67,7 +67,7 @@ class Sample:
             spans = [
                 modality_span(pixels, plan)
                 for pixels, plan in zip(stored, plans, strict=True)
-                if has_voi(plan.values)
+                if has_voi(plan.frame)
             ]
             whole = SharedRange(
                 min(low for low, _ in spans), max(high for _, high in spans), "sample"
@@ -91,21 +91,21 @@ class Sample:
         self, plan: Plan, own: Sequence[SharedRange | None] | None
     ) -> Sequence[SharedRange | None] | None:
         """The range of each channel of a frame; `own` is what it has in common with more than the sample."""
-        if not any(self._ranges) or not has_voi(plan.values):
+        if not any(self._ranges) or not has_voi(plan.frame):
             return own
         if own is None:
             return self._ranges
         return [a or b for a, b in zip(own, self._ranges, strict=True)]
 
 
-def _is_filled(values: Sequence[FrameValues], options: PixelOptions) -> bool:
+def _is_filled(frames: Sequence[FrameValues], options: PixelOptions) -> bool:
     """Whether pixels of some frame get the lowest value."""
     if options.values == "display" or options.normalize is not None:
         return False
-    if options.padding == "fill" and any(each.padding is not None for each in values):
+    if options.padding == "fill" and any(each.padding is not None for each in frames):
         return True
     size = options.size
     if size is None or options.values == "stored" or not isinstance(options.padding, str):
         return False
-    pixels = {(each.pixel.rows, each.pixel.columns) for each in values}
+    pixels = {(each.pixel.rows, each.pixel.columns) for each in frames}
     return any((where.rows, where.columns) != size for where in (resized(*p, size) for p in pixels))

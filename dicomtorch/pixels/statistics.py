@@ -19,7 +19,7 @@ from dicomtorch.pixels.voi import Range, is_supplemental, rescale
 PERCENTILES = (1.0, 99.0)
 
 
-def frame_range(stored: Array, values: FrameValues) -> Range:
+def frame_range(stored: Array, frame: FrameValues) -> Range:
     """Lowest and highest modality value of a frame, without padding and what is not finite.
 
     Returns:
@@ -29,7 +29,7 @@ def frame_range(stored: Array, values: FrameValues) -> Range:
     Raises:
         PixelValueError: The values are beyond float64.
     """
-    return modality_span(stored, make_plan(values, PixelOptions("modality")))
+    return modality_span(stored, make_plan(frame, PixelOptions("modality")))
 
 
 def modality_span(stored: Array, plan: Plan) -> Range:
@@ -43,7 +43,7 @@ def modality_span(stored: Array, plan: Plan) -> Range:
     else:
         ends = modality(plan, np.unique(counted))
     if np.isinf(ends).any():
-        slope, intercept = rescale(plan.values)
+        slope, intercept = rescale(plan.frame)
         raise PixelValueError(
             f"(0028,1053) RescaleSlope is {slope:g} and (0028,1052) RescaleIntercept is {intercept:g}: values of this "
             "frame are beyond float64; use values='stored'"
@@ -62,8 +62,8 @@ def modality_sample(stored: Array, plan: Plan) -> Array:
 def _counted(stored: Array, plan: Plan) -> Array:
     """Stored values that enter a statistic."""
     mask = padding_mask(stored, plan.padding)
-    if is_supplemental(plan.values):
-        colored = stored >= plan.values.palette[0].first_mapped
+    if is_supplemental(plan.frame):
+        colored = stored >= plan.frame.palette[0].first_mapped
         mask = colored if mask is None else mask | colored
     counted = stored if mask is None else stored[~mask]
     return counted[np.isfinite(counted)] if stored.dtype.kind == "f" else counted

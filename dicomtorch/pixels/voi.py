@@ -84,47 +84,47 @@ class Mapping:
         return (center - width / 2, center + width / 2)
 
 
-def is_dose(values: FrameValues) -> bool:
+def is_dose(frame: FrameValues) -> bool:
     """Whether the frame is of an RT Dose."""
-    return values.modality == "RTDOSE" or values.sop_class_uid == RT_DOSE_STORAGE
+    return frame.modality == "RTDOSE" or frame.sop_class_uid == RT_DOSE_STORAGE
 
 
-def is_supplemental(values: FrameValues) -> bool:
+def is_supplemental(frame: FrameValues) -> bool:
     """Whether some gray values are shown in the colours of a palette (PS3.3 C.7.6.19)."""
     return (
-        values.pixel_presentation in ("MIXED", "COLOR")
-        and values.pixel.samples_per_pixel == 1
-        and not values.pixel.is_palette
-        and bool(values.palette)
+        frame.pixel_presentation in ("MIXED", "COLOR")
+        and frame.pixel.samples_per_pixel == 1
+        and not frame.pixel.is_palette
+        and bool(frame.palette)
     )
 
 
-def is_color(values: FrameValues) -> bool:
+def is_color(frame: FrameValues) -> bool:
     """Whether display is RGB."""
-    pixel = values.pixel
-    return pixel.samples_per_pixel > 1 or pixel.is_palette or is_supplemental(values)
+    pixel = frame.pixel
+    return pixel.samples_per_pixel > 1 or pixel.is_palette or is_supplemental(frame)
 
 
-def has_voi(values: FrameValues) -> bool:
+def has_voi(frame: FrameValues) -> bool:
     """Whether display depends on a VOI, which several frames can have in common: not for colour and segmentations."""
-    gray = not is_color(values) or is_supplemental(values)
-    return gray and values.segmentation_type not in ("BINARY", "FRACTIONAL", "LABELMAP")
+    gray = not is_color(frame) or is_supplemental(frame)
+    return gray and frame.segmentation_type not in ("BINARY", "FRACTIONAL", "LABELMAP")
 
 
-def rescale(values: FrameValues) -> tuple[float, float]:
+def rescale(frame: FrameValues) -> tuple[float, float]:
     """Slope and intercept of the file, 1 and 0 where absent."""
-    slope, intercept = values.rescale_slope, values.rescale_intercept
+    slope, intercept = frame.rescale_slope, frame.rescale_intercept
     return (1.0 if math.isnan(slope) else slope, 0.0 if math.isnan(intercept) else intercept)
 
 
 # --- From modality to display: the first rule that applies ----------------------------------------
 
 
-def voi_mapping(values: FrameValues, window: Window, notices: list[str]) -> Mapping:
+def voi_mapping(frame: FrameValues, window: Window, notices: list[str]) -> Mapping:
     """The mapping to display that a frame and one window of the options ask for.
 
     Args:
-        values: The frame.
+        frame: The frame.
         window: See `PixelOptions.window`, one of them.
         notices: Gets what was odd.
 
@@ -132,93 +132,93 @@ def voi_mapping(values: FrameValues, window: Window, notices: list[str]) -> Mapp
         PixelValueError: There is no k-th window, the VOI LUT Function is unknown, a preset does not apply.
     """
     if isinstance(window, tuple):
-        return _users_window(values, window, notices)
+        return _users_window(frame, window, notices)
     if isinstance(window, int):
-        return _kth_window(values, window, notices)
+        return _kth_window(frame, window, notices)
     if window is not None and window != "series":
-        _check_hounsfield(values, window)
-        return _users_window(values, CT_PRESETS[window], notices)
-    label = _segmentation(values)
+        _check_hounsfield(frame, window)
+        return _users_window(frame, CT_PRESETS[window], notices)
+    label = _segmentation(frame)
     if label is not None:
         return label
-    if is_dose(values):
+    if is_dose(frame):
         return Mapping("range", low=0.0)
-    if values.voi_luts:
-        return _table(values.voi_luts[0], notices)
-    for pair in values.windows:
-        if _is_valid(values, pair, notices):
-            return _windowed(values, pair, values.voi_lut_function or "LINEAR", "file", notices)
-    pixel = values.pixel
-    rescaled = values.modality_lut is not None or rescale(values) != (1.0, 0.0)
+    if frame.voi_luts:
+        return _table(frame.voi_luts[0], notices)
+    for pair in frame.windows:
+        if _is_valid(frame, pair, notices):
+            return _windowed(frame, pair, frame.voi_lut_function or "LINEAR", "file", notices)
+    pixel = frame.pixel
+    rescaled = frame.modality_lut is not None or rescale(frame) != (1.0, 0.0)
     if pixel.bits_stored <= 8 and not pixel.is_float and not rescaled:
         low = -(1 << (pixel.bits_stored - 1)) if pixel.pixel_representation else 0
         return ranged(Mapping("range"), (low, low + (1 << pixel.bits_stored) - 1), "full")
     return Mapping("range")
 
 
-def _users_window(values: FrameValues, window: Range, notices: list[str]) -> Mapping:
+def _users_window(frame: FrameValues, window: Range, notices: list[str]) -> Mapping:
     """LINEAR counts whole numbers: on others, as Gy are, its width less 1 would not be what was asked for."""
-    if not _is_finite(values, window):
+    if not _is_finite(frame, window):
         raise PixelValueError(
             f"window={window} gives no finite numbers with the values of this frame; give one in their units"
         )
-    whole = values_are_whole(values) and window[1] >= 1
+    whole = values_are_whole(frame) and window[1] >= 1
     function = "LINEAR" if whole else "LINEAR_EXACT"
-    return replace(_windowed(values, window, function, "user", notices), fixed=True)
+    return replace(_windowed(frame, window, function, "user", notices), fixed=True)
 
 
-def _check_hounsfield(values: FrameValues, preset: str) -> None:
-    if values.rescale_type == "HU" or (values.modality == "CT" and not values.rescale_type):
+def _check_hounsfield(frame: FrameValues, preset: str) -> None:
+    if frame.rescale_type == "HU" or (frame.modality == "CT" and not frame.rescale_type):
         return
-    modality = shown("Modality", values.modality)
-    rescale_type = shown("RescaleType", values.rescale_type)
+    modality = shown("Modality", frame.modality)
+    rescale_type = shown("RescaleType", frame.rescale_type)
     raise PixelValueError(
         f"window={preset!r} is in Hounsfield units, but (0008,0060) Modality is {modality!r} and "
         f"(0028,1054) RescaleType is {rescale_type!r}; give (center, width) in the units of this frame"
     )
 
 
-def _segmentation(values: FrameValues) -> Mapping | None:
-    if values.segmentation_type == "BINARY":
+def _segmentation(frame: FrameValues) -> Mapping | None:
+    if frame.segmentation_type == "BINARY":
         return Mapping("linear", 1.0, 0.0, 0.0, 1.0, voi=AppliedVOI("label"), fixed=True)
-    if values.segmentation_type == "LABELMAP":
+    if frame.segmentation_type == "LABELMAP":
         return Mapping("linear", voi=AppliedVOI("label"), fixed=True)
-    if values.segmentation_type == "FRACTIONAL":
-        if values.maximum_fractional_value <= 0:
+    if frame.segmentation_type == "FRACTIONAL":
+        if frame.maximum_fractional_value <= 0:
             raise PixelValueError(
                 "(0062,000E) MaximumFractionalValue is absent or 0: the fractions of this segmentation are unknown; "
                 "use values='stored'"
             )
-        scale = 1 / values.maximum_fractional_value
+        scale = 1 / frame.maximum_fractional_value
         return Mapping("linear", scale, 0.0, 0.0, 1.0, voi=AppliedVOI("full"), fixed=True)
     return None
 
 
-def _kth_window(values: FrameValues, k: int, notices: list[str]) -> Mapping:
-    count = len(values.windows)
+def _kth_window(frame: FrameValues, k: int, notices: list[str]) -> Mapping:
+    count = len(frame.windows)
     if k >= count:
         raise PixelValueError(
             f"(0028,1050) WindowCenter has {count} values: there is no window={k}; "
             "use window=None, (center, width), or leave such frames out"
         )
-    if not _is_valid(values, values.windows[k], notices):
-        center, width = values.windows[k]
+    if not _is_valid(frame, frame.windows[k], notices):
+        center, width = frame.windows[k]
         raise PixelValueError(
             f"(0028,1050) WindowCenter is {center:g} and (0028,1051) WindowWidth is {width:g} in window={k}; expected "
             "a width above 0 and numbers that values can be computed with"
         )
-    function = values.voi_lut_function or "LINEAR"
-    return _windowed(values, values.windows[k], function, "file", notices)
+    function = frame.voi_lut_function or "LINEAR"
+    return _windowed(frame, frame.windows[k], function, "file", notices)
 
 
-def _is_valid(values: FrameValues, window: Range, notices: list[str]) -> bool:
+def _is_valid(frame: FrameValues, window: Range, notices: list[str]) -> bool:
     center, width = window
     if not (math.isfinite(center) and math.isfinite(width)):
         return False
     if width <= 0:
         notices.append(f"(0028,1051) WindowWidth is {width:g}; expected above 0, taken as absent")
         return False
-    if not _is_finite(values, window):
+    if not _is_finite(frame, window):
         notices.append(
             f"(0028,1050) WindowCenter {center:g} with (0028,1051) WindowWidth {width:g} gives no finite numbers; "
             "taken as absent"
@@ -227,23 +227,23 @@ def _is_valid(values: FrameValues, window: Range, notices: list[str]) -> bool:
     return True
 
 
-def _is_finite(values: FrameValues, window: Range) -> bool:
+def _is_finite(frame: FrameValues, window: Range) -> bool:
     """Whether a window of a width above 0 has finite coefficients, whatever its function."""
     center, width = window
-    slope, intercept = map(abs, rescale(values))
+    slope, intercept = map(abs, rescale(frame))
     # 4 / width is the steepest of all; a subnormal width has no inverse.
     steepest = 4 / width if width >= sys.float_info.min * 4 else math.inf
     return math.isfinite(steepest * max(slope, abs(center) + intercept + 1))
 
 
 def _windowed(
-    values: FrameValues, window: Range, function: str, voi: str, notices: list[str]
+    frame: FrameValues, window: Range, function: str, voi: str, notices: list[str]
 ) -> Mapping:
     """C.11.2.1.2 and C.11.2.1.3."""
     center, width = window
     applied = AppliedVOI(voi, float(center), float(width))
     if function == "LINEAR":
-        if width < 1 or (width == 1 and not values_are_whole(values)):
+        if width < 1 or (width == 1 and not values_are_whole(frame)):
             notices.append(
                 f"(0028,1051) WindowWidth is {width:g} with VOI LUT Function LINEAR, which cannot show it; "
                 "taken as LINEAR_EXACT"
@@ -264,13 +264,13 @@ def _windowed(
     return Mapping("linear", 1 / width, 0.5 - center / width, 0.0, 1.0, voi=applied)
 
 
-def values_are_whole(values: FrameValues) -> bool:
+def values_are_whole(frame: FrameValues) -> bool:
     """Whether modality values differ by whole numbers."""
-    if values.pixel.is_float:
+    if frame.pixel.is_float:
         return False
-    if is_dose(values):
-        return values.dose_grid_scaling.is_integer()
-    return values.modality_lut is not None or float(rescale(values)[0]).is_integer()
+    if is_dose(frame):
+        return frame.dose_grid_scaling.is_integer()
+    return frame.modality_lut is not None or float(rescale(frame)[0]).is_integer()
 
 
 def _table(table: LookupTable, notices: list[str]) -> Mapping:
@@ -319,9 +319,9 @@ def common_window(
         PixelValueError: As `voi_mapping`.
     """
     mappings: dict[tuple[object, ...], Mapping] = {}
-    for values in frames:
-        if has_voi(values):
-            mapping = voi_mapping(values, window, [])
+    for frame in frames:
+        if has_voi(frame):
+            mapping = voi_mapping(frame, window, [])
             mappings.setdefault(mapping.key, mapping)
     if any(mapping.kind == "range" for mapping in mappings.values()):
         return None

@@ -142,7 +142,7 @@ def template(plan: Plan, dtype: torch.dtype) -> Template | None:
         plan: What is done to the stored values.
         dtype: Of the tensor.
     """
-    pixel, options = plan.values.pixel, plan.options
+    pixel, options = plan.frame.pixel, plan.options
     if not _is_plain(pixel) or options.size is not None:
         return None
     flags = SWAP if pixel.transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN else 0

@@ -39,11 +39,11 @@ class SharedRanges:
     def sharers(self, plan: Plan) -> tuple[str, ...]:
         """For each channel whose mapping it has: "file", "series", or "" for its own; () if all are its own."""
         options = self._options
-        if options.values != "display" or not has_voi(plan.values):
+        if options.values != "display" or not has_voi(plan.frame):
             return ()
         shares = []
         for window, mapping in zip(options.windows, plan.channels, strict=True):
-            grid = is_dose(plan.values) and mapping.kind == "range"
+            grid = is_dose(plan.frame) and mapping.kind == "range"
             shares.append("series" if window == "series" else "file" if grid else "")
         return tuple(shares) if any(shares) else ()
 

@@ -9,15 +9,19 @@ import pytest
 
 from dicomtorch import DicomFrames, scan
 from dicomtorch.backends import capability, imagecodecs, pydicom, simpleitk
+from dicomtorch.backends.base import get_backend
 from dicomtorch.errors import OptionError, UnsupportedError
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.syntaxes import (
     EXPLICIT_VR_LITTLE_ENDIAN,
+    JPEG_2000_LOSSLESS,
     JPEG_LS_FAMILY,
     JPEG_LS_LOSSLESS,
     RLE_LOSSLESS,
 )
+from tests.support import streams_by_encoders as encoders
 from tests.support.phantoms import ct, ct_pixels, encapsulated, write
+from tests.support.requirements import require
 
 GRAY = ImagePixel(EXPLICIT_VR_LITTLE_ENDIAN, 512, 512)
 VIDEO = replace(GRAY, transfer_syntax_uid="1.2.840.10008.1.2.4.102")
@@ -101,3 +105,14 @@ def test_only_the_backends_asked_for() -> None:
         capability.table([(GRAY, 1)], backends=["gdcm"])
     (row,) = capability.table([(GRAY, 1)], backends=[imagecodecs.BACKEND])
     assert set(row.backends) <= {"imagecodecs"}
+
+
+def test_other_backends_that_decode_a_refused_frame() -> None:
+    require("imagecodecs")
+    image = encoders.picture((24, 40), 8)
+    data, pixel = encoders.encode(image, JPEG_2000_LOSSLESS, 8)
+    both = {"imagecodecs": "pydicom", "pydicom": "imagecodecs"}
+    for name, other in both.items():
+        able = get_backend(other).supports(pixel)
+        assert capability.others_that_decode(data, pixel, name) == ((other,) if able else ())
+    assert capability.others_that_decode(data[:-100], pixel, "imagecodecs") == ()

@@ -138,6 +138,28 @@ class FrameFetcher:
             except DicomTorchError as error:
                 raise self.named(error, position) from error
 
+    def beginning(self, position: int, most: int) -> bytes:
+        """The first bytes of the code stream of one frame; of several fragments no more than the first.
+
+        Args:
+            position: In the index, not negative.
+            most: How many bytes at most, 8 at least.
+
+        Raises:
+            DicomTorchError: They cannot be read; the message names file and frame.
+        """
+        (where,) = self.index.locate([position])
+        if where.deflated or not where.span[2]:
+            return self.encoded(position)[:most]
+        offset, length = where.span[:2]
+        with self.files() as files:
+            try:
+                file = files.of(where)
+                data = bytes(file.read_exactly(offset, min(length, most), self._local.scratch))
+            except DicomTorchError as error:
+                raise self.named(error, position) from error
+        return data[8 : 8 + int.from_bytes(data[4:8], "little")]
+
     def read_encoded(
         self, where: FrameLocation, files: OpenFiles, pixel: ImagePixel
     ) -> memoryview | bytes:

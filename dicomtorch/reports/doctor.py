@@ -21,6 +21,7 @@ from dicomtorch.model.shown import shown, shown_uid
 from dicomtorch.reader.kernels import kernels
 from dicomtorch.reports import checks
 from dicomtorch.reports.checks import Level, Remark
+from dicomtorch.reports.streams import check_streams
 from dicomtorch.reports.text import format_name, format_table, harmless, name_file
 
 _MOST_NAMED = 5
@@ -45,14 +46,16 @@ class Examination:
 
 
 def examine(index: FrameIndex, report: ScanReport) -> Examination:
-    """Runs every check over the columns of an index; no pixel is read.
+    """Runs every check over the columns of an index, and looks at the first bytes of one code stream a file.
 
     Args:
         index: The frames.
         report: The files.
     """
     decoding = capability.table(index.image_pixels())
-    remarks = checks.of_files(report, index) + checks.of_frames(index, decoding)
+    remarks = (
+        checks.of_files(report, index) + checks.of_frames(index, decoding) + check_streams(index)
+    )
     order = ("problem", "warning", "note")
     remarks.sort(key=lambda remark: order.index(remark.level))
     return Examination(tuple(decoding), tuple(remarks))

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dicomtorch.backends.base import choose_backend
+from dicomtorch.backends.base import BACKENDS, choose_backend, get_backend
 from dicomtorch.errors import DicomTorchError, OptionError, UnsupportedError
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.image import ImagePixel
@@ -157,6 +157,8 @@ class Verification:
                 # The reader put path and frame in front of what it caught.
                 text = " ".join(str(error.__cause__ or error).split())
                 kind = "unsupported" if isinstance(error, UnsupportedError) else "failure"
+                if kind == "failure" and self._asked == ("auto",):
+                    text += self._other_decoder(position, pixel, name)
                 found.findings.append(self._finding(position, kind, text, name))
             else:
                 found.decoded += reader is self._readers[0]
@@ -167,6 +169,17 @@ class Verification:
             if text:
                 both = ", ".join(names)
                 found.findings.append(self._finding(position, "difference", text, both))
+
+    def _other_decoder(self, position: int, pixel: ImagePixel, failed: str) -> str:
+        """Says which other backend decodes a frame that the one of "auto" does not, if there is one."""
+        for name in BACKENDS:
+            if name != failed and get_backend(name).supports(pixel):
+                try:
+                    FrameReader(self.index.select([position]), name).read_stored(0)
+                except DicomTorchError:
+                    continue
+                return f"; backend={name!r} decodes it"
+        return ""
 
     def _chosen(self, pixel: ImagePixel) -> tuple[str, ...]:
         """The names of the backends that decode such frames, "" for none; the second one only if it is another."""

@@ -321,6 +321,34 @@ def test_minus_one_is_a_value(tmp_path: Path) -> None:
     assert counted == {"SliceLocation": {"frames": 1, "distinct": 1}}
 
 
+def test_code_streams_of_another_process_than_their_label(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codecs = pytest.importorskip("imagecodecs")
+    gray = np.arange(768, dtype=np.uint8).reshape(24, 32)
+    jpeg = codecs.jpeg8_encode(gray)
+    write(encapsulated(ct(gray), [jpeg], "1.2.840.10008.1.2.4.50"), tmp_path / "right.dcm")
+    assert remark(tmp_path, "streams") is None
+    write(encapsulated(ct(gray, 1), [jpeg], "1.2.840.10008.1.2.4.70"), tmp_path / "wrong.dcm")
+    found = present(tmp_path, "streams")
+    assert (found.level, found.frames, names(tmp_path, found)) == ("note", 1, ["wrong.dcm"])
+    assert "JPEG Lossless SV1, but the code stream is JPEG" in found.text
+    monkeypatch.setattr(
+        imagecodecs, "_missing_codecs", lambda syntax: ("JPEG",) * syntax.endswith(".50")
+    )
+    found = present(tmp_path, "streams")
+    assert found.level == "problem"
+    assert 'the default backend does not decode that, backend="simpleitk" does' in found.advice
+
+
+def test_a_file_that_went_away_since_it_was_indexed(tmp_path: Path) -> None:
+    path = write(encapsulated(ct(ct_pixels()), [b"\xff\xd8\xff\xd9"]), tmp_path / "a.dcm")
+    index, report = scan(tmp_path)
+    path.unlink()
+    found = [one for one in examine(index, report).remarks if one.check == "unread"]
+    assert [(one.level, one.frames) for one in found] == [("problem", 1)]
+
+
 def test_what_a_file_says_in_place_of_a_code_does_not_reach_the_terminal(tmp_path: Path) -> None:
     whole = write(ct(ct_pixels()), tmp_path / "syntax.dcm").read_bytes()
     hostile = b"\x1b[31mDOE^JOHN\n"

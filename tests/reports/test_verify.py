@@ -16,7 +16,7 @@ from pydicom.uid import JPEGBaseline8Bit
 
 from dicomtorch import scan
 from dicomtorch.backends import imagecodecs
-from dicomtorch.errors import OptionError
+from dicomtorch.errors import DecodeError, OptionError
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.reports.verify import Verification
 from dicomtorch.reports.verify_result import Result, format_result, to_json
@@ -81,6 +81,19 @@ def test_a_stream_that_both_decoders_refuse_is_one_line(damaged: Path) -> None:
 def test_no_frames_are_nothing_to_verify(tmp_path: Path) -> None:
     result, _ = verified(tmp_path)
     assert (result.frames, result.ok) == (0, True)
+
+
+def test_a_frame_that_another_backend_decodes_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_series(tmp_path, 1)
+
+    def refuse(*_: object) -> None:
+        raise DecodeError("no")
+
+    monkeypatch.setattr(type(imagecodecs.BACKEND), "decode", refuse)
+    (finding,) = verified(tmp_path)[0].findings
+    assert finding.text == "no; backend='pydicom' decodes it"
 
 
 def one_off(monkeypatch: pytest.MonkeyPatch, by: int) -> None:

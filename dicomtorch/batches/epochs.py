@@ -194,7 +194,7 @@ class EpochSampler(DistributedSampler[T_co]):
                 continue
             if state.get(name) != value:
                 raise OptionError(
-                    f"this state cannot be gone on from: its {name} is {state.get(name)!r}, here it is {value!r}"
+                    f"the run cannot continue from this state: its {name} is {state.get(name)!r}, here it is {value!r}"
                 )
         if not 0 <= state["position"] <= self.num_samples:
             raise OptionError(

@@ -35,7 +35,7 @@ class HasColumns(Protocol):
         """Samples."""
 
 
-Source = FrameIndex | HasIndex
+HasFrames = FrameIndex | HasIndex
 By = str | Sequence[Any] | npt.NDArray[Any]
 
 
@@ -62,7 +62,7 @@ class LocalShuffleSampler(EpochSampler[int]):
 
     def __init__(
         self,
-        source: Source,
+        source: HasFrames,
         *,
         window: int = 128,
         block: int | None = 8,
@@ -115,7 +115,7 @@ class GroupSampler(EpochSampler[int]):
 
     def __init__(
         self,
-        source: Source,
+        source: HasFrames,
         by: By = "SeriesInstanceUID",
         num_frames: int | None = None,
         mode: Literal["random", "uniform", "all"] = "random",
@@ -176,7 +176,7 @@ class BalancedSampler(EpochSampler[int]):
 
     def __init__(
         self,
-        source: Source | HasColumns,
+        source: HasFrames | HasColumns,
         by: By | None = None,
         weights: Sequence[float] | npt.NDArray[Any] | None = None,
         *,
@@ -268,7 +268,7 @@ class GroupBatchSampler(EpochSampler[list[int]]):
 
     def __init__(
         self,
-        source: Source,
+        source: HasFrames,
         by: By = "SeriesInstanceUID",
         *,
         batch_size: int | None = None,
@@ -413,7 +413,7 @@ def _has_columns(source: Any) -> TypeGuard[FrameIndex | HasColumns]:
     return hasattr(source, "column")
 
 
-def _index_of(source: Source | HasColumns) -> FrameIndex:
+def _index_of(source: HasFrames | HasColumns) -> FrameIndex:
     if isinstance(source, FrameIndex):
         return source
     index = getattr(source, "index", None)

@@ -21,15 +21,17 @@ def limit_threads(threads: int) -> None:
     _limit.threads = threads
 
 
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def usable_threads() -> int:
     """Threads that this process should decode with: its cores, shared among the workers of a `DataLoader`."""
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
     if _limit.threads:
         return _limit.threads
     worker = get_worker_info()
-    return cores if worker is None else max(1, cores // worker.num_workers)
+    return usable_cores() if worker is None else max(1, usable_cores() // worker.num_workers)
 
 
 _executor: ThreadPoolExecutor | None = None
@@ -41,7 +43,7 @@ def decode_pool() -> ThreadPoolExecutor:
     global _executor
     with _executor_lock:
         if _executor is None:
-            _executor = ThreadPoolExecutor(max(1, os.cpu_count() or 1), "dicomtorch-decode")
+            _executor = ThreadPoolExecutor(usable_cores(), "dicomtorch-decode")
         return _executor
 
 

@@ -32,12 +32,14 @@ from torch.utils.data import (
 )
 
 from dicomtorch import DicomFrames
-from dicomtorch.batches import loader
+from dicomtorch.batches import crew, transfer
 from dicomtorch.batches.epochs import ShuffleSampler
+from dicomtorch.batches.fetch import Fetch
 from dicomtorch.batches.loader import FrameLoader
 from dicomtorch.batches.metadata import FrameMeta
 from dicomtorch.batches.samplers import LocalShuffleSampler
 from dicomtorch.errors import DecodeError, OptionError
+from dicomtorch.pixels import memory
 from dicomtorch.pixels.memory import new_batch
 from dicomtorch.reader.threads import usable_threads
 from tests.support.phantoms import ct, encapsulated, write, write_series
@@ -59,7 +61,7 @@ def assert_threads_end() -> None:
     while threads() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not threads()
-    assert not loader._running
+    assert not crew._running
 
 
 class Items(Dataset[Any]):
@@ -342,7 +344,7 @@ def test_frames_are_announced_ahead(frames: DicomFrames, monkeypatch: pytest.Mon
         DicomFrames, "will_need", lambda self, indices: announced.append(list(indices))
     )
     monkeypatch.setattr(
-        loader._Fetch,
+        Fetch,
         "_waits",
         property(lambda self: True, lambda self, value: None),
         raising=False,
@@ -478,7 +480,7 @@ def test_streams_are_refused() -> None:
 
 def test_what_goes_to_a_device() -> None:
     meta = FrameMeta(index=torch.arange(3))
-    moved = loader._mapped(
+    moved = transfer.mapped(
         (torch.ones(2), meta, {"label": [torch.ones(1), "text"]}), lambda t: t + 1
     )
     assert torch.equal(moved[0], torch.full((2,), 2.0))
@@ -491,14 +493,14 @@ def test_what_goes_to_a_device() -> None:
         seen.append(tensor)
         return tensor
 
-    loader._mapped((torch.ones(2), meta), note, with_meta=True)
+    transfer.mapped((torch.ones(2), meta), note, with_meta=True)
     assert len(seen) == 2
 
 
 def test_batches_for_a_device_lie_in_its_memory(frames: DicomFrames) -> None:
     asked = []
 
-    class Transfer(loader._Transfer):
+    class Transfer(transfer.Transfer):
         def allocate(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
             asked.append(shape)
             return super().allocate(shape, dtype)
@@ -524,3 +526,20 @@ def test_cuda(frames: DicomFrames) -> None:
             assert images.device.type == "cuda"
             assert meta["index"].device.type == "cpu"
             assert torch.equal(images.cpu(), others)
+
+
+def test_memory_goes_with_the_last_loader() -> None:
+    pool = memory._private
+    gc.collect()
+    first, second = (FrameLoader(Full(), 4, collate_fn=lambda s: s[0]) for _ in range(2))
+    for batch in first:
+        assert bool((batch == batch.flatten()[0]).all())
+    del batch
+    assert_threads_end()
+    assert pool.kept() > 0
+    del first
+    gc.collect()
+    assert pool.kept() > 0
+    del second
+    gc.collect()
+    assert pool.kept() == 0

@@ -420,11 +420,11 @@ def test_a_foreign_state_is_refused(index):
         LocalShuffleSampler(index, num_replicas=2, rank=0),
         GroupSampler(index, mode="all"),
     ):
-        with pytest.raises(OptionError, match="cannot be gone on from"):
+        with pytest.raises(OptionError, match="cannot continue from this state"):
             other.load_state_dict(state)
     classes, others = ([0, 1] * 87, [0] * 87 + [1] * 87)
     state = BalancedSampler(index.select(range(174)), by=classes, replacement=False).state_dict()
-    with pytest.raises(OptionError, match="cannot be gone on from"):
+    with pytest.raises(OptionError, match="cannot continue from this state"):
         BalancedSampler(index.select(range(174)), by=others, replacement=False).load_state_dict(
             state
         )

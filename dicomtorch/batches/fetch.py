@@ -1,0 +1,85 @@
+"""Indices -> batch, in any thread."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import Subset
+
+from dicomtorch.batches.transfer import Transfer
+from dicomtorch.errors import DicomTorchError
+from dicomtorch.pixels.memory import allocated_by
+
+Indices = Sequence[Any]
+Hint = Callable[[Indices], None]
+
+
+class Fetch:
+    """Indices -> batch, in any thread.
+
+    Args:
+        dataset: As of `FrameLoader`; `collate_fn` and `batch_transform` too.
+        collate_fn: See `dataset`.
+        batch_transform: See `dataset`.
+        device: Where the tensors of a batch go; `None` if they stay.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        collate_fn: Callable[[Any], Any],
+        batch_transform: Callable[[Any], Any] | None,
+        device: torch.device | None,
+    ) -> None:
+        self._dataset = dataset
+        self._many = getattr(dataset, "__getitems__", None)
+        self._collate = collate_fn
+        self._transform = batch_transform
+        self._transfer = None if device is None or device.type == "cpu" else Transfer(device)
+        self._hint = _hint(dataset)
+        self._waits = True  # whether reads were waited for of late
+
+    @property
+    def lead(self) -> int:
+        """How far ahead of the batches being made indices are wanted, in units of those that may exist."""
+        return int(self._hint is not None)
+
+    def __call__(self, indices: Indices, ahead: Indices) -> Any:
+        """The batch of `indices`; the samples `ahead` are said to be needed soon."""
+        if self._hint is not None and self._waits and ahead:
+            with contextlib.suppress(DicomTorchError):  # raised where the frames are read
+                self._hint(ahead)
+        began, worked = time.perf_counter(), time.thread_time()
+        if self._transfer is None:
+            batch = self._transformed(self._collated(indices))
+        else:
+            with allocated_by(self._transfer.allocate):
+                batch = self._collated(indices)
+            batch = self._transfer.send(batch, self._transformed)
+        passed = time.perf_counter() - began
+        self._waits = passed > 2 * (time.thread_time() - worked)
+        return batch
+
+    def _collated(self, indices: Indices) -> Any:
+        if self._many is not None:
+            return self._collate(self._many(indices))
+        return self._collate([self._dataset[i] for i in indices])
+
+    def _transformed(self, batch: Any) -> Any:
+        return batch if self._transform is None else self._transform(batch)
+
+    def deliver(self, batch: Any) -> Any:
+        """What the loop gets, in the thread of the loop."""
+        return batch if self._transfer is None else self._transfer.receive(batch)
+
+
+def _hint(dataset: Any) -> Hint | None:
+    if isinstance(dataset, Subset):
+        inner, chosen = _hint(dataset.dataset), dataset.indices
+        return None if inner is None else lambda indices: inner([chosen[i] for i in indices])
+    hint: Hint | None = getattr(dataset, "will_need", None)
+    return hint

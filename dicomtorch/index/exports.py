@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 import uuid as uuids
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ import pyarrow.compute as pc
 
 from dicomtorch.errors import OptionError, printable
 from dicomtorch.index.columns import ColumnData, Texts, to_arrow
+from dicomtorch.index.drafts import whole_file
 from dicomtorch.model.schema import Column
 from dicomtorch.model.shown import CODED, shown, shown_uid
 
@@ -47,6 +47,7 @@ _SHARED = """
     InStackPositionNumber TemporalPositionIndex FrameTime time TriggerTime EchoTime DiffusionBValue
     NominalPercentageOfCardiacPhase ComplexImageComponent KVP BurnedInAnnotation RecognizableVisualFeatures
 """
+_FORMULA = r"\A([=+\-@\t\r\n])"
 SHARED = frozenset(_SHARED.split())
 """Columns that identify nobody; free text, dates and times are not among them."""
 
@@ -182,7 +183,8 @@ def _hashed(uid: str, key: bytes) -> str:
 def write_table(table: pa.Table, path: Path) -> None:
     """Writes `.csv`, `.parquet` or `.arrow`, which appears whole or not at all and which its owner alone may read.
 
-    In CSV several numbers are joined with a backslash, as DICOM does.
+    In CSV several numbers are joined with a backslash, as DICOM does, and text that a spreadsheet would take for a
+    formula (it begins with =, +, -, @, a tab or a line break) has a quotation mark in front.
 
     Raises:
         OptionError: The suffix is none of these.
@@ -191,15 +193,8 @@ def write_table(table: pa.Table, path: Path) -> None:
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".parquet", ".arrow"):
         raise OptionError(f"export writes .csv, .parquet or .arrow; got {path.suffix!r}")
-    draft = path.with_name(f".{path.name}.{uuids.uuid4().hex}.tmp")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with open(descriptor, "wb") as file:
-            _write(table, file, suffix)
-        os.replace(draft, path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+    with whole_file(path) as file:
+        _write(table, file, suffix)
 
 
 def _write(table: pa.Table, file: Any, suffix: str) -> None:
@@ -217,11 +212,19 @@ def _write(table: pa.Table, file: Any, suffix: str) -> None:
 
 
 def _flat(table: pa.Table) -> pa.Table:
+    """The table as columns that a CSV file can hold."""
     for k, column in enumerate(table.columns):
         if pa.types.is_fixed_size_list(column.type):
             text = ["\\".join(map(repr, value)) for value in column.to_pylist()]
-            table = table.set_column(k, table.column_names[k], pa.array(text, pa.large_string()))
+            column = pa.chunked_array([pa.array(text, pa.large_string())])
         elif pa.types.is_dictionary(column.type):
-            plain = column.cast(column.type.value_type)
-            table = table.set_column(k, table.column_names[k], plain)
+            column = _harmless(column.cast(column.type.value_type))
+        elif pa.types.is_large_string(column.type):
+            column = _harmless(column)
+        table = table.set_column(k, table.column_names[k], column)
     return table
+
+
+def _harmless(text: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Text that no spreadsheet runs: whoever writes a file can write `=HYPERLINK(...)` into its attributes."""
+    return pc.replace_substring_regex(text, _FORMULA, r"'\1")

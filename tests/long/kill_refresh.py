@@ -12,6 +12,7 @@ import os
 import resource
 import shutil
 import signal
+import stat
 import sys
 import warnings
 from collections.abc import Callable
@@ -25,7 +26,6 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from dicomtorch.errors import IndexFileError
-from dicomtorch.index import files as index_file
 from dicomtorch.scanner.open import open_index
 
 EVENTS = ("open", "os.", "shutil.", "fcntl.", "mmap.")
@@ -95,17 +95,19 @@ def refresh(root: Path, ends_at: int, cache: Path) -> int:
 
 def half_written(root: Path, nth: int, cache: Path) -> None:
     """Refreshes, ending this process when the `nth` file is half written."""
-    plain, count = index_file.write_durably, 0
+    plain, count = os.fsync, 0
 
-    def write(path: Path, data: bytes) -> None:
+    def fsync(descriptor: int) -> None:
         nonlocal count
-        count += 1
-        if count == nth:
-            plain(path, data[: len(data) // 2])
-            os.kill(os.getpid(), signal.SIGKILL)
-        plain(path, data)
+        info = os.fstat(descriptor)
+        if stat.S_ISREG(info.st_mode):
+            count += 1
+            if count == nth:
+                os.ftruncate(descriptor, info.st_size // 2)
+                os.kill(os.getpid(), signal.SIGKILL)
+        plain(descriptor)
 
-    index_file.write_durably = write
+    os.fsync = fsync  # type: ignore[assignment]
     open_index(root, cache_dir=cache)
 
 
@@ -190,7 +192,7 @@ def main(folder: Path) -> None:
         shutil.rmtree(cache)
         for n in range(1, int(str(events)) + 1, 1 if start else 3):
             attempt("kill", n, start, partial(refresh, root, n))
-        for n in range(1, 7):
+        for n in range(1, 8):
             attempt("half", n, start, partial(half_written, root, n))
         for most in (0, 30, 5000):
             attempt("full", most, start, partial(full, root, most))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pickle
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import numpy as np
@@ -134,8 +136,49 @@ def test_unused_generations_go_and_those_in_use_stay(tree: Path, tmp_path: Path)
     os.utime(store.folder / first.uuid / "manifest.json", (old, old))
     kill_refresh.make_file(tree / "newer.dcm", 10)
     third = open_index(tree, cache_dir=cache)
+    # This process has it open, however long ago it opened it.
+    assert (store.folder / first.uuid).exists()
+    assert len(pickle.loads(sent)) == len(first)
+    os.utime(store.folder / first.uuid / "manifest.json", (old, old))
+    unused = first.uuid
+    del first
+    gc.collect()
+    kill_refresh.make_file(tree / "newest.dcm", 11)
+    fourth = open_index(tree, cache_dir=cache)
     folders = {path.name for path in store.folder.iterdir() if path.is_dir()}
-    assert folders == {second.uuid, third.uuid}
+    assert unused not in folders
+    assert folders == {second.uuid, third.uuid, fourth.uuid}
+
+
+@needs_fork
+@pytest.mark.parametrize("how", ["opened", "forked"])
+def test_what_another_process_has_open_stays(tree: Path, tmp_path: Path, how: str) -> None:
+    cache = tmp_path / "cache"
+    uuid = open_index(tree, cache_dir=cache).uuid
+    gc.collect()
+    store = IndexStore([os.fsencode(os.path.realpath(tree))], cache)
+    program = (
+        "import os, sys; from dicomtorch.scanner.open import open_index;"
+        "index = open_index(sys.argv[1], cache_dir=sys.argv[2]);"
+        "child = os.fork() if sys.argv[3] == 'forked' else 0;"
+        "child and os._exit(0);"  # the parent ends, its child still has it
+        "print('open', flush=True); sys.stdin.read(); print(len(index), flush=True)"
+    )
+    command = [sys.executable, "-c", program, str(tree), str(cache), how]
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert other.stdout.readline() == "open\n"
+        for k, there in ((20, True), (21, False)):
+            old = time.time() - 8 * 86_400
+            os.utime(store.folder / uuid / "manifest.json", (old, old))
+            kill_refresh.make_file(tree / "changes.dcm", k)
+            open_index(tree, cache_dir=cache)
+            assert (store.folder / uuid).exists() is there
+            if there:
+                other.stdin.close()
+                assert other.stdout.read() == "4\n"
+                other.wait()
 
 
 @pytest.mark.parametrize("name", ["current", "frames.arrow", "manifest.json"])

@@ -1,0 +1,91 @@
+"""Files and folders that appear whole or not at all: written under another name, then renamed.
+
+Only their owner may read them, because an index holds identifiers. What a killed process leaves behind ends in `.tmp`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import uuid as uuids
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+SUFFIX = ".tmp"
+"""Of drafts."""
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the place of `path` at the end; after an error what was there stays.
+
+    Raises:
+        OSError: It could not be written.
+    """
+    draft = _draft_of(path)
+    try:
+        with open_new(draft) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+        sync_folder(path.parent)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
+    """A folder to write files to, which becomes `path` at the end; after an error what was there stays.
+
+    Args:
+        path: Of the folder.
+        replace: Whether there may be one, which goes.
+
+    Raises:
+        OSError: It could not be written, or there is one.
+    """
+    draft = _draft_of(path)
+    draft.mkdir(mode=0o700)
+    try:
+        yield draft
+        sync_folder(draft)
+        if replace:
+            shutil.rmtree(path, ignore_errors=True)
+        os.rename(draft, path)
+        sync_folder(path.parent)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Writes a new file, and waits until it is on the disk."""
+    with open_new(path) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def open_new(path: Path) -> BinaryIO:
+    """A new file that only its owner may read."""
+    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+
+
+def sync_folder(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _draft_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuids.uuid4().hex}{SUFFIX}")

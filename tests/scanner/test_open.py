@@ -229,6 +229,7 @@ class Interrupted:
             return read_file(*args)
 
         monkeypatch.setattr(scan_worker, "read_file", count)
+        monkeypatch.setattr(scanner, "_TOGETHER", 1)
         monkeypatch.setattr(scanner, "_BETWEEN_CHECKPOINTS", 0.0)
         monkeypatch.setattr(_Reading, "_stop_over", lambda _, checkpoint, part: checkpoint(part))
 

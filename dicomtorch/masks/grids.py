@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomtorch.errors import (
+    DicomTorchError,
     GeometryError,
     PixelValueError,
     SourceError,
@@ -115,9 +116,9 @@ def read_grid(path: str | os.PathLike[str]) -> Grid:
         grid = (
             _read_nifti(name) if name.lower().endswith((".nii", ".nii.gz")) else _read_image(name)
         )
-    except (OSError, ValueError, RuntimeError, EOFError) as error:
-        if isinstance(error, GeometryError | PixelValueError):
-            raise
+    except DicomTorchError:
+        raise
+    except Exception as error:  # whatever the readers of two libraries raise
         raise PixelValueError(
             f"masks: {printable(os.fsencode(name))} cannot be read ({type(error).__name__})"
         ) from error

@@ -209,7 +209,7 @@ def test_structures_of_a_real_plan(tmp_path):
 
 
 def test_space_differs_in_nothing_but_its_uid(tmp_path):
-    """A twin of a public structure set: square with a hole, another FrameOfReferenceUID than its CT, one slice of two."""
+    """A twin of a public structure set: square with a hole, another space than its CT, one of two slices."""
     slices = series(tmp_path, 2, (64, 64))
     rois = [("ROI-1", [(0, square(10.5, 50.5)), (0, square(20.5, 33.5))])]
     structures(tmp_path / "rt.dcm", slices, rois, space="1.2.3.4.5")

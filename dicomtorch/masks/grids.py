@@ -48,35 +48,36 @@ class Grid:
         self, origin: Floats, orientation: Floats, spacing: Floats, shape: tuple[int, int]
     ) -> Array:
         """The values at the pixel centres of an image, of the nearest voxel; 0 outside."""
-        at = self._at(self.on_image(origin, orientation, spacing), shape)
+        at = self.at(self.on_image(origin, orientation, spacing), shape)
         index = np.floor(at + 0.5).astype(np.int64)
         inside = ((index >= 0) & (index < np.array(self.values.shape)[:, None, None])).all(0)
         result = np.zeros(shape, self.values.dtype)
         result[inside] = self.values[tuple(index[:, inside])]
         return result
 
-    def linear(
-        self, origin: Floats, orientation: Floats, spacing: Floats, shape: tuple[int, int]
-    ) -> tuple[Array, npt.NDArray[np.bool_]]:
-        """(values at the pixel centres of an image, where they are inside the grid); trilinear, 0 outside."""
-        at = self._at(self.on_image(origin, orientation, spacing), shape)
+    def linear(self, at: Floats) -> tuple[Array, npt.NDArray[np.bool_]]:
+        """(values at places, which places are inside the grid); trilinear, 0 outside.
+
+        Args:
+            at: (3, rows, columns): slice, row, column, with fractions.
+        """
         size = np.array(self.values.shape)[:, None, None]
         inside = ((at >= -1e-6) & (at <= size - 1 + 1e-6)).all(0)
-        at = np.clip(at[:, inside], 0, size[:, 0] - 1)
-        low = np.minimum(np.floor(at).astype(np.int64), np.maximum(size[:, 0] - 2, 0))
-        part = at - low
-        total = np.zeros(at.shape[1])
+        within = np.clip(at[:, inside], 0, size[:, 0] - 1)
+        low = np.minimum(np.floor(within).astype(np.int64), np.maximum(size[:, 0] - 2, 0))
+        part = within - low
+        total = np.zeros(within.shape[1])
         for corner in np.ndindex(2, 2, 2):
             move = np.array(corner)[:, None]
             weight = np.where(move == 1, part, 1 - part).prod(0)
-            index = np.minimum(low + move, size[:, 0] - 1)
-            total += weight * self.values[tuple(index)]
-        result = np.zeros(shape, np.float32)
+            total += weight * self.values[tuple(np.minimum(low + move, size[:, 0] - 1))]
+        result = np.zeros(at.shape[1:], np.float32)
         result[inside] = total
         return result, np.asarray(inside)
 
     @staticmethod
-    def _at(matrix: Floats, shape: tuple[int, int]) -> Floats:
+    def at(matrix: Floats, shape: tuple[int, int]) -> Floats:
+        """(3, rows, columns): where the pixel centres of an image are, by the matrix of `on_image`."""
         rows, columns = np.mgrid[: shape[0], : shape[1]]
         return np.asarray(
             matrix[:, 0, None, None] * rows

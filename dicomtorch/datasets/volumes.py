@@ -19,6 +19,7 @@ from dicomtorch.datasets.options import FrameOptions
 from dicomtorch.datasets.source import FrameSource
 from dicomtorch.errors import OptionError, SourceError
 from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.masks.dose import DoseGrids, dose_of, without_dose
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.pixels.memory import new_batch
 from dicomtorch.pixels.resize import resized
@@ -124,6 +125,9 @@ class DicomVolumes(StackDataset):
         source: As in `DicomFrames`.
         split_by: See `stacks`, as for the next.
         on_gap: "raise" for missing slices, unequal spacing and repeats, "warn", or "keep".
+        dose: `meta["dose"]` shall have the RT Dose of the same source on the voxels of each volume: (1, D, H, W)
+            float32, trilinear, 0 outside of the dose grid, of which `dose_valid` has the first and end of slices, rows
+            and columns, and `DoseUnits` the unit.
         **options: Those of `DicomFrames`; `size` is (H, W), `transform` gets the volume.
 
     Attributes:
@@ -147,15 +151,17 @@ class DicomVolumes(StackDataset):
         *,
         split_by: str | Sequence[str] | None = None,
         on_gap: OnGap = "raise",
+        dose: bool = False,
         **options: Unpack[FrameOptions],
     ) -> None:
-        frames = FrameSource(source, **options)
+        frames = FrameSource(source, within=without_dose if dose else None, **options)
         found = stacks(frames.index, split_by=split_by, on_gap=on_gap, mosaic="sheet")
         if not found:
             raise SourceError(
                 f"there is no volume among {len(frames.index)} frames: {found.reasons()}"
             )
         super().__init__(frames, found)
+        self._dose = DoseGrids(frames.index, frames.index) if dose else None
 
     def __len__(self) -> int:
         return len(self.stacks)
@@ -203,8 +209,14 @@ class DicomVolumes(StackDataset):
         return to_stack(prediction, self.shape(i)[1:], stack, self._reader.options.size)
 
     def _meta(self, asked: int, voi: AppliedVOI) -> FrameMeta:
-        stack = self.stacks[asked]
-        return self._stack_meta(asked, stack, self._positions(asked), self._affine(stack), voi)
+        stack, positions = self.stacks[asked], self._positions(asked)
+        affine = self._affine(stack)
+        meta = self._stack_meta(asked, stack, positions, affine, voi)
+        if self._dose is not None:
+            shape = tuple(self._shape(asked)[1:])
+            found = dose_of(self._dose, stack, positions, affine, shape)
+            meta.update(found, dose=torch.from_numpy(found["dose"]))
+        return meta
 
     def _affine(self, stack: Stack) -> Floats:
         """Of the tensor: `size=` makes other voxels, around other centres."""

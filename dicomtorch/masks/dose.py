@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from dicomtorch.masks.placing import Images
 from dicomtorch.model.options import PixelOptions
 from dicomtorch.reader.reader import FrameReader
 from dicomtorch.series.geometry import affine_lps, slice_normal
+from dicomtorch.series.stacks import Stack
 
 RT_DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
 
@@ -84,7 +86,33 @@ class DoseGrids:
         """
         images = self._images
         geometry = (images.origin[position], images.orientation[position], images.spacing[position])
-        space = images.frame_of_reference[position]
+        shape = (int(images.shape[position, 0]), int(images.shape[position, 1]))
+        return self.at(position, *geometry, shape)
+
+    def units(self, position: int) -> str:
+        """Unit of the dose in the space of an image: "GY", or "RELATIVE"."""
+        rows = self._frames[self._images.frame_of_reference[position]]
+        return str(self._doses.gather("Units", rows[:1])[0])
+
+    def at(
+        self,
+        position: int,
+        origin: Floats,
+        orientation: Floats,
+        spacing: Floats,
+        shape: tuple[int, int],
+    ) -> DoseSlice:
+        """The same on other pixels in the space of an image.
+
+        Args:
+            position: Of the image.
+            origin: (3,), of the first pixel.
+            orientation: (6,).
+            spacing: (2,): between rows, between columns.
+            shape: (rows, columns).
+        """
+        geometry = (origin, orientation, spacing)
+        space = self._images.frame_of_reference[position]
         if space not in self._frames or not all(np.isfinite(part).all() for part in geometry):
             raise GeometryError(
                 f"frame {position} has no position, or no dose in its FrameOfReferenceUID"
@@ -93,9 +121,7 @@ class DoseGrids:
             stacked = self._grids.get(space)
             if stacked is None:
                 stacked = self._grids[space] = _stacked(self._doses, self._frames[space])
-        return stacked.on(
-            *geometry, (int(images.shape[position, 0]), int(images.shape[position, 1]))
-        )
+        return stacked.on(*geometry, shape)
 
 
 class Stacked:
@@ -144,3 +170,47 @@ def _stacked(doses: FrameIndex, rows: npt.NDArray[np.int64]) -> Stacked:
     first = origins[order[0]]
     affine = affine_lps(first, orientations[0], spacing, normal)
     return Stacked(Grid(values, affine), heights - heights[0], normal)
+
+
+def without_dose(index: FrameIndex) -> FrameIndex:
+    """The frames that are no dose."""
+    return index.select(~index.where(SOPClassUID=RT_DOSE))
+
+
+def dose_of(
+    grids: DoseGrids,
+    stack: Stack,
+    positions: Sequence[int],
+    affine: Floats,
+    shape: tuple[int, ...],
+) -> dict[str, Any]:
+    """The dose on a volume, as `meta` has it.
+
+    Args:
+        grids: The dose.
+        stack: The slices.
+        positions: Of the slices.
+        affine: (4, 4), of the volume, which may have been resized.
+        shape: (D, H, W), of the volume.
+
+    Raises:
+        DicomTorchError: It cannot be had.
+    """
+    spacing = np.linalg.norm(affine[:3, 1:3], axis=0)
+    moved = affine[:3, 3] - stack.affine[:3, 3]
+    slices = [
+        grids.at(position, origin + moved, stack.orientation, spacing, (shape[1], shape[2]))
+        for position, origin in zip(positions, stack.origins, strict=True)
+    ]
+    values = np.stack([each.values for each in slices])[None]
+    inside = np.stack([each.inside for each in slices])
+    valid: list[int] = []
+    for axis in range(3):
+        others = tuple(k for k in range(3) if k != axis)
+        some = np.flatnonzero(inside.any(axis=others))
+        valid += [int(some[0]), int(some[-1]) + 1] if len(some) else [0, 0]
+    return {
+        "dose": values,
+        "dose_valid": tuple(valid),
+        "DoseUnits": grids.units(positions[0]),
+    }

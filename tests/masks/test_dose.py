@@ -120,3 +120,30 @@ def test_an_image_in_another_space_has_no_dose(tmp_path):
     with pytest.raises(GeometryError, match="no dose in its FrameOfReferenceUID"):
         dose.on(0)
     assert dose.on(1).inside.any()
+
+
+def test_volumes_have_their_dose_in_meta(tmp_path):
+    from torch.utils.data import DataLoader
+
+    from dicomtorch import DicomVolumes
+
+    series(tmp_path, 4, (8, 9), ImagePositionPatient=lambda k: [1, 1, 1.5 * k])
+    dose_file(tmp_path, [0, 2, 5])
+    volumes = DicomVolumes(tmp_path, dose=True, values="modality")
+    assert len(volumes) == 1
+    _, meta = volumes[0]
+    alone = grids(tmp_path)
+    np.testing.assert_array_equal(
+        meta["dose"][0].numpy(), np.stack([alone.on(k).values for k in range(4)])
+    )
+    assert meta["dose_valid"] == (0, 4, 0, 8, 0, 9)
+    assert meta["DoseUnits"] == "GY"
+    _, batch = next(iter(DataLoader(volumes, batch_size=1)))
+    assert batch["dose"].shape == (1, 1, 4, 8, 9)
+    _, half = DicomVolumes(tmp_path, dose=True, values="modality", size=(4, 9))[0]
+    voxels = np.moveaxis(np.indices(half["dose"].shape[1:]), 0, -1)
+    places = voxels @ half["affine"][:3, :3].numpy().T + half["affine"][:3, 3].numpy()
+    x, y, z = np.moveaxis(places, -1, 0)
+    inside = (x >= 0) & (x <= 10) & (y >= 0) & (y <= 8) & (z <= 5)
+    expected = np.where(inside, 0.5 * (100 + x + 3 * y + 10 * z), 0)
+    np.testing.assert_allclose(half["dose"][0].numpy(), expected, rtol=1e-6)

@@ -11,6 +11,7 @@ DicomTorchError
 ├── IndexFileError (ValueError)            an index that is damaged, foreign or of another version
 ├── FrameIndexError (IndexError)           a position outside the index
 ├── FrameNotFoundError (KeyError)          `find` met no frame, or more than one
+├── MetaKeyError (KeyError)                a key that `meta` does not have
 ├── UnsupportedError (NotImplementedError) nothing installed decodes this
 ├── DecodeError (ValueError)               a code stream that is damaged or disagrees with its header
 ├── PixelValueError (ValueError)           stored values that the asked-for values cannot be made of
@@ -65,12 +66,20 @@ class FrameIndexError(DicomTorchError, IndexError):
     """A position is outside the index."""
 
 
-class FrameNotFoundError(DicomTorchError, KeyError):
-    """A look-up did not give exactly one frame."""
+class _NotFoundError(DicomTorchError, KeyError):
+    """A look-up in vain."""
 
     def __str__(self) -> str:
         # KeyError shows its argument's repr, which would escape the message.
         return str(self.args[0]) if self.args else ""
+
+
+class FrameNotFoundError(_NotFoundError):
+    """A look-up did not give exactly one frame."""
+
+
+class MetaKeyError(_NotFoundError):
+    """The metadata of a sample have no such key."""
 
 
 class UnsupportedError(DicomTorchError, NotImplementedError):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from dicomtorch.errors import MetaKeyError
 from dicomtorch.index.columns import as_list
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.frame import AppliedVOI
@@ -37,6 +39,9 @@ DEFAULT_KEYS = (
 """Columns of the index that every sample has. Names, dates, PatientID and free text are not among them."""
 
 
+_CLOSE = 0.75  # how alike keys are of which one may be meant
+
+
 class FrameMeta(dict[str, Any]):
     """Metadata of one frame, or of a batch once collated: an ordinary dict.
 
@@ -46,6 +51,14 @@ class FrameMeta(dict[str, Any]):
     asked for and the columns joined to the index. What is missing is -1, nan, (nan, ...) or "". A coded value that the
     standard does not have is withheld (`model.shown`), unless `tags` name its attribute.
     """
+
+    def __missing__(self, key: object) -> Any:
+        close = difflib.get_close_matches(str(key), self, 1, _CLOSE)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        advice = "an attribute of the files is asked for with tags=, a label comes with index.join"
+        if isinstance(key, str) and key.isidentifier():
+            advice = f"an attribute of the files is asked for with tags=[{key!r}], a label comes with index.join"
+        raise MetaKeyError(f"meta has no {key!r}{hint} ({advice})")
 
 
 MetaColumns = dict[str, npt.NDArray[Any] | list[str]]

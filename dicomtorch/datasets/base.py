@@ -268,7 +268,7 @@ class SampleDataset(Dataset[FrameSample], Generic[Asked]):
 
     def _label_names(self) -> list[str]:
         """Keys of `meta` that the user brought or asked for."""
-        return [*self.index.joined, *self.read_policy.tags]
+        return [*self.index.joined, *self.read_policy.keywords]
 
     @property
     def _first(self) -> Any:

@@ -15,12 +15,10 @@ from dicomtorch.datasets.base import SampleDataset, memory_for
 from dicomtorch.datasets.masked import Mask
 from dicomtorch.datasets.options import FrameOptions
 from dicomtorch.datasets.positions import integer_of, one_position
-from dicomtorch.datasets.source import FrameSource
+from dicomtorch.datasets.source import FrameSource, Given
 from dicomtorch.errors import FrameIndexError, OptionError, SourceError, printable
-from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.reader.reader import Frame
-from dicomtorch.scanner.tree import Source
 from dicomtorch.series.geometry import Ints
 from dicomtorch.series.sequences import FrameSequences, time_sequences
 
@@ -71,7 +69,7 @@ class DicomClips(SampleDataset[Clip]):
 
     def __init__(
         self,
-        source: Source | FrameIndex,
+        source: Given,
         length: int,
         stride: int = 1,
         clips: Literal["all", "uniform", "random"] = "all",

@@ -14,13 +14,12 @@ from dicomtorch.datasets.base import memory_for
 from dicomtorch.datasets.candidates import Candidates, name_rows
 from dicomtorch.datasets.masked import MASK_KEYS, Mask
 from dicomtorch.datasets.options import ReadOptions
-from dicomtorch.datasets.source import FrameSource
+from dicomtorch.datasets.source import FrameSource, Given
 from dicomtorch.datasets.volumes import VOLUME_KEYS, StackDataset, to_stack
 from dicomtorch.errors import GeometryError, OptionError
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.reader.reader import Frame
-from dicomtorch.scanner.tree import Source
 from dicomtorch.series.geometry import Floats, Ints, shifted
 from dicomtorch.series.search import stacks
 from dicomtorch.series.stacks import OnGap, Stack
@@ -77,7 +76,7 @@ class DicomCrops(StackDataset):
 
     def __init__(
         self,
-        source: Source | FrameIndex,
+        source: Given,
         candidates: Any,
         size: tuple[int, int, int],
         *,

@@ -18,9 +18,8 @@ from dicomtorch.datasets.looking import Titles, overlaid, picture_of
 from dicomtorch.datasets.masked import Mask, mask_columns
 from dicomtorch.datasets.options import MaskOptions
 from dicomtorch.datasets.positions import several_positions
-from dicomtorch.datasets.source import FrameSource
+from dicomtorch.datasets.source import FrameSource, Given
 from dicomtorch.errors import DicomTorchError, OptionError, PixelValueError
-from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.model.options import PixelOptions, Values
 from dicomtorch.pictures.plot import show_frames
@@ -28,7 +27,7 @@ from dicomtorch.pixels.batch import convert
 from dicomtorch.reader.cache import DEFAULT_BYTES
 from dicomtorch.reader.context import ContextReader
 from dicomtorch.reader.reader import Frame, FrameReader
-from dicomtorch.scanner.tree import Source
+from dicomtorch.scanner.keywords import Tag
 from dicomtorch.series.geometry import Ints
 from dicomtorch.series.stacks import OnGap
 
@@ -43,8 +42,8 @@ class DicomFrames(SampleDataset[int]):
     decoded together. A plain `DataLoader(frames, batch_size=32, num_workers=4)` gives batches with no further argument.
 
     Args:
-        source: A folder, a file, a list of either, or a `FrameIndex`. Folders and files are scanned once; the index is
-            kept in `cache_dir` and only what changed is read again.
+        source: A folder, a file, a list of either, a `FrameIndex`, or a dataset or loader, of which it takes the index.
+            Folders and files are scanned once; the index is kept in `cache_dir` and only what changed is read again.
         backend: "auto" (the fastest that can), "imagecodecs", "pydicom", "simpleitk", or an object that is a `Backend`.
         values: "display": VOI applied, bright is high, float32 in [0, 1]. "modality": rescaled (Hounsfield for CT),
             float32. "stored": the file's integers, one type for the whole dataset. "real_world": by the Real World
@@ -57,7 +56,9 @@ class DicomFrames(SampleDataset[int]):
         size: `None` or (H, W): resized with the aspect kept, antialiased, the rest padded; geometry in `meta` stays
             that of the file, and `meta["resized"]` has what was done: (scale, top, left, rows, columns).
         dtype: `None` for float32, or in "stored" the smallest type for all frames; a cast that loses values raises.
-        tags: DICOM keywords that `meta` shall have too, as in `["PatientSex", "KVP"]`.
+        tags: DICOM keywords or tags that `meta` shall have too, as in `["PatientSex", 0x00180060]`.
+        paths: Whether `meta["path"]` is the file of the frame, absolute, as `str`. Paths often name patients, therefore
+            no sample has one unasked.
         context: k frames before and k after each as further channels, (2k + 1) C in all, with one mapping to display:
             the neighbouring slices of a stack by position, of a cine loop by time. `meta` is that of the middle frame.
         context_edge: Beyond the ends of a stack or loop: "repeat" the last frame, or "reflect" at it.
@@ -88,7 +89,7 @@ class DicomFrames(SampleDataset[int]):
 
     def __init__(
         self,
-        source: Source | FrameIndex,
+        source: Given,
         *,
         backend: str | Backend = "auto",
         values: Values = "display",
@@ -98,7 +99,8 @@ class DicomFrames(SampleDataset[int]):
         color: Literal["auto", "rgb", "gray"] = "auto",
         size: tuple[int, int] | None = None,
         dtype: torch.dtype | str | None = None,
-        tags: Sequence[str] = (),
+        tags: Sequence[Tag] = (),
+        paths: bool = False,
         context: int = 0,
         context_edge: Literal["repeat", "reflect"] = "repeat",
         on_gap: OnGap = "raise",
@@ -127,6 +129,7 @@ class DicomFrames(SampleDataset[int]):
                 size=size,
                 dtype=dtype,
                 tags=tags,
+                paths=paths,
                 transform=transform,
                 on_error=on_error,
                 refresh=refresh,

@@ -14,6 +14,7 @@ from dicomtorch.backends.base import Backend
 from dicomtorch.errors import OptionError
 from dicomtorch.model.options import Values
 from dicomtorch.reader.cache import DEFAULT_BYTES
+from dicomtorch.scanner.keywords import Tag, named_tags
 
 Transform = Callable[[Tensor], Any]
 
@@ -71,7 +72,8 @@ class ReadOptions(MaskOptions, total=False):
     normalize: str | tuple[float, float] | None
     color: Literal["auto", "rgb", "gray"]
     dtype: torch.dtype | str | None
-    tags: Sequence[str]
+    tags: Sequence[Tag]
+    paths: bool
     transform: Transform | None
     on_error: Literal["raise", "replace"]
     refresh: bool
@@ -98,7 +100,8 @@ class ReadPolicy:
     """
 
     backend: str | Backend = "auto"
-    tags: Sequence[str] = ()
+    tags: Sequence[Tag] = ()
+    paths: bool = False
     transform: Transform | None = None
     on_error: Literal["raise", "replace"] = "raise"
     refresh: bool = True
@@ -110,6 +113,15 @@ class ReadPolicy:
     def __post_init__(self) -> None:
         if self.on_error not in ("raise", "replace"):
             raise OptionError(f'on_error must be "raise" or "replace"; got {self.on_error!r}')
-        if isinstance(self.tags, str):
-            raise OptionError(f"tags must be a list of keywords, as in tags=[{self.tags!r}]")
-        object.__setattr__(self, "tags", tuple(self.tags))
+        if self.transform is not None and not callable(self.transform):
+            raise OptionError(
+                f"transform must be a function of the image; got {type(self.transform).__name__}"
+            )
+        if isinstance(self.cache_bytes, bool) or not self.cache_bytes > 0:
+            raise OptionError(f"cache_bytes must be positive; got {self.cache_bytes!r}")
+        object.__setattr__(self, "tags", tuple(named_tags(self.tags)))
+
+    @property
+    def keywords(self) -> tuple[str, ...]:
+        """What `tags` names."""
+        return tuple(map(str, self.tags))

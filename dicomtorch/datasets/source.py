@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
-from typing import Any, Unpack
+from typing import Any, Protocol, Unpack
 
 import numpy as np
+from torch.utils.data import Dataset, Subset
 
 from dicomtorch.backends import capability
 from dicomtorch.batches.metadata import FrameMeta, MetaColumns, MetadataReader, metas_of
@@ -23,6 +25,28 @@ from dicomtorch.reader.cache import FrameCache
 from dicomtorch.reader.reader import FrameReader
 from dicomtorch.scanner.open import open_source
 from dicomtorch.scanner.tree import Source
+
+
+class HasIndex(Protocol):
+    """A dataset of this package."""
+
+    @property
+    def index(self) -> FrameIndex:
+        """Of its frames."""
+        ...
+
+
+class HasDataset(Protocol):
+    """A loader of one, or a part of one."""
+
+    @property
+    def dataset(self) -> Any:
+        """What it is of."""
+        ...
+
+
+Given = Source | FrameIndex | HasIndex | HasDataset
+"""What datasets are made of."""
 
 _PIXELS = frozenset(field.name for field in fields(PixelOptions))
 _MASKS = frozenset(MaskOptions.__annotations__)
@@ -54,7 +78,7 @@ class FrameSource:
 
     def __init__(
         self,
-        source: Source | FrameIndex,
+        source: Given,
         *,
         within: Callable[[FrameIndex], FrameIndex] | None = None,
         **options: Unpack[FrameOptions],
@@ -80,7 +104,7 @@ class FrameSource:
             raise _no_frames(source, index)
         self.reader = self._decodable(FrameReader(index, policy.backend, pixels, cache))
         self.masks = self._with_masks(masks, pixels.size) if has_masks else None
-        self._metadata = MetadataReader(self.index, policy.tags)
+        self._metadata = MetadataReader(self.index, policy.keywords)
 
     def _with_masks(self, options: Any, size: tuple[int, int] | None) -> MaskSource:
         """Masks of the frames; without those of series that have none where that is asked for."""
@@ -125,6 +149,8 @@ class FrameSource:
     ) -> MetaColumns:
         """Metadata of several frames; see `MetadataReader.of`."""
         columns = self._metadata.of(positions, applied, requested)
+        if self.policy.paths:
+            columns["path"] = [os.fsdecode(self.index.path(position)) for position in positions]
         size = self.reader.options.size
         if size is not None:
             sizes = zip(columns["Rows"], columns["Columns"], strict=True)
@@ -163,16 +189,51 @@ class FrameSource:
         return reader.restricted(np.flatnonzero(able))
 
 
-def open_frames(source: Source | FrameIndex, policy: ReadPolicy) -> tuple[FrameIndex, ScanReport]:
+def open_frames(source: Given, policy: ReadPolicy) -> tuple[FrameIndex, ScanReport]:
     """The index of what a user gave, and what finding it took.
 
     Raises:
         SourceError: There is nothing at `source`.
-        OptionError: It is an index that lacks tags.
+        OptionError: It is an index that lacks tags, or a dataset of other things than DICOM.
+    """
+    index = index_of(source)
+    if index is not None:
+        return _with_tags(index, policy.keywords), index.report()
+    paths: Any = source
+    return open_source(
+        paths, tags=policy.keywords, refresh=policy.refresh, cache_dir=policy.cache_dir
+    )
+
+
+def index_of(source: Any) -> FrameIndex | None:
+    """The index of an index, a dataset, a part of one or a loader of one; `None` of anything else.
+
+    Raises:
+        OptionError: It is a dataset, or a loader of one, that has no index.
     """
     if isinstance(source, FrameIndex):
-        return _with_tags(source, policy.tags), source.report()
-    return open_source(source, tags=policy.tags, refresh=policy.refresh, cache_dir=policy.cache_dir)
+        return source
+    index = getattr(source, "index", None)
+    if isinstance(index, FrameIndex):
+        return index
+    if isinstance(source, Subset):
+        index = index_of(source.dataset)
+        assert index is not None
+        if len(index) != len(source.dataset):  # type: ignore[arg-type]
+            raise OptionError(
+                f"the source is a part of {type(source.dataset).__name__}, whose samples are not frames; select from "
+                "its index, as in dataset.index.filter(...)"
+            )
+        return index.select(source.indices)
+    if isinstance(source, Dataset) or hasattr(source, "batch_sampler"):
+        inner = getattr(source, "dataset", None)
+        if inner is not None:
+            return index_of(inner)
+        raise OptionError(
+            f"the source is {type(source).__name__}, which is no dataset of DICOM frames; name a folder, a file, "
+            "or give a FrameIndex or a dataset of this package"
+        )
+    return None
 
 
 def _with_tags(index: FrameIndex, tags: Sequence[str]) -> FrameIndex:
@@ -187,7 +248,7 @@ def _with_tags(index: FrameIndex, tags: Sequence[str]) -> FrameIndex:
 
 def _no_frames(source: Any, index: FrameIndex) -> SourceError:
     scanned = len(index.whole())
-    if isinstance(source, FrameIndex) and scanned:
+    if scanned:
         return SourceError(
             f"the selection (filter, select, split or images) left none of {scanned} frames of the index"
         )
@@ -198,7 +259,9 @@ def _no_frames(source: Any, index: FrameIndex) -> SourceError:
     found = "; ".join(counts) if counts else "there are no files"
     first = next((f for f in report.findings if f.reason), None)
     example = f" ({printable(first.path)}: {first.reason})" if first else ""
-    where = "the index" if isinstance(source, FrameIndex) else f"source {source!r}"
+    where = "the index" if index_of(source) is not None else "the list of sources"
+    if isinstance(source, str | bytes | os.PathLike):
+        where = f"source {printable(os.fsencode(source))}"
     return SourceError(
         f"{where} has no frame: {found}{example}. Give a folder that holds DICOM images; "
         f"`dicomtorch scan FOLDER` lists what is in one"

@@ -16,7 +16,7 @@ from dicomtorch.batches.metadata import FrameMeta
 from dicomtorch.datasets.base import SampleDataset, memory_for
 from dicomtorch.datasets.masked import Mask, unresized
 from dicomtorch.datasets.options import FrameOptions
-from dicomtorch.datasets.source import FrameSource
+from dicomtorch.datasets.source import FrameSource, Given
 from dicomtorch.errors import OptionError, SourceError
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.masks.dose import DoseGrids, dose_of, without_dose
@@ -24,7 +24,6 @@ from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.pixels.memory import new_batch
 from dicomtorch.pixels.resize import resized
 from dicomtorch.reader.reader import Frame
-from dicomtorch.scanner.tree import Source
 from dicomtorch.series.geometry import Floats, Ints, scaled, to_ras
 from dicomtorch.series.search import stacks
 from dicomtorch.series.stacks import OnGap, Stack, StackList
@@ -147,7 +146,7 @@ class DicomVolumes(StackDataset):
 
     def __init__(
         self,
-        source: Source | FrameIndex,
+        source: Given,
         *,
         split_by: str | Sequence[str] | None = None,
         on_gap: OnGap = "raise",

@@ -175,7 +175,12 @@ def parts(keys: Sequence[bytes], fractions: Sequence[float], seed: int) -> Numbe
     Raises:
         OptionError: Fractions are negative or do not sum to 1.
     """
-    shares = [float(fraction) for fraction in fractions]
+    try:
+        shares = [float(fraction) for fraction in fractions]
+    except (TypeError, ValueError) as error:
+        raise OptionError(
+            f"split takes the share of every part, as in split([0.8, 0.2]); got {fractions!r}"
+        ) from error
     if not shares or min(shares) < 0 or not math.isclose(math.fsum(shares), 1, abs_tol=1e-6):
         raise OptionError(
             f"fractions must be 0 or more and sum to 1, as in [0.7, 0.15, 0.15]; got {shares}"

@@ -27,12 +27,14 @@ from dicomtorch.model.syntaxes import (
     KNOWN_SYNTAXES,
     VIDEO,
 )
+from dicomtorch.scanner.given import what_it_is
 from dicomtorch.scanner.mask_objects import mask_object
 from dicomtorch.scanner.resolve.memory import Common
 from dicomtorch.scanner.resolve.resolver import Resolver
 from dicomtorch.storage.files import identity_of, kind_of, open_at_once
 from dicomtorch.storage.local import read_at
 
+_BEGINNING: Final = 512  # bytes that tell what a file is that is no DICOM
 DIRECTORY_RECORDS: Final = 0x00041200
 """(0004,1200) Offset of the First Directory Record: every DICOMDIR has it, and nothing else."""
 
@@ -90,7 +92,8 @@ def _read_dicom(read: Read, rows: FileRows, resolver: Resolver, limits: Limits) 
         if rows.file_class == "image" and rows.count == 1 and common is None and key is not None:
             _remember(key, header, rows, resolver, pixel, spans)
     except NotDicomError as error:
-        rows.file_class, rows.reason = "not_dicom", str(error)
+        beginning = bytes(read(0, min(rows.size, _BEGINNING)))
+        rows.file_class, rows.reason = "not_dicom", what_it_is(beginning) or str(error)
     except (HeaderError, EncapsulationError) as error:
         rows.file_class, rows.reason, rows.count = "unreadable", str(error), 0
         rows.columns, rows.lookups = {}, []

@@ -3,18 +3,64 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+from typing import Any
 
 from dicomtorch.errors import OptionError
 from dicomtorch.model.schema import FRAME_COLUMNS, Kind
-from dicomtorch.scanner.resolve.resolver import Tag
+from dicomtorch.scanner.resolve import resolver
 
+Tag = str | int | tuple[int, int]
+"""A keyword, or a tag as a number or as group and element."""
+
+_WRITTEN_TAG = re.compile(r"\(?([0-9A-Fa-f]{4}),? ?([0-9A-Fa-f]{4})\)?")
 _INTEGER_VRS = frozenset(("IS", "US", "SS", "UL", "SL", "UV", "SV"))
 _FLOAT_VRS = frozenset(("DS", "FL", "FD"))
 _REFUSED_VRS = frozenset(("SQ", "OB", "OW", "OF", "OD", "OL", "OV", "UN", "OB or OW", "US or OW"))
 
 
-def tag_columns(keywords: Iterable[str]) -> dict[str, Tag]:
+def named_tags(tags: Iterable[Any]) -> list[str]:
+    """Keywords of attributes that are named by keyword or by tag.
+
+    Args:
+        tags: Each as in "PatientSex", 0x00100040, (0x0010, 0x0040) or "0010,0040"; a keyword is not looked up.
+
+    Raises:
+        OptionError: It is not a list, or a tag is none of the DICOM dictionary.
+    """
+    if isinstance(tags, str | bytes) or not isinstance(tags, Iterable):
+        raise OptionError(
+            f'tags must be a list of keywords or tags, as in ["PatientSex"]; got {tags!r}'
+        )
+    return [_keyword(tag) for tag in tags]
+
+
+def _keyword(tag: Any) -> str:
+    number = tag
+    if isinstance(tag, str):
+        written = _WRITTEN_TAG.fullmatch(tag.strip())
+        if not written:
+            return tag
+        number = int(written[1] + written[2], 16)
+    elif isinstance(tag, tuple) and len(tag) == 2 and all(isinstance(part, int) for part in tag):
+        number = tag[0] << 16 | tag[1]
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise OptionError(
+            f"tags: {type(tag).__name__} names no attribute; use a keyword or a tag, as in 'PatientSex' or 0x00100040"
+        )
+    from pydicom.datadict import keyword_for_tag
+
+    keyword = keyword_for_tag(number) if 0 <= number < 1 << 32 else ""
+    if not keyword:
+        raise OptionError(
+            f"tags: {tag if isinstance(tag, str) else hex(number)} is no tag of the DICOM dictionary; private "
+            f"attributes have no column"
+        )
+    return keyword
+
+
+def tag_columns(keywords: Iterable[str]) -> dict[str, resolver.Tag]:
     """The columns that `keywords` ask for, without those that every index has.
 
     Raises:
@@ -47,5 +93,5 @@ def tag_columns(keywords: Iterable[str]) -> dict[str, Tag]:
             kind = "float64"
         elif single and vr in _INTEGER_VRS:
             kind = "int64"
-        result[keyword] = Tag(number, vr, kind)
+        result[keyword] = resolver.Tag(number, vr, kind)
     return result

@@ -16,6 +16,8 @@ from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.store import IndexStore
 from dicomtorch.model.report import ScanReport
 from dicomtorch.model.schema import FRAME_COLUMNS
+from dicomtorch.scanner.given import paths_of
+from dicomtorch.scanner.keywords import Tag, named_tags
 from dicomtorch.scanner.scan import scan
 from dicomtorch.scanner.tree import Source as Source
 
@@ -23,7 +25,7 @@ from dicomtorch.scanner.tree import Source as Source
 def open_index(
     source: Source,
     *,
-    tags: Sequence[str] = (),
+    tags: Sequence[Tag] = (),
     refresh: bool = True,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> FrameIndex:
@@ -45,15 +47,15 @@ def open_index(
 def open_source(
     source: Source,
     *,
-    tags: Sequence[str] = (),
+    tags: Sequence[Tag] = (),
     refresh: bool = True,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> tuple[FrameIndex, ScanReport]:
     """As `open_index`, with what the scan met, and how many files it had to read."""
-    paths = [source] if isinstance(source, str | bytes | os.PathLike) else list(source)
+    paths = paths_of(source)
     real = [os.path.realpath(os.path.expanduser(os.fsencode(path))) for path in paths]
     store = IndexStore(real, cache_dir)
-    wanted = [tag for tag in tags if tag not in FRAME_COLUMNS]
+    wanted = [tag for tag in named_tags(tags) if tag not in FRAME_COLUMNS]
     if not refresh:
         index = store.load()
         if index is not None and all(tag in index.tags for tag in wanted):

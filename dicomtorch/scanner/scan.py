@@ -21,7 +21,7 @@ from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.model.report import ScanReport
 from dicomtorch.model.schema import Kind
 from dicomtorch.scanner.entries import UNREAD, Entry
-from dicomtorch.scanner.keywords import tag_columns
+from dicomtorch.scanner.keywords import Tag, named_tags, tag_columns
 from dicomtorch.scanner.pool import read_in_processes, usable_cores
 from dicomtorch.scanner.tree import PathLike as PathLike
 from dicomtorch.scanner.tree import Source as Source
@@ -38,7 +38,7 @@ def scan(
     source: Source,
     *,
     index: FrameIndex | None = None,
-    tags: Sequence[str] = (),
+    tags: Sequence[Tag] = (),
     follow_symlinks: bool = False,
     progress: bool | None = None,
     num_workers: int | None = None,
@@ -51,9 +51,9 @@ def scan(
         source: A folder, a file, or a list of either. A DICOMDIR stands for the files that it names.
         index: An earlier index of the same source: files whose size, time and inode are as they were are taken over
             from it without being read.
-        tags: Keywords that become further columns, taken per frame, shared, or from the main data set. Numbers
-            that have one value are float64 or int64 columns, everything else is text, several values joined with a
-            backslash. If `index` lacks one, everything is read again, with its tags and these.
+        tags: Keywords, or tags as in 0x00100040, that become further columns, taken per frame, shared, or from the main
+            data set. Numbers that have one value are float64 or int64 columns, everything else is text, several values
+            joined with a backslash. If `index` lacks one, everything is read again, with its tags and these.
         follow_symlinks: Whether to go into symbolic links to folders and to read those to files.
         progress: Whether to show progress on stderr; `None`: on a terminal, after two seconds.
         num_workers: Processes that read headers; 0: this one. `None`: one for each usable core if there are thousands
@@ -71,7 +71,7 @@ def scan(
         OptionError: `tags` has a keyword that does not exist, or whose values cannot be a column.
     """
     began = time.monotonic()
-    columns = tag_columns(tags)
+    columns = tag_columns(named_tags(tags))
     root, starts = roots(source)
     known = index is not None and index.root == root
     entries: Iterable[Entry] = walk(root, starts, follow_symlinks, stats=known, limits=limits)

@@ -7,36 +7,31 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from operator import attrgetter
 from typing import Final
 
-from dicomtorch.errors import HeaderError, SourceError, printable
+from dicomtorch.errors import HeaderError, SourceError
 from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.scanner.dicomdir import _DICOMDIR, _file_ids, _walk_directory
 from dicomtorch.scanner.entries import UNREAD, Entry, _entry, _stat_entry, failed, fault_of
+from dicomtorch.scanner.given import PathLike as PathLike
+from dicomtorch.scanner.given import paths_of, why_not_there
 from dicomtorch.storage.files import kind_of
 
-PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
-Source = PathLike | Sequence[PathLike]
+Source = PathLike | Iterable[PathLike]
 
 
 def roots(source: Source) -> tuple[bytes, list[bytes]]:
     """(folder that all paths are below, the absolute paths to walk)."""
-    paths = [source] if isinstance(source, str | bytes | os.PathLike) else list(source)
-    if not paths:
-        raise SourceError("the list of sources is empty; name a folder or files")
     starts = []
-    for path in paths:
+    for path in paths_of(source):
         start = os.path.abspath(os.path.expanduser(os.fsencode(path)))
         try:
             os.stat(start)
         except (OSError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) else str(error)
-            raise SourceError(
-                f"{printable(start)} cannot be opened ({why}); name a folder or file that exists and may be read"
-            ) from error
+            raise why_not_there(start, path, error) from error
         starts.append(start)
     folders = [start if os.path.isdir(start) else os.path.dirname(start) for start in starts]
     try:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
+from torch.utils.data import DataLoader, Dataset, Subset
 
-from dicomtorch import DicomFrames, DicomVolumes, scan
-from dicomtorch.errors import SourceError
+from dicomtorch import (
+    DicomClips,
+    DicomCrops,
+    DicomFrames,
+    DicomVolumes,
+    FrameLoader,
+    FrameReader,
+    scan,
+)
+from dicomtorch.errors import OptionError, SourceError
 from tests.support.phantoms import ct, ct_pixels, write, write_series
 
 
@@ -34,3 +45,90 @@ def test_a_selection_that_leaves_nothing_is_not_blamed_on_the_files(tmp_path: Pa
     index, _ = scan(tmp_path)
     with pytest.raises(SourceError, match="left none of 5 frames of the index"):
         DicomFrames(index.filter(Modality="MR"))
+
+
+def test_a_dataset_or_a_loader_stands_for_its_index(tmp_path: Path) -> None:
+    write_series(tmp_path / "series", 6)
+    frames = DicomFrames(tmp_path / "series")
+    for source in (
+        frames,
+        DataLoader(frames, batch_size=2),
+        FrameLoader(frames, batch_size=2),
+        DicomVolumes(frames),
+        FrameReader(frames.index),
+    ):
+        assert DicomFrames(source).index is frames.index
+    clips = DicomClips(DataLoader(frames), 1)
+    assert len(clips) == 6
+    part = Subset(frames, [1, 2, 3])
+    assert len(DicomVolumes(part)[0][1]["frames"]) == 3
+    assert len(DicomFrames(Subset(part, [2]))) == 1
+    assert (
+        frames[[3]][1]["SOPInstanceUID"] == DicomFrames(Subset(part, [2]))[[0]][1]["SOPInstanceUID"]
+    )
+    table = {"SeriesInstanceUID": [frames[0][1]["SeriesInstanceUID"]], "x": [8], "y": [8], "z": [5]}
+    assert len(DicomCrops(frames, table, size=(1, 4, 4))) == 1
+
+
+def test_nothing_of_a_dataset_is_read_to_learn_that_it_is_one(tmp_path: Path) -> None:
+    class Other(Dataset[int]):
+        def __len__(self) -> int:
+            return 10
+
+        def __getitem__(self, i: int) -> int:
+            raise AssertionError("was read")
+
+    source: Any
+    for source in (Other(), DataLoader(Other()), Subset(Other(), [1])):
+        with pytest.raises(OptionError, match="Other, which is no dataset of DICOM frames"):
+            DicomFrames(source)
+    write_series(tmp_path, 4)
+    volumes = DicomVolumes(tmp_path)
+    with pytest.raises(OptionError, match=r"a part of DicomVolumes.*filter"):
+        DicomFrames(Subset(volumes, [0]))
+    with pytest.raises(SourceError, match=r"a DicomVolumes; give its index"):
+        scan(volumes)
+
+
+@pytest.mark.parametrize("tag", [0x00100040, (0x0010, 0x0040), "0010,0040", "(0010,0040)"])
+def test_tags_name_attributes_as_keywords_do(tmp_path: Path, tag: Any) -> None:
+    write_series(tmp_path, 2)
+    assert DicomFrames(tmp_path, tags=[tag])[0][1]["PatientSex"] == "F"
+    index, _ = scan(tmp_path, tags=[tag])
+    assert DicomFrames(index, tags=[tag, "Modality"])[0][1]["PatientSex"] == "F"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"transform": "x"}, "transform must be a function of the image; got str"),
+        ({"tags": "PatientSex"}, r"tags must be a list.*\['PatientSex'\]|tags must be a list"),
+        ({"tags": 5}, "tags must be a list"),
+        ({"tags": [0x00100041]}, "0x100041 is no tag of the DICOM dictionary"),
+        ({"tags": [None]}, "NoneType names no attribute"),
+        ({"tags": [1.5]}, "float names no attribute"),
+        ({"tags": [True]}, "bool names no attribute"),
+        ({"tags": ["9999,0040"]}, "9999,0040 is no tag"),
+        ({"cache_bytes": -1}, "cache_bytes must be positive; got -1"),
+        ({"on_error": "skip"}, "on_error"),
+    ],
+)
+def test_options_are_checked_before_anything_is_opened(options: Any, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        DicomFrames("nowhere", **options)
+
+
+def test_a_path_is_told_to_those_who_ask(tmp_path: Path) -> None:
+    first, second = write_series(tmp_path, 2)
+    assert "path" not in DicomFrames(tmp_path)[0][1]
+    frames = DicomFrames(tmp_path, paths=True)
+    assert frames[1][1]["path"] == str(second)
+    assert frames[:][1]["path"] == [str(first), str(second)]
+    _, meta = next(iter(DataLoader(frames, batch_size=2)))
+    assert meta["path"] == [str(first), str(second)]
+    assert DicomClips(tmp_path, 1, paths=True)[0][1]["path"] == str(first)
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    name = os.path.join(os.fsencode(odd), b"\xff.dcm")
+    os.rename(first, name)
+    assert os.fsencode(DicomFrames(odd, paths=True)[0][1]["path"]) == name

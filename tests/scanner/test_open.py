@@ -341,7 +341,7 @@ def test_a_source_is_the_same_however_it_is_written(
     monkeypatch.setenv("USERPROFILE", str(tree.parent))
     index = open_index("~/tree", cache_dir=tmp_path)
     for source in (tree, iter([tree])):
-        assert open_index(source, cache_dir=tmp_path).uuid == index.uuid  # type: ignore[arg-type]
+        assert open_index(source, cache_dir=tmp_path).uuid == index.uuid
 
 
 def test_workers_find_an_index_from_another_folder(

@@ -8,7 +8,7 @@ sampler shards itself, and is a `torch.utils.data.DistributedSampler` because tr
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
 from typing import Any, TypedDict, TypeVar, Unpack
 
 import numpy as np
@@ -47,6 +47,7 @@ class EpochSampler(DistributedSampler[T_co]):
             initialised, else 1.
         rank: Which of them this is; goes with `num_replicas`.
         drop_last: Leave out the last items so that ranks have equally many; else the first are given again.
+        source: A dataset whose `set_epoch` is called when the first item of an epoch is drawn.
 
     Attributes:
         epoch: The current one; change it with `set_epoch`.
@@ -64,6 +65,7 @@ class EpochSampler(DistributedSampler[T_co]):
         num_replicas: int | None = None,
         rank: int | None = None,
         drop_last: bool = False,
+        source: Any = None,
     ) -> None:
         if not 0 <= seed < 1 << 64:
             raise OptionError(f"seed must be within 0 and 2**64 - 1; got {seed}")
@@ -86,6 +88,7 @@ class EpochSampler(DistributedSampler[T_co]):
         self._num_items = num_items
         self._start = 0  # where the next iteration begins
         self._position = 0  # how many items of this epoch this rank has given out
+        self._tell: Callable[[int], None] | None = getattr(source, "set_epoch", None)
         self._shard()
 
     def _shard(self) -> None:
@@ -133,6 +136,8 @@ class EpochSampler(DistributedSampler[T_co]):
         self._shard()
         start, self._start = self._start, 0
         self._position = start
+        if self._tell is not None:
+            self._tell(self.epoch)
         return self._items(self.epoch, start)
 
     def _items(self, epoch: int, start: int) -> Iterator[T_co]:
@@ -216,7 +221,7 @@ class ShuffleSampler(EpochSampler[int]):
     def __init__(
         self, source: Sized, *, shuffle: bool = True, **options: Unpack[EpochOptions]
     ) -> None:
-        super().__init__(len(source), **options)
+        super().__init__(len(source), source=source, **options)
         self.shuffle = shuffle
 
     def _order(self, epoch: int) -> Ints:
@@ -236,6 +241,7 @@ class ClipSampler(EpochSampler[tuple[int, int]]):
     Args:
         starts: For each sequence, how many starts there are.
         num_clips: Of each sequence per epoch; drawn anew each.
+        source: As in `EpochSampler`.
         **options: `seed`, `num_replicas`, `rank`, `drop_last`, as in `EpochSampler`.
     """
 
@@ -244,11 +250,12 @@ class ClipSampler(EpochSampler[tuple[int, int]]):
         starts: Sequence[int] | Ints,
         *,
         num_clips: int = 1,
+        source: Any = None,
         **options: Unpack[EpochOptions],
     ) -> None:
         self._starts = np.asarray(starts, np.int64)
         self.num_clips = num_clips
-        super().__init__(len(self._starts) * num_clips, **options)
+        super().__init__(len(self._starts) * num_clips, source=source, **options)
 
     def _order(self, epoch: int) -> list[tuple[int, int]]:
         sequences = self._permutation(epoch, self._num_items) // self.num_clips

@@ -14,9 +14,11 @@ from typing import Any
 import torch
 from torch.utils.data import (
     BatchSampler,
+    ConcatDataset,
     Dataset,
     IterableDataset,
     SequentialSampler,
+    Subset,
     default_collate,
 )
 
@@ -130,6 +132,7 @@ class FrameLoader:
         batches = iter(self.batch_sampler)
         if state is not None:
             progress.skip(itertools.islice(batches, state["batches"]), state)
+        _tell_epoch(self.dataset, progress.epoch)
         begun = Pass(self._fetch, batches, progress, self.num_threads, self.prefetch)
         self._progress = progress
         self._epoch = progress.epoch + 1
@@ -203,6 +206,17 @@ class FrameLoader:
         check_sampler(self._order, state.get("sampler", {}))
         restore_sampler(self._order, state["sampler"])
         self._resumed = dict(state)
+
+
+def _tell_epoch(dataset: Any, epoch: int) -> None:
+    """Lets datasets know for which epoch their transforms draw random numbers."""
+    if hasattr(dataset, "set_epoch"):
+        dataset.set_epoch(epoch)
+    elif isinstance(dataset, Subset):
+        _tell_epoch(dataset.dataset, epoch)
+    elif isinstance(dataset, ConcatDataset):
+        for one in dataset.datasets:
+            _tell_epoch(one, epoch)
 
 
 def _check(

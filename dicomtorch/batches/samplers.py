@@ -72,7 +72,7 @@ class LocalShuffleSampler(EpochSampler[int]):
             if value is not None and value < 1:
                 raise OptionError(f"{name} must be 1 or more; got {value}")
         index = _index_of(source)
-        super().__init__(len(index), **options)
+        super().__init__(len(index), source=source, **options)
         self.window, self.block = window, block
         files = np.asarray(index.column("file"))
         self._reading: Ints = np.lexsort(
@@ -134,7 +134,7 @@ class GroupSampler(EpochSampler[int]):
         self._groups = _Groups(_index_of(source), by)
         sizes = self._groups.sizes
         self._taken = sizes if num_frames is None else np.minimum(sizes, num_frames)
-        super().__init__(int(self._taken.sum()), **options)
+        super().__init__(int(self._taken.sum()), source=source, **options)
         self.mode = mode
         self.shuffle = shuffle
 
@@ -196,7 +196,7 @@ class BalancedSampler(EpochSampler[int]):
             self._weights = _check_weights(weights, len(table))
         self._cumulative = np.cumsum(self._weights)
         self.replacement = replacement
-        super().__init__(self._check_number(num_samples), **options)
+        super().__init__(self._check_number(num_samples), source=source, **options)
 
     def _check_number(self, number: int | None) -> int:
         if number is not None and number < 1:
@@ -296,7 +296,7 @@ class GroupBatchSampler(EpochSampler[list[int]]):
             self._kept = self._large_enough(num_frames or 1)
             whole, rest = divmod(len(self._kept), num_groups or 1)
             count = whole + (rest > 0 and not drop_last)
-        super().__init__(count, **options)
+        super().__init__(count, source=source, **options)
 
     def _cut(self, batch_size: int, drop_last: bool) -> None:
         """Where batches begin and end among the frames that are ordered by group."""

@@ -9,17 +9,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from dicomtorch.batches.collate import FrameSample, FrameSamples, collate_frames
 from dicomtorch.batches.metadata import FrameMeta
-from dicomtorch.datasets import looking
 from dicomtorch.datasets.masked import Mask
 from dicomtorch.datasets.options import Failure, ReadPolicy
 from dicomtorch.datasets.positions import one_position, several_positions
+from dicomtorch.datasets.samples import Finisher
 from dicomtorch.datasets.source import FrameSource
 from dicomtorch.errors import (
     DicomTorchError,
@@ -33,18 +32,15 @@ from dicomtorch.masks.coded_names import LabelMap
 from dicomtorch.masks.mask_index import MaskIndex
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.model.report import ScanReport
-from dicomtorch.pictures.plot import contact_sheet, show_frames
 from dicomtorch.pixels.memory import new_batch
 from dicomtorch.reader.context import ContextReader
 from dicomtorch.reader.reader import Frame, FrameReader
 from dicomtorch.series.geometry import Ints
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from PIL.Image import Image
+    pass
 
 Asked = TypeVar("Asked")
-_MOST_COVERS = 32
 _PACKAGE = str(Path(__file__).parents[1])
 
 
@@ -55,9 +51,6 @@ class SampleDataset(Dataset[FrameSample], Generic[Asked]):
 
     Args:
         source: What is read from.
-
-    Attributes:
-        transform: Called with the image tensor, if there is one.
     """
 
     sample_name: ClassVar[str]
@@ -65,7 +58,7 @@ class SampleDataset(Dataset[FrameSample], Generic[Asked]):
 
     def __init__(self, source: FrameSource) -> None:
         self._source = source
-        self.transform = source.policy.transform
+        self._finish = Finisher(source.policy)
         self._reader: FrameReader | ContextReader = source.reader
         self._masks = source.masks
         self._failures: list[Failure] = []
@@ -117,10 +110,6 @@ class SampleDataset(Dataset[FrameSample], Generic[Asked]):
     def _matching(self, equals: dict[str, Any]) -> Ints:
         """Positions of the samples for which `find` asks."""
 
-    def _planes(self, image: Tensor) -> Tensor:
-        """The pictures (N, C, H, W) that a sample is drawn as, one for each of its frames."""
-        return image
-
     def _asked(self, i: Any) -> Asked:
         """What an item of a batch asks for."""
         position: Any = one_position(i, len(self), self.sample_name)
@@ -168,6 +157,32 @@ class SampleDataset(Dataset[FrameSample], Generic[Asked]):
         return self._source.policy
 
     @property
+    def transform(self) -> Any:
+        """Called with the image tensor, if there is one; another may be put in its place."""
+        return self._finish.transform
+
+    @transform.setter
+    def transform(self, transform: Any) -> None:
+        self._finish.transform = transform
+
+    @property
+    def sample_transform(self) -> Any:
+        """Called with image and metadata, if there is one; another may be put in its place."""
+        return self._finish.sample_transform
+
+    @sample_transform.setter
+    def sample_transform(self, transform: Any) -> None:
+        self._finish.sample_transform = transform
+
+    def set_epoch(self, epoch: int) -> None:
+        """With `seed=`: which epoch the transforms draw random numbers for; it reaches workers that live on too.
+
+        The samplers of this package that were made with this dataset call it when an epoch begins, and so does
+        `FrameLoader`.
+        """
+        self._finish.set_epoch(epoch)
+
+    @property
     def on_error(self) -> str:
         """As given."""
         return self.read_policy.on_error
@@ -201,95 +216,6 @@ class SampleDataset(Dataset[FrameSample], Generic[Asked]):
                 f"exactly one{listed if len(found) else ''}"
             )
         return int(found[0])
-
-    # Looking
-
-    def show(self, i: Any = None) -> Figure:
-        """Draws the slices or frames of one sample with a slider, and returns the matplotlib figure.
-
-        The title says which slice it is, of which file, and how it was made display values.
-
-        Args:
-            i: As in `dataset[i]`; `None`: the first.
-
-        Raises:
-            MissingDependencyError: matplotlib is not installed.
-        """
-        asked = self._asked(self._first if i is None else i)
-        (sample,) = self._samples([asked], None, None)
-        image, meta = sample[0], sample[-1]
-        drawn = looking.drawn_masks(sample, self._planes)
-        if not isinstance(image, Tensor) or image.ndim != 4:
-            raise OptionError(
-                f"show draws {self.sample_name}s; this transform gives something else"
-            )
-        planes, positions = self._planes(image), meta["frames"]
-        titles = looking.Titles(self.index, self._reader.options)
-
-        def get(k: int) -> tuple[Any, str]:
-            picture, note = looking.picture_of(planes[k], self._reader)
-            picture = picture if drawn is None else looking.overlaid(picture, drawn[k])
-            what = f"{self.sample_name} {meta['index']} of {len(self)}, {k + 1} of {len(planes)}"
-            known = len(positions) == len(planes) and positions[k] >= 0
-            return picture, titles.of(what, positions[k], meta, note) if known else what
-
-        return show_frames(get, len(planes), len(planes) // 2)
-
-    def show_batch(self, i: Any = None, *, columns: int = 8, tile: int = 128) -> Image:
-        """Draws several samples as a grid, as training gets them: after `transform`, with their labels below.
-
-        Of volumes, clips and crops the frame in the middle is drawn. Labels are the columns joined to the index and the
-        tags asked for. `contact_sheet` says how values become gray.
-
-        Args:
-            i: Positions, as in `dataset[i]`; `None`: the first 16.
-            columns: Pictures in a row.
-            tile: Edge of a picture in pixels.
-
-        Returns:
-            The picture, RGB; notebooks show it, `.show()` and `.save("batch.png")` do it elsewhere.
-
-        Raises:
-            MissingDependencyError: Pillow is not installed.
-        """
-        chosen = range(min(16, len(self))) if i is None else i
-        several = several_positions(chosen, len(self), self.sample_name)
-        pictures, captions = [], []
-        for one in [i] if several is None else several:
-            asked = self._asked(one)
-            (sample,) = self._samples([asked], None, None)
-            image, meta = sample[0], sample[-1]
-            if isinstance(image, Tensor) and image.ndim == 4:
-                planes = self._planes(image)
-                image = planes[len(planes) // 2]
-            pictures.append(looking.picture_of(image, self._reader)[0])
-            captions.append(looking.caption(self._number(asked), meta, self._label_names()))
-        return contact_sheet(pictures, captions, columns=columns, tile=tile)
-
-    def _label_names(self) -> list[str]:
-        """Keys of `meta` that the user brought or asked for."""
-        return [*self.index.joined, *self.read_policy.keywords]
-
-    @property
-    def _first(self) -> Any:
-        """What `show` draws where nothing is said."""
-        return 0
-
-    def _overview(self) -> dict[str, str]:
-        """Rows of what notebooks show."""
-        counted = {f"{self.sample_name.capitalize()}s": f"{len(self):,}"}
-        return counted | self.index.overview() | {"Values": self._reader.options.values}
-
-    def _covers(self) -> Ints:
-        """Frames that may be thumbnails: of some samples the one in the middle."""
-        chosen = np.unique(np.linspace(0, len(self) - 1, _MOST_COVERS).astype(int)).tolist()
-        several = (self._positions(self._asked(k)) for k in chosen)
-        return np.array([frames[len(frames) // 2] for frames in several], np.int64)
-
-    def _repr_html_(self) -> str:
-        return looking.overview_html(
-            type(self).__name__, self._overview(), self._reader, self._covers()
-        )
 
     # Samples
 
@@ -360,11 +286,17 @@ class SampleDataset(Dataset[FrameSample], Generic[Asked]):
                 )
                 for k, one in enumerate(asked)
             ),
-            batch if self.transform is None else None,
+            batch if self._finish.keeps_images else None,
             masks,
         )
 
-    def _sample(self, asked: Asked, out: Tensor | None, mask_out: Tensor | None) -> FrameSample:
+    def _sample(
+        self,
+        asked: Asked,
+        out: Tensor | None = None,
+        mask_out: Tensor | None = None,
+        finish: Finisher | None = None,
+    ) -> Any:
         read = asked
         try:
             frame, mask = self._read(asked, out), self._mask_in(asked, mask_out)
@@ -372,7 +304,7 @@ class SampleDataset(Dataset[FrameSample], Generic[Asked]):
             read, frame, mask = self._replaced(asked, error, out, mask_out)
         meta = self._meta(read, frame.voi)
         meta["requested_index"] = self._number(asked)
-        return self._finished(frame.image, mask, meta)
+        return (finish or self._finish)(frame.image, meta, self._key(asked), mask)
 
     def _mask_in(self, asked: Asked, out: Tensor | None) -> Mask | None:
         """The mask of a sample, in a tensor of its own where it does not fit into `out`; `None` without masks."""
@@ -382,15 +314,12 @@ class SampleDataset(Dataset[FrameSample], Generic[Asked]):
         fits = out is not None and out.shape == shape
         return self._mask(asked, memory_for(shape, self._masks.dtype, out if fits else None))
 
-    def _finished(self, image: Tensor, mask: Mask | None, meta: FrameMeta) -> FrameSample:
-        changed = image if self.transform is None else self.transform(image)
-        if mask is None:
-            return FrameSample((changed, meta))
-        meta.update(mask.meta())
-        return FrameSample((changed, mask.image, meta))
+    def _key(self, asked: Asked) -> tuple[int, ...]:
+        """Numbers that tell a sample from all others."""
+        return (self._number(asked),)
 
     def _collated(self, samples: FrameSamples) -> Any:
-        return collate_frames(samples)
+        return collate_frames(samples) if self._finish.keeps_samples else default_collate(samples)  # type: ignore[arg-type]
 
     def _replaced(
         self,

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from dicomtorch.batches.epochs import ClipSampler, EpochOptions, ShuffleSampler
 from dicomtorch.batches.metadata import FrameMeta
-from dicomtorch.datasets.base import SampleDataset, memory_for
+from dicomtorch.datasets.base import memory_for
+from dicomtorch.datasets.drawn import DrawnDataset
 from dicomtorch.datasets.masked import Mask
 from dicomtorch.datasets.options import FrameOptions
 from dicomtorch.datasets.positions import integer_of, one_position
@@ -33,7 +34,7 @@ class Clip(NamedTuple):
     start: int
 
 
-class DicomClips(SampleDataset[Clip]):
+class DicomClips(DrawnDataset[Clip]):
     """Clips of `length` frames from multi-frame files and time series, decoded when asked for.
 
     `clips[i]` is `(clip, meta)`: a tensor (T, C, H, W), with one mapping to display for all frames, and the metadata of
@@ -153,7 +154,7 @@ class DicomClips(SampleDataset[Clip]):
             **options: `seed`, `num_replicas`, `rank`, `drop_last`, as in `epochs.EpochSampler`.
         """
         if self._fixed is None:
-            return ClipSampler(self._num_starts, num_clips=self.num_clips, **options)
+            return ClipSampler(self._num_starts, num_clips=self.num_clips, source=self, **options)
         return ShuffleSampler(self, **options)
 
     # Samples
@@ -185,6 +186,9 @@ class DicomClips(SampleDataset[Clip]):
 
     def _number(self, asked: Clip) -> int:
         return asked.number
+
+    def _key(self, asked: Clip) -> tuple[int, ...]:
+        return (asked.sequence, asked.start)
 
     def _others(self, asked: Clip) -> Iterable[Clip]:
         count = len(self.sequences) if self._fixed is None else len(self)

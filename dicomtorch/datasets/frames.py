@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, Unpack, cast
 
 import numpy as np
@@ -13,10 +13,10 @@ from torch import Tensor
 from dicomtorch.backends.base import Backend
 from dicomtorch.batches.collate import FrameSamples, collate_meta
 from dicomtorch.batches.metadata import FrameMeta, metas_of
-from dicomtorch.datasets.base import SampleDataset
+from dicomtorch.datasets.drawn import DrawnDataset
 from dicomtorch.datasets.looking import Titles, overlaid, picture_of
 from dicomtorch.datasets.masked import Mask, mask_columns
-from dicomtorch.datasets.options import MaskOptions
+from dicomtorch.datasets.options import MaskOptions, SampleTransform, Target, Transform
 from dicomtorch.datasets.positions import several_positions
 from dicomtorch.datasets.source import FrameSource, Given
 from dicomtorch.errors import DicomTorchError, OptionError, PixelValueError
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class DicomFrames(SampleDataset[int]):
+class DicomFrames(DrawnDataset[int]):
     """Every frame of every DICOM file below a folder, decoded when asked for.
 
     `frames[i]` is `(image, meta)`: a tensor (C, H, W) and a dict. `frames[[3, 5]]` and `frames[10:20]` are a batch,
@@ -65,6 +65,15 @@ class DicomFrames(SampleDataset[int]):
         on_gap: With `context`: for copies of a slice, and slices at one place that nothing tells apart: "raise", or
             "warn" or "keep", with which such a frame has no neighbours but itself.
         transform: Called with the image tensor.
+        sample_transform: Called with image (after `transform`), mask if there are masks, and meta; returns what the
+            sample becomes, mostly `(image, meta)`: for what depends on laterality, boxes or labels, and for image and
+            mask together. Batches are made of what it returns.
+        target: A key of `meta` (a joined column, a keyword, which need not be in `tags`), or a function of `meta`:
+            samples are `(image, target)`, as loops of torchvision have them. What is missing is -1, nan or "".
+        seed: Random transforms draw the same for the same (seed, epoch, position), whatever the number of workers;
+            `set_epoch` says which epoch it is. Holds for the global generators of Python, NumPy and torch, and for
+            transforms with `set_random_state` (MONAI) or `set_random_seed` (Albumentations); others may use
+            `meta["seed"]`. In one process these transforms are then called one at a time.
         on_error: "raise", or "replace": the next readable frame, `meta["index"]` differing from `requested_index`.
         refresh: Compare the tree with the index first.
         cache_dir: Where indexes are kept; `None`: the user's cache folder.
@@ -104,7 +113,10 @@ class DicomFrames(SampleDataset[int]):
         context: int = 0,
         context_edge: Literal["repeat", "reflect"] = "repeat",
         on_gap: OnGap = "raise",
-        transform: Callable[[Tensor], Any] | None = None,
+        transform: Transform | None = None,
+        sample_transform: SampleTransform | None = None,
+        target: Target | None = None,
+        seed: int | None = None,
         on_error: Literal["raise", "replace"] = "raise",
         refresh: bool = True,
         cache_dir: str | os.PathLike[str] | None = None,
@@ -113,10 +125,7 @@ class DicomFrames(SampleDataset[int]):
         cache_bytes: int = DEFAULT_BYTES,
         **mask_options: Unpack[MaskOptions],
     ) -> None:
-        if context < 0 or context_edge not in ("repeat", "reflect"):
-            raise OptionError(
-                f'context must be 0 or more and context_edge "repeat" or "reflect"; got {context} and {context_edge!r}'
-            )
+        _check_context(context, context_edge)
         super().__init__(
             FrameSource(
                 source,
@@ -131,6 +140,9 @@ class DicomFrames(SampleDataset[int]):
                 tags=tags,
                 paths=paths,
                 transform=transform,
+                sample_transform=sample_transform,
+                target=target,
+                seed=seed,
                 on_error=on_error,
                 refresh=refresh,
                 cache_dir=cache_dir,
@@ -143,6 +155,16 @@ class DicomFrames(SampleDataset[int]):
         if context:
             self._reader = ContextReader(self._source.reader, context, context_edge, on_gap)
         self._late: dict[PixelOptions, FrameReader] = {}
+        self._check_target()
+
+    def _check_target(self) -> None:
+        target = self._finish.target
+        if not isinstance(target, str) or self.sample_transform is not None:
+            return
+        if target not in self._meta(0, AppliedVOI()):
+            raise OptionError(
+                f"target={target!r} is no key of meta; join a table that has it, or give a function of meta"
+            )
 
     # What it holds
 
@@ -282,17 +304,16 @@ class DicomFrames(SampleDataset[int]):
                 positions[k], results[k], masks[k] = self._replaced(asked[k], error, out, mask_out)
         frames = cast(list[Frame], results)
         columns = self._source.columns(positions, [frame.voi for frame in frames], asked)
-        whole = batch is not None and self.transform is None and _fit(frames, batch)
-        if whole and (self._masks is None or _masks_fit(masks, mask_batch)):
+        together = batch is not None and self._finish.keeps_images and _fit(frames, batch)
+        masks_fit = self._masks is None or _masks_fit(masks, mask_batch)
+        if together and masks_fit and self._finish.keeps_samples:
             if self._masks is not None:
                 columns |= mask_columns(masks)
             return FrameSamples.of(cast(Tensor, batch), columns, mask_batch)
+        read = zip(asked, frames, metas_of(columns), masks, strict=True)
         return FrameSamples(
-            (
-                self._finished(frame.image, mask, meta)
-                for frame, mask, meta in zip(frames, masks, metas_of(columns), strict=True)
-            ),
-            batch if whole else None,
+            (self._finish(frame.image, meta, (at,), mask) for at, frame, meta, mask in read),
+            batch if together else None,
             mask_batch,
         )
 
@@ -317,15 +338,21 @@ class DicomFrames(SampleDataset[int]):
         titles = Titles(self.index, self._reader.options)
 
         def get(k: int) -> tuple[np.ndarray[Any, Any], str]:
-            (sample,) = self._samples([positions[k]], None, None)
-            image, meta = sample[0], sample[-1]
+            image, mask, meta = self._drawn(positions[k])
             picture, note = picture_of(image, self._reader)
-            if len(sample) == 3:
-                picture = overlaid(picture, sample[1])
-            at = int(meta["index"])
+            if mask is not None:
+                picture = overlaid(picture, mask)
+            at = int(meta.get("index", positions[k]))
             return picture, titles.of(f"frame {at} of {len(self)}", at, meta, note)
 
         return show_frames(get, len(positions))
+
+
+def _check_context(context: Any, edge: Any) -> None:
+    if type(context) is not int or context < 0 or edge not in ("repeat", "reflect"):
+        raise OptionError(
+            f'context must be 0 or more and context_edge "repeat" or "reflect"; got {context!r} and {edge!r}'
+        )
 
 
 def _masks_fit(masks: Sequence[Mask | None], batch: Tensor | None) -> bool:

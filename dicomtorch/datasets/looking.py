@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,13 +56,6 @@ _COLOURS = np.array(
     ],
     np.float32,
 )
-
-
-def drawn_masks(sample: Sequence[Any], planes: Callable[[Tensor], Tensor]) -> Tensor | None:
-    """The masks (N, C, H, W) of a sample, one for each picture; `None` without a mask."""
-    if len(sample) < 3 or not isinstance(sample[1], Tensor):
-        return None
-    return planes(sample[1])
 
 
 def overlaid(picture: Array, mask: Any) -> Array:
@@ -144,7 +137,7 @@ def _places(index: FrameIndex, series: str) -> dict[int, int]:
 def _voi(options: PixelOptions, meta: Mapping[str, Any]) -> list[str]:
     if options.values != "display" or len(options.windows) > 1 or not meta.get("voi"):
         return []
-    center, width = meta["WindowCenter"], meta["WindowWidth"]
+    center, width = (meta.get(name, math.nan) for name in ("WindowCenter", "WindowWidth"))
     if math.isnan(center):
         return [f"VOI {meta['voi']!r}"]
     return [f"window {center:g} / {width:g} ({meta['voi']})"]
@@ -164,10 +157,10 @@ def _shortened(path: str) -> str:
     return f"{path[: _LONGEST - len(name) - 4]}.../{name}"
 
 
-def caption(number: int, meta: Mapping[str, Any], labels: Sequence[str]) -> str:
+def caption(number: int, labels: Sequence[Any]) -> str:
     """The position of a sample and its labels, for below a picture."""
-    values = (f"{meta[name]:g}" if isinstance(meta[name], float) else meta[name] for name in labels)
-    return " ".join((f"{number}:", *map(str, values))) if labels else str(number)
+    values = [f"{label:g}" if isinstance(label, float) else str(label) for label in labels]
+    return " ".join((f"{number}:", *values)) if values else str(number)
 
 
 def overview_html(

@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 
 from dicomtorch.backends.base import Backend
+from dicomtorch.batches.metadata import FrameMeta
 from dicomtorch.errors import OptionError
 from dicomtorch.model.options import Values
 from dicomtorch.reader.cache import DEFAULT_BYTES
 from dicomtorch.scanner.keywords import Tag, named_tags
 
 Transform = Callable[[Tensor], Any]
+SampleTransform = Callable[..., Any]
+Target = str | Callable[[FrameMeta], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,9 @@ class ReadOptions(MaskOptions, total=False):
     tags: Sequence[Tag]
     paths: bool
     transform: Transform | None
+    sample_transform: SampleTransform | None
+    target: Target | None
+    seed: int | None
     on_error: Literal["raise", "replace"]
     refresh: bool
     cache_dir: str | os.PathLike[str] | None
@@ -103,6 +109,9 @@ class ReadPolicy:
     tags: Sequence[Tag] = ()
     paths: bool = False
     transform: Transform | None = None
+    sample_transform: SampleTransform | None = None
+    target: Target | None = None
+    seed: int | None = None
     on_error: Literal["raise", "replace"] = "raise"
     refresh: bool = True
     cache_dir: str | os.PathLike[str] | None = None
@@ -113,10 +122,19 @@ class ReadPolicy:
     def __post_init__(self) -> None:
         if self.on_error not in ("raise", "replace"):
             raise OptionError(f'on_error must be "raise" or "replace"; got {self.on_error!r}')
-        if self.transform is not None and not callable(self.transform):
+        for name, of in (
+            ("transform", "the image"),
+            ("sample_transform", "image, mask (if any) and meta"),
+        ):
+            given = getattr(self, name)
+            if given is not None and not callable(given):
+                raise OptionError(f"{name} must be a function of {of}; got {type(given).__name__}")
+        if not (self.target is None or isinstance(self.target, str) or callable(self.target)):
             raise OptionError(
-                f"transform must be a function of the image; got {type(self.transform).__name__}"
+                f"target must be a key of meta or a function of it; got {type(self.target).__name__}"
             )
+        if self.seed is not None and not (type(self.seed) is int and 0 <= self.seed < 1 << 64):
+            raise OptionError(f"seed must be within 0 and 2**64 - 1; got {self.seed!r}")
         if isinstance(self.cache_bytes, bool) or not self.cache_bytes > 0:
             raise OptionError(f"cache_bytes must be positive; got {self.cache_bytes!r}")
         object.__setattr__(self, "tags", tuple(named_tags(self.tags)))

@@ -23,6 +23,7 @@ from dicomtorch.model.report import ScanReport
 from dicomtorch.pixels.resize import resized
 from dicomtorch.reader.cache import FrameCache
 from dicomtorch.reader.reader import FrameReader
+from dicomtorch.scanner.keywords import is_keyword
 from dicomtorch.scanner.open import open_source
 from dicomtorch.scanner.tree import Source
 
@@ -68,6 +69,7 @@ class FrameSource:
 
     Attributes:
         policy: What is asked but of the pixels.
+        keywords: Of the tags that samples shall have.
         reader: Reads the frames; its index has those that can be decoded.
 
     Raises:
@@ -88,7 +90,10 @@ class FrameSource:
         pixels = PixelOptions(**{name: given.pop(name) for name in _PIXELS & given.keys()})
         policy = self.policy = ReadPolicy(**given)
         cache = None if policy.cache is None else FrameCache(policy.cache, policy.cache_bytes)
-        index, report = open_frames(source, policy)
+        self.keywords = policy.keywords
+        if isinstance(policy.target, str) and is_keyword(policy.target):
+            self.keywords = tuple(dict.fromkeys((*self.keywords, policy.target)))
+        index, report = open_frames(source, policy, self.keywords)
         self._met = {
             name: getattr(report, name) for name in ("read", "reused", "removed", "seconds")
         }
@@ -104,7 +109,7 @@ class FrameSource:
             raise _no_frames(source, index)
         self.reader = self._decodable(FrameReader(index, policy.backend, pixels, cache))
         self.masks = self._with_masks(masks, pixels.size) if has_masks else None
-        self._metadata = MetadataReader(self.index, policy.keywords)
+        self._metadata = MetadataReader(self.index, self.keywords)
 
     def _with_masks(self, options: Any, size: tuple[int, int] | None) -> MaskSource:
         """Masks of the frames; without those of series that have none where that is asked for."""
@@ -189,7 +194,9 @@ class FrameSource:
         return reader.restricted(np.flatnonzero(able))
 
 
-def open_frames(source: Given, policy: ReadPolicy) -> tuple[FrameIndex, ScanReport]:
+def open_frames(
+    source: Given, policy: ReadPolicy, keywords: Sequence[str]
+) -> tuple[FrameIndex, ScanReport]:
     """The index of what a user gave, and what finding it took.
 
     Raises:
@@ -198,11 +205,9 @@ def open_frames(source: Given, policy: ReadPolicy) -> tuple[FrameIndex, ScanRepo
     """
     index = index_of(source)
     if index is not None:
-        return _with_tags(index, policy.keywords), index.report()
+        return _with_tags(index, keywords), index.report()
     paths: Any = source
-    return open_source(
-        paths, tags=policy.keywords, refresh=policy.refresh, cache_dir=policy.cache_dir
-    )
+    return open_source(paths, tags=keywords, refresh=policy.refresh, cache_dir=policy.cache_dir)
 
 
 def index_of(source: Any) -> FrameIndex | None:

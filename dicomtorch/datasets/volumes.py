@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from dicomtorch.batches.metadata import FrameMeta
-from dicomtorch.datasets.base import SampleDataset, memory_for
+from dicomtorch.datasets.base import memory_for
+from dicomtorch.datasets.drawn import DrawnDataset
 from dicomtorch.datasets.masked import Mask, unresized
 from dicomtorch.datasets.options import FrameOptions
 from dicomtorch.datasets.source import FrameSource, Given
 from dicomtorch.errors import OptionError, SourceError
-from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.masks.dose import DoseGrids, dose_of, without_dose
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.pixels.memory import new_batch
@@ -42,7 +42,7 @@ VOLUME_KEYS = (
 _MISSING: dict[type, Any] = {int: -1, float: float("nan"), str: ""}
 
 
-class StackDataset(SampleDataset[int]):
+class StackDataset(DrawnDataset[int]):
     """What volumes and crops have in common: samples that are parts of stacks.
 
     Attributes:

@@ -60,6 +60,13 @@ def _keyword(tag: Any) -> str:
     return keyword
 
 
+def is_keyword(name: str) -> bool:
+    """Whether the DICOM dictionary has it."""
+    from pydicom.datadict import tag_for_keyword
+
+    return tag_for_keyword(name) is not None
+
+
 def tag_columns(keywords: Iterable[str]) -> dict[str, resolver.Tag]:
     """The columns that `keywords` ask for, without those that every index has.
 

@@ -156,7 +156,7 @@ def test_a_batch_is_drawn_after_its_transform_with_labels(series: Path, monkeypa
         captions.extend(given)
         return original(images, given, **options)
 
-    monkeypatch.setattr("dicomtorch.datasets.base.contact_sheet", sheet)
+    monkeypatch.setattr("dicomtorch.datasets.drawn.contact_sheet", sheet)
     index, _ = scan(series, tags=["PatientSex"])
     table = {"InstanceNumber": list(range(1, 11)), "grade": [k / 2 for k in range(10)]}
     frames = DicomFrames(

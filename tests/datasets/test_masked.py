@@ -352,3 +352,29 @@ def test_labels_are_coloured_where_they_are():
     channels = np.zeros((3, 4, 5), np.uint8)
     channels[1, 1, 2] = 1
     np.testing.assert_array_equal(overlaid(np.zeros((4, 5)), channels), picture)
+
+
+def test_a_sample_transform_gets_the_mask_and_a_target_goes_with_it(folder):
+    def flipped(image, mask, meta):
+        return image.flip(-1), mask.flip(-1), {**meta, "flipped": 1}
+
+    plain = DicomFrames(folder, masks=True, labels=LABELS)
+    joint = DicomFrames(folder, masks=True, labels=LABELS, sample_transform=flipped)
+    image, mask, meta = joint[1]
+    assert torch.equal(image, plain[1][0].flip(-1))
+    assert torch.equal(mask, plain[1][1].flip(-1))
+    assert meta["flipped"] == 1
+    images, masks, meta = next(iter(DataLoader(joint, batch_size=3)))
+    assert torch.equal(masks[1], mask)
+    assert meta["flipped"].tolist() == [1, 1, 1]
+    volumes = DicomVolumes(folder, masks=True, labels=LABELS, sample_transform=flipped)
+    assert torch.equal(
+        volumes[0][1], DicomVolumes(folder, masks=True, labels=LABELS)[0][1].flip(-1)
+    )
+    pairs = DicomFrames(folder, masks=True, labels=LABELS, target="InstanceNumber")
+    samples = pairs.__getitems__([0, 1])
+    images, masks, targets = torch.utils.data.default_collate(samples)
+    assert images is samples.images
+    assert masks is samples.masks
+    assert torch.equal(masks[1], plain[1][1])
+    assert targets.tolist() == [plain[k][2]["InstanceNumber"] for k in (0, 1)]

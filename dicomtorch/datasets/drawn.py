@@ -1,0 +1,130 @@
+"""`DrawnDataset`: datasets that show what they hold, in figures, grids and notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from dicomtorch.batches.collate import FrameSample
+from dicomtorch.datasets import looking
+from dicomtorch.datasets.base import Asked, SampleDataset
+from dicomtorch.datasets.positions import several_positions
+from dicomtorch.errors import OptionError
+from dicomtorch.pictures.plot import contact_sheet, show_frames
+from dicomtorch.series.geometry import Ints
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+_MOST_COVERS = 32
+
+
+class DrawnDataset(SampleDataset[Asked]):
+    """A dataset whose samples can be drawn."""
+
+    def _planes(self, image: Tensor) -> Tensor:
+        """The pictures (N, C, H, W) that a sample is drawn as, one for each of its frames."""
+        return image
+
+    def show(self, i: Any = None) -> Figure:
+        """Draws the slices or frames of one sample with a slider, and returns the matplotlib figure.
+
+        The title says which slice it is, of which file, and how it was made display values.
+
+        Args:
+            i: As in `dataset[i]`; `None`: the first.
+
+        Raises:
+            MissingDependencyError: matplotlib is not installed.
+        """
+        asked = self._asked(self._first if i is None else i)
+        image, mask, meta = self._drawn(asked)
+        if not isinstance(image, Tensor) or image.ndim != 4:
+            raise OptionError(
+                f"show draws {self.sample_name}s; this transform gives something else"
+            )
+        planes, positions = self._planes(image), meta.get("frames", ())
+        masks = self._planes(mask) if isinstance(mask, Tensor) else None
+        titles = looking.Titles(self.index, self._reader.options)
+
+        def get(k: int) -> tuple[Any, str]:
+            picture, note = looking.picture_of(planes[k], self._reader)
+            picture = picture if masks is None else looking.overlaid(picture, masks[k])
+            number = meta.get("index", self._number(asked))
+            what = f"{self.sample_name} {number} of {len(self)}, {k + 1} of {len(planes)}"
+            known = len(positions) == len(planes) and positions[k] >= 0
+            return picture, titles.of(what, positions[k], meta, note) if known else what
+
+        return show_frames(get, len(planes), len(planes) // 2)
+
+    def show_batch(self, i: Any = None, *, columns: int = 8, tile: int = 128) -> Image:
+        """Draws several samples as a grid, as training gets them: after `transform`, with their labels below.
+
+        Of volumes, clips and crops the frame in the middle is drawn. Labels are the columns joined to the index and the
+        tags asked for. `contact_sheet` says how values become gray.
+
+        Args:
+            i: Positions, as in `dataset[i]`; `None`: the first 16.
+            columns: Pictures in a row.
+            tile: Edge of a picture in pixels.
+
+        Returns:
+            The picture, RGB; notebooks show it, `.show()` and `.save("batch.png")` do it elsewhere.
+
+        Raises:
+            MissingDependencyError: Pillow is not installed.
+        """
+        chosen = range(min(16, len(self))) if i is None else i
+        several = several_positions(chosen, len(self), self.sample_name)
+        pictures, captions = [], []
+        for one in [i] if several is None else several:
+            asked = self._asked(one)
+            image, _, meta = self._drawn(asked)
+            if isinstance(image, Tensor) and image.ndim == 4:
+                planes = self._planes(image)
+                image = planes[len(planes) // 2]
+            pictures.append(looking.picture_of(image, self._reader)[0])
+            labels = [meta[name] for name in self._label_names() if name in meta]
+            if callable(self._finish.target):
+                labels.append(self._finish.label(meta))
+            captions.append(looking.caption(self._number(asked), labels))
+        return contact_sheet(pictures, captions, columns=columns, tile=tile)
+
+    def _drawn(self, asked: Asked) -> tuple[Any, Any, Mapping[str, Any]]:
+        """Image, mask (or `None`) and metadata of a sample, after its transforms."""
+        sample = self._sample(asked, finish=self._finish.without_target())
+        if not isinstance(sample, FrameSample):
+            raise OptionError(
+                f"samples that end in meta can be drawn; sample_transform returned {type(sample).__name__}"
+            )
+        image, *mask, meta = sample
+        return image, mask[0] if mask else None, meta
+
+    def _label_names(self) -> list[str]:
+        """Keys of `meta` that the user brought or asked for."""
+        return [*self.index.joined, *self._source.keywords]
+
+    @property
+    def _first(self) -> Any:
+        """What `show` draws where nothing is said."""
+        return 0
+
+    def _overview(self) -> dict[str, str]:
+        """Rows of what notebooks show."""
+        counted = {f"{self.sample_name.capitalize()}s": f"{len(self):,}"}
+        return counted | self.index.overview() | {"Values": self._reader.options.values}
+
+    def _covers(self) -> Ints:
+        """Frames that may be thumbnails: of some samples the one in the middle."""
+        chosen = np.unique(np.linspace(0, len(self) - 1, _MOST_COVERS).astype(int)).tolist()
+        several = (self._positions(self._asked(k)) for k in chosen)
+        return np.array([frames[len(frames) // 2] for frames in several], np.int64)
+
+    def _repr_html_(self) -> str:
+        return looking.overview_html(
+            type(self).__name__, self._overview(), self._reader, self._covers()
+        )

@@ -28,13 +28,13 @@ settings.register_profile(
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 REQUIRED = frozenset(filter(None, os.environ.get("DICOMTORCH_REQUIRE", "").lower().split(",")))
-"""What this run was promised, as in DICOMTORCH_REQUIRE=samples,simpleitk,cuda.
+"""What this run was promised, as in DICOMTORCH_REQUIRE=samples,series,simpleitk,cuda.
 
-A test that skips for want of one of these fails instead: its reason then has DICOMTORCH_SAMPLES or CUDA in it, or
-says "could not import 'simpleitk'" (as `pytest.importorskip` does) or "simpleitk is not installed".
+A test that skips for want of one of these fails instead: its reason then has DICOMTORCH_SAMPLES, DICOMTORCH_SERIES or
+CUDA in it, or says "could not import 'simpleitk'" (as `pytest.importorskip` does) or "simpleitk is not installed".
 """
 _REASONS = [
-    {"samples": "dicomtorch_samples", "cuda": "cuda"}.get(
+    {"samples": "dicomtorch_samples", "series": "dicomtorch_series", "cuda": "cuda"}.get(
         word, rf"could not import '{re.escape(word)}\b|{re.escape(word)} is not installed"
     )
     for word in REQUIRED
@@ -52,11 +52,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_SCRATCH] = scratch
     os.environ["XDG_CACHE_HOME"] = scratch
     os.environ["MPLBACKEND"] = "Agg"
-    samples = os.environ.get("DICOMTORCH_SAMPLES", "")
-    if "samples" in REQUIRED and not (samples and Path(samples).is_dir()):
-        raise pytest.UsageError(
-            f"DICOMTORCH_REQUIRE names samples, but DICOMTORCH_SAMPLES is {samples!r}, which is no folder"
-        )
+    for promised, name in (("samples", "DICOMTORCH_SAMPLES"), ("series", "DICOMTORCH_SERIES")):
+        folder = os.environ.get(name, "")
+        if promised in REQUIRED and not (folder and Path(folder).is_dir()):
+            raise pytest.UsageError(
+                f"DICOMTORCH_REQUIRE names {promised}, but {name} is {folder!r}, which is no folder"
+            )
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

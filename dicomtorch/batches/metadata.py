@@ -48,8 +48,9 @@ class FrameMeta(dict[str, Any]):
     Keys of one frame: `index` (position in the dataset's index) and `requested_index` (differs where
     `on_error="replace"` put another frame in), `frame` (from 0 in its file), the keywords of `DEFAULT_KEYS`,
     `voi`, `WindowCenter` and `WindowWidth` (how display values were made, see `attributes.AppliedVOI`), and the tags
-    asked for and the columns joined to the index. What is missing is -1, nan, (nan, ...) or "". A coded value that the
-    standard does not have is withheld (`model.shown`), unless `tags` name its attribute.
+    asked for and the columns joined to the index. Where there are sheets of several slices (Siemens mosaics, UIH
+    VFRAME), `mosaic` is the number of slices in the frame, 0 for others. What is missing is -1, nan, (nan, ...) or "".
+    A coded value that the standard does not have is withheld (`model.shown`), unless `tags` name its attribute.
     """
 
     def __missing__(self, key: object) -> Any:
@@ -82,6 +83,8 @@ class MetadataReader:
             if name in CODED and name not in tags and (withheld := _withheld(index, name))
         }
 
+        self._has_sheets = any(index.column("mosaic").values)
+
     def of(
         self, positions: Sequence[int], applied: Sequence[AppliedVOI], requested: Sequence[int]
     ) -> MetaColumns:
@@ -94,6 +97,9 @@ class MetadataReader:
         """
         at = np.array(positions, np.int64)
         columns = {name: self._index.values(name, at) for name in self._keys}
+        if self._has_sheets:
+            tiles = self._index.values("mosaic", at)
+            columns["mosaic"] = np.array([max(text.count("\\") - 1, 0) // 3 for text in tiles])
         for name, withheld in self._withheld.items():
             columns[name] = [withheld.get(value, value) for value in columns[name]]
         return {

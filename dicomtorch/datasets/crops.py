@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Unpack
 
 import numpy as np
@@ -26,6 +26,8 @@ from dicomtorch.series.stacks import OnGap, Stack
 
 Border = Literal["pad", "shift", "clip"]
 
+_SAME_DISTANCE = 1e-3  # millimetres
+
 _OWN = ("candidate", "start", "valid", "center", "point")
 
 
@@ -43,6 +45,10 @@ class DicomCrops(StackDataset):
     `affine` describes the crop. There are also `start`, the crop's first voxel in its volume; `valid`, the part of the
     crop that is inside (first and end of slices, rows, columns); `center`, the candidate's point in voxels of the crop;
     `point`, the same in millimetres (LPS); `candidate`, the row in the table, from 0; and every further column of it.
+
+    In a series of several volumes a column of the table says which is meant: `volume_index`, from 0, or one with the
+    name of an attribute that tells them apart (`stack.separated_by`). Between two stacks that follow each other the
+    nearer one is.
 
     Args:
         source: As in `DicomFrames`. Only the series that the candidates name are put into stacks.
@@ -98,9 +104,7 @@ class DicomCrops(StackDataset):
         self.candidates = Candidates(candidates, columns or {})
         self.dropped: Ints = np.empty(0, np.int64)
         frames = FrameSource(source, within=lambda index: self._in_table(index, absent), **options)
-        super().__init__(
-            frames, stacks(frames.index, split_by=split_by, on_gap=on_gap, mosaic="sheet")
-        )
+        super().__init__(frames, stacks(frames.index, split_by=split_by, on_gap=on_gap))
         self._place(coordinates)
         taken = {*frames.metas([0], [AppliedVOI()], [0])[0], *VOLUME_KEYS, *MASK_KEYS, *_OWN}
         clashes = sorted(taken & set(self.candidates.labels))
@@ -146,16 +150,58 @@ class DicomCrops(StackDataset):
                     f"the series of {name_rows(table.rows[rows])} of the table makes no volume "
                     f"({self.stacks.reasons()})"
                 )
-            if coordinates == "voxel" and len(numbers) > 1:
+            for part, chosen in self._named_volumes(rows, numbers):
+                self._place_in(part, chosen, coordinates)
+
+    def _named_volumes(self, rows: Ints, numbers: list[int]) -> Iterator[tuple[Ints, list[int]]]:
+        """Rows of one series, with the stacks that columns of the table leave to them.
+
+        Such a column is `volume_index`, or has the name of an attribute that tells the stacks apart.
+        """
+        if len(numbers) < 2 or not len(rows):
+            yield rows, numbers
+            return
+        labels = self.candidates.labels
+        names = [name for name in self._choices(numbers) if name in labels]
+        if not names:
+            yield rows, numbers
+            return
+        stated = [[labels[name][k] for name in names] for k in rows.tolist()]
+        known = [[self._is(name, number, k) for name in names] for k, number in enumerate(numbers)]
+        for wanted in {tuple(values): None for values in stated}:
+            part = rows[[tuple(values) == wanted for values in stated]]
+            chosen = [
+                number
+                for number, values in zip(numbers, known, strict=True)
+                if all(_equal(a, b) for a, b in zip(values, wanted, strict=True))
+            ]
+            if not chosen:
+                said = " and ".join(names)
+                if names == ["volume_index"]:
+                    said = f"volume_index {wanted[0]}"
                 raise GeometryError(
-                    f"the series of {name_rows(table.rows[rows])} of the table has {len(numbers)} volumes, and "
-                    f'coordinates="voxel" do not say which is meant; filter the index'
+                    f"the series of {name_rows(self.candidates.rows[part])} of the table has {len(numbers)} volumes, "
+                    f"none with the {said} of the table"
                 )
-            self._place_in(rows, numbers, coordinates)
+            yield part, chosen
+
+    def _choices(self, numbers: list[int]) -> list[str]:
+        """Names of columns that a table may have to say which of some stacks is meant."""
+        names = [name for number in numbers for name in self.stacks[number].separated_by]
+        return list(dict.fromkeys(("volume_index", *names)))
+
+    def _is(self, name: str, number: int, k: int) -> Any:
+        """What a stack has for one of those columns."""
+        if name == "volume_index":
+            return k
+        return self.index.gather(name, self.stacks[number].positions[:1])[0]
 
     def _place_in(self, rows: Ints, numbers: list[int], coordinates: str) -> None:
+        if coordinates == "voxel" and len(numbers) > 1:
+            raise self._ambiguous(rows, numbers, 'coordinates="voxel" do not say which is meant')
         points = self.candidates.points[rows]
         hits = np.zeros(len(rows), np.int64)
+        nearest = np.full(len(rows), np.inf)
         for number in numbers:
             stack = self.stacks[number]
             if coordinates == "voxel":
@@ -164,24 +210,33 @@ class DicomCrops(StackDataset):
                 voxels, places = stack.patient_to_voxel(points), points
             _, _, low, high = self._boxes(stack, voxels, "pad")  # not yet shifted inside
             inside = (low < high).all(axis=1)
+            away = np.zeros(len(rows))
             if len(numbers) > 1:  # then it is the point itself that tells
-                nearest = np.floor(voxels + 0.5)
-                inside = ((nearest >= 0) & (nearest < stack.shape)).all(axis=1)
-            chosen = rows[inside]
+                rounded = np.floor(voxels + 0.5)
+                inside = ((rounded >= 0) & (rounded < stack.shape)).all(axis=1)
+                away = np.abs(voxels[:, 0] - rounded[:, 0]) * stack.spacing[0]
+            nearer = inside & (away < nearest - _SAME_DISTANCE)
+            hits = np.where(nearer, 1, hits + (inside & (away < nearest + _SAME_DISTANCE)))
+            nearest = np.where(nearer, away, nearest)
+            chosen = rows[nearer]
             self._stack[chosen] = number
-            self._voxel[chosen], self._point[chosen] = voxels[inside], places[inside]
-            hits += inside
-        outside, several = (self.candidates.rows[rows[m]] for m in (hits == 0, hits > 1))
+            self._voxel[chosen], self._point[chosen] = voxels[nearer], places[nearer]
+        outside, several = (rows[mask] for mask in (hits == 0, hits > 1))
         if len(outside):
             unit = "voxels" if coordinates == "voxel" else "millimetres in LPS"
             raise GeometryError(
-                f"the crops of {name_rows(outside)} of the table are outside of their volume; are x, y, z {unit}?"
+                f"the crops of {name_rows(self.candidates.rows[outside])} of the table are outside of their volume; "
+                f"are x, y, z {unit}?"
             )
         if len(several):
-            raise GeometryError(
-                f"{name_rows(several)} of the table are inside of several volumes of their series; filter the index, "
-                f"so that one is left"
-            )
+            raise self._ambiguous(several, numbers, "its point is inside of several")
+
+    def _ambiguous(self, rows: Ints, numbers: list[int], why: str) -> GeometryError:
+        choices = " or ".join(self._choices(numbers))
+        return GeometryError(
+            f"the series of {name_rows(self.candidates.rows[rows])} of the table has {len(numbers)} volumes, and "
+            f"{why}; name one in a column {choices} (volume_index is 0 to {len(numbers) - 1}), or filter the index"
+        )
 
     def _boxes(self, stack: Stack, voxels: Floats, border: Border) -> tuple[Ints, Ints, Ints, Ints]:
         """Of crops around (n, 3) voxels: first voxel, size, and first and end of the part that the volume has."""
@@ -231,7 +286,7 @@ class DicomCrops(StackDataset):
         """(C, d, h, w) of crop `i`, without reading it."""
         stack, _, size, _, _ = self._box(self._asked(i))
         depth, rows, columns = size.tolist()
-        return (self._channels(stack), depth, rows, columns)
+        return (self._slice_shape(stack)[0], depth, rows, columns)
 
     def _positions(self, asked: int) -> list[int]:
         stack, _, _, low, high = self._box(asked)
@@ -263,7 +318,8 @@ class DicomCrops(StackDataset):
         image = memory_for(self.shape(asked), self._reader.dtype, out)
         positions = self._positions(asked)
         whole = self._scratch((len(image), len(positions), *stack.shape[1:]))
-        voi = self._read_slices(positions, whole)
+        windows = None if stack.windows is None else stack.windows[low[0] : high[0]]
+        voi = self._read_slices(positions, windows, whole.movedim(1, 0))
         part = whole[:, :, low[1] : high[1], low[2] : high[2]]
         first, end = (low - start).tolist(), (high - start).tolist()
         if part.shape != image.shape:
@@ -344,3 +400,8 @@ def _crop_size(size: Sequence[int]) -> tuple[int, int, int]:
             f"size must be three numbers of voxels (d, h, w), 1 or more; got {size!r}"
         )
     return (int(sizes[0]), int(sizes[1]), int(sizes[2]))
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether a value of the index is one of the table, where numbers may have become texts or other numbers."""
+    return bool(a == b or str(a) == str(b))

@@ -9,6 +9,7 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -188,6 +189,31 @@ class FrameFetcher:
             stored = self._decoded(where, files, pixel, backend)
             self.cache.write(key, stored)
         return stored
+
+    def band(
+        self,
+        where: FrameLocation,
+        files: OpenFiles,
+        pixel: ImagePixel,
+        backend: Backend,
+        rows: range,
+    ) -> Array:
+        """Some rows of what `stored` gives; of a native frame with whole words a row nothing else is read."""
+        if (
+            pixel.is_encapsulated
+            or where.deflated
+            or where.span.bit_offset
+            or pixel.samples_per_pixel > 1
+            or pixel.bits_allocated % 16
+        ):
+            return self.stored(where, files, pixel, backend)[rows.start : rows.stop]
+        row = pixel.columns * pixel.bits_allocated // 8
+        span = where.span._replace(
+            offset=where.span.offset + rows.start * row,
+            length=len(rows) * row,
+        )
+        part = replace(pixel, rows=len(rows))
+        return self._decoded(where._replace(span=span), files, part, backend)
 
     def _decoded(
         self, where: FrameLocation, files: OpenFiles, pixel: ImagePixel, backend: Backend

@@ -57,8 +57,8 @@ class Frame:
     voi: AppliedVOI
 
 
-class _Recipe(NamedTuple):
-    """What frames that share their values have in common."""
+class Recipe(NamedTuple):
+    """What frames that share their values have in common: how each becomes a tensor."""
 
     values: FrameValues
     backend: Backend
@@ -89,6 +89,7 @@ class FrameReader:
         fetcher: Reads and decodes.
         options: What is asked of the pixels.
         dtype: Of the images.
+        ranges: What frames have in common with others of their file or series.
     """
 
     def __init__(
@@ -105,8 +106,8 @@ class FrameReader:
         self.fetcher = fetcher
         self.options = options
         self.dtype = dtypes.output_dtype(fetcher.backends.chosen, options)
-        self._ranges = SharedRanges(fetcher, options)
-        self._recipes: dict[int, _Recipe] = {}
+        self.ranges = SharedRanges(fetcher, options)
+        self._recipes: dict[int, Recipe] = {}
         self._noticed: set[str] = set()
         self._plain = PlainReader(fetcher.index, fetcher.storage)
         self._plain_kinds: dict[int, _PlainKind] = {}
@@ -144,8 +145,8 @@ class FrameReader:
         found = []
         for where in self.index.locate(positions):
             try:
-                recipe = self._recipe(where)
-                shared = self._ranges.of(where, recipe.shares) if recipe.shares else None
+                recipe = self.recipe(where)
+                shared = self.ranges.of(where, recipe.shares) if recipe.shares else None
             except DicomTorchError as error:
                 raise self.fetcher.named(error, where.position) from error
             found.append(Conversion(recipe.plan, shared))
@@ -204,7 +205,7 @@ class FrameReader:
     def read_together(
         self,
         positions: Sequence[int],
-        out: Tensor | None = None,
+        out: Sequence[Tensor] | Tensor | None = None,
         *,
         num_threads: int | None = None,
     ) -> list[Frame]:
@@ -222,16 +223,17 @@ class FrameReader:
         """
         located = self.index.locate(positions)
         results: list[Any] = [None] * len(located)
-        recipes: dict[int, _Recipe] = {}
+        recipes: dict[int, Recipe] = {}
         for where in located:
             try:
                 if where.value_group not in recipes:
-                    recipes[where.value_group] = self._recipe(where)
+                    recipes[where.value_group] = self.recipe(where)
             except DicomTorchError as error:
                 raise self.fetcher.named(error, where.position) from error
         sample = Sample([recipe.values for recipe in recipes.values()], self.options)
         if sample.is_independent:
-            plain = self._read_plain(positions, out, num_threads)
+            whole = out if isinstance(out, Tensor) else None
+            plain = self._read_plain(positions, whole, num_threads)
             if all(plain):
                 return cast("list[Frame]", plain)
         if sample.is_measured:
@@ -275,7 +277,7 @@ class FrameReader:
             known = _PlainKind(None, (), AppliedVOI())
             try:
                 (where,) = self.index.locate([position])
-                recipe = self._recipe(where)
+                recipe = self.recipe(where)
                 plan = recipe.plan
                 template = self._plain.template(plan, recipe.backend, self.dtype)
                 if template is not None and not recipe.shares:
@@ -295,7 +297,7 @@ class FrameReader:
 
         def read(k: int, files: OpenFiles) -> None:
             try:
-                recipe = self._recipe(located[k])
+                recipe = self.recipe(located[k])
                 stored = self.fetcher.stored(located[k], files, recipe.values.pixel, recipe.backend)
                 results[k] = np.array(stored)
             except DicomTorchError as error:
@@ -344,7 +346,7 @@ class FrameReader:
         stored: npt.NDArray[Any] | None = None,
     ) -> Frame | DicomTorchError:
         try:
-            recipe = self._recipe(where)
+            recipe = self.recipe(where)
             values = recipe.values
             if out is None:
                 # One tensor each, in a worker too: there a segment is for a whole batch.
@@ -353,7 +355,7 @@ class FrameReader:
             # First, because measuring other frames goes through the same memory.
             shared: Sequence[SharedRange | None] | None = None
             if recipe.shares:
-                shared = self._ranges.of(where, recipe.shares)
+                shared = self.ranges.of(where, recipe.shares)
             plan = recipe.plan
             if sample is not None:
                 plan, shared = sample.plan(plan), sample.ranges(plan, shared)
@@ -364,7 +366,12 @@ class FrameReader:
             return self.fetcher.named(error, where.position)
         return Frame(image, voi)
 
-    def _recipe(self, where: FrameLocation) -> _Recipe:
+    def recipe(self, where: FrameLocation) -> Recipe:
+        """How a frame becomes a tensor.
+
+        Raises:
+            DicomTorchError: It cannot.
+        """
         known = self._recipes.get(where.value_group)
         if known is None:
             if len(self._recipes) >= _MOST_RECIPES:
@@ -373,7 +380,7 @@ class FrameReader:
             check_claim(values.pixel, self.index.limits)  # before anything is allocated for it
             plan = make_plan(values, self.options)
             backend = self.fetcher.backends.of(values.pixel)
-            known = _Recipe(values, backend, plan, self._ranges.sharers(plan))
+            known = Recipe(values, backend, plan, self.ranges.sharers(plan))
             self._recipes[where.value_group] = known
             for notice in set(plan.notices) - self._noticed:
                 self._noticed.add(notice)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dicomtorch.series.geometry import Floats, Ints, affine_lps
+from dicomtorch.series.geometry import Floats, Ints, affine_lps, slice_normal
 from dicomtorch.series.group import Group
 from dicomtorch.series.keys import CONTENT, DIFFERING, LAST, TIMES, shown
 from dicomtorch.series.parts import Part
@@ -54,10 +54,13 @@ def build(part: Part, whole: Group, copies: Ints, localizers: Ints, missing: str
         problems += (f"a stack of {len(ordered)} slices: {report.problems}",)
     rows, columns = slices.size(start)
     between_rows, between_columns = group.pixel.tolist()
+    step, between = geometry.step, geometry.spacing
+    if len(ordered) == 1:
+        step, between = _step_of_one(group)
     return Stack(
         positions=slices.rows[ordered],
-        affine=affine_lps(slices.place[start], group.orientation, group.pixel, geometry.step),
-        spacing=(geometry.spacing, between_rows, between_columns),
+        affine=affine_lps(slices.place[start], group.orientation, group.pixel, step),
+        spacing=(between, between_rows, between_columns),
         shape=(len(ordered), rows, columns),
         origins=slices.place[ordered],
         orientation=group.orientation,
@@ -67,6 +70,17 @@ def build(part: Part, whole: Group, copies: Ints, localizers: Ints, missing: str
         problems=problems,
         windows=_windows(slices, ordered),
     )
+
+
+def _step_of_one(group: Group) -> tuple[Floats, float]:
+    """From a single slice to where the next would be: Spacing Between Slices, else Slice Thickness, else 1 mm."""
+    row = group.slices.rows[group.rows[:1]]
+    stated = [
+        abs(group.slices.index.gather(name, row)[0])
+        for name in ("SpacingBetweenSlices", "SliceThickness")
+    ]
+    between = next((number for number in stated if number > 0), 1.0)
+    return slice_normal(group.orientation) * between, between
 
 
 def _windows(slices: Slices, ordered: Ints) -> Ints | None:

@@ -44,6 +44,7 @@ def stacks(
     split_by: str | Sequence[str] | None = None,
     on_gap: OnGap = "raise",
     mosaic: Mosaic = "slices",
+    single_slices: bool = False,
 ) -> StackList:
     """Groups the frames of an index into volumes, and orders each along its normal; file names play no part.
 
@@ -63,6 +64,7 @@ def stacks(
             sets with other repeats too.
         mosaic: Of frames in which all slices of a volume lie beside each other (Siemens MOSAIC, UIH VFRAME): "slices"
             takes them apart, "sheet" leaves them out.
+        single_slices: Whether a slice that is alone at its place, or shows a place again, is a stack of one slice.
 
     Raises:
         GeometryError: `on_gap="raise"`, and a stack is irregular; the message lists the files.
@@ -73,7 +75,8 @@ def stacks(
     if mosaic not in ("slices", "sheet"):
         raise OptionError(f'mosaic must be "slices" or "sheet"; got {mosaic!r}')
     keys = [split_by] if isinstance(split_by, str) else list(split_by or ())
-    return _Search(Slices(index, sheets=mosaic == "slices"), keys, mosaic).run(on_gap)
+    slices = Slices(index, sheets=mosaic == "slices")
+    return _Search(slices, keys, mosaic, single_slices=single_slices).run(on_gap)
 
 
 class _Search:
@@ -85,13 +88,16 @@ class _Search:
         problems: What `on_gap` decides about, in words.
     """
 
-    def __init__(self, slices: Slices, split_by: list[str], mosaic: Mosaic) -> None:
+    def __init__(
+        self, slices: Slices, split_by: list[str], mosaic: Mosaic, *, single_slices: bool
+    ) -> None:
         for name in split_by:
             slices.index.column(name)
         self.slices = slices
         self.by_value = [name for name in split_by if name not in RANKED]
         self.by_rank = [name for name in split_by if name in RANKED]
         self.sheets = mosaic == "slices"
+        self.single_slices = single_slices
         self.found: list[tuple[Stack, Ints]] = []
         self.left_out: list[tuple[Ints, str]] = []
         self.singles: list[tuple[Ints, tuple[str, ...]]] = []
@@ -108,7 +114,10 @@ class _Search:
         self._localizers = self._by_series(np.flatnonzero(localizers(self.slices)))
         for rows in candidates(self.slices, np.flatnonzero(usable), self.by_value):
             self._candidate(rows)
-        self._single_places()
+        if self.single_slices:
+            self._as_stacks()
+        else:
+            self._single_places()
         result = StackList(self._in_order())
         result.left_out = tuple(
             LeftOut(np.unique(self.slices.rows[rows]), reason) for rows, reason in self.left_out
@@ -186,7 +195,9 @@ class _Search:
                 larger = max((len(other) for other in where if own < other), default=0)
             missing = self._missing(part, len(own), larger) if larger else ""
             if len(own) == 1:
-                if missing:
+                if self.single_slices:
+                    self.singles.append((part.group.rows, part.keys))
+                elif missing:
                     self.problems.append(missing)
                     self.left_out.append((part.group.rows, missing.partition(",")[0]))
                 elif most > 1:
@@ -244,6 +255,13 @@ class _Search:
             "Name what tells them apart with split_by=, a column that tags= of the scan may add; leave copies out with "
             "index.deduplicate()"
         )
+
+    def _as_stacks(self) -> None:
+        """Rule 7: a stack for each slice that is in none."""
+        for rows, keys in self.singles:
+            for k in range(len(rows)):
+                group = Group(self.slices, rows[k : k + 1])
+                self._add(Part(group, keys), group, rows[:0], "")
 
     # Rule 5
 

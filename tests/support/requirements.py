@@ -20,15 +20,23 @@ def samples_folder() -> Path | None:
     return Path(folder) if folder and Path(folder).is_dir() else None
 
 
+def series_folder() -> Path | None:
+    """The folder of real series with reference volumes, `None` without one."""
+    folder = os.environ.get("DICOMTORCH_SERIES", "")
+    return Path(folder) if folder and Path(folder).is_dir() else None
+
+
 def reason_to_skip(name: str) -> str:
     """Why what is called `name` cannot be used; "" if it can."""
     if name == "samples":
         return "" if samples_folder() else "DICOMTORCH_SAMPLES does not name a folder of samples"
+    if name == "series":
+        return "" if series_folder() else "DICOMTORCH_SERIES does not name a folder of series"
     missing = importlib.util.find_spec(MODULES.get(name, name)) is None
     return f"{name} is not installed" if missing else ""
 
 
 def require(name: str) -> None:
-    """Skips the test unless "samples" or the library called `name` is there."""
+    """Skips the test unless "samples", "series" or the library called `name` is there."""
     if reason := reason_to_skip(name):
         pytest.skip(reason)

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from dicomtorch.index.private import make_private_folder, open_private
+
 SUFFIX = ".tmp"
 """Of drafts."""
 
@@ -50,7 +52,7 @@ def whole_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         OSError: It could not be written, or there is one.
     """
     draft = _draft_of(path)
-    draft.mkdir(mode=0o700)
+    make_private_folder(draft)
     try:
         yield draft
         sync_folder(draft)
@@ -73,7 +75,7 @@ def write_durably(path: Path, data: bytes) -> None:
 
 def open_new(path: Path) -> BinaryIO:
     """A new file that only its owner may read."""
-    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+    return open(open_private(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb")
 
 
 def sync_folder(folder: Path) -> None:

@@ -20,7 +20,6 @@ import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
-from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +32,7 @@ from dicomtorch.index.columns import Packed, Table, Texts
 from dicomtorch.index.drafts import whole_folder, write_durably
 from dicomtorch.index.generation import Generation, Rows, frame_columns
 from dicomtorch.index.joins import Joined
+from dicomtorch.index.private import is_ours, make_private_folder
 from dicomtorch.model.limits import Limits
 from dicomtorch.model.report import FILE_CLASSES
 from dicomtorch.model.schema import (
@@ -176,7 +176,7 @@ def write(
     if folder.exists() and not (replace and is_index(folder)):
         what = "is no index" if replace else "exists already"
         raise IndexFileError(f"{folder} {what}; remove it or choose another name")
-    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private_folder(folder.parent)
     contents = {f"{name}.arrow": data for name, data in serialize(generation).items()}
     if rows is not None:
         contents["rows"] = rows.astype("<i8").tobytes()
@@ -188,6 +188,7 @@ def write(
         "version": VERSION,
         "uuid": generation.uuid,
         "root": generation.root.hex(),
+        "root_inode": _inode_of(generation.root),
         "tags": dict(generation.tags),
         "limits": dataclasses.asdict(generation.limits),
         "joined": [{column.name: column.kind for column in part.columns} for part in joined],
@@ -198,6 +199,14 @@ def write(
     with whole_folder(folder, replace=replace) as draft:
         for name, data in contents.items():
             write_durably(draft / name, data)
+
+
+def _inode_of(path: bytes) -> int:
+    """The inode of a file or folder, 0 if there is none."""
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return 0
 
 
 def is_index(folder: Path) -> bool:
@@ -221,6 +230,7 @@ def read(folder: Path, *, mapped: bool = False) -> Stored:
         uuid, root = str(uuids.UUID(manifest["uuid"])), bytes.fromhex(manifest["root"])
         tags = _kinds(manifest["tags"])
         limits = Limits(**manifest["limits"])
+        has_moved = manifest["root_inode"] != _inode_of(root)
         joined = [_kinds(kinds) for kinds in manifest["joined"]]
         sizes = {
             str(name): (int(size), int(crc)) for name, (size, crc) in manifest["files"].items()
@@ -245,6 +255,9 @@ def read(folder: Path, *, mapped: bool = False) -> Stored:
         folder=folder,
         mapped=mapped,
     )
+    if has_moved:  # to another machine or disk: what its inodes were means nothing here
+        unknown = np.zeros_like(generation.files["inode"])
+        generation = dataclasses.replace(generation, files={**generation.files, "inode": unknown})
     count = len(generation)
     rows = None
     if "rows" in buffers:
@@ -280,7 +293,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         content = path.read_bytes()
-        if hasattr(os, "getuid") and folder.stat().st_uid not in (os.getuid(), 0):
+        if not is_ours(folder.stat()):
             raise IndexFileError(f"{folder} belongs to another user; {_AGAIN}")
     except OSError as error:
         raise IndexFileError(
@@ -364,7 +377,7 @@ def _lookups_are_bad(lookups: Table) -> bool:
     return bool((size == 0).any()) or bool((np.diff(data.offsets) % size).any())
 
 
-_open: WeakValueDictionary[str, Generation] = WeakValueDictionary()
+_open: weakref.WeakValueDictionary[str, Generation] = weakref.WeakValueDictionary()
 
 
 def open_generation(folder: Path, uuid: str, *, mapped: bool) -> Generation:

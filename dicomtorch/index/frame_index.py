@@ -63,7 +63,11 @@ class FrameIndex(FrameRows):
         """An index of `files`, in memory, ordered by path; `limits` are what they were admitted by."""
         tags = dict(tags or {})
         part = files if isinstance(files, Part) else build_part(files, frame_columns(tags))
-        return cls(generations.finish(root, tags, part.frames, part.files, part.lookups, limits))
+        return cls(
+            generations.finish(
+                root, tags, dict(part.frames), dict(part.files), part.lookups, limits
+            )
+        )
 
     def updated(self, keep: npt.NDArray[np.bool_], new: Iterable[FileRows] | Part) -> FrameIndex:
         """This index without the files where `keep` is false, and with `new` ones, ordered by path."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -30,15 +29,14 @@ class Held:
     """
 
     def __init__(self, descriptor: int = -1) -> None:
-        self._descriptor = descriptor
-        self._lock = threading.Lock()
+        self._descriptors = [descriptor] if descriptor >= 0 else []
 
     def release(self) -> None:
         """Gives the lock back; once."""
-        with self._lock:
-            descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        with contextlib.suppress(
+            IndexError
+        ):  # one thread takes it, without a lock that a fork could find held
+            os.close(self._descriptors.pop())
 
 
 def hold(manifest: Path) -> Held:

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import filelock
 import platformdirs
 
 from dicomtorch.errors import IndexFileError
@@ -22,6 +21,8 @@ from dicomtorch.index import in_use
 from dicomtorch.index.drafts import SUFFIX, whole_file
 from dicomtorch.index.files import open_generation
 from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.index.locks import FileLock
+from dicomtorch.index.private import make_private_folder
 
 _PARTIAL = "partial"  # the folder of a scan that did not come to its end
 _UNUSED_DAYS = 7.0
@@ -111,10 +112,14 @@ class IndexStore:
         """Forgets what an unfinished scan has read."""
         shutil.rmtree(self.folder / _PARTIAL, ignore_errors=True)
 
-    def lock(self) -> filelock.BaseFileLock:
-        """Held by the one process that scans; the system frees it when that process ends, however it ends."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return filelock.FileLock(self.folder / "lock", mode=0o600)
+    def lock(self) -> FileLock:
+        """Held by the one process that scans.
+
+        Raises:
+            OSError: The folder cannot be made.
+        """
+        make_private_folder(self.folder)
+        return FileLock(self.folder / "lock")
 
     def _open(self, uuid: str) -> FrameIndex:
         folder = self.folder / uuid

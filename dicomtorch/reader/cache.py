@@ -19,6 +19,7 @@ import importlib.metadata
 import logging
 import math
 import os
+import stat
 import struct
 import time
 import uuid
@@ -26,7 +27,6 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-import filelock
 import imagecodecs as _imagecodecs
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,8 @@ import numpy.typing as npt
 from dicomtorch._version import __version__
 from dicomtorch.backends.base import STORED_VALUES_VERSION, Backend
 from dicomtorch.errors import OptionError
+from dicomtorch.index.locks import FileLock
+from dicomtorch.index.private import is_ours, make_private_folder, open_private
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.syntaxes import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
@@ -86,14 +88,15 @@ class FrameCache:
     were used since stay, and further frames are not kept: were they evicted too, an epoch over more frames than fit
     would find next to nothing of the epoch before.
 
-    Picklable, safe in threads and forked processes. It holds pixels: files are 0600, folders 0700.
+    Picklable, safe in threads and forked processes. It holds pixels: files and new folders are for their owner only,
+    and nothing is believed that another user wrote.
 
     Args:
         folder: Made if it is not there. Deleting it is safe at any time.
         max_bytes: What all entries together may take; those being written, one for each thread, come on top.
 
     Raises:
-        OptionError: `max_bytes` is not positive, or the folder cannot be made.
+        OptionError: `max_bytes` is not positive, or the folder cannot be made or belongs to another user.
     """
 
     def __init__(self, folder: str | os.PathLike[str], max_bytes: int = DEFAULT_BYTES) -> None:
@@ -103,14 +106,17 @@ class FrameCache:
         self.max_bytes = max_bytes
         self._since = time.time()
         try:
-            self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.folder.mkdir(mode=0o700, exist_ok=True)
-            self._drafts.mkdir(mode=0o700, exist_ok=True)
+            make_private_folder(self._drafts)
+            owned = is_ours(os.stat(self.folder))
         except OSError as error:
             raise OptionError(
                 f"the cache folder {os.fspath(folder)!r} cannot be made ({error.strerror}); name one that can be "
                 f"written, or leave out cache="
             ) from error
+        if not owned:
+            raise OptionError(
+                f"the cache folder {os.fspath(self.folder)!r} belongs to another user; name one of your own"
+            )
         self._remove_drafts()
         self._renew()
 
@@ -146,8 +152,13 @@ class FrameCache:
         """
         path = self._path(key)
         try:
-            with open(path, "rb", buffering=0) as file:
+            with open(path, "rb", buffering=0, opener=_open_entry) as file:
                 info = os.fstat(file.fileno())
+                if not (stat.S_ISREG(info.st_mode) and is_ours(info)):
+                    self._say_once(
+                        "an entry of the cache belongs to another user; it is not used, its frame decoded again"
+                    )
+                    return None
                 if info.st_size > _HEAD_BYTES + 8 * math.prod(pixel.shape):
                     view = memoryview(b"")
                 else:
@@ -181,15 +192,23 @@ class FrameCache:
         path = self._path(key)
         draft = self._drafts / uuid.uuid4().hex
         try:
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            with open(draft, "xb", opener=_open_private) as file:
+            make_private_folder(path.parent)
+            with open(draft, "xb", opener=open_private) as file:
                 file.writelines(parts)
-            with filelock.FileLock(self.folder / "lock", _LOCK_SECONDS, 0o600, poll_interval=0.001):
+            with FileLock(self.folder / "lock", _LOCK_SECONDS) as lock:
+                if not lock.exists:
+                    self._say_once(
+                        f"the cache {self.folder.parent} is on a file system without locks: processes that write at "
+                        "the same time may together exceed cache_bytes until it is counted again"
+                    )
                 if self._has_room(size):
                     os.replace(draft, path)
         except TimeoutError:
-            # Somebody holds the lock and does not go on. This frame is decoded again.
-            return
+            self._full_until = time.monotonic() + _FULL_SECONDS
+            self._say_once(
+                f"another process holds the lock of the cache {self.folder.parent} for more than "
+                f"{_LOCK_SECONDS:g} s; frames are not kept for some minutes, then it is tried again"
+            )
         except OSError as error:
             self._writes = False
             self._say_once(
@@ -275,6 +294,8 @@ def frame_key(
     frame: int,
     size: int,
     mtime_ns: int,
+    inode: int,
+    first: int,
     span: tuple[int, ...],
     pixel: ImagePixel,
     backend: Backend,
@@ -288,13 +309,15 @@ def frame_key(
         frame: Within the file.
         size: Of the file, in bytes.
         mtime_ns: Of its last change.
+        inode: Of the file, 0 if not known.
+        first: Checksum of the first encoded bytes, which tells files of two roots apart that agree in all else.
         span: Where its bytes are.
         pixel: How they become stored values.
         backend: What decodes them; lossy streams differ from decoder to decoder, and from version to version.
     """
     kind = type(backend)
     digest = hashlib.sha256(_decoder_key(pixel, kind.__module__, kind.__qualname__, backend.name))
-    digest.update(repr((uid, path, frame, size, mtime_ns, span)).encode())
+    digest.update(repr((uid, path, frame, size, mtime_ns, inode, first, span)).encode())
     return digest.digest()
 
 
@@ -365,9 +388,10 @@ def _unpack(
     return out
 
 
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+def _open_entry(path: str, flags: int) -> int:
+    # Not waiting, should it be a FIFO.
+    return open_private(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _open_in_place(path: str, flags: int) -> int:
-    return _open_private(path, flags & ~os.O_TRUNC)
+    return open_private(path, flags & ~os.O_TRUNC)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -37,6 +38,8 @@ from dicomtorch.storage.base import ByteRange, Identity, Scratch, Storage, Store
 from dicomtorch.storage.local import LocalStorage
 
 Array = npt.NDArray[Any]
+
+_FIRST_BYTES = 4096  # of a frame, whose checksum is in the key of its decoded values
 
 
 class FrameFetcher:
@@ -304,7 +307,8 @@ def _cache_key(
     where: FrameLocation, files: OpenFiles, pixel: ImagePixel, backend: Backend
 ) -> bytes:
     # First, because a file that changed since it was indexed is an error, whatever is kept of it.
-    files.of(where)
+    file = files.of(where)
+    start, length = (0, where.size) if where.deflated else where.span[:2]
     index = files.index
     at = np.array([where.position])
     (uid,) = index.gather("SOPInstanceUID", at)
@@ -315,6 +319,8 @@ def _cache_key(
         frame=index.gather("frame", at)[0],
         size=where.size,
         mtime_ns=where.mtime_ns,
+        inode=file.identity.inode,
+        first=zlib.crc32(file.read(start, min(length, _FIRST_BYTES))),
         span=tuple(where.span),
         pixel=pixel,
         backend=backend,

@@ -16,7 +16,17 @@ UNREAD: Final = -1
 
 @dataclass(slots=True)
 class Entry:
-    """What the walk met: a regular file, or something to report as it is (`reason`)."""
+    """What the walk met: a regular file, or something to report as it is (`reason`).
+
+    Attributes:
+        path: Below the root.
+        size: Bytes.
+        mtime_ns: Time of the last change.
+        inode: 0 if not known.
+        file_class: What to report it as.
+        reason: Why it is not read.
+        is_unlisted: It is a folder whose files are there, as far as is known, and could not be listed just now.
+    """
 
     path: bytes
     size: int
@@ -24,6 +34,7 @@ class Entry:
     inode: int
     file_class: FileClass = "image"
     reason: str = ""
+    is_unlisted: bool = False
 
 
 def _stat_entry(path: bytes, absolute: bytes) -> Entry:

@@ -65,6 +65,12 @@ def open_source(
     except OSError as error:
         return _scan_unstored(paths, wanted, store, error)
     with held:  # acquired once: a kept traceback must not keep the lock
+        if not held.exists:
+            warnings.warn(
+                f"{store.folder} is on a file system without locks: of processes that scan at the same time each "
+                "reads all files, and the index of the last one is kept; cache_dir= names another folder",
+                stacklevel=3,
+            )
         old = _load_or_rebuild(store)
         begun = store.load_partial()
         if begun is None or not begun.tags.keys() >= {*wanted, *(old.tags if old else ())}:

@@ -83,11 +83,14 @@ def scan(
         index = index.whole()
         old = {path: k for k, path in enumerate(index.files["path"])}
         met = list(entries)
-        removed = old.keys() - {entry.path for entry in met}
+        is_base = columns.keys() <= index.tags.keys() and index.limits == limits
+        lost = _below_unlisted(met, old) if is_base else set()
+        removed = old.keys() - {entry.path for entry in met} - lost
         entries = met
-        if columns.keys() <= index.tags.keys() and index.limits == limits:
+        if is_base:
             base = index
             kept, entries = _compare(index, old, met)
+            kept += [old[path] for path in lost]
         columns = tag_columns([*index.tags, *columns])
     job = Job(os.path.join(root, b""), columns, limits)
     reading = _Reading(job, progress, num_workers)
@@ -100,17 +103,13 @@ def scan(
         kinds: dict[str, Kind] = {keyword: tag.kind for keyword, tag in columns.items()}
         return FrameIndex.build(part, root=root, tags=kinds, limits=limits)
 
-    def stop_over(part: Part) -> None:
-        if checkpoint is not None:
-            checkpoint(assemble(part))
-
     if base is not None and not removed and _all_failed(base, old, entries):
         # Failures are tried again in every scan: as long as each fails as before, nothing changed.
         rows = list(reading.rows(entries))
         same = all(_failed_before(base, old, item) for item in rows)
         result = base if same else assemble(build_part(rows, job.columns))
     else:
-        result = assemble(reading.part(entries, stop_over if checkpoint is not None else None))
+        result = assemble(reading.part(entries, _for_parts(checkpoint, assemble)))
     return result, replace(
         result.report(),
         read=reading.count,
@@ -118,6 +117,15 @@ def scan(
         removed=len(removed),
         seconds=time.monotonic() - began,
     )
+
+
+def _for_parts(
+    checkpoint: Callable[[FrameIndex], None] | None, assemble: Callable[[Part], FrameIndex]
+) -> Callable[[Part], None] | None:
+    """A checkpoint that takes what was read so far, in place of the index that it makes."""
+    if checkpoint is None:
+        return None
+    return lambda part: checkpoint(assemble(part))
 
 
 def _all_failed(index: FrameIndex, old: Mapping[bytes, int], entries: Iterable[Entry]) -> bool:
@@ -178,12 +186,23 @@ class _Reading:
         reader = EntryReader(self._job)
         parts: dict[int, Part] = {}
         waiting = iter(entries)
-        while some := list(islice(waiting, _TOGETHER)):
-            parts[len(parts)] = reader.part(some, bar.update)
-            self.count += len(some)
+        while True:
+            some = self._together(waiting, until_checkpoint=checkpoint is not None)
+            part = reader.part(some, bar.update)
+            files = len(part.files["size"])
+            if parts and not files:
+                return _merged(parts, self._job)
+            parts[len(parts)] = part
+            self.count += files
             if checkpoint is not None and time.monotonic() >= self._next:
                 self._stop_over(checkpoint, _merged(parts, self._job))
-        return _merged(parts, self._job)
+
+    def _together(self, entries: Iterator[Entry], *, until_checkpoint: bool) -> Iterator[Entry]:
+        """The next files whose rows become columns together."""
+        for entry in islice(entries, _TOGETHER):
+            yield entry
+            if until_checkpoint and time.monotonic() >= self._next:
+                return
 
     def _stop_over(self, checkpoint: Callable[[Part], None], part: Part) -> None:
         began = time.monotonic()
@@ -221,6 +240,19 @@ def _compare(
     before = np.stack([np.asarray(index.files[n])[rows] for n in ("size", "mtime_ns", "inode")], 1)
     same = (rows >= 0) & (before == now).all(1) & (now[:, 1] != UNREAD)
     return rows[same].tolist(), [entries[k] for k in np.flatnonzero(~same).tolist()]
+
+
+def _below_unlisted(entries: Sequence[Entry], old: Mapping[bytes, int]) -> set[bytes]:
+    """The known files of folders that could not be listed just now; what is said of each folder gets their number."""
+    lost: set[bytes] = set()
+    for entry in entries:
+        if entry.is_unlisted:
+            prefix = b"" if entry.path == b"." else os.path.join(entry.path, b"")
+            below = {path for path in old if path.startswith(prefix) and path != entry.path}
+            if below:
+                entry.reason += f"; the {len(below)} files known below it are kept as they were"
+            lost |= below
+    return lost - {entry.path for entry in entries}
 
 
 def _failed_before(index: FrameIndex, old: Mapping[bytes, int], item: FileRows) -> bool:

@@ -5,6 +5,7 @@ Nothing is followed out of the folder of a DICOMDIR, and what cannot be walked i
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
@@ -106,10 +107,11 @@ def _walk_folder(start: bytes, prefix: bytes, follow: bool, stats: bool) -> Iter
                     )
                     continue
                 entered.add((info.st_dev, info.st_ino))
-            with os.scandir(folder) as listing:
-                entries = sorted(listing, key=_name)
+            entries = _listed(folder)
         except OSError as error:
-            yield failed(prefix[:-1] or b".", error)
+            entry_of_folder = failed(prefix[:-1] or b".", error)
+            entry_of_folder.is_unlisted = error.errno not in _GONE
+            yield entry_of_folder
             continue
         inner: list[tuple[bytes, bytes]] = []
         for entry in entries:
@@ -136,6 +138,27 @@ def _walk_folder(start: bytes, prefix: bytes, follow: bool, stats: bool) -> Iter
 
 
 _name: Final = attrgetter("name")
+_TRIES: Final = 5
+_GONE: Final = frozenset(
+    (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
+)
+"""Errors that say that a folder is not there, or not for this user; others may pass."""
+
+
+def _listed(folder: bytes) -> list[os.DirEntry[bytes]]:
+    """What is in a folder, by name; an interrupted listing is begun anew.
+
+    Raises:
+        OSError: It cannot be listed.
+    """
+    for left in reversed(range(_TRIES)):
+        try:
+            with os.scandir(folder) as listing:
+                return sorted(listing, key=_name)
+        except InterruptedError:
+            if not left:
+                raise
+    raise AssertionError
 
 
 # DICOMDIR (PS3.3 annex F, PS3.10 section 8)

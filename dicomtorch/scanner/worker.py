@@ -11,7 +11,7 @@ import pickle
 import signal
 import struct
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -91,7 +91,7 @@ class EntryReader:
             reason = fault_of(error)
         return FileRows(entry.path, size, UNREAD, inode, "unreadable", reason)
 
-    def part(self, entries: Sequence[Entry], after_each: Callable[[], object] = _nothing) -> Part:
+    def part(self, entries: Iterable[Entry], after_each: Callable[[], object] = _nothing) -> Part:
         """What there is to know about several files.
 
         Args:
@@ -99,15 +99,17 @@ class EntryReader:
             after_each: Called when a file was read.
         """
         builder = PartBuilder(self._job.columns)
+        waiting, met = iter(entries), []
         try:
-            for entry in entries:
+            for entry in waiting:
+                met.append(entry)
                 builder.add(self.read(entry))
                 after_each()
             return builder.finish()
         except MemoryError:
             raise
         except Exception:  # a value that fits into no column: find whose it is
-            return build_part(map(self._read_alone, entries), self._job.columns)
+            return build_part(map(self._read_alone, [*met, *waiting]), self._job.columns)
 
     def _read_alone(self, entry: Entry) -> FileRows:
         """What there is to know about a file, whose rows fit into their columns."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from dicomtorch.storage.base import Identity
@@ -17,6 +19,10 @@ _KINDS: Final = {
     stat.S_IFDIR: "a folder",
     stat.S_IFLNK: "a symbolic link",
 }
+_UNSTABLE: Final = frozenset(
+    ("cifs", "smb3", "smbfs", "9p", "vboxsf", "vfat", "msdos", "exfat", "ntfs", "ntfs3")
+)
+"""File systems that number files as they meet them."""
 _FLAGS = os.O_RDONLY
 for _flag in ("O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY"):
     _FLAGS |= getattr(os, _flag, 0)
@@ -34,7 +40,28 @@ def open_at_once(path: bytes) -> int:
 
 def identity_of(info: os.stat_result) -> Identity:
     """The identity of a file, from what the system says of it."""
-    return Identity(info.st_size, int64(info.st_mtime_ns), int64(info.st_ino))
+    inode = int64(info.st_ino) if has_stable_inodes(info.st_dev) else 0
+    return Identity(info.st_size, int64(info.st_mtime_ns), inode)
+
+
+@lru_cache(maxsize=64)
+def has_stable_inodes(device: int) -> bool:
+    """Whether the files of a device have the same inodes after it was mounted anew, as far as the system says."""
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+            return mount_is_stable(mounts, f"{os.major(device)}:{os.minor(device)}")
+    except (OSError, AttributeError):  # no Linux
+        return True
+
+
+def mount_is_stable(mounts: Iterable[str], device: str) -> bool:
+    """Whether the mount of `device` gives stable inodes, from the lines of `/proc/self/mountinfo`."""
+    for line in mounts:
+        fields, _, tail = line.partition(" - ")
+        if fields.split()[2:3] == [device]:
+            kind = tail.split()[0]
+            return kind not in _UNSTABLE and not kind.startswith("fuse")
+    return True
 
 
 def int64(number: int) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,14 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dicomtorch.errors import IndexFileError
+from dicomtorch import FrameReader, scan
+from dicomtorch.errors import IndexFileError, StaleIndexError
 from dicomtorch.index import files as index_file
 from dicomtorch.index.builder import FileRows, Member
 from dicomtorch.index.columns import Texts
 from dicomtorch.index.files import checksum
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.schema import CONTAINERS
-from tests.support.phantoms import file_rows
+from tests.support.phantoms import ct_pixels, file_rows, write_series
 
 
 @given(st.binary(min_size=1, max_size=20_000), st.data())
@@ -136,3 +139,19 @@ def test_damaged_copies_are_refused_and_end_no_process(memory_path: Path) -> Non
     assert results["unclear"] == 0
     assert results["refused"] > 2000
     assert results["used"] > 100  # what has the right checksum and means something is used
+
+
+def test_inodes_of_an_index_that_travelled_are_not_known(tmp_path: Path) -> None:
+    write_series(tmp_path / "tree", 2)
+    index, _ = scan(tmp_path / "tree")
+    index.save(tmp_path / "index")
+    assert 0 not in FrameIndex.load(tmp_path / "index").files["inode"]
+    (tmp_path / "tree").rename(tmp_path / "old")
+    shutil.copytree(tmp_path / "old", tmp_path / "tree")  # as a restored backup has it
+    loaded = FrameIndex.load(tmp_path / "index")
+    assert not np.asarray(loaded.files["inode"]).any()
+    assert FrameReader(loaded).read_stored(1).tolist() == ct_pixels(1).tolist()
+    assert FrameReader(pickle.loads(pickle.dumps(loaded))).read_stored(0).shape == (24, 32)
+    with pytest.raises(StaleIndexError, match="inode"):
+        FrameReader(index).read_stored(0)
+    assert scan(tmp_path / "tree", index=loaded)[1].read == 2

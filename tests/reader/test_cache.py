@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import logging
 import math
 import os
@@ -14,7 +16,6 @@ import threading
 import time
 from pathlib import Path
 
-import filelock
 import hypothesis.extra.numpy as arrays
 import imagecodecs
 import numpy as np
@@ -36,6 +37,7 @@ from torch.utils.data import DataLoader
 from dicomtorch import DicomFrames, FrameLoader
 from dicomtorch.backends.imagecodecs import BACKEND
 from dicomtorch.errors import OptionError, StaleIndexError
+from dicomtorch.index.locks import FileLock
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.reader import cache as cache_module
 from dicomtorch.reader.cache import FrameCache, frame_key
@@ -260,6 +262,7 @@ def test_only_expensive_syntaxes_are_kept(tmp_path, syntax, encode, kept):
 def key(**changes):
     known = {
         **{"uid": "1.2", "path": b"a.dcm", "frame": 0, "size": 100, "mtime_ns": 5},
+        **{"inode": 7, "first": 9},
         **{"span": (10, 20, 1, 0, -1), "pixel": ImagePixel(JPEG2000Lossless, 4, 4)},
         "backend": BACKEND,
     }
@@ -274,6 +277,8 @@ def key(**changes):
         {"frame": 1},
         {"size": 101},
         {"mtime_ns": 6},
+        {"inode": 8},
+        {"first": 10},
         {"span": (10, 21, 1, 0, -1)},
         {"pixel": ImagePixel(JPEG2000Lossless, 4, 4, bits_stored=12)},
         {"backend": Counting()},
@@ -312,6 +317,35 @@ def test_a_moved_tree_keeps_its_entries(tree, tmp_path):
     moved = DicomFrames(tmp_path / "moved", backend=backend, cache=tmp_path / "cache")
     moved[:]
     assert len(entries(moved._reader.fetcher.cache)) == 6
+
+
+def test_two_roots_that_share_a_cache_read_their_own(tmp_path, monkeypatch):
+    """Same UID, path below the root, size and time; inodes are not known."""
+    monkeypatch.setattr("dicomtorch.storage.files.has_stable_inodes", lambda _: False)
+    for k, name in enumerate("ab"):
+        pixels = np.full((16, 16), 100 * k, np.int16)
+        stream = imagecodecs.jpegls_encode(pixels.view("u2")).ljust(1000, b"\0")
+        path = tmp_path / name / "0.dcm"
+        write(encapsulated(ct(pixels), [stream], JPEGLSLossless), path)
+        os.utime(path, ns=(10**18, 10**18))
+    for k, name in enumerate("ab"):
+        frames = DicomFrames(tmp_path / name, values="stored", cache=tmp_path / "cache")
+        assert frames.index.files["inode"][0] == 0
+        assert int(frames[0][0][0, 0, 0]) == 100 * k
+
+
+def test_a_file_replaced_by_one_of_equal_size_and_time_is_not_read_from_the_cache(tree, tmp_path):
+    frames = DicomFrames(tree, values="stored", cache=tmp_path / "cache")
+    frames[0]
+    old, other = (tree / "0.dcm").stat(), ct_pixels(77)
+    stream = imagecodecs.jpeg2k_encode(other, level=0, codecformat="j2k")
+    path = write(encapsulated(ct(other, 0), [stream]), tmp_path / "new.dcm")
+    with open(path, "r+b") as file:
+        file.truncate(old.st_size)
+    os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
+    os.replace(path, tree / "0.dcm")
+    with pytest.raises(StaleIndexError, match="another file took its place"):
+        frames[0]
 
 
 def test_files_without_identity_are_told_apart_by_their_place(tmp_path):
@@ -540,13 +574,78 @@ def test_deleting_the_folder_while_it_is_used_costs_only_time(tree, tmp_path):
         torch.testing.assert_close(frames[:][0], expected, rtol=0, atol=0)
 
 
-def test_a_lock_that_nobody_gives_back_costs_only_time(cache, monkeypatch):
+def test_a_lock_that_nobody_gives_back_costs_time_once(cache, monkeypatch, caplog):
     monkeypatch.setattr(cache_module, "_LOCK_SECONDS", 0.05)
-    with filelock.FileLock(cache.folder / "lock"):
-        cache.write(KEY, ct_pixels())
+    waits = []
+    wait = FileLock._wait
+    monkeypatch.setattr(FileLock, "_wait", lambda *args: (waits.append(1), wait(*args))[1])
+    with FileLock(cache.folder / "lock"):
+        waits.clear()
+        with caplog.at_level("WARNING", "dicomtorch"):
+            for k in range(5):
+                cache.write(bytes([k]) * 32, ct_pixels())
+    assert len(waits) == 1
     assert not entries(cache)
+    (record,) = caplog.records
+    assert "another process holds the lock of the cache" in record.getMessage()
+    cache.write(KEY, ct_pixels())
+    assert not entries(cache)
+    cache._full_until = 0.0  # some minutes later
     cache.write(KEY, ct_pixels())
     assert len(entries(cache)) == 1
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP])
+def test_a_file_system_without_locks_is_said(cache, monkeypatch, caplog, number):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with caplog.at_level("WARNING", "dicomtorch"):
+        for k in range(3):
+            cache.write(bytes([k]) * 32, ct_pixels())
+    assert len(entries(cache)) == 3
+    (record,) = caplog.records
+    assert "file system without locks" in record.getMessage()
+    assert "cache_bytes" in record.getMessage()
+
+
+@POSIX
+def test_what_another_user_planted_is_not_believed(cache, tmp_path, monkeypatch, caplog):
+    cache.write(KEY, ct_pixels())
+    assert read(cache, KEY, ct_pixels()) is not None
+    (entry,) = entries(cache)
+    real = os.fstat
+
+    def planted(descriptor):
+        info = real(descriptor)
+        if info.st_ino != entry.stat().st_ino:
+            return info
+        fields = list(info)
+        fields[4] = 12345
+        return os.stat_result(fields)
+
+    with monkeypatch.context() as patched, caplog.at_level("WARNING", "dicomtorch"):
+        patched.setattr(os, "fstat", planted)
+        found = [read(cache, KEY, ct_pixels()) for _ in range(2)]
+    assert found == [None, None]
+    assert entry.exists()
+    (record,) = caplog.records
+    assert "belongs to another user" in record.getMessage()
+    entry.unlink()
+    os.mkfifo(entry)
+    assert read(cache, KEY, ct_pixels()) is None
+    monkeypatch.setattr(cache_module, "is_ours", lambda _: False)
+    with pytest.raises(OptionError, match="belongs to another user; name one of your own"):
+        FrameCache(tmp_path / "cache")
+
+
+@POSIX
+def test_a_link_in_the_place_of_the_total_is_not_followed(cache, tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    (cache.folder / "used").symlink_to(tmp_path / "precious")
+    cache.write(KEY, ct_pixels())
+    assert (tmp_path / "precious").read_text() == "precious"
 
 
 # Processes and threads

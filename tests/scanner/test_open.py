@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
@@ -373,3 +374,35 @@ def test_a_store_that_may_only_be_read_is_used(
     (tree / "0.dcm").unlink()
     with pytest.warns(UserWarning, match="cannot be kept in .*Read-only file system"):
         assert len(open_index(tree, cache_dir=tmp_path)) == 3
+
+
+def test_a_store_without_locks_is_used_and_that_is_said(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.warns(UserWarning, match="file system without locks"):
+        index = open_index(tree, cache_dir=tmp_path)
+    assert len(index) == 4
+    with pytest.warns(UserWarning, match="file system without locks"):
+        assert open_index(tree, cache_dir=tmp_path).uuid == index.uuid
+
+
+def test_a_lock_that_cannot_be_unlocked_is_no_error(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    real = fcntl.flock
+
+    def flock(descriptor: int, how: int) -> None:
+        if how == fcntl.LOCK_UN:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    index = open_index(tree, cache_dir=tmp_path)
+    assert open_index(tree, cache_dir=tmp_path).uuid == index.uuid

@@ -262,7 +262,6 @@ def test_a_checkpoint_spares_what_was_read(
     tree: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     monkeypatch.setattr(scanner, "_BETWEEN_CHECKPOINTS", 0.0)
-    monkeypatch.setattr(scanner, "_TOGETHER", 10)
     seen: list[FrameIndex] = []
     whole, _ = scan(tree, num_workers=workers, checkpoint=seen.append)
     assert seen

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import importlib.util
 import io
 import json
@@ -74,17 +75,16 @@ def monai_modality(path: Path) -> Values:
 @functools.cache
 def _monai_loader() -> Any:
     with contextlib.redirect_stderr(io.StringIO()):
-        from monai.data import PydicomReader
-        from monai.transforms import LoadImage
-    return LoadImage(
-        reader=PydicomReader(swap_ij=False), image_only=True, ensure_channel_first=True
+        data: Any = importlib.import_module("monai.data")
+        transforms: Any = importlib.import_module("monai.transforms")
+    return transforms.LoadImage(
+        reader=data.PydicomReader(swap_ij=False), image_only=True, ensure_channel_first=True
     )
 
 
 def torchio_modality(path: Path) -> Values:
     """`ScalarImage(path).data`, which is (1, columns, rows, 1)."""
-    import torchio
-
+    torchio: Any = importlib.import_module("torchio")
     image = torchio.ScalarImage(path).data
     return np.array(image[0, :, :, 0].numpy().T, np.float32, order="C")
 

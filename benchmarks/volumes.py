@@ -8,6 +8,7 @@ time for that is reported apart.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import statistics
 import sys
@@ -87,7 +88,7 @@ def simpleitk(names: Sequence[str]) -> np.ndarray[Any, Any]:
 
 def _monai(folder: Path) -> Read | None:
     try:
-        from monai.data import PydicomReader  # type: ignore[import-not-found,unused-ignore]
+        PydicomReader: Any = importlib.import_module("monai.data").PydicomReader
     except ImportError:
         return None
 

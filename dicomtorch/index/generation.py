@@ -107,6 +107,7 @@ def finish(
     order = sorted(range(len(paths)), key=paths.__getitem__)
     if order != list(range(len(paths))):
         frames, files = take_files(draft, np.array(order, np.intp))
+    frames = dict(frames)  # those given stay as they are: a scan goes on with them
     frames["patient"] = _number_patients(frames)
     for number, names in (("image_pixel", IMAGE_PIXEL), ("frame_values", FRAME_VALUES)):
         codes = numbered([frames[name] for name in names], len(draft))

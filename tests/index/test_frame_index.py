@@ -22,9 +22,10 @@ from dicomtorch.errors import (
 )
 from dicomtorch.index import columns
 from dicomtorch.index import files as index_file
-from dicomtorch.index.builder import FileRows
+from dicomtorch.index.builder import FileRows, build_part, merge_parts
 from dicomtorch.index.columns import Packed, Texts
 from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.index.generation import frame_columns
 from dicomtorch.model.frame import LookupTable
 
 PIXEL = {
@@ -315,3 +316,12 @@ def test_packed_values_are_taken(values: list[bytes], data: st.DataObject, at_on
         patch.setattr(columns, "_AT_ONCE", at_once)
         taken = Packed.of(values).take(np.array(rows, np.int64))
     assert list(taken) == [values[k] for k in rows]
+
+
+def test_building_an_index_leaves_its_parts_as_they_are() -> None:
+    part = build_part([file_rows("a.dcm", 0), file_rows("b.dcm", 1)], frame_columns({}))
+    names = set(part.frames)
+    FrameIndex.build(part, root=b"/data")
+    assert set(part.frames) == names
+    both = merge_parts([part, build_part([file_rows("c.dcm", 2)], frame_columns({}))])
+    assert len(FrameIndex.build(both, root=b"/data")) == 3

@@ -217,7 +217,7 @@ class FrameIndex(FrameRows):
 
     # Labels
 
-    def join(self, table: Any, on: str | Sequence[str] = "SOPInstanceUID") -> FrameIndex:
+    def join(self, table: Any, on: joins.On = "SOPInstanceUID") -> FrameIndex:
         """This index with the columns of a table beside its own.
 
         Joined columns can be asked for and filtered by as any other, and are keys of `meta`: numbers and truth values
@@ -228,13 +228,17 @@ class FrameIndex(FrameRows):
             table: A pandas DataFrame, an Arrow table, a dict of lists, or the path of a CSV file.
             on: The key, a column of both: "PatientID", "StudyInstanceUID", "SeriesInstanceUID",
                 "SOPInstanceUID", ["SOPInstanceUID", "frame"] (frames count from 0), or any other column of the
-                index that is text or whole numbers.
+                index that is text or whole numbers. Or what a file is called: its "path" (absolute, or below the root
+                of the index), its "name", or its "stem", the name without suffix. A dict says what columns of the
+                table are in the index.
 
         Raises:
-            OptionError: A key is in the table more than once, no row matches, or names clash.
+            OptionError: A key is in the table more than once, no row matches, several files of different folders are
+                called as a row says, or names clash.
 
         Example:
             >>> index.join("labels.csv", on="PatientID").column("label")           # doctest: +SKIP
+            >>> index.join("train.csv", on={"image_id": "stem"})                   # doctest: +SKIP
         """
         joined = joins.join(self, table, on, [column.name for column in self.columns])
         return FrameIndex(self._generation, self._rows, [*self._joined, joined])
@@ -242,7 +246,11 @@ class FrameIndex(FrameRows):
     # Splitting
 
     def split(
-        self, fractions: Sequence[float], *, by: str | Sequence[str] = "PatientID", seed: int = 0
+        self,
+        fractions: float | Sequence[float],
+        *,
+        by: str | Sequence[str] = "PatientID",
+        seed: int = 0,
     ) -> list[FrameIndex]:
         """Parts that have no patient in common.
 
@@ -250,7 +258,7 @@ class FrameIndex(FrameRows):
         later move none of those that are there. Frames without PatientID go by study, with a warning.
 
         Args:
-            fractions: Of each part; they sum to 1.
+            fractions: Of each part; they sum to 1. One number stands for two parts: 0.8 for [0.8, 0.2].
             by: What must not be in two parts: a column, or several.
             seed: 0 to 2**64 - 1; another one gives other parts.
 
@@ -261,7 +269,7 @@ class FrameIndex(FrameRows):
             >>> train, validation, test = index.split([0.7, 0.15, 0.15])            # doctest: +SKIP
         """
         part = splits.split(self, fractions, by, seed)
-        return [self.select(part == k) for k in range(len(fractions))]
+        return [self.select(one) for one in part]
 
     def kfold(
         self,

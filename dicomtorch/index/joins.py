@@ -18,7 +18,9 @@ import pyarrow.compute as pc
 
 from dicomtorch.errors import DicomTorchError, OptionError
 from dicomtorch.index import columns as tables
+from dicomtorch.index.codes import firsts, numbered
 from dicomtorch.index.columns import HasColumns, Table, Texts
+from dicomtorch.index.file_keys import FILE_KEYS, HasFiles, file_key, given_keys
 from dicomtorch.model.schema import Column, Kind
 
 Key = Texts | npt.NDArray[Any]
@@ -53,31 +55,50 @@ class Match(NamedTuple):
         frames: Frames without a row.
         unused: Rows of the table without a frame.
         keyless: Rows of the table whose key is empty.
+        matched: (frames,), whether each has a row.
     """
 
     joined: Joined
     frames: int
     unused: int
     keyless: int
+    matched: npt.NDArray[np.bool_]
 
 
-def join(index: HasColumns, table: Any, on: str | Sequence[str], taken: Sequence[str]) -> Joined:
+On = str | Sequence[str] | Mapping[str, str]
+"""The keys of a join: columns of both, or columns of the table and what they are in the index."""
+
+
+def join(index: HasFiles, table: Any, on: On, taken: Sequence[str]) -> Joined:
     """A table beside an index; a warning says how many frames and how many rows have no match.
 
     Args:
         index: The frames.
         table: What `read_table` takes.
-        on: The key columns.
+        on: The keys.
         taken: Names that other columns of the table must not have.
 
     Raises:
         OptionError: A key is there twice or is no key, no row matches, or names clash.
     """
     names = [on] if isinstance(on, str) else list(on)
-    keys = {name: key_column(index, name) for name in names}
-    if "PatientID" in names and "IssuerOfPatientID" not in names:
+    if not names:
+        raise OptionError("on= names no key; name a column, as in on='SOPInstanceUID'")
+    meant = {name: on[name] if isinstance(on, Mapping) else name for name in names}
+    keys = {
+        name: file_key(index, key) if key in FILE_KEYS else key_column(index, key)
+        for name, key in meant.items()
+    }
+    if "PatientID" in meant.values() and "IssuerOfPatientID" not in meant.values():
         _refuse_ambiguous_patients(index)
-    found = match(keys, read_table(table, names), taken)
+    given = read_table(table, names)
+    for name, key in meant.items():
+        if key in FILE_KEYS:
+            column = given_keys(index, key, given.column(name))
+            given = given.set_column(given.column_names.index(name), name, column)
+    found = match(keys, given, taken)
+    if FILE_KEYS.keys() & set(meant.values()) - {"path"}:
+        _refuse_ambiguous_files(index, keys, found)
     said = [
         (found.frames, f"{found.frames} of {len(index)} frames have no row in the table"),
         (found.unused, f"{found.unused} rows of the table have no frame"),
@@ -87,6 +108,19 @@ def join(index: HasColumns, table: Any, on: str | Sequence[str], taken: Sequence
         text = ", ".join(text for count, text in said if count)
         warnings.warn(f"join on {', '.join(names)}: {text}", stacklevel=3)
     return found.joined
+
+
+def _refuse_ambiguous_files(index: HasFiles, keys: Mapping[str, Key], found: Match) -> None:
+    """Two images may be called the same in two folders; a row for one of them is not one for the other."""
+    codes = numbered(keys.values(), len(index))[found.matched]
+    pairs = numbered([codes, np.asarray(index.column("file"))[found.matched]], len(codes))
+    files = np.bincount(codes[firsts(pairs)])
+    if (files > 1).any():
+        several = int((files > 1).sum())
+        raise OptionError(
+            f"{several} keys ({', '.join(keys)}) of the table are those of several files, {int(files.max())} at most, "
+            f'so that it is unclear which is meant; join on "path", or add a key'
+        )
 
 
 def key_column(index: HasColumns, name: str) -> Key:
@@ -215,6 +249,7 @@ def match(keys: Mapping[str, Key], given: pa.Table, taken: Sequence[str]) -> Mat
         frames=int((~found).sum()),
         unused=len(present) - len(taken_rows),
         keyless=given.num_rows - len(present),
+        matched=found,
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import numbers
 import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -37,23 +38,46 @@ class Groups(NamedTuple):
 
 
 def split(
-    index: HasColumns, fractions: Sequence[float], by: str | Sequence[str], seed: int
-) -> Numbers:
-    """The part of each frame; warns of parts that are empty, and of studies that are in several.
+    index: HasColumns, fractions: float | Sequence[float], by: str | Sequence[str], seed: int
+) -> list[npt.NDArray[np.bool_]]:
+    """Which frames are in each part; warns of parts that are empty, and of studies that are in several.
 
     Raises:
         OptionError: Fractions do not sum to 1, or there is no such column.
     """
+    shares = _shares(fractions)
     groups = _groups(index, by)
-    part = parts(groups.keys, fractions, seed)[groups.number]
-    for k, fraction in enumerate(fractions):
+    part = parts(groups.keys, shares, seed)[groups.number]
+    for k, fraction in enumerate(shares):
         if fraction > 0 and len(index) and not (part == k).any():
             warnings.warn(
                 f"part {k} of the split is empty: there are only {len(groups.keys)} groups; try another seed",
                 stacklevel=3,
             )
     _warn_if_studies_straddle(index, part)
-    return part
+    return [part == k for k in range(len(shares))]
+
+
+def _shares(fractions: float | Sequence[float]) -> list[float]:
+    """The fraction of each part; one number leaves the rest to a second."""
+    expected = (
+        "fractions must be 0 or more and sum to 1, as in [0.7, 0.15, 0.15], or one number as in 0.8"
+    )
+    if isinstance(fractions, str | bytes | bool):
+        raise OptionError(f"{expected}; got {fractions!r}")
+    given: Any = fractions
+    if isinstance(given, numbers.Real):
+        first = float(given)
+        if not 0 < first < 1:
+            raise OptionError(f"{expected}; got {fractions!r}")
+        return [first, 1 - first]
+    try:
+        shares = [float(fraction) for fraction in given]
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"{expected}; got {fractions!r}") from error
+    if not shares or min(shares) < 0 or not math.isclose(math.fsum(shares), 1, abs_tol=1e-6):
+        raise OptionError(f"{expected}; got {shares}")
+    return shares
 
 
 def kfold(
@@ -169,22 +193,8 @@ def positions(keys: Sequence[bytes], seed: int, use: bytes = b"") -> npt.NDArray
     return np.array(numbers, np.float64) / (1 << 53)
 
 
-def parts(keys: Sequence[bytes], fractions: Sequence[float], seed: int) -> Numbers:
-    """The part of each group.
-
-    Raises:
-        OptionError: Fractions are negative or do not sum to 1.
-    """
-    try:
-        shares = [float(fraction) for fraction in fractions]
-    except (TypeError, ValueError) as error:
-        raise OptionError(
-            f"split takes the share of every part, as in split([0.8, 0.2]); got {fractions!r}"
-        ) from error
-    if not shares or min(shares) < 0 or not math.isclose(math.fsum(shares), 1, abs_tol=1e-6):
-        raise OptionError(
-            f"fractions must be 0 or more and sum to 1, as in [0.7, 0.15, 0.15]; got {shares}"
-        )
+def parts(keys: Sequence[bytes], shares: Sequence[float], seed: int) -> Numbers:
+    """The part of each group; shares sum to 1."""
     ends = np.cumsum(shares)[:-1]
     where = positions(keys, seed)
     _warn_if_split_before(where, seed)

@@ -194,3 +194,21 @@ def test_what_means_nothing_is_refused() -> None:
 def test_keys_of_different_values_differ() -> None:
     first, second = Texts.of(["a", "ab"]), Texts.of(["bc", "c"])
     assert len(set(splits.group_by([first, second]).keys)) == 2
+
+
+def test_one_number_splits_in_two() -> None:
+    index = FrameIndex.build(
+        [file_rows(f"{n}.dcm", n, PatientID=f"p{n}") for n in range(60)], root=b"/data"
+    )
+    one, rest = index.split(0.8)
+    both = index.split([0.8, 0.2])
+    assert [part.rows.tolist() for part in (one, rest)] == [part.rows.tolist() for part in both]
+
+
+@pytest.mark.parametrize(
+    "fractions", [0, 1, 1.5, -0.2, float("nan"), "0.8", True, None, [None], {}]
+)
+def test_what_is_no_fraction_is_refused_in_words(fractions: Any) -> None:
+    index = FrameIndex.build([file_rows("a.dcm", 0, PatientID="p")], root=b"/data")
+    with pytest.raises(OptionError, match=r"fractions must be .*sum to 1.*or one number"):
+        index.split(fractions)

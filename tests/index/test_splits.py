@@ -171,10 +171,6 @@ def test_a_study_of_several_patients_is_named() -> None:
 
 def test_what_means_nothing_is_refused() -> None:
     index = index_of([("a", "", "1"), ("b", "", "1")])
-    wrong: Any
-    for wrong in (0.8, None, ["a", "b"]):
-        with pytest.raises(OptionError, match="share of every part"):
-            index.split(wrong)
     with pytest.raises(OptionError, match="sum to 1"):
         index.split([0.5, 0.6])
     with pytest.raises(OptionError, match="sum to 1"):

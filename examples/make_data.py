@@ -1,4 +1,4 @@
-"""Writes small synthetic studies for the other examples: `python examples/make_data.py xrays|cines|ct FOLDER`.
+"""Writes small synthetic studies for the other examples: `python examples/make_data.py xrays|cines|ct|segments FOLDER`.
 
 Nothing here is needed to use the package; the examples run on your files as they run on these.
 """
@@ -139,6 +139,125 @@ def write_ct(folder: Path, patients: int = 8, slices: int = 24, size: int = 64) 
     write_table(folder / "candidates.csv", rows)
 
 
+def write_segments(folder: Path, patients: int = 20, slices: int = 8, size: int = 48) -> None:
+    """CT series of an organ, with its mask as SEG or, for every other patient, as RTSTRUCT."""
+    rng = np.random.default_rng(0)
+    for patient in range(patients):
+        whose = identity(patient)
+        space = generate_uid(entropy_srcs=["frame", str(patient)])
+        body = 1 - blob(np.array([size / 2, size / 2]), 0.44 * size, (size, size)) < 0.5
+        center, radius = rng.uniform(0.38 * size, 0.62 * size, 2), rng.uniform(6, 9)
+        images, outlines, masks = [], [], []
+        for k in range(slices):
+            half = radius * np.sqrt(max(0.0, 1 - ((k - slices / 2) / (slices / 3)) ** 2))
+            turn = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+            outline = center + half * np.stack([0.8 * np.sin(turn), np.cos(turn)], axis=1)
+            rows, columns = np.mgrid[:size, :size] - center[:, None, None]
+            mask = (rows / 0.8) ** 2 + columns**2 <= half**2
+            pixels = np.where(body, 20, -900) + 70 * mask + rng.normal(0, 25, (size, size))
+            dataset = image(
+                (pixels + 1024).astype(np.int16),
+                "1.2.840.10008.5.1.4.1.1.2",
+                f"segments {patient} {k}",
+                Modality="CT",
+                InstanceNumber=k + 1,
+                FrameOfReferenceUID=space,
+                ImagePositionPatient=[0, 0, 3 * k],
+                ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+                PixelSpacing=[1, 1],
+                SliceThickness=3,
+                RescaleSlope=1,
+                RescaleIntercept=-1024,
+                RescaleType="HU",
+                **whose,
+            )
+            save(dataset, folder / "images" / f"{patient:03d}" / f"{k:03d}.dcm")
+            images.append(dataset)
+            if half > 0:
+                masks.append((k, mask))
+                outlines.append((k, outline))
+        made = structure_set(images, outlines) if patient % 2 else segmentation(images, masks)
+        save(made, folder / "images" / f"{patient:03d}" / "mask.dcm")
+
+
+def item(**attributes: Any) -> Dataset:
+    """An item of a sequence."""
+    dataset = Dataset()
+    for keyword, value in attributes.items():
+        setattr(dataset, keyword, value)
+    return dataset
+
+
+def segmentation(images: list[Dataset], masks: list[tuple[int, Pixels]]) -> Dataset:
+    """A SEG of one segment: a frame of one bit a pixel for each (slice, mask)."""
+    like, bits = images[0], np.stack([mask for _, mask in masks]).astype(np.uint8)
+    dataset = image(
+        bits,
+        "1.2.840.10008.5.1.4.1.1.66.4",
+        f"seg {like.PatientID}",
+        Modality="SEG",
+        SegmentationType="BINARY",
+        FrameOfReferenceUID=like.FrameOfReferenceUID,
+        PatientID=like.PatientID,
+        StudyInstanceUID=like.StudyInstanceUID,
+        SeriesInstanceUID=generate_uid(entropy_srcs=["seg series", like.PatientID]),
+        SegmentSequence=[item(SegmentNumber=1, SegmentLabel="organ")],
+        SharedFunctionalGroupsSequence=[
+            item(
+                PlaneOrientationSequence=[item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
+                PixelMeasuresSequence=[item(PixelSpacing=[1, 1], SliceThickness=3)],
+                SegmentIdentificationSequence=[item(ReferencedSegmentNumber=1)],
+            )
+        ],
+        PerFrameFunctionalGroupsSequence=[
+            item(
+                PlanePositionSequence=[
+                    item(ImagePositionPatient=images[k].ImagePositionPatient),
+                ]
+            )
+            for k, _ in masks
+        ],
+    )
+    dataset.BitsAllocated = dataset.BitsStored = 1
+    dataset.HighBit = 0
+    packed = np.packbits(bits.ravel(), bitorder="little").tobytes()
+    dataset.PixelData = packed + b"\0" * (len(packed) % 2)
+    dataset.NumberOfFrames = len(masks)
+    return dataset
+
+
+def structure_set(images: list[Dataset], outlines: list[tuple[int, Pixels]]) -> Dataset:
+    """An RTSTRUCT of one ROI: a closed contour (row, column) for each slice."""
+    like = images[0]
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.481.3"
+    dataset.SOPInstanceUID = generate_uid(entropy_srcs=["structures", like.PatientID])
+    dataset.Modality, dataset.PatientID = "RTSTRUCT", like.PatientID
+    dataset.StudyInstanceUID = like.StudyInstanceUID
+    dataset.SeriesInstanceUID = generate_uid(entropy_srcs=["structures series", like.PatientID])
+    dataset.StructureSetROISequence = [
+        item(ROINumber=1, ROIName="Organ", ReferencedFrameOfReferenceUID=like.FrameOfReferenceUID)
+    ]
+    contours = [
+        item(
+            ContourGeometricType="CLOSED_PLANAR",
+            NumberOfContourPoints=len(outline),
+            ContourData=[f"{number:.2f}" for v, u in outline for number in (u, v, 3 * k)],
+            ContourImageSequence=[
+                item(
+                    ReferencedSOPClassUID=like.SOPClassUID,
+                    ReferencedSOPInstanceUID=images[k].SOPInstanceUID,
+                )
+            ],
+        )
+        for k, outline in outlines
+    ]
+    dataset.ROIContourSequence = [item(ReferencedROINumber=1, ContourSequence=contours)]
+    return dataset
+
+
 def save(dataset: Dataset, path: Path) -> None:
     """Writes a file, and the folder for it."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +271,12 @@ def write_table(path: Path, rows: list[Any]) -> None:
 
 
 if __name__ == "__main__":
-    writers = {"xrays": write_xrays, "cines": write_cines, "ct": write_ct}
+    writers = {
+        "xrays": write_xrays,
+        "cines": write_cines,
+        "ct": write_ct,
+        "segments": write_segments,
+    }
     if len(sys.argv) != 3 or sys.argv[1] not in writers:
         sys.exit(__doc__)
     writers[sys.argv[1]](Path(sys.argv[2]))

@@ -21,6 +21,7 @@ from dicomtorch.model.shown import shown, shown_uid
 from dicomtorch.reader.kernels import kernels
 from dicomtorch.reports import checks
 from dicomtorch.reports.checks import Level, Remark
+from dicomtorch.reports.mask_checks import of_masks
 from dicomtorch.reports.streams import check_streams
 from dicomtorch.reports.text import format_name, format_table, harmless, name_file
 
@@ -54,7 +55,10 @@ def examine(index: FrameIndex, report: ScanReport) -> Examination:
     """
     decoding = capability.table(index.image_pixels())
     remarks = (
-        checks.of_files(report, index) + checks.of_frames(index, decoding) + check_streams(index)
+        checks.of_files(report, index)
+        + checks.of_frames(index, decoding)
+        + check_streams(index)
+        + of_masks(index)
     )
     order = ("problem", "warning", "note")
     remarks.sort(key=lambda remark: order.index(remark.level))

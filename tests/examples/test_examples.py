@@ -57,6 +57,14 @@ def test_learns(name, data, tmp_path):
     assert run([sys.executable, *given]) == ""  # all epochs are done
 
 
+def test_a_network_learns_masks_from_both_kinds_of_objects(tmp_path):
+    run([sys.executable, EXAMPLES / "make_data.py", "segments", tmp_path])
+    output = run([sys.executable, EXAMPLES / "segment.py", tmp_path / "images"])
+    dice = [float(found) for found in re.findall(r"dice (\d\.\d+) of \d+", output)]
+    assert len(dice) == 8
+    assert dice[-1] > 0.9
+
+
 @pytest.mark.slow
 @examples
 def test_two_ranks(name, data, tmp_path):

@@ -1,0 +1,114 @@
+"""What `doctor` says of mask objects: which match no image and why, what is odd, names written in two ways."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import Any
+
+import numpy as np
+
+from dicomtorch.errors import DicomTorchError, GeometryError
+from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.masks.mask_index import MaskIndex
+from dicomtorch.model.mask_object import KINDS
+from dicomtorch.reports.checks import Remark
+from dicomtorch.reports.text import format_count
+
+_LOOKED_AT = 64  # frames whose masks are read for pixels of several labels
+_LISTED = 8
+
+
+def of_masks(index: FrameIndex) -> list[Remark]:
+    """What there is to say of SEG and RTSTRUCT; the masks of some frames are read, images are not.
+
+    Args:
+        index: All frames.
+    """
+    packed: Any = index.files["mask_object"]
+    if not np.diff(packed.offsets).any():
+        return []
+    classes = index.column("SOPClassUID")
+    images = index.select(~np.isin(classes.codes, classes.codes_of(KINDS)))
+    if not len(images):
+        return []
+    remarks = []
+    try:
+        MaskIndex(images, index, choose="all")
+    except GeometryError as error:
+        remarks.append(
+            _remark("masks_off", "warning", str(error), "see between= and resample= of masks")
+        )
+    except DicomTorchError as error:
+        return [_remark("masks_damaged", "problem", str(error), "masks= with other files")]
+    masks = MaskIndex(images, index, choose="all", between="drop", resample="nearest")
+    return [*remarks, *_nowhere(masks), *_odd(masks), *_overlaps(masks), *_names(masks)]
+
+
+def _remark(check: str, level: Any, text: str, advice: str, frames: int = 0) -> Remark:
+    return Remark(check, level, text, advice, frames)
+
+
+def _nowhere(masks: MaskIndex) -> list[Remark]:
+    rows = masks.table().select(["object", "number", "reason"]).to_pylist()
+    reasons = Counter(row["reason"] for row in rows if row["reason"])
+    if not reasons:
+        return []
+    listed = "; ".join(f"{count}: {reason}" for reason, count in reasons.most_common(_LISTED))
+    some = [f"{row['object']}/{row['number']}" for row in rows if row["reason"]]
+    text = (
+        f"{format_count(len(some), 'segment')} of masks make no pixel ({listed}); object/number "
+        f"{', '.join(some[:_LISTED])}{' ...' if len(some) > _LISTED else ''}"
+    )
+    return [_remark("masks_nowhere", "warning", text, "MaskIndex(...).table() lists them")]
+
+
+def _odd(masks: MaskIndex) -> list[Remark]:
+    return [
+        _remark("masks_odd", "note", notice, "look at some with show()")
+        for notice in masks.notices[:_LISTED]
+    ]
+
+
+def _overlaps(masks: MaskIndex) -> list[Remark]:
+    covered = np.flatnonzero(masks.covered())
+    if not len(covered):
+        return []
+    chosen = covered[np.unique(np.linspace(0, len(covered) - 1, _LOOKED_AT).astype(int))]
+    several = 0
+    for position in chosen.tolist():
+        try:
+            layers = masks.layers(position)
+        except DicomTorchError as error:
+            advice = "masks= with other files"
+            return [_remark("masks_damaged", "problem", str(error), advice)]
+        seen = np.zeros(int(np.prod(masks.shape(position))), np.int64)
+        for layer in layers:
+            seen[layer.pixels if layer.pixels.ndim == 1 else np.flatnonzero(layer.pixels)] += 1
+        several += bool((seen > 1).any())
+    if not several:
+        return []
+    text = f"{several} of {len(chosen)} frames looked at have pixels of several labels"
+    advice = 'mask_output="channels" keeps all; overlap="first" or "last" decides'
+    return [_remark("masks_overlap", "note", text, advice, several)]
+
+
+def _names(masks: MaskIndex) -> list[Remark]:
+    """Names that are one but for capitals and blanks; said by object and number, because names are free text."""
+    groups: dict[str, set[str]] = defaultdict(set)
+    where: dict[str, str] = {}
+    for row in masks.table().select(["object", "number", "name"]).to_pylist():
+        key = "".join(row["name"].split()).casefold()
+        groups[key].add(row["name"])
+        where.setdefault(row["name"], f"{row['object']}/{row['number']}")
+    differing = [names for names in groups.values() if len(names) > 1]
+    if not differing:
+        return []
+    listed = "; ".join(
+        " and ".join(sorted(where[n] for n in names)) for names in differing[:_LISTED]
+    )
+    text = (
+        f"{format_count(len(differing), 'name')} of segments written in several ways, which differ in capitals and "
+        f"blanks only: object/number {listed}"
+    )
+    advice = 'labels= takes patterns and ignores case: labels={"left ?lung": 1}'
+    return [_remark("masks_names", "note", text, advice)]

@@ -22,6 +22,7 @@ from torch.utils.data import (
     default_collate,
 )
 
+from dicomtorch.batches.coverage import Coverage, coverage_of, drawn
 from dicomtorch.batches.crew import Pass
 from dicomtorch.batches.epochs import ShuffleSampler
 from dicomtorch.batches.fetch import Fetch
@@ -206,6 +207,17 @@ class FrameLoader:
         check_sampler(self._order, state.get("sampler", {}))
         restore_sampler(self._order, state["sampler"])
         self._resumed = dict(state)
+
+    def check_coverage(self) -> Coverage:
+        """Which samples the ranks get in an epoch: what is missing, what comes twice, how many batches each gets.
+
+        Reads no frame. In a distributed run every rank calls it, after the process group is there; a loader that a
+        framework shards a second time shows samples that are missing.
+
+        Raises:
+            OptionError: The sampler gives something else than positions.
+        """
+        return coverage_of(drawn(self.batch_sampler, self._order), len(self.dataset))  # type: ignore[arg-type]
 
 
 def _tell_epoch(dataset: Any, epoch: int) -> None:

@@ -1,0 +1,123 @@
+"""The contract of loaders and samplers where several processes share an epoch, as docs/distributed.md has it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dicomtorch import DicomFrames
+from tests.support import ranks
+from tests.support.phantoms import write_series
+from tests.support.requirements import require
+from tests.support.rooms import REPOSITORY
+
+COUNT = 23  # no multiple of ranks or batches
+PAGE = REPOSITORY / "docs" / "distributed.md"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("series")
+    write_series(folder, COUNT)
+    DicomFrames(folder)  # the index is there before the ranks ask for it
+    return folder
+
+
+def run(*arguments: Any) -> str:
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True, text=True, timeout=110, check=False, cwd=REPOSITORY,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two ranks under torchrun was given."""
+    out = tmp_path_factory.mktemp("out")
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
+    also = ["accelerate"] if importlib.util.find_spec("accelerate") else []
+    run(*torchrun, "-m", "tests.support.ranks", folder, out, *also)
+    return [json.loads((out / f"{rank}.json").read_text()) for rank in range(2)]
+
+
+def seen(found: list[dict[str, Any]], way: str) -> tuple[Counter[int], list[int]]:
+    """(how often each sample came, how many batches each rank got)."""
+    whole = [rank[way]["whole"] for rank in found]
+    return Counter(i for rank in whole for batch in rank for i in batch), [
+        len(rank) for rank in whole
+    ]
+
+
+NAMES = [
+    "FrameLoader, ShuffleSampler",
+    "FrameLoader, LocalShuffleSampler",
+    "FrameLoader, GroupBatchSampler",
+    "FrameLoader, DistributedSampler",
+    "StatefulDataLoader, ShuffleSampler",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_ranks_share_an_epoch(found: list[dict[str, Any]], name: str, drop_last: bool) -> None:
+    if name.startswith("Stateful"):
+        require("torchdata")
+    way = f"{name}, drop_last={drop_last}"
+    counts, batches = seen(found, way)
+    assert batches[0] == batches[1] == found[0][way]["length"]
+    if drop_last:
+        assert max(counts.values()) == 1  # disjoint
+        assert counts.total() == (18 if "Group" in name else 22)
+    else:
+        assert counts.keys() == set(range(COUNT))  # everything
+        assert counts.total() <= COUNT + (3 if "Group" in name else 1)
+    for rank in found:
+        given = rank[way]
+        assert given["first"] == given["whole"][: ranks.STOP]
+        assert given["rest"] == given["whole"][ranks.STOP :]
+    if "coverage" in found[0][way]:
+        said = found[0][way]["coverage"]
+        assert said == found[1][way]["coverage"]
+        assert said.startswith(f"{COUNT} samples, 2 ranks of {batches[0]} batches")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["Accelerate, DataLoader", "Accelerate, FrameLoader"])
+def test_accelerate(found: list[dict[str, Any]], way: str) -> None:
+    require("accelerate")
+    counts, batches = seen(found, way)
+    assert batches[0] == batches[1]
+    assert counts.keys() == set(range(COUNT))
+
+
+@pytest.mark.slow
+def test_the_recipe_for_lightning(folder: Path, tmp_path: Path) -> None:
+    require("lightning")
+    (recipe,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    script = tmp_path / "train.py"
+    quiet = "logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False"
+    assert recipe.count("Trainer(max_epochs=2)") == recipe.count('DicomFrames("ct/")') == 1
+    recipe = recipe.replace(
+        "max_epochs=2", f"max_epochs=2, accelerator='cpu', devices=2, strategy='ddp', {quiet}"
+    )
+    recipe = recipe.replace('"ct/"', f"{str(folder)!r}")
+    script.write_text(recipe)
+    assert "batch_size=len(images)" in recipe
+    assert "ambiguous collection" not in run(script)
+
+
+def test_the_table_names_what_is_tested() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    names = {part for name in [*NAMES, "Accelerate", "Lightning"] for part in name.split(", ")}
+    assert [name for name in names if name not in page] == []

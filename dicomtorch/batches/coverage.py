@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -88,13 +89,13 @@ def _position(index: Any) -> int:
         ) from None
 
 
-def drawn(batch_sampler: Iterable[Any], order: Any) -> list[list[Any]]:
-    """The indices of a whole epoch, which leaves the sampler as it was."""
+def drawn(batch_sampler: Iterable[Any], order: Any, most: int | None = None) -> list[list[Any]]:
+    """The indices of the first `most` batches of an epoch, or all; the sampler is left as it was."""
     state = sampler_state(order)
     if isinstance(order, EpochSampler):
         order.load_state_dict(order.state_dict(0))
     with torch.random.fork_rng(devices=[]):
-        batches = [list(indices) for indices in batch_sampler]
+        batches = [list(indices) for indices in itertools.islice(batch_sampler, most)]
     if state is not None:
         restore_sampler(order, state)
     return batches

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import (
@@ -37,6 +37,9 @@ from dicomtorch.batches.transfer import device_of
 from dicomtorch.errors import OptionError
 from dicomtorch.pixels.memory import keep_for
 from dicomtorch.reader.threads import usable_threads
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 class FrameLoader:
@@ -218,6 +221,34 @@ class FrameLoader:
             OptionError: The sampler gives something else than positions.
         """
         return coverage_of(drawn(self.batch_sampler, self._order), len(self.dataset))  # type: ignore[arg-type]
+
+    def show_batch(self, *, columns: int = 8, tile: int = 128) -> Image:
+        """Draws the first batch of the next epoch as a grid, as the loop gets it, with its labels below.
+
+        The sampler is left as it was, so the loop gets that batch too.
+
+        Args:
+            columns: Pictures in a row.
+            tile: Edge of a picture in pixels.
+
+        Returns:
+            The picture, RGB; notebooks show it, `.show()` and `.save("batch.png")` do it elsewhere.
+
+        Raises:
+            MissingDependencyError: Pillow is not installed.
+            OptionError: The dataset is not of this package, or `collate_fn` or `batch_transform` gives no images.
+        """
+        drawing: Any = self.dataset
+        while isinstance(drawing, Subset):
+            drawing = drawing.dataset
+        if not hasattr(drawing, "draw_batch"):
+            raise OptionError(
+                f"show_batch draws batches of datasets of this package; this is a {type(drawing).__name__}"
+            )
+        (indices,) = drawn(self.batch_sampler, self._order, most=1)
+        batch = self._fetch.deliver(self._fetch(indices, ()))
+        picture: Image = drawing.draw_batch(batch, columns=columns, tile=tile)
+        return picture
 
 
 def _tell_epoch(dataset: Any, epoch: int) -> None:

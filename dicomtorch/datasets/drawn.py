@@ -94,6 +94,33 @@ class DrawnDataset(SampleDataset[Asked]):
             captions.append(looking.caption(self._number(asked), labels))
         return contact_sheet(pictures, captions, columns=columns, tile=tile)
 
+    def draw_batch(self, batch: Any, *, columns: int = 8, tile: int = 128) -> Image:
+        """Draws a batch of this dataset as a grid; `FrameLoader.show_batch` calls it.
+
+        Args:
+            batch: Images first, and metadata last where there is any, as `collate_frames` makes it.
+            columns: Pictures in a row.
+            tile: Edge of a picture in pixels.
+
+        Raises:
+            MissingDependencyError: Pillow is not installed.
+            OptionError: The batch does not begin with images.
+        """
+        images, meta = (batch[0], batch[-1]) if isinstance(batch, tuple | list) else (batch, None)
+        if not isinstance(images, Tensor) or images.ndim < 4:
+            raise OptionError(
+                "batches that begin with images (B, C, H, W) can be drawn; collate_fn or batch_transform gives "
+                "something else"
+            )
+        pictures, captions = [], []
+        for k, image in enumerate(images):
+            if image.ndim == 4:
+                planes = self._planes(image)
+                image = planes[len(planes) // 2]
+            pictures.append(looking.picture_of(image, self._reader)[0])
+            captions.append(looking.batch_caption(meta, k, self._label_names()))
+        return contact_sheet(pictures, captions, columns=columns, tile=tile)
+
     def _drawn(self, asked: Asked) -> tuple[Any, Any, Mapping[str, Any]]:
         """Image, mask (or `None`) and metadata of a sample, after its transforms."""
         sample = self._sample(asked, finish=self._finish.without_target())

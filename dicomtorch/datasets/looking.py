@@ -163,6 +163,24 @@ def caption(number: int, labels: Sequence[Any]) -> str:
     return " ".join((f"{number}:", *values)) if values else str(number)
 
 
+def batch_caption(meta: Any, k: int, names: Sequence[str]) -> str:
+    """The caption of sample k of a batch.
+
+    Args:
+        meta: Metadata of the batch; or what stands in its place, as targets do.
+        k: Which sample.
+        names: Of labels in metadata.
+    """
+    if not isinstance(meta, Mapping) or "index" not in meta:
+        return caption(k, [_number(meta[k])] if isinstance(meta, Tensor | list) else [])
+    labels = [_number(meta[name][k]) for name in names if name in meta]
+    return caption(int(meta["index"][k]), labels)
+
+
+def _number(value: Any) -> Any:
+    return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+
+
 def overview_html(
     title: str, rows: Mapping[str, str], reader: Reader, covers: Sequence[int] | Ints
 ) -> str:

@@ -43,6 +43,7 @@ from dicomtorch.pixels import memory
 from dicomtorch.pixels.memory import new_batch
 from dicomtorch.reader.threads import usable_threads
 from tests.support.phantoms import ct, encapsulated, write, write_series
+from tests.support.requirements import require
 
 
 @pytest.fixture(scope="module")
@@ -543,3 +544,42 @@ def test_memory_goes_with_the_last_loader() -> None:
     del second
     gc.collect()
     assert pool.kept() == 0
+
+
+# --- Looking ------------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_drawn_as_the_loop_gets_it(frames: DicomFrames) -> None:
+    require("PIL")
+    loader = FrameLoader(frames, 4, shuffle=True, seed=2)
+    picture = loader.show_batch(columns=2, tile=32)
+    (_, meta), *_ = loader
+    assert picture.tobytes() == frames.show_batch(meta["index"], columns=2, tile=32).tobytes()
+    changed = FrameLoader(frames, 4, batch_transform=lambda batch: (batch[0] * 0, batch[1]))
+    assert changed.show_batch().tobytes() != FrameLoader(frames, 4).show_batch().tobytes()
+    part = FrameLoader(Subset(frames, [5, 3]), 2)
+    assert part.show_batch().tobytes() == frames.show_batch([5, 3]).tobytes()
+    pairs = FrameLoader(frames, 4, collate_fn=lambda samples: (samples.images, [0, 1, 1, 0]))
+    assert pairs.show_batch(columns=2).size == FrameLoader(frames, 4).show_batch(columns=2).size
+
+
+def test_drawing_changes_nothing_in_the_middle_of_an_epoch(frames: DicomFrames) -> None:
+    require("PIL")
+    expected = [meta["index"].tolist() for _, meta in FrameLoader(frames, 4, shuffle=True)]
+    loader = FrameLoader(frames, 4, shuffle=True)
+    passing = iter(loader)
+    next(passing)
+    state = loader.state_dict()
+    loader.show_batch()
+    assert loader.state_dict() == state
+    assert [meta["index"].tolist() for _, meta in passing] == expected[1:]
+    loader.load_state_dict(state)
+    loader.show_batch()
+    assert [meta["index"].tolist() for _, meta in loader] == expected[1:]
+
+
+def test_what_cannot_be_drawn(frames: DicomFrames) -> None:
+    with pytest.raises(OptionError, match="this is a list"):
+        FrameLoader([1, 2], 2).show_batch()
+    with pytest.raises(OptionError, match="collate_fn or batch_transform gives something else"):
+        FrameLoader(frames, 2, collate_fn=len).show_batch()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from dicomtorch._forks import ForkedLock
 from dicomtorch.errors import GeometryError, OptionError
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.masks.grids import Grid
@@ -67,7 +67,7 @@ class DoseGrids:
         self._renew()
 
     def _renew(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ForkedLock()
         self._grids: dict[str, Stacked] = {}
 
     def __getstate__(self) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from dicomtorch._forks import ForkedLock
 from dicomtorch.errors import GeometryError, OptionError, printable
 from dicomtorch.index.joins import read_table
 from dicomtorch.masks.coded_names import LabelMap
@@ -52,7 +52,7 @@ class GridFiles:
         self._renew()
 
     def _renew(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ForkedLock()
         self._open: OrderedDict[int, Grid] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -122,7 +122,7 @@ class SegmentGrids:
         self._renew()
 
     def _renew(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ForkedLock()
         self._made: OrderedDict[int, dict[int, Grid]] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from dicomtorch._forks import lazy
 from dicomtorch.errors import PixelValueError, printable
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.masks.placing import Images, Ints, Planes
@@ -56,7 +56,7 @@ class Source:
         """Whether it is an RTSTRUCT."""
         return self.found.kind == "rtstruct"
 
-    @cached_property
+    @lazy
     def identity(self) -> Identity:
         """What its file was when it was indexed."""
         files: Any = self.index.files

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from dicomtorch._forks import lazy
 from dicomtorch.model.image import ImagePixel
 
 SpanRule = Literal[
@@ -106,7 +106,7 @@ class LookupTable:
     bits: int
     data: npt.NDArray[np.generic]
 
-    @cached_property
+    @lazy
     def maximum(self) -> float:
         """2^bits - 1, or the smallest 2^n - 1 that holds the largest entry if a vendor wrote too few bits."""
         top = int(self.data.max()) if self.data.size else 0

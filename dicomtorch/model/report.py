@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
+
+from dicomtorch._forks import lazy
 
 FILE_CLASSES = ("image", "no_pixels", "unsupported", "not_dicom", "unreadable")
 FileClass = Literal["image", "no_pixels", "unsupported", "not_dicom", "unreadable"]
@@ -46,7 +47,7 @@ class ScanReport:
     seconds: float = 0.0
     duplicates: int = 0
 
-    @cached_property
+    @lazy
     def counts(self) -> dict[str, int]:
         """Files per class, every class present."""
         counts = dict.fromkeys(FILE_CLASSES, 0)

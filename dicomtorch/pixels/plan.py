@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import numpy.typing as npt
 
+from dicomtorch._forks import lazy
 from dicomtorch.errors import PixelValueError
 from dicomtorch.model.frame import AppliedVOI, FrameValues, LookupTable, RealWorldValueMap
 from dicomtorch.model.options import PixelOptions
@@ -78,12 +78,12 @@ class Plan:
         """Whether stored values become modality values by slope and intercept alone."""
         return self.table is None and self.real_world is None and not self.palette
 
-    @cached_property
+    @lazy
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the tensor."""
         return output_shape(self.frame, self.options)
 
-    @cached_property
+    @lazy
     def linear(self) -> tuple[float, float, float, float] | None:
         """(scale, offset, low, high) if clip(stored * scale + offset, low, high) of one channel of integers is all."""
         options = self.options
@@ -101,7 +101,7 @@ class Plan:
         (mapping,) = self.channels
         return (*self.folded(mapping), mapping.low, mapping.high)
 
-    @cached_property
+    @lazy
     def paints(self) -> bool:
         """Whether padded pixels have to be given a value: not if the mapping gives them that value anyway."""
         background = self.background

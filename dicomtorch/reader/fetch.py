@@ -6,7 +6,6 @@ Nothing else in the package reads the bytes of a frame.
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 import zlib
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dicomtorch._forks import ForkedLock
 from dicomtorch.backends.base import Backend, decoding
 from dicomtorch.backends.guard import check_claim
 from dicomtorch.dicom.deflate import inflate
@@ -331,7 +331,7 @@ class _LastInflated:
     """The data set that was inflated last: its frames are usually read one after the other."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = ForkedLock()
         # One object, so that an interrupt or a fork never leaves the bytes of one file under the name of another.
         self._last: tuple[Any, bytes] = (None, b"")
 
@@ -343,14 +343,8 @@ class _LastInflated:
                 self._last = (key, make())
             return self._last[1]
 
-    def renew_lock(self) -> None:
-        """For a forked child: another thread of the parent may have held the lock."""
-        self.lock = threading.Lock()
-
 
 _last_inflated = _LastInflated()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_last_inflated.renew_lock)
 
 
 def _inflated_range(where: FrameLocation, files: OpenFiles, file: StoredObject) -> memoryview:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from dicomtorch._forks import lazy
 from dicomtorch.index.codes import pieces
 from dicomtorch.series.geometry import (
     SAME_PLACE,
@@ -44,7 +44,7 @@ class Group:
     def __len__(self) -> int:
         return len(self.rows)
 
-    @cached_property
+    @lazy
     def orientation(self) -> Floats:
         """(6,), the directions in the middle."""
         found = self.slices.orientation[self.rows]
@@ -55,12 +55,12 @@ class Group:
         column = column - (column @ row) * row
         return np.concatenate([row, column / np.linalg.norm(column)])
 
-    @cached_property
+    @lazy
     def along(self) -> Floats:
         """(n,), millimetres along the normal."""
         return projections(self.slices.place[self.rows], self.orientation)
 
-    @cached_property
+    @lazy
     def places(self) -> Ints:
         """(n,), the place of each, from 0 without gaps, in the order along the normal."""
         if self._given is not None:
@@ -71,7 +71,7 @@ class Group:
         places[order] = np.cumsum(steps > _same_place(steps, float(self.pixel.min())))
         return places
 
-    @cached_property
+    @lazy
     def counts(self) -> Ints:
         """Slices at each place."""
         return np.bincount(self.places)
@@ -81,7 +81,7 @@ class Group:
         """Whether there is one slice at every place."""
         return bool(self.counts.max() == 1)
 
-    @cached_property
+    @lazy
     def pixel(self) -> Floats:
         """(2,), the most frequent pixel spacing."""
         found = self.slices.pixel[self.rows]
@@ -90,19 +90,19 @@ class Group:
         known, often = np.unique(found, axis=0, return_counts=True)
         return np.asarray(known[np.argmax(often)])
 
-    @cached_property
+    @lazy
     def geometry(self) -> SliceGeometry:
         """How the slices lie."""
         return arrange(self.slices.place[self.rows], self.orientation, self.pixel)
 
-    @cached_property
+    @lazy
     def beside(self) -> Floats:
         """(n, 3), where the slices are beside the normal."""
         normal = slice_normal(self.orientation)
         place = self.slices.place[self.rows]
         return np.asarray(place - np.outer(place @ normal, normal))
 
-    @cached_property
+    @lazy
     def by_number(self) -> list[frozenset[int]] | None:
         """The slices of each part that Instance Number makes by its ranks."""
         parts = self.ranked(LAST)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from dicomtorch._forks import lazy
 from dicomtorch.errors import printable
 from dicomtorch.index.codes import numbered, plain
 from dicomtorch.index.columns import Texts
@@ -94,7 +94,7 @@ class Slices:
             self.windows[part, 1] = number % across * columns
             self.windows[part, 2:] = rows, columns
 
-    @cached_property
+    @lazy
     def directions(self) -> Floats:
         """(n, 3), Diffusion Gradient Orientation."""
         return np.asarray(self.index.column("DiffusionGradientOrientation"))[self.rows]

@@ -1,0 +1,89 @@
+"""Locks, threads and pools of the package, and what a fork does to each.
+
+A forked child has one thread. A lock that another thread of its parent held at that moment is never let go there, so
+whoever wants it in the child would wait for ever. Nothing of the package is such a lock:
+
+| Module | What it has | After a fork |
+|---|---|---|
+| `reader.threads` | the threads that decode, and the lock around making them | forgotten; the child makes its own |
+| `reader.fetch` | the lock around the last inflated data set | free in the child (`ForkedLock`) |
+| `masks.gridded`, `masks.dose` | locks around grids that are read once | free in the child (`ForkedLock`) |
+| `pixels.slots` | the lock around the segments of a worker | made anew; the child has segments of its own |
+| `datasets.samples` | the lock around the global random generators | made anew |
+| `batches.crew` | the threads of one pass of a `FrameLoader`, their tasks | the child begins a pass of its own |
+| `scanner.pool` | the processes of one scan, a thread for each, their queues | the child begins a scan of its own |
+| `reports.verify` | the threads of one check | the child begins a check of its own |
+| `reports.verify_state` | the `flock` on the notes of a check | shared with the child, until both have ended |
+| `index.locks` | `flock`s of the index and of the frame cache (`FileLock`) | the child closes its copies |
+| `index.in_use` | shared `flock`s on stored indexes that are open | shared with the child, which has them open too |
+| `index.store`, `reader.cache` | a `FileLock` each | see `index.locks` |
+| `storage.local` | a lock around seeking, on Windows only | Windows does not fork |
+
+Value ranges that frames share (`reader.ranges`) and what readers remember need no lock. Attributes that are computed
+once are `lazy`: `functools.cached_property` has a lock before Python 3.12.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar, overload
+
+Value = TypeVar("Value")
+
+
+class ForkedLock:
+    """A lock among the threads of one process, a context manager; in a forked child it is free."""
+
+    def __init__(self) -> None:
+        self.renew()
+        _locks[id(self)] = self
+
+    def renew(self) -> None:
+        """Makes it free, whoever held it."""
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+_locks: weakref.WeakValueDictionary[int, ForkedLock] = weakref.WeakValueDictionary()
+
+
+def _renew_all() -> None:
+    for reference in _locks.valuerefs():
+        lock = reference()
+        if lock is not None:
+            lock.renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_all)
+
+
+class lazy(Generic[Value]):
+    """An attribute that is computed when it is first asked for, without a lock: two threads may both compute it.
+
+    Args:
+        make: Computes it; its docstring is that of the attribute.
+    """
+
+    def __init__(self, make: Callable[[Any], Value]) -> None:
+        self._make = make
+        self._name = make.__name__
+        self.__doc__ = make.__doc__
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> lazy[Value]: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> Value: ...
+    def __get__(self, instance: object | None, owner: type) -> lazy[Value] | Value:
+        if instance is None:
+            return self
+        value = instance.__dict__[self._name] = self._make(instance)
+        return value

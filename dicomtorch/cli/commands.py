@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
+from dicomtorch.cli.console import page, say
 from dicomtorch.cli.options import (
     EXIT_FOUND_PROBLEMS,
     EXIT_OK,
@@ -14,12 +16,11 @@ from dicomtorch.cli.options import (
     add_redact_paths,
     add_root,
     add_window,
-    load_saved,
     new_command,
     open_frames,
     open_source,
     positive_number,
-    say,
+    source_path,
     whole_number,
 )
 from dicomtorch.errors import OptionError
@@ -38,10 +39,11 @@ def _add_scan(commands: Commands[argparse.ArgumentParser]) -> None:
         "Read the headers below a folder and report what is there.",
         "  dicomtorch scan studies/\n"
         "  dicomtorch scan a/ b/ image.dcm --tags PatientSex BodyPartExamined\n"
+        "  dicomtorch scan studies/ -o studies.index\n"
         "  dicomtorch scan studies/ --json --redact-paths > report.json\n",
         found=_LOST,
     )
-    parser.add_argument("root", nargs="+", type=Path, help="a folder or a file")
+    add_root(parser)
     parser.add_argument(
         "--json", action="store_true", help="print JSON, with every file that is not a plain image"
     )
@@ -58,17 +60,25 @@ def _add_scan(commands: Commands[argparse.ArgumentParser]) -> None:
         metavar="KEYWORD",
         help="DICOM keywords to read as well; reported is how many frames have a value, never the value",
     )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="INDEX",
+        help="save the index there as well, for DicomFrames(FrameIndex.load(INDEX)) and for every command",
+    )
     add_redact_paths(parser)
     parser.set_defaults(run=_scan)
 
 
 def _scan(arguments: argparse.Namespace) -> int:
     from dicomtorch.reports.summary import format_summary, has_problems, summarize
-    from dicomtorch.scanner.scan import scan
 
-    index, report = scan(arguments.root, tags=arguments.tags, num_workers=arguments.workers)
+    index, report = open_source(arguments.root, tags=arguments.tags, workers=arguments.workers)
+    if arguments.output is not None:
+        index.save(arguments.output)
     summary = summarize(index, report, tags=arguments.tags, redact_paths=arguments.redact_paths)
-    print(json.dumps(summary, indent=2) if arguments.json else format_summary(summary))
+    print(json.dumps(summary, indent=2) if arguments.json else format_summary(summary, page()))
     return _report_code(index, report, has_problems(summary))
 
 
@@ -92,7 +102,7 @@ def _add_info(commands: Commands[argparse.ArgumentParser]) -> None:
         "  dicomtorch info image.dcm --json\n",
         found=_LOST,
     )
-    parser.add_argument("path", type=Path, help="a file, a saved index, or a folder")
+    parser.add_argument("path", type=source_path, help="a file, a saved index, or a folder")
     parser.add_argument("--json", action="store_true", help="print JSON, with every value")
     add_redact_paths(parser)
     parser.set_defaults(run=_info)
@@ -103,10 +113,10 @@ def _info(arguments: argparse.Namespace) -> int:
     from dicomtorch.reports.summary import has_problems
     from dicomtorch.scanner.scan import scan
 
-    index = load_saved(arguments.path)
-    index, report = scan(arguments.path) if index is None else (index, index.report())
+    is_file = arguments.path.is_file()  # one look at one file leaves no index behind
+    index, report = scan(arguments.path) if is_file else open_source([arguments.path])
     found = describe(index, report, redact_paths=arguments.redact_paths)
-    print(json.dumps(found, indent=2) if arguments.json else format_info(found))
+    print(json.dumps(found, indent=2) if arguments.json else format_info(found, page()))
     return _report_code(index, report, has_problems(found))
 
 
@@ -136,7 +146,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(to_json(found, index, redact_paths=arguments.redact_paths), indent=2))
     else:
-        print(format_report(found, index, redact_paths=arguments.redact_paths))
+        print(format_report(found, index, redact_paths=arguments.redact_paths, page=page()))
     bad = ("problem", "warning") if arguments.strict else ("problem",)
     return _report_code(index, report, found.worst in bad)
 
@@ -196,7 +206,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(to_json(result, index, redact_paths=arguments.redact_paths), indent=2))
     else:
-        print(format_result(result, index, redact_paths=arguments.redact_paths))
+        print(format_result(result, index, redact_paths=arguments.redact_paths, page=page()))
     return EXIT_OK if result.ok else EXIT_FOUND_PROBLEMS
 
 
@@ -240,8 +250,9 @@ def _add_preview(commands: Commands[argparse.ArgumentParser]) -> None:
 def _preview(arguments: argparse.Namespace) -> int:
     from dicomtorch.model.options import PixelOptions
     from dicomtorch.reports.checks import burned_in
+    from dicomtorch.reports.page import harmless
     from dicomtorch.reports.preview import write_preview
-    from dicomtorch.reports.text import format_name, harmless, name_file
+    from dicomtorch.reports.text import format_name, name_file
 
     window = arguments.window and tuple(arguments.window)
     options = PixelOptions(values=arguments.values, window=window)
@@ -269,7 +280,7 @@ def _add_show(commands: Commands[argparse.ArgumentParser]) -> None:
         "  dicomtorch show image.dcm 17                      # one frame\n"
         "  dicomtorch show ct/ --window 40 400 --output ct.png\n",
     )
-    parser.add_argument("path", type=Path, help="a folder, a file, or a saved index")
+    parser.add_argument("path", type=source_path, help="a folder, a file, or a saved index")
     parser.add_argument(
         "frame", nargs="?", type=int, help="position in the index; all frames if left out"
     )
@@ -282,17 +293,16 @@ def _add_show(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def _show(arguments: argparse.Namespace) -> int:
     from dicomtorch.datasets.frames import DicomFrames
-    from dicomtorch.errors import import_optional
     from dicomtorch.pictures import plot
 
-    pyplot = import_optional("matplotlib.pyplot", "view")
+    pyplot = _pyplot()
     frames = DicomFrames(
         open_frames([arguments.path]), window=arguments.window and tuple(arguments.window)
     )
     figure = frames.show(arguments.frame)
     if arguments.output is not None:
         plot.write(arguments.output, lambda file, kind: figure.savefig(file, format=kind))
-    elif figure.canvas.required_interactive_framework is None:
+    elif not plot.is_interactive(figure):
         raise OptionError(
             f"matplotlib's backend {pyplot.get_backend()!r} opens no window here; write a picture with "
             f"--output FILE.png, or name another backend in MPLBACKEND"
@@ -300,6 +310,21 @@ def _show(arguments: argparse.Namespace) -> int:
     else:
         pyplot.show()
     return EXIT_OK
+
+
+def _pyplot() -> ModuleType:
+    """Matplotlib with the backend that MPLBACKEND or a setting names, which may need another package."""
+    from dicomtorch.errors import import_optional
+
+    pyplot = import_optional("matplotlib.pyplot", "view")
+    try:
+        pyplot.switch_backend(pyplot.get_backend())
+    except (ImportError, RuntimeError) as error:
+        raise OptionError(
+            f"matplotlib's backend {pyplot.get_backend()!r} cannot be used here ({error}); install what it needs, name "
+            f"another one in MPLBACKEND, or write a picture with --output FILE.png"
+        ) from error
+    return pyplot
 
 
 def _add_bench(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -356,7 +381,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     )
     for result in tqdm(rounds, "bench", REPEATS + 1, unit="round", disable=None, leave=False):
         last = result
-    print(json.dumps(to_json(last), indent=2) if arguments.json else format_result(last))
+    print(json.dumps(to_json(last), indent=2) if arguments.json else format_result(last, page()))
     return EXIT_FOUND_PROBLEMS if last.failed else EXIT_OK
 
 
@@ -383,8 +408,8 @@ def _add_demo(commands: Commands[argparse.ArgumentParser]) -> None:
 def _demo(arguments: argparse.Namespace) -> int:
     from dicomtorch.cli.demo import run
 
-    for line in run(arguments.output, num_workers=arguments.workers):
-        print(line, flush=True)
+    for line in run(arguments.output, num_workers=arguments.workers, page=page()):
+        print(f"{line}\n", flush=True)
     return EXIT_OK
 
 

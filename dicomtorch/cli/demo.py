@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +21,12 @@ from dicomtorch.datasets.frames import DicomFrames
 from dicomtorch.errors import DicomTorchError
 from dicomtorch.model.shown import shown
 from dicomtorch.pictures import plot
-from dicomtorch.reports.summary import format_summary, summarize
+from dicomtorch.reports.page import PLAIN, Block, Page, Sentence, table
+from dicomtorch.reports.summary import headline, summarize
+from dicomtorch.reports.text import PROBLEMS
 
 BATCH_SIZE = 16
+_MOST_ROWS = 8  # of a table
 PICTURES = 24
 SMALLEST = 48  # pixels a side that a picture needs to be worth looking at
 
@@ -31,13 +36,16 @@ def bundled_files() -> Path:
     return Path(pydicom.__file__).parent / "data" / "test_files"
 
 
-def run(output: Path, *, source: Path | None = None, num_workers: int = 2) -> Iterator[str]:
+def run(
+    output: Path, *, source: Path | None = None, num_workers: int = 2, page: Page = PLAIN
+) -> Iterator[str]:
     """Indexes, loads one shuffled epoch, and writes `contact-sheet.png`.
 
     Args:
         output: Folder for the picture and the index; made if it is missing.
         source: Files to use, `None` for those of pydicom.
         num_workers: Worker processes of the `DataLoader`.
+        page: Where the text is printed.
 
     Yields:
         Text for the terminal, as the work goes on.
@@ -48,11 +56,35 @@ def run(output: Path, *, source: Path | None = None, num_workers: int = 2) -> It
     frames = DicomFrames(
         source, size=(256, 256), color="gray", on_error="replace", cache_dir=output / "index"
     )
-    yield f"{source}: {format_summary(summarize(frames.index, frames.report))}"
-    yield from epoch(frames, num_workers)
+    summary = summarize(frames.index, frames.report)
+    yield page.render(_overview(source, summary))
+    yield from (page.render([Sentence(line, 0)]) for line in epoch(frames, num_workers))
     picture = output / "contact-sheet.png"
-    shown = contact_sheet(frames, picture)
-    yield f"Wrote {picture}: {shown} frames that look different, as training sees them."
+    drawn = contact_sheet(frames, picture)
+    yield page.render(
+        [
+            Sentence(
+                f"Wrote {picture}: {drawn} frames that look different, as training sees them.", 0
+            )
+        ]
+    )
+
+
+def _overview(source: Path, summary: dict[str, Any]) -> list[Block]:
+    """What there is, in short; `dicomtorch scan` says more."""
+    lost = sum(summary["files"][name] for name in PROBLEMS)
+    without = sum(summary["files"].values()) - summary["files"]["image"] - lost
+    syntaxes = [(e["name"], e["frames"], e["files"]) for e in summary["transfer_syntaxes"]]
+    modalities = [(e["name"] or "(none)", e["frames"], e["files"]) for e in summary["modalities"]]
+    return [
+        Sentence(f"{source}: {headline(summary)}", 0),
+        table(("Modality", "frames", "files"), modalities, most=_MOST_ROWS, hint=""),
+        table(("Transfer syntax", "frames", "files"), syntaxes, most=_MOST_ROWS, hint=""),
+        Sentence(
+            f"{without} files without an image and {lost} damaged ones are passed over; `dicomtorch scan` names them.",
+            0,
+        ),
+    ]
 
 
 def epoch(frames: DicomFrames, num_workers: int) -> Iterator[str]:
@@ -69,7 +101,7 @@ def epoch(frames: DicomFrames, num_workers: int) -> Iterator[str]:
     start = time.perf_counter()
     with warnings.catch_warnings():
         # Workers warn of the first frame that each replaces; all of them are named below.
-        warnings.filterwarnings("ignore", message=".*It was replaced by frame")
+        warnings.filterwarnings("ignore", message=".*was replaced by")
         for images, meta in loader:
             count += len(images)
             replaced += meta["requested_index"][meta["index"] != meta["requested_index"]].tolist()
@@ -81,12 +113,18 @@ def epoch(frames: DicomFrames, num_workers: int) -> Iterator[str]:
     deviation = (squares / pixels - mean * mean) ** 0.5
     shape = " x ".join(map(str, images[0].shape))
     yield (
-        f"\nOne shuffled epoch, DataLoader with {num_workers} workers: {count} frames of {shape} in "
+        f"One shuffled epoch, DataLoader with {num_workers} workers: {count} frames of {shape} in "
         f"{seconds:.1f} s, {count / seconds:.0f} frames/s with the start of the workers; "
         f"mean {mean:.3f}, standard deviation {deviation:.3f}"
     )
-    for i in replaced:
-        yield f"Frame {i} was replaced by the next readable one: {_error_of(frames, i)}"
+    names = ", ".join(sorted({_name(frames, i) for i in replaced}))
+    if names:
+        yield (
+            f"{count - len(replaced)} of {count} frames were decoded; other frames took the place of what is damaged "
+            f"in {names}."
+        )
+    else:
+        yield f"All {count} frames were decoded."
 
 
 def contact_sheet(frames: DicomFrames, path: Path) -> int:
@@ -123,9 +161,5 @@ def contact_sheet(frames: DicomFrames, path: Path) -> int:
     return len(images)
 
 
-def _error_of(frames: DicomFrames, i: int) -> str:
-    try:
-        DicomFrames(frames.index)[i]
-    except DicomTorchError as error:
-        return str(error)
-    return "it can be read now"
+def _name(frames: DicomFrames, i: int) -> str:
+    return Path(os.fsdecode(frames.index.path(i))).name

@@ -16,7 +16,8 @@ from collections.abc import Iterator, Sequence
 
 from dicomtorch._version import __version__
 from dicomtorch.cli.commands import add_commands
-from dicomtorch.cli.options import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, PRIVATE, exit_codes, say
+from dicomtorch.cli.console import say
+from dicomtorch.cli.options import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, PRIVATE, exit_codes
 from dicomtorch.errors import DicomTorchError
 
 
@@ -65,10 +66,14 @@ def make_parser() -> argparse.ArgumentParser:
 
 @contextlib.contextmanager
 def _one_line_each(redact: bool) -> Iterator[None]:
-    """Shows warnings and log messages as errors are shown, without the place in the source."""
+    """Shows warnings and log messages as errors are shown, each once, without the place in the source."""
+    said: set[str] = set()
 
     def show(message: Warning | str, *_: object) -> None:
-        say(f"warning: {PRIVATE if redact else message}")
+        text = PRIVATE if redact else str(message)
+        if text not in said:
+            said.add(text)
+            say(f"warning: {text}")
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

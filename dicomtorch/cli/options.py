@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,7 +49,9 @@ def new_command(
 
 def add_root(parser: argparse.ArgumentParser) -> None:
     """Adds what a command reads."""
-    parser.add_argument("root", nargs="+", type=Path, help="folders, files, or one saved index")
+    parser.add_argument(
+        "root", nargs="+", type=source_path, help="folders, files, or one saved index"
+    )
 
 
 def add_redact_paths(parser: argparse.ArgumentParser) -> None:
@@ -82,14 +83,17 @@ def load_saved(path: Path) -> FrameIndex | None:
     return FrameIndex.load(path) if saved else None
 
 
-def open_source(roots: Sequence[Path]) -> tuple[FrameIndex, ScanReport]:
+def open_source(
+    roots: Sequence[Path], *, tags: Sequence[str] = (), workers: int | None = None
+) -> tuple[FrameIndex, ScanReport]:
     """A saved index, or the index of folders and files, which is kept and refreshed as `DicomFrames` does."""
-    from dicomtorch.scanner.open import open_index
+    from dicomtorch.scanner import open as opening
 
     index = load_saved(roots[0]) if len(roots) == 1 else None
-    if index is None:
-        index = open_index(roots[0] if len(roots) == 1 else roots)
-    return index, index.report()
+    if index is not None:
+        return index, index.report()
+    source = roots[0] if len(roots) == 1 else list(roots)
+    return opening.open_source(source, tags=tags, num_workers=workers)
 
 
 def open_frames(roots: Sequence[Path]) -> FrameIndex:
@@ -106,10 +110,13 @@ def open_frames(roots: Sequence[Path]) -> FrameIndex:
     return index
 
 
-def say(message: str) -> None:
-    """One line on stderr, whatever a file may have brought into it."""
-    line = " ".join(message.split())
-    print("dicomtorch:", "".join(c if c.isprintable() else "?" for c in line), file=sys.stderr)
+def source_path(text: str) -> Path:
+    """A type of arguments: a path; an empty one, as of a variable that is not set, is refused."""
+    if not text:
+        raise argparse.ArgumentTypeError(
+            "the path is empty; name a folder or a file, or . for this folder"
+        )
+    return Path(text)
 
 
 def whole_number(text: str, lowest: int = 0) -> int:

@@ -61,7 +61,7 @@ def show_frames(
     picture = _picture(image)
     figure: Figure = pyplot.figure(layout=None)
     browser = _Browser(figure, get, count, start, picture, title)
-    if count > 1 and (_is_interactive(figure) if controls is None else controls):
+    if count > 1 and (is_interactive(figure) if controls is None else controls):
         browser.add_controls()
     return figure
 
@@ -252,7 +252,8 @@ class _Browser:
             bases.key_press_handler(event)
 
 
-def _is_interactive(figure: Figure) -> bool:
+def is_interactive(figure: Figure) -> bool:
+    """Whether matplotlib's backend shows a figure to somebody, in a window or in a browser."""
     name = import_optional("matplotlib", "view").get_backend().lower()
     # Backends in a browser need no event loop of their own, so they name no framework.
     in_browser = any(part in name for part in ("nbagg", "webagg", "ipympl", "widget"))

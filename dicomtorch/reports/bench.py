@@ -23,6 +23,7 @@ from dicomtorch.model.options import PixelOptions
 from dicomtorch.reader.cache import EXPENSIVE
 from dicomtorch.reader.reader import Frame, FrameReader
 from dicomtorch.reader.threads import usable_threads
+from dicomtorch.reports.page import PLAIN, Page, Sentence, group, table
 
 REPEATS = 3
 
@@ -247,38 +248,43 @@ def to_json(result: Measurement) -> dict[str, Any]:
     return found
 
 
-def format_result(result: Measurement) -> str:
+def format_result(result: Measurement, page: Page = PLAIN) -> str:
     """A table for a terminal, and what to write."""
     shape = " x ".join(map(str, result.shape))
-    lines = [
+    about = [
         f"{result.frames:,} frames; epochs of {result.measured:,}, {shape}, in batches of {result.batch_size}, "
         f"on {result.cores} cores; float32 display values; medians of {REPEATS} shuffled epochs, files in memory"
     ]
     if result.left_out:
-        lines.append(
+        about.append(
             f"{result.left_out:,} frames of other shapes are left out; --size measures all"
         )
     if result.failed:
-        lines.append(f"{result.failed:,} frames that cannot be read are left out")
-    lines += ["", f"{'backend':<14}{'loader':<14}{'workers':>8}{'threads':>8}{'frames/s':>11}"]
+        about.append(f"{result.failed:,} frames that cannot be read are left out")
+    rows = []
     for way in result.ways:
         threads = way.loader == "FrameLoader"
-        numbers = ("-", way.count) if threads else (way.count, "-")
-        rate = f"{way.frames_per_second:>11,.0f}" if way.rates else "  " + _why(way)
-        lines.append(f"{way.backend:<14}{way.loader:<14}{numbers[0]:>8}{numbers[1]:>8}{rate}")
+        number = f"{way.count} {'thread' if threads else 'worker'}{'s' * (way.count != 1)}"
+        rate = f"{way.frames_per_second:,.0f}" if way.rates else _why(way)
+        rows.append((way.backend, way.loader, number, rate))
     best = result.best
     seconds = result.frames / best.frames_per_second
-    lines += [
-        "",
+    after = [
         f"Best: {best.code}",
         f"An epoch of {result.frames:,} frames takes {seconds:,.1f} s that way. Read for the first time they came at "
         f"{result.first_pass:,.0f} frames/s; if that is much slower, the disk decides.",
     ]
     if result.cacheable:
-        lines.append(
+        after.append(
             f"{result.cacheable:.0%} of the frames are in syntaxes that DicomFrames(cache=FOLDER) decodes only once."
         )
-    return "\n".join(lines)
+    return page.render(
+        [
+            group([Sentence(line, 0) for line in about]),
+            table(("backend", "loader", "with", "frames/s"), rows, most=len(rows)),
+            group([Sentence(line, 0) for line in after]),
+        ]
+    )
 
 
 def _why(way: Way) -> str:

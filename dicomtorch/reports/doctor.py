@@ -22,10 +22,18 @@ from dicomtorch.reader.kernels import kernels
 from dicomtorch.reports import checks
 from dicomtorch.reports.checks import Level, Remark
 from dicomtorch.reports.mask_checks import of_masks
+from dicomtorch.reports.page import (
+    PLAIN,
+    Block,
+    Heading,
+    Line,
+    Page,
+    Sentence,
+    group,
+    table,
+)
 from dicomtorch.reports.streams import check_streams
-from dicomtorch.reports.text import format_name, format_table, harmless, name_file
-
-_MOST_NAMED = 5
+from dicomtorch.reports.text import format_name, name_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,23 +111,32 @@ def to_json(found: Examination, index: FrameIndex, *, redact_paths: bool = False
     }
 
 
-def format_report(found: Examination, index: FrameIndex, *, redact_paths: bool = False) -> str:
+def format_report(
+    found: Examination, index: FrameIndex, *, redact_paths: bool = False, page: Page = PLAIN
+) -> str:
     """The same as text for a terminal."""
-    blocks = []
+    blocks: list[Block] = []
     if found.decoding:
-        blocks.append(f"{_decoding_table(found.decoding)}\n{_kernels_line()}")
-    headings = {"problem": "Problems", "warning": "Warnings", "note": "Notes"}
-    for level, heading in headings.items():
+        blocks.append(group([_decoding_table(found.decoding), Sentence(_kernels_line(), 0)]))
+    for level, (heading, style) in _HEADINGS.items():
         mine = [remark for remark in found.remarks if remark.level == level]
         if mine:
             lines = [line for remark in mine for line in _lines(remark, index, redact_paths)]
-            blocks.append("\n".join([heading, *lines]))
+            blocks.append(group([Heading(heading, style), *lines]))
     if not found.remarks:
-        blocks.append("Nothing to remark." if len(index) else "There are no frames.")
-    return "\n\n".join(blocks)
+        text = "Nothing to remark." if len(index) else "There are no frames."
+        blocks.append(Sentence(text, 0))
+    return page.render(blocks)
 
 
-def _decoding_table(decoding: Sequence[Capability]) -> str:
+_HEADINGS = {
+    "problem": ("Problems", "bold red"),
+    "warning": ("Warnings", "bold yellow"),
+    "note": ("Notes", "bold"),
+}
+
+
+def _decoding_table(decoding: Sequence[Capability]) -> Block:
     """A line for each transfer syntax, several where its kinds of image are decoded by different backends."""
     frames: defaultdict[tuple[str, str], int] = defaultdict(int)
     for kind in decoding:
@@ -127,7 +144,7 @@ def _decoding_table(decoding: Sequence[Capability]) -> str:
         frames[kind.syntax_name, able] += kind.frames
     rows = [(name, number, able) for (name, able), number in frames.items()]
     rows.sort(key=lambda row: (-row[1], row[0]))
-    return format_table(("Transfer syntax", "frames", "decoded by"), rows)
+    return table(("Transfer syntax", "frames", "decoded by"), rows)
 
 
 def _kernels_line() -> str:
@@ -137,13 +154,11 @@ def _kernels_line() -> str:
     return f"Uncompressed frames are converted by NumPy: {found.reason}."
 
 
-def _lines(remark: Remark, index: FrameIndex, redact_paths: bool) -> list[str]:
-    named = [
-        format_name(name_file(index, file, redact_paths=redact_paths))
-        for file in remark.files[:_MOST_NAMED]
-    ]
-    more = len(remark.files) - len(named)
-    if more:
-        named.append(f"and {more:,} more; --json lists them all")
-    text, advice = harmless(remark.text), harmless(remark.advice)
-    return [f"  {text}", f"    -> {advice}", *(f"       {name}" for name in named)]
+def _lines(remark: Remark, index: FrameIndex, redact_paths: bool) -> list[Block]:
+    """What was found, what to do, and one file with how many more there are."""
+    lines: list[Block] = [Sentence(remark.text), Sentence(remark.advice, 4, "-> ")]
+    if remark.files:
+        name = format_name(name_file(index, remark.files[0], redact_paths=redact_paths))
+        more = len(remark.files) - 1
+        lines.append(Line(name, f"and {more:,} more; --json lists them all" if more else "", 7))
+    return lines

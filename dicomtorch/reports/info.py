@@ -15,13 +15,13 @@ from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.frame import SPAN_RULES
 from dicomtorch.model.report import ScanReport
 from dicomtorch.model.shown import CODED, shown
+from dicomtorch.reports.page import PLAIN, Page, Sentence, table
 from dicomtorch.reports.summary import summarize
 from dicomtorch.reports.text import (
     CLASS_NAMES,
+    findings_blocks,
     format_bytes,
     format_count,
-    format_findings,
-    format_table,
 )
 
 _MOST_VALUES = 4  # of one attribute in text; JSON has all
@@ -180,9 +180,9 @@ def _positions(index: FrameIndex) -> dict[str, Any]:
     }
 
 
-def format_info(found: dict[str, Any]) -> str:
+def format_info(found: dict[str, Any], page: Page = PLAIN) -> str:
     """The same as text for a terminal; attributes that no frame has are left out."""
-    blocks = [format_table(("", ""), _overview(found)).lstrip("\n")]
+    blocks = [table(("", ""), _overview(found))]
     for section, attributes in found["attributes"].items():
         rows = [
             (name, _listed(values))
@@ -192,12 +192,12 @@ def format_info(found: dict[str, Any]) -> str:
         if section == "Geometry" and found["positions"]["frames"]:
             rows.append(("ImagePositionPatient", _extent(found)))
         if rows:
-            blocks.append(format_table((section, ""), rows))
+            blocks.append(table((section, ""), rows))
     burned_in = found["attributes"]["Kind"]["BurnedInAnnotation"]
     if found["frames"] and not any(entry["value"] for entry in burned_in):
-        blocks.append("BurnedInAnnotation is absent: text burned into the pixels is not ruled out.")
-    blocks += format_findings(found["findings"])
-    return "\n\n".join(blocks)
+        text = "BurnedInAnnotation is absent: text burned into the pixels is not ruled out."
+        blocks.append(Sentence(text, 0))
+    return page.render(blocks + findings_blocks(found["findings"]))
 
 
 def _overview(found: dict[str, Any]) -> list[tuple[str, str]]:

@@ -124,7 +124,7 @@ def _caption(index: FrameIndex, position: int) -> str:
     at = np.array([position])
     names = ("Modality", "Rows", "Columns")
     modality, rows, columns = (index.gather(name, at)[0] for name in names)
-    return f"{shown('Modality', modality) or '-'}, {rows} x {columns}"
+    return f"{position}: {shown('Modality', modality) or '-'}, {rows} x {columns}"
 
 
 def _with_histogram(sheet: Image, values: npt.NDArray[Any], units: str) -> Image:

@@ -21,13 +21,13 @@ from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.report import ScanReport
 from dicomtorch.model.shown import shown, shown_uid
 from dicomtorch.model.syntaxes import uid_name
+from dicomtorch.reports.page import PLAIN, Block, Page, Sentence, group, table
 from dicomtorch.reports.text import (
     CLASS_NAMES,
     PROBLEMS,
+    findings_blocks,
     format_bytes,
     format_count,
-    format_findings,
-    format_table,
 )
 
 
@@ -94,36 +94,40 @@ def has_problems(summary: dict[str, Any]) -> bool:
     )
 
 
-def format_summary(summary: dict[str, Any]) -> str:
+def format_summary(summary: dict[str, Any], page: Page = PLAIN) -> str:
     """The same as text for a terminal."""
+    return page.render(summary_blocks(summary))
+
+
+def summary_blocks(summary: dict[str, Any]) -> list[Block]:
+    """The parts of the text."""
     files = summary["files"]
-    blocks = [
-        _headline(summary),
-        format_table(("Files", ""), [(CLASS_NAMES[name], n) for name, n in files.items() if n]),
+    blocks: list[Block] = [
+        Sentence(headline(summary), 0),
+        table(("Files", ""), [(CLASS_NAMES[name], n) for name, n in files.items() if n]),
     ]
     if summary["frames"]:
         undecodable = _undecodable(summary["decoding"])
         blocks += [
             _counted("Modality", summary["modalities"]),
             _counted("SOP class", summary["sop_classes"]),
-            format_table(
+            table(
                 ("Transfer syntax", "frames", "files", "decoded by"),
                 [
                     (e["name"], e["frames"], e["files"], _decoders(e["uid"], summary["decoding"]))
                     for e in summary["transfer_syntaxes"]
                 ],
             ),
-            format_table(
+            table(
                 ("Size", "frames", "files"),
                 [(_size(e), e["frames"], e["files"]) for e in summary["sizes"]],
             ),
-            *([undecodable] if undecodable else []),
+            *([group(undecodable)] if undecodable else []),
         ]
     if summary["tags"]:
         rows = [(keyword, e["frames"], e["distinct"]) for keyword, e in summary["tags"].items()]
-        blocks.append(format_table(("Tag", "frames with a value", "distinct values"), rows))
-    blocks += format_findings(summary["findings"])
-    return "\n\n".join(blocks)
+        blocks.append(table(("Tag", "frames with a value", "distinct values"), rows))
+    return blocks + findings_blocks(summary["findings"])
 
 
 def _count(index: FrameIndex, name: str, show: Callable[[str], str]) -> list[dict[str, Any]]:
@@ -197,7 +201,8 @@ def _presence(column: Any) -> dict[str, int]:
     return {"frames": len(values), "distinct": len(np.unique(values, axis=0))}
 
 
-def _headline(summary: dict[str, Any]) -> str:
+def headline(summary: dict[str, Any]) -> str:
+    """How much there is, in one line."""
     files, scan = sum(summary["files"].values()), summary["scan"]
     took = f", scanned in {scan['seconds']:.1f} s" if scan["read"] else ""
     size = format_bytes(summary["pixel_data_bytes"])
@@ -218,11 +223,11 @@ def _decoders(uid: str, decoding: list[dict[str, Any]]) -> str:
     )
 
 
-def _undecodable(decoding: list[dict[str, Any]]) -> str:
+def _undecodable(decoding: list[dict[str, Any]]) -> list[Block]:
     rows = [(entry["frames"], entry["reason"]) for entry in decoding if not entry["backend"]]
-    return "\n".join(f"{format_count(frames, 'frame')}: {reason}" for frames, reason in rows)
+    return [Sentence(f"{format_count(frames, 'frame')}: {reason}", 0) for frames, reason in rows]
 
 
-def _counted(title: str, entries: list[dict[str, Any]]) -> str:
+def _counted(title: str, entries: list[dict[str, Any]]) -> Block:
     rows = [(entry["name"] or "(none)", entry["frames"], entry["files"]) for entry in entries]
-    return format_table((title, "frames", "files"), rows)
+    return table((title, "frames", "files"), rows)

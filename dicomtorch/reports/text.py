@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
 from dicomtorch.errors import printable
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.report import ScanReport
+from dicomtorch.reports.page import Block, Line, listed
 
 CLASS_NAMES = {
     "image": "images",
@@ -19,10 +19,6 @@ CLASS_NAMES = {
 }
 PROBLEMS = ("unsupported", "unreadable")
 """File classes that somebody should look at."""
-
-_MOST_LISTED = 20
-
-Row = Sequence[object]
 
 
 def format_bytes(count: float) -> str:
@@ -46,32 +42,25 @@ def nothing_found(report: ScanReport) -> str:
     return f"there is no frame here, in {files}{found and f' ({found})'}"
 
 
-def format_findings(findings: list[dict[str, Any]]) -> list[str]:
+def findings_blocks(findings: list[dict[str, Any]]) -> list[Block]:
     """Damaged and undecodable files by name; of the others only how many there are for each reason."""
     blocks = []
     for name in PROBLEMS:
         mine = [finding for finding in findings if finding["class"] == name]
-        lines = [
-            f"  {format_name(finding)}: {harmless(finding['reason'])}"
-            for finding in mine[:_MOST_LISTED]
-        ]
-        if len(mine) > _MOST_LISTED:
-            lines.append(f"  and {len(mine) - _MOST_LISTED:,} more; --json lists them all")
+        lines = [Line(format_name(finding), finding["reason"]) for finding in mine]
         if mine:
-            blocks.append("\n".join([f"{CLASS_NAMES[name].capitalize()}:", *lines]))
-    alike: dict[
-        str, list[str]
-    ] = {}  # reasons that differ in numbers only, such as offsets, are one line
+            blocks.append(listed(f"{CLASS_NAMES[name].capitalize()}:", lines, style="bold red"))
+    alike: dict[str, list[str]] = {}  # reasons that differ in numbers only, such as offsets
     for finding in findings:
         if finding["class"] not in PROBLEMS and finding["reason"]:
-            line = f"{CLASS_NAMES[finding['class']]}: {harmless(finding['reason'])}"
+            line = f"{CLASS_NAMES[finding['class']]}: {finding['reason']}"
             alike.setdefault(re.sub(r"\d+", "", line), []).append(line)
     if alike:
-        lines = [
-            f"  {len(same):6,}  {same[0]}{', or the like' * (len(set(same)) > 1)}"
+        noticed = [
+            Line("", f"{len(same):6,}  {same[0]}{', or the like' * (len(set(same)) > 1)}")
             for same in sorted(alike.values(), key=len, reverse=True)
         ]
-        blocks.append("\n".join(["Noticed (files):", *lines]))
+        blocks.append(listed("Noticed (files):", noticed))
     return blocks
 
 
@@ -83,33 +72,3 @@ def name_file(index: FrameIndex, file: int, *, redact_paths: bool = False) -> di
 def format_name(entry: dict[str, Any]) -> str:
     """What `name_file` gave, as text."""
     return str(entry["path"]) if "path" in entry else f"file {entry['file']}"
-
-
-def format_table(header: Row, rows: Sequence[Row]) -> str:
-    """Columns, text to the left and numbers to the right; long tables end with what was left out."""
-    shown, hidden = rows[:_MOST_LISTED], rows[_MOST_LISTED:]
-    cells = [
-        [f"{cell:,}" if isinstance(cell, int) else harmless(str(cell)) for cell in row]
-        for row in (header, *shown)
-    ]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    numeric = (
-        [bool(shown) and isinstance(cell, int) for cell in shown[0]]
-        if shown
-        else [False] * len(header)
-    )
-    lines = [
-        "  ".join(
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(line, widths, numeric, strict=True)
-        ).rstrip()
-        for line in cells
-    ]
-    if hidden:
-        lines.append(f"and {len(hidden):,} more; --json lists them all")
-    return "\n".join(lines)
-
-
-def harmless(text: str) -> str:
-    """Without the control characters that a value of a file may bring to a terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)

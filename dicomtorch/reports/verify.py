@@ -21,11 +21,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dicomtorch.backends.base import BACKENDS, choose_backend, get_backend
+from dicomtorch.backends.base import choose_backend
+from dicomtorch.backends.capability import others_that_decode
 from dicomtorch.errors import DicomTorchError, OptionError, UnsupportedError
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.syntaxes import LOSSY
+from dicomtorch.reader.fetch import FrameFetcher
 from dicomtorch.reader.reader import FrameReader
 from dicomtorch.reader.threads import usable_threads
 from dicomtorch.reports.verify_result import Finding, Result
@@ -171,15 +173,13 @@ class Verification:
                 found.findings.append(self._finding(position, "difference", text, both))
 
     def _other_decoder(self, position: int, pixel: ImagePixel, failed: str) -> str:
-        """Says which other backend decodes a frame that the one of "auto" does not, if there is one."""
-        for name in BACKENDS:
-            if name != failed and get_backend(name).supports(pixel):
-                try:
-                    FrameReader(self.index.select([position]), name).read_stored(0)
-                except DicomTorchError:
-                    continue
-                return f"; backend={name!r} decodes it"
-        return ""
+        """Says which other backends decode a frame that the one of "auto" does not, if there are any."""
+        try:
+            data = FrameFetcher(self.index).encoded(position)
+        except DicomTorchError:
+            return ""
+        able = others_that_decode(data, pixel, failed)
+        return f"; backend={able[0]!r} decodes it" if able else ""
 
     def _chosen(self, pixel: ImagePixel) -> tuple[str, ...]:
         """The names of the backends that decode such frames, "" for none; the second one only if it is another."""

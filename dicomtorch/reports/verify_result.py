@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dicomtorch.index.frame_index import FrameIndex
-from dicomtorch.reports.text import format_count, format_name, harmless, name_file
+from dicomtorch.reports.page import PLAIN, Block, Line, Page, Sentence, group, listed
+from dicomtorch.reports.text import format_count, format_name, name_file
 
-_MOST_LISTED = 20
 _HEADINGS = {
     "failure": "Failed",
     "unsupported": "Not decoded by this backend",
@@ -94,8 +94,22 @@ def to_json(result: Result, index: FrameIndex, *, redact_paths: bool = False) ->
     }
 
 
-def format_result(result: Result, index: FrameIndex, *, redact_paths: bool = False) -> str:
+def format_result(
+    result: Result, index: FrameIndex, *, redact_paths: bool = False, page: Page = PLAIN
+) -> str:
     """The same as text for a terminal; frames of one file with the same error are one line."""
+    blocks: list[Block] = [group([Sentence(line, 0) for line in _counts(result)])]
+    for kind, heading in _HEADINGS.items():
+        alike = _alike([finding for finding in result.findings if finding.kind == kind])
+        if alike:
+            frames = sum(len(one.frames) for one in alike)
+            lines = [_line(one, index, redact_paths) for one in alike]
+            title = f"{heading} ({format_count(frames, 'frame')}):"
+            blocks.append(listed(title, lines, style="bold red"))
+    return page.render(blocks)
+
+
+def _counts(result: Result) -> list[str]:
     lines = [f"{result.decoded:,} of {format_count(result.frames, 'frame')} decoded"]
     if result.compared:
         lines.append(
@@ -111,21 +125,7 @@ def format_result(result: Result, index: FrameIndex, *, redact_paths: bool = Fal
     if result.damaged:
         damaged = format_count(result.damaged, "damaged file")
         lines.append(f"{damaged} without frames; `dicomtorch scan` gives the reason")
-    blocks = ["\n".join(lines)]
-    for kind, heading in _HEADINGS.items():
-        alike = _alike([finding for finding in result.findings if finding.kind == kind])
-        if not alike:
-            continue
-        frames = sum(len(one.frames) for one in alike)
-        lines = [f"{heading} ({format_count(frames, 'frame')}):"]
-        for one in alike[:_MOST_LISTED]:
-            name = format_name(name_file(index, one.file, redact_paths=redact_paths))
-            said = ";".join(_said(text, backends) for text, backends in one.reasons.items())
-            lines.append(f"  {name}, {_numbers(one.frames)}{said}")
-        if len(alike) > _MOST_LISTED:
-            lines.append(f"  and {len(alike) - _MOST_LISTED:,} more; --json lists them all")
-        blocks.append("\n".join(lines))
-    return "\n\n".join(blocks)
+    return lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +150,14 @@ def _alike(findings: Sequence[Finding]) -> list[_Alike]:
     return list(found.values())
 
 
-def _said(text: str, backends: Sequence[str]) -> str:
-    by = f" ({', '.join(backends)})" if any(backends) else ""
-    return f"{by}: {harmless(text)}"
+def _line(one: _Alike, index: FrameIndex, redact_paths: bool) -> Line:
+    name = format_name(name_file(index, one.file, redact_paths=redact_paths))
+    where = f"{name}, {_numbers(one.frames)}"
+    if len(one.reasons) == 1:
+        ((text, backends),) = one.reasons.items()
+        return Line(f"{where} ({', '.join(backends)})" if any(backends) else where, text)
+    said = (f"({', '.join(backends)}) {text}" for text, backends in one.reasons.items())
+    return Line(where, "; ".join(said))
 
 
 def _numbers(frames: Sequence[int]) -> str:

@@ -50,8 +50,9 @@ def open_source(
     tags: Sequence[Tag] = (),
     refresh: bool = True,
     cache_dir: str | os.PathLike[str] | None = None,
+    num_workers: int | None = None,
 ) -> tuple[FrameIndex, ScanReport]:
-    """As `open_index`, with what the scan met, and how many files it had to read."""
+    """As `open_index`, with what the scan met, and how many files it had to read; `num_workers` as in `scan`."""
     paths = paths_of(source)
     real = [os.path.realpath(os.path.expanduser(os.fsencode(path))) for path in paths]
     store = IndexStore(real, cache_dir)
@@ -75,7 +76,13 @@ def open_source(
         begun = store.load_partial()
         if begun is None or not begun.tags.keys() >= {*wanted, *(old.tags if old else ())}:
             begun = old
-        index, report = scan(paths, index=begun, tags=wanted, checkpoint=_Checkpoint(store).save)
+        index, report = scan(
+            paths,
+            index=begun,
+            tags=wanted,
+            num_workers=num_workers,
+            checkpoint=_Checkpoint(store).save,
+        )
         if index is old:
             return index, report
         try:

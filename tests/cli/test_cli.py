@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -10,13 +11,14 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections import Counter
 from pathlib import Path
 
 import pydicom
 import pytest
 
-from dicomtorch import scan
+from dicomtorch import FrameIndex, scan
 from dicomtorch.cli import main as cli
 from dicomtorch.cli.demo import run as run_demo
 from dicomtorch.cli.options import EXIT_ERROR, EXIT_FOUND_PROBLEMS, EXIT_INTERRUPTED, EXIT_OK
@@ -42,6 +44,66 @@ def run(capsys, *arguments):
     code = cli.main([str(argument) for argument in arguments])
     output = capsys.readouterr()
     return code, output.out, output.err
+
+
+@pytest.mark.parametrize("columns", [None, "80"])
+@pytest.mark.parametrize("command", ["scan", "info", "doctor", "verify"])
+def test_output_fits_the_terminal_and_is_whole_in_a_pipe(
+    capsys, monkeypatch, tmp_path, bundled, command, columns
+):
+    name = "a-file-with-a-rather-long-name-as-exports-of-archives-have-them-0001.dcm"
+    below = tmp_path / "tree" / "2026-11-26-some-hospital" / "series-with-a-name"
+    below.mkdir(parents=True)
+    shutil.copy(bundled / "JPEG2000-embedded-sequence-delimiter.dcm", below / name)
+    shutil.copy(bundled / "rtplan_truncated.dcm", below / f"damaged-{name}")
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns:
+        monkeypatch.setenv("COLUMNS", columns)
+    _, out, _ = run(capsys, command, tmp_path / "tree")
+    lines = out.splitlines()
+    assert "\x1b" not in out
+    assert max(map(len, lines)) > 80 if columns is None else max(map(len, lines)) <= 80
+    if command in ("scan", "doctor") and columns is None:
+        assert f"2026-11-26-some-hospital/series-with-a-name/damaged-{name}" in out
+
+
+def test_scan_keeps_its_index_and_saves_it_where_it_is_told(capsys, tmp_path, tree):
+    code, _, _ = run(capsys, "scan", tree, "-o", tmp_path / "tree.index", "--tags", "PatientSex")
+    assert code == EXIT_OK
+    saved = FrameIndex.load(tmp_path / "tree.index")
+    assert (len(saved), list(saved.tags)) == (17, ["PatientSex"])
+    for command in ("scan", "info", "doctor", "verify"):
+        assert run(capsys, command, tmp_path / "tree.index")[0] == EXIT_OK
+    _, out, _ = run(capsys, "scan", tree, "--json")
+    assert json.loads(out)["scan"]["read"] == 0
+    assert json.loads(out)["scan"]["reused"] == 4
+    code, _, err = run(capsys, "scan", tree, "-o", tmp_path / "tree.index")
+    assert code == EXIT_ERROR
+    assert "tree.index" in err
+
+
+@pytest.mark.parametrize(
+    "command", ["scan", "info", "doctor", "verify", "preview", "show", "bench"]
+)
+def test_an_empty_path_is_not_the_current_folder(capsys, command):
+    with pytest.raises(SystemExit) as caught:
+        cli.main([command, ""])
+    assert caught.value.code == EXIT_ERROR
+    assert "the path is empty" in capsys.readouterr().err
+
+
+def test_a_warning_is_said_once(capsys, monkeypatch, tree):
+    def warned(*_args, **_kwargs):
+        for _ in range(3):
+            with warnings.catch_warnings():
+                warnings.simplefilter("always")
+                warnings.warn("the same", stacklevel=1)
+            logging.getLogger("dicomtorch").warning("the same")
+        raise OptionError("the end")
+
+    monkeypatch.setattr("dicomtorch.scanner.open.scan", warned)
+    _, _, err = run(capsys, "scan", tree)
+    assert err == "dicomtorch: warning: the same\ndicomtorch: the end\n"
 
 
 def test_scan_counts_what_pydicom_finds(capsys, tree):
@@ -168,7 +230,7 @@ def test_interrupt_exits_with_130(capsys, monkeypatch, tree):
     def interrupted(*_args, **_kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dicomtorch.scanner.scan.scan", interrupted)
+    monkeypatch.setattr("dicomtorch.scanner.open.scan", interrupted)
     assert run(capsys, "scan", tree) == (EXIT_INTERRUPTED, "", "dicomtorch: interrupted\n")
 
 
@@ -264,7 +326,9 @@ def test_doctor_is_strict_if_told_to(capsys, tree):
     code, out, _ = run(capsys, "doctor", tree, "--strict")
     assert code == EXIT_FOUND_PROBLEMS
     assert re.search(r"1 SOPInstanceUID is in more than one file", out)
-    assert re.search(r"^       copy\.dcm$", out, re.MULTILINE)
+    assert re.search(
+        r"^       CT_small\.dcm: and 1 more; --json lists them all$", out, re.MULTILINE
+    )
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
@@ -403,6 +467,29 @@ def test_show_without_a_display_says_what_to_do(capsys, tree):
     assert "--output" in err
 
 
+def test_show_in_a_browser_is_no_error(capsys, monkeypatch, tree):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    shown = []
+    monkeypatch.setattr(pyplot, "switch_backend", lambda name: None)
+    monkeypatch.setattr("matplotlib.get_backend", lambda: "webagg")
+    monkeypatch.setattr(pyplot, "show", lambda: shown.append(1))
+    assert run(capsys, "show", tree / "CT_small.dcm")[::2] == (EXIT_OK, "")
+    assert shown == [1]
+
+
+def test_show_with_a_backend_that_cannot_be_used_is_one_line(tree):
+    pytest.importorskip("matplotlib")
+    done = subprocess.run(
+        [*PROGRAM, "show", tree / "CT_small.dcm"],
+        env=os.environ | {"MPLBACKEND": "module://no_such_backend"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == EXIT_ERROR
+    assert re.fullmatch(r"dicomtorch: .*no_such_backend.*--output FILE\.png\n", done.stderr)
+
+
 def test_a_manifest_of_someone_else_makes_no_saved_index(capsys, tree):
     (tree / "manifest.json").write_text('{"images": 3}')
     code, out, _ = run(capsys, "info", tree)
@@ -436,8 +523,28 @@ def test_demo_of_a_small_folder(tmp_path, tree):
     lines = "\n".join(run_demo(tmp_path / "out", source=tree, num_workers=2))
     assert "RTDOSE" in lines
     assert re.search(r"17 frames of 1 x 256 x 256 in [\d.]+ s, \d+ frames/s", lines)
+    assert "All 17 frames were decoded." in lines
     assert "2 frames that look different" in lines  # the dose has 10 x 10 pixels
     assert (tmp_path / "out" / "contact-sheet.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_demo_is_short_and_ends_with_what_worked(tmp_path):
+    pytest.importorskip("PIL")
+    done = subprocess.run(
+        [*PROGRAM, "demo", "--output", tmp_path],
+        env=os.environ | {"COLUMNS": "80", "XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    assert done.stderr == ""
+    assert len(lines) < 60
+    assert max(map(len, lines)) <= 80
+    assert re.search(r"\d+ of \d+ frames were decoded", done.stdout)
+    assert "Wrote " in "".join(lines[-5:])
+    assert "rror" not in done.stdout
 
 
 def interrupted_demo(output):

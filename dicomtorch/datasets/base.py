@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, default_collate
 
 from dicomtorch.batches.collate import FrameSample, FrameSamples, collate_frames
 from dicomtorch.batches.metadata import FrameMeta
+from dicomtorch.datasets.dicts import SampleDicts
 from dicomtorch.datasets.masked import Mask
 from dicomtorch.datasets.options import Failure, ReadPolicy
 from dicomtorch.datasets.positions import one_position, several_positions
@@ -236,6 +237,19 @@ class SampleDataset(Dataset[FrameSample], Generic[Asked]):
     def __iter__(self) -> Iterator[Any]:
         for i in range(len(self)):
             yield self[i]
+
+    def as_dicts(self, image: str = "image", mask: str = "mask") -> SampleDicts:
+        """The samples as dictionaries, for `Dataset`, `CacheDataset` and `PersistentDataset` of `monai.data`.
+
+        Args:
+            image: The key of the image; those of `meta` are keys beside it.
+            mask: The key of the mask, if there are masks.
+
+        Example:
+            >>> data = frames.as_dicts(image="image")                                          # doctest: +SKIP
+            >>> cached = monai.data.CacheDataset(data, [RandFlipd("image", prob=0.5)])         # doctest: +SKIP
+        """
+        return SampleDicts(self, image, mask)
 
     def will_need(self, indices: Sequence[Any]) -> None:
         """Says which samples are asked for soon, so that the system reads them into its cache; `FrameLoader` does."""

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import importlib.util
 from functools import cache
-from typing import Any
 
 import numpy as np
 
-from dicomtorch.backends import color, guard, stored
+from dicomtorch.backends import codecs, color, guard, low_pass, stored
 from dicomtorch.backends.base import Array, Buffer
 from dicomtorch.backends.jpeg import JPEGStream
 from dicomtorch.backends.jpeg2000 import J2KStream
 from dicomtorch.backends.jpegxl import JXLStream
 from dicomtorch.backends.rle import rle_segments
-from dicomtorch.errors import DecodeError, import_optional
+from dicomtorch.errors import DecodeError
+from dicomtorch.model.frame import Reduced
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.syntaxes import (
     DEFLATED_IMAGE_FRAME,
@@ -60,13 +60,10 @@ def _installed() -> bool:
 
 
 @cache
-def _library() -> Any:
-    return import_optional("imagecodecs", "all")
-
-
-@cache
 def _missing_codecs(syntax: str) -> tuple[str, ...]:
-    return tuple(codec for codec in _CODECS[syntax] if not getattr(_library(), codec).available)
+    return tuple(
+        codec for codec in _CODECS[syntax] if not getattr(codecs.library(), codec).available
+    )
 
 
 def _knows(pixel: ImagePixel) -> bool:
@@ -122,6 +119,24 @@ class ImagecodecsBackend:
             return _decode_j2k(data, pixel, stream, out)
         return _decode_jxl(data, pixel, stream, out)
 
+    def decode_reduced(self, data: Buffer, pixel: ImagePixel, levels: int) -> Reduced | None:
+        """Decodes a frame at 1 / 2^levels of its resolution, `None` where stream or library cannot (see `low_pass`).
+
+        Raises:
+            DecodeError: The stream is damaged, or disagrees with `pixel`.
+        """
+        if pixel.transfer_syntax_uid not in low_pass.SYNTAXES:
+            return None
+        stream = guard.check(data, pixel)
+        if stream is None:
+            return None
+        pixel = guard.as_streamed(pixel, stream, self)
+        if isinstance(stream, J2KStream):
+            return low_pass.decode_j2k(data, pixel, stream, levels)
+        if isinstance(stream, JPEGStream):
+            return low_pass.decode_jpeg(data, pixel, stream, levels)
+        return None
+
 
 BACKEND = ImagecodecsBackend()
 
@@ -140,15 +155,6 @@ def _target(pixel: ImagePixel, dtype: str, out: Array | None) -> Array:
     return np.empty(pixel.shape, wanted)
 
 
-def _call(codec: str, data: Buffer, **arguments: Any) -> Array:
-    """Runs a decoder; whatever it says is wrong becomes a `DecodeError`."""
-    try:
-        decoded: Array = getattr(_library(), codec)(data, **arguments)
-    except (RuntimeError, ValueError, TypeError, OverflowError) as error:
-        raise DecodeError(f"the code stream is damaged: imagecodecs.{codec}: {error}") from error
-    return decoded
-
-
 def _decode_jpeg(data: Buffer, pixel: ImagePixel, stream: JPEGStream, out: Array | None) -> Array:
     target = _target(pixel, "u1" if stream.precision <= 8 else "u2", out)
     source = None
@@ -157,7 +163,7 @@ def _decode_jpeg(data: Buffer, pixel: ImagePixel, stream: JPEGStream, out: Array
         source = "YCBCR" if ybr else "RGB"
     elif pixel.samples_per_pixel == 4:
         source = "CMYK"
-    result = _call(
+    result = codecs.call(
         "jpeg8_decode",
         data,
         colorspace=source,
@@ -181,7 +187,7 @@ def _decode_jpegls(data: Buffer, pixel: ImagePixel, stream: JPEGStream, out: Arr
         target = _target(pixel, dtype, out)
     if bytes(data[-2:]) != b"\xff\xd9":
         data = bytes(data) + b"\xff\xd9"  # CharLS takes seconds to find that a stream has no end
-    result = _call("jpegls_decode", data, out=target)
+    result = codecs.call("jpegls_decode", data, out=target)
     stored.bounded(result, stream.precision, signed=False, lossless=True)
     if stream.planar:
         result = np.moveaxis(target, 0, -1)
@@ -202,12 +208,12 @@ def _decode_j2k(data: Buffer, pixel: ImagePixel, stream: J2KStream, out: Array |
         if stream.precision in (8, 16) and one_wavelet and not lossless:
             result = _decode_htj2k_with_room(codestream, pixel, stream)
         else:
-            result = _decode_htj2k(codestream, target)
+            result = codecs.decode_htj2k(codestream, target)
             result = stored.bounded(
                 result, stream.precision, signed=stream.signed, lossless=lossless
             )
     else:  # OpenJPH writes beyond its memory where components have blocks of another size
-        result = _call("jpeg2k_decode", codestream, numthreads=1, out=target)
+        result = codecs.call("jpeg2k_decode", codestream, numthreads=1, out=target)
     return stored.finish(
         color.j2k_to_rgb(result, stream, pixel),
         pixel,
@@ -215,23 +221,6 @@ def _decode_j2k(data: Buffer, pixel: ImagePixel, stream: J2KStream, out: Array |
         signed=stream.signed,
         lossless=stream.reversible,
         out=out,
-    )
-
-
-def _decode_htj2k(codestream: memoryview, target: Array) -> Array:
-    """Decodes with OpenJPH, and makes sure that it came to the last row.
-
-    imagecodecs loses what OpenJPH throws while it hands out rows (it shows up as an unraisable exception) and returns
-    as if all were well. Rows come in order: if the last one keeps two different fillings, it was never written.
-    """
-    last = target[-1] if target.ndim == 2 else target[-1, :, -1]
-    for filling in (0x55, 0x2A):
-        last[...] = filling
-        result = _call("htj2k_decode", codestream, out=target)
-        if (last != filling).any():
-            return result
-    raise DecodeError(
-        "the code stream is damaged: imagecodecs.htj2k_decode: stopped before the last row"
     )
 
 
@@ -248,7 +237,7 @@ def _decode_htj2k_with_room(codestream: memoryview, pixel: ImagePixel, stream: J
     for component in range(stream.components):
         wide[42 + 3 * component] += more  # Ssiz
     room = np.empty(pixel.shape, word if stream.signed else f"u{word[1]}")
-    samples = _decode_htj2k(memoryview(wide), room).view(word)
+    samples = codecs.decode_htj2k(memoryview(wide), room).view(word)
     half = 1 << bits - 1
     if stream.irreversible:
         samples += 1 << more - 1
@@ -264,7 +253,7 @@ def _decode_jxl(data: Buffer, pixel: ImagePixel, stream: JXLStream, out: Array |
     """Decodes; that a stream was cut shows only where it ends, and so costs as much as decoding what is there."""
     precision = stream.precision or pixel.bits_stored
     target = _target(pixel, "u1" if precision <= 8 else "u2", out)
-    result = _call("jpegxl_decode", data, numthreads=1, out=target)
+    result = codecs.call("jpegxl_decode", data, numthreads=1, out=target)
     lossless = pixel.transfer_syntax_uid == JPEG_XL_LOSSLESS
     return stored.finish(
         result, pixel, precision=precision, signed=False, lossless=lossless, out=out
@@ -329,7 +318,7 @@ def _unpack(segment: memoryview, plane: Array, number: int, offset: int) -> None
     A decoder stops when it has all bytes (PS3.5 G.3.2), so neither a pad byte that is not zero nor a last run that
     overshoots is damage.
     """
-    packbits = _library().packbits_decode
+    packbits = codecs.library().packbits_decode
     problem: Exception
     try:
         if len(packbits(segment, out=plane)) == plane.size:

@@ -34,6 +34,8 @@ class J2KStream(NamedTuple):
         irreversible: Whether the 9/7 wavelet is used everywhere.
         high_throughput: Whether the blocks are coded as in HTJ2K.
         equal_blocks: Whether the blocks of all components and tiles have one size.
+        levels: Decomposition levels, the fewest of all components and tiles.
+        at_origin: Whether image and tiles begin at the origin of the reference grid.
         start: Where the code stream begins in the frame: after the boxes of a JP2 file.
         stop: Where it ends.
     """
@@ -48,6 +50,8 @@ class J2KStream(NamedTuple):
     irreversible: bool
     high_throughput: bool
     equal_blocks: bool
+    levels: int
+    at_origin: bool
     start: int
     stop: int
 
@@ -89,8 +93,8 @@ def _codestream(data: Buffer) -> tuple[int, int]:
 class _J2KWalk:
     """The marker segments of a JPEG 2000 code stream."""
 
-    __slots__ = ("blocks", "coding", "components", "data", "ht", "irreversible", "mct", "precision", "quantisation",
-                 "reversible", "signed", "siz", "size", "start", "tiles")  # fmt: skip
+    __slots__ = ("at_origin", "blocks", "coding", "components", "data", "ht", "irreversible", "mct", "precision",
+                 "quantisation", "reversible", "signed", "siz", "size", "start", "tiles")  # fmt: skip
 
     def __init__(self, data: Buffer, start: int, stop: int, tiles: int) -> None:
         self.data = data
@@ -158,6 +162,7 @@ class _J2KWalk:
                 "precision in SIZ", position + 36, depths.hex(" "), "one of 1 to 32 bits for all"
             )
         self.siz = (y1 - y0, x1 - x0)
+        self.at_origin = not (x0 or y0 or tile_x0 or tile_y0)
         self.components, self.tiles = count, number
         self.precision, self.signed = (depths[0] & 127) + 1, depths[0] > 127
 
@@ -259,6 +264,10 @@ class _J2KWalk:
             )
         self.quantisation[component] = (0 if style == 1 else size // step, bits)
 
+    def fewest_levels(self) -> int:
+        """Of all components; there is a COD."""
+        return min(levels for levels, _ in self.coding.values())
+
     def check_quantisation(self, position: int) -> None:
         """Every component needs as many step sizes as it has sub-bands; a decoder reads them unasked.
 
@@ -308,14 +317,14 @@ class _J2KWalk:
 class _TileParts:
     """The tile-parts of a JPEG 2000 code stream, which must tile the rest of it."""
 
-    __slots__ = ("blocks", "data", "ht", "irreversible", "main", "reversible", "size")
+    __slots__ = ("blocks", "data", "ht", "irreversible", "levels", "main", "reversible", "size")
 
     def __init__(self, data: Buffer, size: int, main: _J2KWalk) -> None:
         self.data = data
         self.size = size
         self.main = main
         self.ht, self.reversible, self.irreversible = main.ht, main.reversible, main.irreversible
-        self.blocks = set(main.blocks)
+        self.blocks, self.levels = set(main.blocks), main.fewest_levels()
 
     def header(self, position: int) -> int:
         """Walks the header of a tile-part; what it sets holds for its tile only. Returns where the data begin."""
@@ -330,6 +339,7 @@ class _TileParts:
         self.reversible &= walk.reversible
         self.irreversible &= walk.irreversible
         self.blocks |= walk.blocks
+        self.levels = min(self.levels, walk.fewest_levels())
         return body
 
     def walk(self, position: int) -> int:
@@ -426,6 +436,8 @@ def parse_j2k(data: Buffer, tiles: int) -> J2KStream:
         irreversible=parts.irreversible,
         high_throughput=parts.ht,
         equal_blocks=len(parts.blocks) == 1,
+        levels=parts.levels,
+        at_origin=main.at_origin,
         start=start,
         stop=end,
     )

@@ -54,7 +54,12 @@ class DicomFrames(DrawnDataset[int]):
         normalize: `None`, "minmax", "zscore", "percentile" or (mean, standard deviation); acts on modality values.
         color: "auto" as the file is (1 or 3 channels), "rgb", or "gray".
         size: `None` or (H, W): resized with the aspect kept, antialiased, the rest padded; geometry in `meta` stays
-            that of the file, and `meta["resized"]` has what was done: (scale, top, left, rows, columns).
+            that of the file, and `meta["resized"]` has what was done: (scale, top, left, rows, columns, reduced).
+        decode: "exact", or "reduced", which needs `size`: large frames are decoded at a half, a quarter or an eighth of
+            their resolution where their codec can (HTJ2K; JPEG 2000 on Python 3.12; JPEG with simplejpeg), else means
+            of blocks are taken before they are converted. Values differ from "exact" by less than a level of 256 where
+            pictures have no hard edges. Not for tables, palettes, padding, labels, ranges that the pixels decide and
+            statistics: those frames are decoded whole. `meta["resized"]` ends with the factor, 1 for whole.
         dtype: `None` for float32, or in "stored" the smallest type for all frames; a cast that loses values raises.
         tags: DICOM keywords or tags that `meta` shall have too, as in `["PatientSex", 0x00180060]`.
         paths: Whether `meta["path"]` is the file of the frame, absolute, as `str`. Paths often name patients, therefore
@@ -107,6 +112,7 @@ class DicomFrames(DrawnDataset[int]):
         normalize: str | tuple[float, float] | None = None,
         color: Literal["auto", "rgb", "gray"] = "auto",
         size: tuple[int, int] | None = None,
+        decode: Literal["exact", "reduced"] = "exact",
         dtype: torch.dtype | str | None = None,
         tags: Sequence[Tag] = (),
         paths: bool = False,
@@ -125,7 +131,7 @@ class DicomFrames(DrawnDataset[int]):
         cache_bytes: int = DEFAULT_BYTES,
         **mask_options: Unpack[MaskOptions],
     ) -> None:
-        _check_context(context, context_edge)
+        _check_context(context, context_edge, decode)
         super().__init__(
             FrameSource(
                 source,
@@ -136,6 +142,7 @@ class DicomFrames(DrawnDataset[int]):
                 normalize=normalize,
                 color=color,
                 size=size,
+                decode=decode,
                 dtype=dtype,
                 tags=tags,
                 paths=paths,
@@ -152,9 +159,14 @@ class DicomFrames(DrawnDataset[int]):
                 **mask_options,
             )
         )
+        self._late: dict[PixelOptions, FrameReader] = {}
+        self._look_around(context, context_edge, on_gap)
+
+    def _look_around(
+        self, context: int, context_edge: Literal["repeat", "reflect"], on_gap: OnGap
+    ) -> None:
         if context:
             self._reader = ContextReader(self._source.reader, context, context_edge, on_gap)
-        self._late: dict[PixelOptions, FrameReader] = {}
         self._check_target()
 
     def _check_target(self) -> None:
@@ -348,11 +360,13 @@ class DicomFrames(DrawnDataset[int]):
         return show_frames(get, len(positions))
 
 
-def _check_context(context: Any, edge: Any) -> None:
+def _check_context(context: Any, edge: Any, decode: str) -> None:
     if type(context) is not int or context < 0 or edge not in ("repeat", "reflect"):
         raise OptionError(
             f'context must be 0 or more and context_edge "repeat" or "reflect"; got {context!r} and {edge!r}'
         )
+    if context and decode == "reduced":
+        raise OptionError("decode='reduced' has no meaning with context: use decode='exact'")
 
 
 def _masks_fit(masks: Sequence[Mask | None], batch: Tensor | None) -> bool:

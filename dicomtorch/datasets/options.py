@@ -95,6 +95,12 @@ class FrameOptions(ReadOptions, total=False):
     size: tuple[int, int] | None
 
 
+class SourceOptions(FrameOptions, total=False):
+    """All options of `DicomFrames` that say how one frame is read."""
+
+    decode: Literal["exact", "reduced"]
+
+
 @dataclass(frozen=True, slots=True)
 class ReadPolicy:
     """Everything asked of a dataset that is no question of pixels: where frames come from and what becomes of samples.

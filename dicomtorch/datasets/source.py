@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, Subset
 from dicomtorch.backends import capability
 from dicomtorch.batches.metadata import FrameMeta, MetaColumns, MetadataReader, metas_of
 from dicomtorch.datasets.masked import MaskSource, open_masks, without_masks
-from dicomtorch.datasets.options import FrameOptions, MaskOptions, ReadPolicy
+from dicomtorch.datasets.options import MaskOptions, ReadPolicy, SourceOptions
 from dicomtorch.errors import OptionError, SourceError, UnsupportedError, printable
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.frame import AppliedVOI
@@ -83,7 +83,7 @@ class FrameSource:
         source: Given,
         *,
         within: Callable[[FrameIndex], FrameIndex] | None = None,
-        **options: Unpack[FrameOptions],
+        **options: Unpack[SourceOptions],
     ) -> None:
         given: dict[str, Any] = dict(options)
         masks: Any = {name: given.pop(name) for name in _MASKS & given.keys()}
@@ -159,7 +159,11 @@ class FrameSource:
         size = self.reader.options.size
         if size is not None:
             sizes = zip(columns["Rows"], columns["Columns"], strict=True)
-            where = [resized(int(rows), int(many), size) for rows, many in sizes]
+            factors = self.reader.factors(positions)
+            where = [
+                resized(int(rows), int(many), size)._replace(reduced=factor)
+                for (rows, many), factor in zip(sizes, factors, strict=True)
+            ]
             columns["resized"] = np.array(where, np.float64)
         return columns
 

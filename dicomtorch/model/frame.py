@@ -201,3 +201,18 @@ class AppliedVOI:
     voi: str = ""
     window_center: float = math.nan
     window_width: float = math.nan
+
+
+class Reduced(NamedTuple):
+    """Stored values of a frame at less than its resolution.
+
+    Attributes:
+        samples: float32, (rows, columns) or (rows, columns, samples) divided by `factor` and rounded up.
+        factor: Pixels of the frame from one sample to the next, 2, 4 or 8.
+        offset: Where the first sample lies, in pixels of the frame from the centre of its first pixel: 0 for the
+            low-pass band of a wavelet, (factor - 1) / 2 for means of blocks.
+    """
+
+    samples: npt.NDArray[np.float32]
+    factor: int
+    offset: float

@@ -71,6 +71,8 @@ class PixelOptions:
         color: "auto", "rgb" or "gray".
         size: `None` or (rows, columns).
         dtype: Name of the NumPy/torch type of the tensor, `None` for the default.
+        decode: "exact", or "reduced": large frames that `size` makes small are decoded at a half, a quarter or an
+            eighth of their resolution.
 
     Raises:
         OptionError: An option is not one of these, or two contradict each other.
@@ -83,10 +85,12 @@ class PixelOptions:
     color: Literal["auto", "rgb", "gray"] = "auto"
     size: tuple[int, int] | None = None
     dtype: str | None = None
+    decode: Literal["exact", "reduced"] = "exact"
 
     def __post_init__(self) -> None:
         _one_of("values", self.values, VALUES)
         _one_of("color", self.color, ("auto", "rgb", "gray"))
+        _one_of("decode", self.decode, ("exact", "reduced"))
         for name, value in (
             ("window", _window_option(self.window)),
             ("padding", _padding_option(self.padding)),
@@ -103,6 +107,10 @@ class PixelOptions:
         return tuple(self.window) if isinstance(self.window, Windows) else (self.window,)  # type: ignore[return-value]
 
     def _refuse_contradictions(self) -> None:
+        if self.decode == "reduced" and self.size is None:
+            raise OptionError(
+                "decode='reduced' needs size=(rows, columns): only what is made small can be decoded small"
+            )
         if self.window is not None and self.values != "display":
             raise OptionError(
                 f"window={self.window!r} has no meaning with values={self.values!r}; windows apply to "

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from dicomtorch.errors import PixelValueError
-from dicomtorch.model.frame import AppliedVOI, FrameValues
+from dicomtorch.model.frame import AppliedVOI, FrameValues, Reduced
 from dicomtorch.model.options import PixelOptions
 from dicomtorch.pixels.dtypes import Array, holds_range, output_dtype
 from dicomtorch.pixels.formulas import evaluate, padding_mask, with_range
 from dicomtorch.pixels.linear import fill_linear
 from dicomtorch.pixels.plan import Plan, make_plan, output_shape
-from dicomtorch.pixels.resize import resize, resize_nearest
+from dicomtorch.pixels.resize import resize, resize_nearest, resize_reduced
 from dicomtorch.pixels.statistics import modality_span, normalized
 from dicomtorch.pixels.voi import (
     Mapping,
@@ -37,7 +37,7 @@ LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def apply(
-    stored: Array,
+    stored: Array | Reduced,
     frame: FrameValues,
     options: PixelOptions,
     out: Tensor | None = None,
@@ -48,7 +48,8 @@ def apply(
     """Makes the tensor of one frame.
 
     Args:
-        stored: Stored values as a backend gives them: (rows, columns) or (rows, columns, samples).
+        stored: Stored values as a backend gives them, (rows, columns) or (rows, columns, samples); or what was decoded
+            of them at less than their resolution, if `reduced.reduction_levels` admits it.
         frame: What the frame says about them.
         options: What is asked for.
         out: (C, H, W) on the CPU to write into, of the type of `output_dtype`; `None` for a new tensor.
@@ -62,7 +63,7 @@ def apply(
         PixelValueError: The values asked for cannot be made of this frame, or do not fit the type.
     """
     plan = plan or make_plan(frame, options)
-    if stored.shape != frame.pixel.shape:
+    if not isinstance(stored, Reduced) and stored.shape != frame.pixel.shape:
         raise PixelValueError(
             f"stored values have shape {stored.shape}; (0028,0010) Rows, (0028,0011) Columns and (0028,0002) "
             f"SamplesPerPixel say {frame.pixel.shape}"
@@ -72,7 +73,12 @@ def apply(
         out = torch.empty(shape, dtype=output_dtype((frame.pixel,), options))
     elif out.shape != shape:
         raise PixelValueError(f"out has shape {tuple(out.shape)}; this frame needs {shape}")
-    planes = stored[None] if stored.ndim == 2 else stored.transpose(2, 0, 1)
+    samples = stored.samples if isinstance(stored, Reduced) else stored
+    planes = samples[None] if samples.ndim == 2 else samples.transpose(2, 0, 1)
+    if isinstance(stored, Reduced):
+        channels = with_range(plan, shared)
+        _convert(planes, plan, channels, out, stored)
+        return out, channels[0].voi
     if (
         shared is None
         and plan.linear
@@ -181,7 +187,13 @@ def _cast(planes: Array, out: Tensor, what: str) -> None:
 # --- Computed values ----------------------------------------------------------------------------------
 
 
-def _convert(planes: Array, plan: Plan, channels: tuple[Mapping, ...], out: Tensor) -> None:
+def _convert(
+    planes: Array,
+    plan: Plan,
+    channels: tuple[Mapping, ...],
+    out: Tensor,
+    reduced: Reduced | None = None,
+) -> None:
     """Fills `out` with everything but stored values."""
     options = plan.options
     computed = 3 if plan.palette else max(len(planes), len(channels))
@@ -215,7 +227,13 @@ def _convert(planes: Array, plan: Plan, channels: tuple[Mapping, ...], out: Tens
             image = resize_nearest(image, options.size)
         else:
             around = _surroundings(plan)
-            image = resize(image, options.size, around)
+            if reduced is None:
+                image = resize(image, options.size, around)
+            else:
+                pixel = plan.frame.pixel
+                image = resize_reduced(
+                    reduced, image, (pixel.rows, pixel.columns), options.size, around
+                )
             if options.values == "display":
                 # The weights of a mean do not quite add up to 1; a number that the user gave for padding stays.
                 given = 0.0 if around is None else around

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+
+from dicomtorch.model.frame import Reduced
 
 Array = npt.NDArray[Any]
 
@@ -20,6 +23,7 @@ class Resized(NamedTuple):
         left: Columns of padding left of it.
         rows: Its rows.
         columns: Its columns.
+        reduced: Pixels of the file, in each direction, for one that was decoded: 1 but with `decode="reduced"`.
     """
 
     scale: float
@@ -27,6 +31,7 @@ class Resized(NamedTuple):
     left: int
     rows: int
     columns: int
+    reduced: int = 1
 
 
 def resized(rows: int, columns: int, size: tuple[int, int]) -> Resized:
@@ -57,10 +62,75 @@ def resize(image: Array, size: tuple[int, int], around: float | None) -> Array:
         align_corners=False,
         antialias=True,
     )[0].numpy()
-    if around is None:
-        around = float(inner.min(initial=np.inf, where=np.isfinite(inner)))
-        around = around if np.isfinite(around) else 0.0
-    return _framed(inner, where, size, around)
+    return _framed(inner, where, size, _lowest(inner) if around is None else around)
+
+
+def resize_reduced(
+    reduced: Reduced,
+    image: Array,
+    shape: tuple[int, int],
+    size: tuple[int, int],
+    around: float | None,
+) -> Array:
+    """What `resize` makes of a frame, from one that was decoded at less than its resolution.
+
+    Args:
+        reduced: Says where its samples lie in the frame.
+        image: (C, H, W), what was made of them.
+        shape: (rows, columns) of the frame.
+        size: (rows, columns).
+        around: What surrounds the image; `None`: its lowest finite value.
+
+    Returns:
+        (C, *size).
+    """
+    where = resized(*shape, size)
+    inner = image
+    for axis, (full, wanted) in enumerate(zip(shape, (where.rows, where.columns), strict=True), 1):
+        taps = _taps(full, wanted, reduced.factor, reduced.offset, image.shape[axis])
+        inner = _weighted(inner, taps, axis)
+    return _framed(inner, where, size, _lowest(inner) if around is None else around)
+
+
+Taps = tuple[tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]], ...]
+
+
+@lru_cache(maxsize=64)
+def _taps(full: int, wanted: int, factor: int, offset: float, there: int) -> Taps:
+    """For each tap of a triangular filter, the sample and the weight of every output pixel.
+
+    Output pixel i is centred at (i + 0.5) * full / wanted - 0.5 in pixels of the frame, sample n lies at
+    n * factor + offset. The filter is as wide as that of an antialiased resize of what there is.
+    """
+    centers = ((np.arange(wanted) + 0.5) * full / wanted - 0.5 - offset) / factor
+    width = max(1.0, full / (wanted * factor))
+    first = np.floor(centers - width).astype(np.intp) + 1
+    indices = first[:, None] + np.arange(int(np.ceil(2 * width)) + 1)
+    weights = np.maximum(0.0, 1 - np.abs(indices - centers[:, None]) / width)
+    weights[(indices < 0) | (indices >= there)] = 0.0
+    # Beyond the outermost samples there is nothing else than those.
+    lost = weights.sum(1) == 0
+    nearest = np.clip(np.rint(centers), 0, there - 1).astype(np.intp)
+    indices[lost, 0], weights[lost, 0] = nearest[lost], 1.0
+    weights /= weights.sum(1, keepdims=True)
+    indices = np.clip(indices, 0, there - 1)
+    used = weights.any(0)
+    return tuple((indices[:, k], weights[:, k].astype(np.float32)) for k in np.flatnonzero(used))
+
+
+def _weighted(image: Array, taps: Taps, axis: int) -> Array:
+    result: Array | None = None
+    for indices, weights in taps:
+        part = np.take(image, indices, axis)
+        part *= weights[:, None] if axis == 1 else weights
+        result = part if result is None else np.add(result, part, out=result)
+    assert result is not None
+    return result
+
+
+def _lowest(image: Array) -> float:
+    lowest = float(image.min(initial=np.inf, where=np.isfinite(image)))
+    return lowest if np.isfinite(lowest) else 0.0
 
 
 def resize_nearest(image: Array, size: tuple[int, int]) -> Array:

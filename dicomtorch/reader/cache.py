@@ -321,6 +321,11 @@ def frame_key(
     return digest.digest()
 
 
+def reduced_key(key: bytes, factor: int, offset: float) -> bytes:
+    """What names the same frame decoded at less than its resolution; see `Reduced`."""
+    return hashlib.sha256(key + repr((factor, offset)).encode()).digest()
+
+
 @functools.lru_cache(maxsize=1024)
 def _decoder_key(pixel: ImagePixel, module: str, qualname: str, name: str) -> bytes:
     versions = (__version__, STORED_VALUES_VERSION, _versions(name))

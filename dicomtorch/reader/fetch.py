@@ -18,6 +18,7 @@ import numpy.typing as npt
 from dicomtorch._forks import ForkedLock
 from dicomtorch.backends.base import Backend, decoding
 from dicomtorch.backends.guard import check_claim
+from dicomtorch.backends.reduced import decode_reduced, reduced_shape
 from dicomtorch.dicom.deflate import inflate
 from dicomtorch.dicom.fragments import align, join
 from dicomtorch.errors import (
@@ -29,9 +30,10 @@ from dicomtorch.errors import (
 )
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.location import FrameLocation
+from dicomtorch.model.frame import Reduced
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.limits import LIMITS, Limits
-from dicomtorch.reader.cache import EXPENSIVE, FrameCache, frame_key
+from dicomtorch.reader.cache import EXPENSIVE, FrameCache, frame_key, reduced_key
 from dicomtorch.reader.choice import ChosenBackends
 from dicomtorch.reader.threads import decode_pool, usable_threads
 from dicomtorch.storage.base import ByteRange, Identity, Scratch, Storage, StoredObject
@@ -218,6 +220,33 @@ class FrameFetcher:
         part = replace(pixel, rows=len(rows))
         return self._decoded(where._replace(span=span), files, part, backend)
 
+    def reduced(
+        self,
+        where: FrameLocation,
+        files: OpenFiles,
+        pixel: ImagePixel,
+        backend: Backend,
+        levels: int,
+    ) -> Reduced:
+        """A frame at 1 / 2^levels of its resolution, in memory of its own or of this thread."""
+        if self.cache is None or pixel.transfer_syntax_uid not in EXPENSIVE:
+            return self._decoded_reduced(where, files, pixel, backend, levels)
+        key = _cache_key(where, files, pixel, backend)
+        shape = reduced_shape(pixel, levels)
+        small = replace(pixel, rows=shape[0], columns=shape[1])
+        factor = 1 << levels
+        # Where the samples lie follows from how they were decoded, which differs from stream to stream.
+        offsets = (0.0, (factor - 1) / 2)
+        for offset in offsets:
+            kept = self.cache.read(
+                reduced_key(key, factor, offset), small, self._local.scratch, None
+            )
+            if kept is not None:
+                return Reduced(kept, factor, offset)
+        made = self._decoded_reduced(where, files, pixel, backend, levels)
+        self.cache.write(reduced_key(key, factor, made.offset), made.samples)
+        return made
+
     def _decoded(
         self, where: FrameLocation, files: OpenFiles, pixel: ImagePixel, backend: Backend
     ) -> Array:
@@ -226,6 +255,23 @@ class FrameFetcher:
         decoding.limits = self._limits
         try:
             return backend.decode(data, pixel, self._local.decoded(pixel, self._limits))
+        finally:
+            decoding.where, decoding.limits = None, LIMITS
+
+    def _decoded_reduced(
+        self,
+        where: FrameLocation,
+        files: OpenFiles,
+        pixel: ImagePixel,
+        backend: Backend,
+        levels: int,
+    ) -> Reduced:
+        data = self.read_encoded(where, files, pixel)
+        decoding.where = lambda: printable(files.index.path(where.position))
+        decoding.limits = self._limits
+        try:
+            out = self._local.decoded(pixel, self._limits)
+            return decode_reduced(backend, data, pixel, levels, out)
         finally:
             decoding.where, decoding.limits = None, LIMITS
 

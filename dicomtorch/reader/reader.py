@@ -22,7 +22,7 @@ from dicomtorch.backends.guard import check_claim
 from dicomtorch.errors import DicomTorchError, UnsupportedError, printable
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.location import FrameLocation
-from dicomtorch.model.frame import AppliedVOI, FrameValues
+from dicomtorch.model.frame import AppliedVOI, FrameValues, Reduced
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.options import PixelOptions
 from dicomtorch.pixels import dtypes, plan
@@ -30,6 +30,7 @@ from dicomtorch.pixels import frame as pixels
 from dicomtorch.pixels.batch import Conversion
 from dicomtorch.pixels.memory import new_batch
 from dicomtorch.pixels.plan import Plan, make_plan
+from dicomtorch.pixels.reduced import reduction_levels, whole_notices
 from dicomtorch.pixels.sample import Sample
 from dicomtorch.pixels.voi import SharedRange
 from dicomtorch.reader.cache import FrameCache
@@ -64,6 +65,7 @@ class Recipe(NamedTuple):
     backend: Backend
     plan: Plan
     shares: tuple[str, ...]  # for each channel: "file" or "series" whose mapping it has, or ""
+    levels: int  # how often the resolution is halved while decoding
 
 
 class _PlainKind(NamedTuple):
@@ -171,6 +173,22 @@ class FrameReader:
             return plan.output_shape(self.index.frame_values(position), self.options)
         except DicomTorchError as error:
             raise self.fetcher.named(error, position) from error
+
+    def factors(self, positions: Sequence[int]) -> list[int]:
+        """Pixels of the file, in each direction, for one that is decoded: 1 but with `decode="reduced"`.
+
+        Raises:
+            DicomTorchError: What is asked for cannot be made of a frame; the message names it.
+        """
+        if self.options.decode == "exact":
+            return [1] * len(positions)
+        found = []
+        for where in self.index.locate(positions):
+            try:
+                found.append(1 << self.recipe(where).levels)
+            except DicomTorchError as error:
+                raise self.fetcher.named(error, where.position) from error
+        return found
 
     def shapes(self, positions: Sequence[int]) -> set[tuple[int, int, int]]:
         """The (C, H, W) that occur among several frames."""
@@ -359,9 +377,14 @@ class FrameReader:
             plan = recipe.plan
             if sample is not None:
                 plan, shared = sample.plan(plan), sample.ranges(plan, shared)
-            if stored is None:
-                stored = self.fetcher.stored(where, files, values.pixel, recipe.backend)
-            image, voi = pixels.apply(stored, values, self.options, out, shared=shared, plan=plan)
+            decoded: npt.NDArray[Any] | Reduced | None = stored
+            if stored is None and recipe.levels and sample is None:
+                decoded = self.fetcher.reduced(
+                    where, files, values.pixel, recipe.backend, recipe.levels
+                )
+            elif decoded is None:
+                decoded = self.fetcher.stored(where, files, values.pixel, recipe.backend)
+            image, voi = pixels.apply(decoded, values, self.options, out, shared=shared, plan=plan)
         except DicomTorchError as error:
             return self.fetcher.named(error, where.position)
         return Frame(image, voi)
@@ -380,9 +403,10 @@ class FrameReader:
             check_claim(values.pixel, self.index.limits)  # before anything is allocated for it
             plan = make_plan(values, self.options)
             backend = self.fetcher.backends.of(values.pixel)
-            known = Recipe(values, backend, plan, self.ranges.sharers(plan))
+            levels = reduction_levels(plan)
+            known = Recipe(values, backend, plan, self.ranges.sharers(plan), levels)
             self._recipes[where.value_group] = known
-            for notice in set(plan.notices) - self._noticed:
+            for notice in {*plan.notices, *whole_notices(plan)} - self._noticed:
                 self._noticed.add(notice)
                 path = printable(self.index.path(where.position))
                 _logger.warning("%s (first seen in %s; said once)", notice, path)

@@ -485,9 +485,9 @@ def test_resized_says_what_was_done(tmp_path: Path) -> None:
     write(ct(ct_pixels(0, 20, 40)), tmp_path / "a" / "0.dcm")
     frames = DicomFrames(tmp_path / "a", size=(30, 20))
     _, meta = frames[0]
-    assert meta["resized"] == (0.5, 10.0, 0.0, 10.0, 20.0)
+    assert meta["resized"] == (0.5, 10.0, 0.0, 10.0, 20.0, 1.0)
     assert (meta["Rows"], meta["Columns"]) == (20, 40)
-    assert frames[[0, 0]][1]["resized"].shape == (2, 5)
+    assert frames[[0, 0]][1]["resized"].shape == (2, 6)
 
 
 def test_an_odd_value_is_noted_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -112,7 +112,7 @@ def test_size_takes_the_nearest_pixel_and_boxes_go_along(tmp_path):
     assert (mask[0, 10:20, 5:15] == 9).all()
     assert (mask == 9).sum() == 100
     boxes, _ = frames.masks.boxes(0)
-    scale, top, left, _, _ = meta["resized"]
+    scale, top, left, *_ = meta["resized"]
     np.testing.assert_array_equal(boxes * scale + [left, top, left, top], [[5, 10, 15, 20]])
 
 

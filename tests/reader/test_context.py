@@ -187,7 +187,7 @@ def test_colours_keep_their_channels_together(tmp_path):
 def test_several_windows_and_a_size(cine):
     images, meta = DicomFrames(cine, context=1, window=[(5, 11), (3, 5)], size=(8, 8))[:]
     assert images.shape == (6, 6, 8, 8)
-    assert meta["resized"].shape == (6, 5)
+    assert meta["resized"].shape == (6, 6)
 
 
 def test_options(cine):
@@ -207,6 +207,7 @@ def test_options_of_other_datasets_are_those_of_frames():
         "context",
         "context_edge",
         "on_gap",
+        "decode",
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,8 +47,18 @@ class SharedRanges:
             shares.append("series" if window == "series" else "file" if grid else "")
         return tuple(shares) if any(shares) else ()
 
-    def of(self, where: FrameLocation, shares: tuple[str, ...]) -> list[SharedRange | None]:
+    def of(
+        self,
+        where: FrameLocation,
+        shares: tuple[str, ...],
+        together: Sequence[FrameLocation] = (),
+    ) -> list[SharedRange | None]:
         """The mapping of each channel that a frame has in common with its dose grid or its series.
+
+        Args:
+            where: The frame.
+            shares: What it shares, see `sharers`.
+            together: A frame of each file of its sample; dose in several files has the range of all of them.
 
         Raises:
             DicomTorchError: A frame that has to be measured cannot be read; the message names it.
@@ -56,9 +66,8 @@ class SharedRanges:
         index = self._fetcher.index
         found: dict[str, SharedRange | None] = {"": None}
         if "file" in shares:
-            found["file"] = self._get(
-                ("file", where.file), lambda: self._dose_range(where.position)
-            )
+            grids = [self._grid(one) for one in together or (where,)]
+            found["file"] = max(grids, key=lambda grid: grid.high)
         if "series" in shares:
             series = index.gather("SeriesInstanceUID", np.array([where.position]))[0]
             found["series"] = self._get(("series", series), lambda: self._series_range(series))
@@ -71,6 +80,9 @@ class SharedRanges:
             if len(self._kept) > _MOST:
                 self._kept.popitem(last=False)
         return found
+
+    def _grid(self, where: FrameLocation) -> SharedRange:
+        return self._get(("file", where.file), lambda: self._dose_range(where.position))
 
     def _dose_range(self, position: int) -> SharedRange:
         ranges = self._measured(self._fetcher.index.whole_file(position))

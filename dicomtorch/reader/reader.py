@@ -258,10 +258,13 @@ class FrameReader:
             stored = self._all_stored(located, num_threads)
             sample.measure(stored, [recipes[where.value_group].plan for where in located])
 
+        grids = {w.file: w for w in located if "file" in recipes[w.value_group].shares}
+        together = list(grids.values())
+
         def read(k: int, files: OpenFiles) -> None:
             target = None if out is None else out[k]
             kept = sample.stored[k] if sample.is_measured else None
-            results[k] = self._read(located[k], files, target, sample, kept)
+            results[k] = self._read(located[k], files, target, sample, kept, together)
 
         self.fetcher.each(located, read, num_threads)
         for result in results:
@@ -362,6 +365,7 @@ class FrameReader:
         out: Tensor | None,
         sample: Sample | None = None,
         stored: npt.NDArray[Any] | None = None,
+        together: Sequence[FrameLocation] = (),
     ) -> Frame | DicomTorchError:
         try:
             recipe = self.recipe(where)
@@ -373,7 +377,7 @@ class FrameReader:
             # First, because measuring other frames goes through the same memory.
             shared: Sequence[SharedRange | None] | None = None
             if recipe.shares:
-                shared = self.ranges.of(where, recipe.shares)
+                shared = self.ranges.of(where, recipe.shares, together)
             plan = recipe.plan
             if sample is not None:
                 plan, shared = sample.plan(plan), sample.ranges(plan, shared)

@@ -475,6 +475,18 @@ def test_two_dose_files_on_one_grid(tmp_path: Path) -> None:
     assert volumes[0].separated_by == ("SOPInstanceUID",)
 
 
+def test_dose_files_of_one_plane_have_one_range(tmp_path: Path) -> None:
+    for k, dose in enumerate((1.0, 2.002, 3.006, 4.012)):
+        pixels = np.full((8, 8), round(dose * 1000), np.uint16)
+        dataset = ct(pixels, k, Modality="RTDOSE", DoseGridScaling=0.001, DoseUnits="GY")
+        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = UID(DOSE)
+        for keyword in ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"):
+            delattr(dataset, keyword)
+        write(dataset, tmp_path / f"{k}.dcm")
+    volume, _ = DicomVolumes(tmp_path)[0]
+    np.testing.assert_allclose(volume[0, :, 0, 0], [0.2493, 0.4990, 0.7493, 1], atol=1e-4)
+
+
 def test_the_last_time_is_cut_short(tmp_path: Path) -> None:
     slices = [{"z": 3 * k, "TemporalPositionIdentifier": t} for t in (1, 2) for k in range(6)]
     index = made(tmp_path, [*slices, {"z": 6, "TemporalPositionIdentifier": 3}])

@@ -15,6 +15,7 @@ from dicomtorch.index import columns as tables
 from dicomtorch.index.builder import Part
 from dicomtorch.index.codes import by_appearance, numbered
 from dicomtorch.index.columns import Table, Texts
+from dicomtorch.index.suv import set_suv_factors
 from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.model.schema import FRAME_VALUES, FRAMES, IMAGE_PIXEL, LUT_COLUMNS, Column, Kind
 
@@ -108,6 +109,7 @@ def finish(
     if order != list(range(len(paths))):
         frames, files = take_files(draft, np.array(order, np.intp))
     frames = dict(frames)  # those given stay as they are: a scan goes on with them
+    set_suv_factors(frames)
     frames["patient"] = _number_patients(frames)
     for number, names in (("image_pixel", IMAGE_PIXEL), ("frame_values", FRAME_VALUES)):
         codes = numbered([frames[name] for name in names], len(draft))

@@ -122,6 +122,12 @@ FRAMES = _columns(
     ReferencedSOPInstanceUID="text",
     suv_factor="float64",  # modality values times this are SUVbw
     suv_problem="text",  # or why there is none: the keyword to blame and a reason
+    # What `suv_factor` is made of when a series is whole; moments in seconds after the injection, no dates.
+    suv_at_injection="float64",
+    suv_half_life="float64",
+    suv_series_start="float64",
+    suv_acquisition="float64",
+    suv_scan_start="float64",  # where Series Time does not say when the scan began; nan: `suv_problem` says why not
     # Geometry, in millimetres, patient coordinates (LPS).
     ImagePositionPatient="float64[3]",
     ImageOrientationPatient="float64[6]",

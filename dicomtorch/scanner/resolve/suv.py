@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 
 from dicomtorch.errors import PixelValueError
@@ -76,8 +76,54 @@ class PETAttributes:
     philips_activity_factor: float = math.nan
 
 
+@dataclass(frozen=True, slots=True)
+class SUVParts:
+    """What the factor of one image is made of, when its series is known. Moments are seconds after the injection.
+
+    Attributes:
+        factor: What modality values are multiplied with, of the dose as injected.
+        half_life: Seconds, inf where the dose does not decay until the moment that the image is corrected to.
+        series: When the series began, by Series Time.
+        acquisition: When this image was acquired.
+        scan: When the scan began, if Series Time does not say so; nan if that is not known, and `problem` says why.
+        problem: The keyword to blame for that, and a reason.
+    """
+
+    factor: float
+    half_life: float = math.inf
+    series: float = 0.0
+    acquisition: float = 0.0
+    scan: float = 0.0
+    problem: str = ""
+
+    def at(self, seconds: float) -> float:
+        """The factor where the image is corrected to a moment."""
+        return (
+            self.factor
+            if math.isinf(self.half_life)
+            else self.factor * math.exp2(seconds / self.half_life)
+        )
+
+
 def suv_factor(pet: PETAttributes) -> float:
-    """The number that modality values are multiplied with to give SUVbw in g/ml.
+    """The number that modality values are multiplied with to give SUVbw in g/ml, of a series of one image.
+
+    Args:
+        pet: The attributes of the image.
+
+    Raises:
+        PixelValueError: It cannot be computed; the message begins with the keyword to blame and holds no patient data.
+    """
+    parts = suv_parts(pet)
+    if parts.series <= parts.acquisition:
+        return parts.at(parts.series)
+    if parts.problem:
+        raise PixelValueError(parts.problem)
+    return parts.at(parts.scan)
+
+
+def suv_parts(pet: PETAttributes) -> SUVParts:
+    """What the factor of an image is made of: the moment that it is corrected to is that of its whole series.
 
     Args:
         pet: The attributes of one image.
@@ -91,17 +137,18 @@ def suv_factor(pet: PETAttributes) -> float:
     if pet.units == "GML":
         if pet.suv_type not in ("", "BW"):
             raise PixelValueError("SUVType (0054,1006) is neither BW nor absent")
-        return 1.0
+        return SUVParts(1.0)
     if pet.units == "CNTS":
         if pet.philips_suv_factor > 0:
-            return pet.philips_suv_factor
+            return SUVParts(pet.philips_suv_factor)
         if pet.philips_activity_factor > 0:
-            return pet.philips_activity_factor * _factor_of_activity(pet)
+            of_activity = _parts_of_activity(pet)
+            return replace(of_activity, factor=pet.philips_activity_factor * of_activity.factor)
         raise PixelValueError(
             "Units (0054,1001) is CNTS, and neither (7053,xx00) nor (7053,xx09) of Philips PET Private Group is there"
         )
     if pet.units == "BQML":
-        return _factor_of_activity(pet)
+        return _parts_of_activity(pet)
     raise PixelValueError("Units (0054,1001) is none of BQML, CNTS and GML")
 
 
@@ -148,7 +195,7 @@ def is_date_only(text: str) -> bool:
     return _date(year + month + day) is not None
 
 
-def _factor_of_activity(pet: PETAttributes) -> float:
+def _parts_of_activity(pet: PETAttributes) -> SUVParts:
     """Body weight over injected activity, for values in Bq/ml."""
     weight = _positive(pet.patient_weight, "PatientWeight (0010,1030)")
     dose = _positive(pet.radionuclide_total_dose, "RadionuclideTotalDose (0018,1074)")
@@ -157,21 +204,15 @@ def _factor_of_activity(pet: PETAttributes) -> float:
             "RadionuclideTotalDose (0018,1074) is below 1e6 Bq; it may be in MBq, which DICOM does not allow"
         )
     if pet.decay_correction == "ADMIN":
-        return weight * 1000 / dose
+        return SUVParts(weight * 1000 / dose)
     if pet.decay_correction != "START":
         raise PixelValueError("DecayCorrection (0054,1102) is neither START nor ADMIN")
     half_life = _positive(pet.radionuclide_half_life, "RadionuclideHalfLife (0018,1075)")
-    scan = _scan_start(pet, half_life)
-    decayed = dose * math.exp2(-_since_injection(pet, scan) / half_life)
-    if decayed < 1:  # Bq
-        raise PixelValueError(
-            "RadionuclideHalfLife (0018,1075): nothing of the dose is left at the scan"
-        )
-    return weight * 1000 / decayed
+    return _with_moments(pet, dose, SUVParts(weight * 1000 / dose, half_life))
 
 
-def _scan_start(pet: PETAttributes, half_life: float) -> datetime:
-    """The moment that DecayCorrection START refers to."""
+def _with_moments(pet: PETAttributes, dose: float, parts: SUVParts) -> SUVParts:
+    """With the moments that DecayCorrection START may refer to."""
     series_time = _required_time(pet.series_time, "SeriesTime (0008,0031)")
     acquisition_time = _required_time(pet.acquisition_time, "AcquisitionTime (0008,0032)")
     series_day, acquisition_day = _date(pet.series_date), _date(pet.acquisition_date)
@@ -179,9 +220,33 @@ def _scan_start(pet: PETAttributes, half_life: float) -> datetime:
     day = series_day or acquisition_day or date(2000, 1, 3)
     series = datetime.combine(series_day or day, series_time)
     acquisition = datetime.combine(acquisition_day or day, acquisition_time)
-    if series <= acquisition:
-        return series
-    # Series Time was overwritten by post-processing.
+    scan, problem = None, ""
+    try:
+        scan = _scan_start(pet, parts.half_life, acquisition)
+    except PixelValueError as error:
+        problem = str(error)
+    # The moment that counts if this is the only image says on which day the injection was.
+    counts = series if series <= acquisition or scan is None else scan
+    since = _since_injection(pet, counts)
+    if dose * math.exp2(-since / parts.half_life) < 1:  # Bq
+        raise PixelValueError(
+            "RadionuclideHalfLife (0018,1075): nothing of the dose is left at the scan"
+        )
+
+    def seconds(moment: datetime) -> float:
+        return since + (moment - counts).total_seconds()
+
+    return replace(
+        parts,
+        series=seconds(series),
+        acquisition=seconds(acquisition),
+        scan=math.nan if scan is None else seconds(scan),
+        problem=problem,
+    )
+
+
+def _scan_start(pet: PETAttributes, half_life: float, acquisition: datetime) -> datetime:
+    """When the scan began, where Series Time was overwritten by post-processing."""
     if pet.ge_scan_date_time:
         scan = parse_date_time(pet.ge_scan_date_time)
         if scan is None:  # also where it is a date alone, which says nothing of the decay

@@ -20,7 +20,7 @@ from dicomtorch.scanner.resolve.conversions import TAGS, keywords, tags_of
 from dicomtorch.scanner.resolve.groups import Frames, without_items
 from dicomtorch.scanner.resolve.lookup import lookup_table
 from dicomtorch.scanner.resolve.private import private_value
-from dicomtorch.scanner.resolve.suv import PETAttributes, suv_factor
+from dicomtorch.scanner.resolve.suv import PETAttributes, suv_parts
 
 _PALETTES: Final = tuple(
     (
@@ -398,9 +398,20 @@ def _suv(frames: Frames) -> None:
         ),
     )
     try:
-        frames.columns["suv_factor"] = suv_factor(pet)
+        parts = suv_parts(pet)
     except PixelValueError as error:
         frames.columns["suv_problem"] = str(error)
+        return
+    frames.columns["suv_factor"] = parts.factor
+    if math.isfinite(parts.half_life):  # then the moment is that of the whole series
+        frames.columns.update(
+            suv_at_injection=parts.factor,
+            suv_half_life=parts.half_life,
+            suv_series_start=parts.series,
+            suv_acquisition=parts.acquisition,
+            suv_scan_start=parts.scan,
+            suv_problem=parts.problem,
+        )
 
 
 def _or_nan(value: float | None) -> float:

@@ -13,8 +13,8 @@ from dicomtorch.index.columns import Table, Texts
 
 _NOTHING_LEFT = "RadionuclideHalfLife (0018,1075): nothing of the dose is left at the scan"
 _NO_START = (
-    "SeriesTime (0008,0031) is after AcquisitionTime (0008,0032) of the first image, and nothing else says when the scan "
-    "began"
+    "SeriesTime (0008,0031) is after AcquisitionTime (0008,0032) of the first image, and nothing else says when the "
+    "scan began"
 )
 _SERIES = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")
 

@@ -351,7 +351,7 @@ def _mapped(frames: Frames, which: str, group: Group) -> float | None:
 # PET
 
 
-def _suv(frames: Frames) -> None:
+def _pet_attributes(frames: Frames) -> PETAttributes:
     drug = next(iter(frames.items("RadiopharmaceuticalInformationSequence")), {})
 
     def text(keyword: str, group: Group | None = None) -> str:
@@ -361,7 +361,7 @@ def _suv(frames: Frames) -> None:
         return _or_nan(frames.get(keyword, "float64", group))
 
     zone = frames.top.get(_TIMEZONE_OFFSET)
-    pet = PETAttributes(
+    return PETAttributes(
         units=text("Units"),
         suv_type=text("SUVType"),
         corrected_image=tuple(text("CorrectedImage").split("\\")),
@@ -397,8 +397,11 @@ def _suv(frames: Frames) -> None:
             )
         ),
     )
+
+
+def _suv(frames: Frames) -> None:
     try:
-        parts = suv_parts(pet)
+        parts = suv_parts(_pet_attributes(frames))
     except PixelValueError as error:
         frames.columns["suv_problem"] = str(error)
         return

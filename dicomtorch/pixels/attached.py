@@ -44,6 +44,8 @@ class Attached:
 
     def kept(self) -> int:
         """Bytes that nothing refers to."""
+        if not self._of:
+            return 0
         return sum(mapping.size for mapping in self.mappings() if mapping.state == FREE)
 
     def empty(self) -> None:

@@ -46,12 +46,14 @@ keepers: dict[str, Keeper] = {}
 
 def over_budget(more: int = 0) -> bool:
     """Whether what is kept, and `more` bytes, are more than the budget."""
-    return sum(keeper.kept() for keeper in list(keepers.values())) + more > BUDGET
+    for keeper in keepers.values():
+        more += keeper.kept()
+    return more > BUDGET
 
 
 def give_back() -> None:
     """Gives back all memory that is kept for later."""
-    for keeper in list(keepers.values()):
+    for keeper in keepers.values():
         keeper.empty()
 
 
@@ -128,12 +130,9 @@ class PrivatePool:
 
     def _took_back(self, memory: mmap.mmap) -> None:
         self._free.append(memory)
-        while len(self._free) > bool(self._users) and over_budget():
-            self._drop_oldest()
-
-    def _drop_oldest(self) -> None:
-        with contextlib.suppress(IndexError):
-            self._free.popleft()
+        while over_budget() and len(self._free) > bool(self._users):
+            with contextlib.suppress(IndexError):
+                self._free.popleft()
 
     def _take(self, nbytes: int) -> mmap.mmap:
         size = -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE

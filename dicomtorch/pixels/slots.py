@@ -170,6 +170,8 @@ class Slots:
 
     def kept(self) -> int:
         """Bytes that nothing refers to."""
+        if not self.slots:
+            return 0
         return sum(slot.size for slot in list(self.slots) if slot.is_free)
 
     def empty(self) -> None:

@@ -30,7 +30,7 @@ from dicomtorch.index import columns as tables
 from dicomtorch.index import in_use
 from dicomtorch.index.columns import Packed, Table, Texts
 from dicomtorch.index.drafts import whole_folder, write_durably
-from dicomtorch.index.generation import Generation, Rows, frame_columns
+from dicomtorch.index.generation import Generation, Rows, frame_columns, moved
 from dicomtorch.index.joins import Joined
 from dicomtorch.index.private import is_ours, make_private_folder
 from dicomtorch.model.limits import Limits
@@ -411,11 +411,11 @@ def to_state(generation: Generation, rows: Rows | None, joined: Sequence[Joined]
     state["joined"] = [
         (part.rows, part.columns, to_bytes(part.table, part.columns)) for part in joined
     ]
+    state["root"] = generation.root
     if generation.folder is not None:
         return state | {"folder": generation.folder, "mapped": generation.mapped}
     return state | {
         "tables": serialize(generation),
-        "root": generation.root,
         "tags": dict(generation.tags),
         "limits": generation.limits,
     }
@@ -430,6 +430,8 @@ def from_state(state: Mapping[str, Any]) -> Stored:
     uuid = state["uuid"]
     if "folder" in state:
         generation = open_generation(state["folder"], uuid, mapped=state["mapped"])
+        if generation.root != state["root"]:
+            generation = moved(generation, state["root"])
     else:
         generation = deserialize(
             state["tables"],

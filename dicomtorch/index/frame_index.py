@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from dicomtorch.errors import (
     FrameNotFoundError,
     OptionError,
+    SourceError,
     import_optional,
     printable,
 )
@@ -27,7 +28,7 @@ from dicomtorch.index import files as index_file
 from dicomtorch.index import generation as generations
 from dicomtorch.index.builder import FileRows, Part, build_part
 from dicomtorch.index.frame_rows import FrameRows
-from dicomtorch.index.generation import frame_columns
+from dicomtorch.index.generation import Generation, frame_columns
 from dicomtorch.index.overview import overview, report
 from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.model.report import ScanReport
@@ -35,6 +36,8 @@ from dicomtorch.model.schema import Kind
 from dicomtorch.pictures import html as notebook
 
 Duplicates = Literal["keep", "first", "raise"]
+
+_LOOKED_FOR = 16  # files
 
 
 class FrameIndex(FrameRows):
@@ -366,20 +369,53 @@ class FrameIndex(FrameRows):
         index_file.write(self._generation, Path(path), self._rows, self._joined, replace=replace)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> FrameIndex:
+    def load(
+        cls, path: str | os.PathLike[str], *, root: str | bytes | os.PathLike[str] | None = None
+    ) -> FrameIndex:
         """Opens an index that `save` wrote; it is read into memory and checked.
 
         It is pickled as its path, so it has to stay there. Worker processes that are forked share the memory, those
         that are spawned read it anew. What `DicomFrames(root)` keeps in its cache is mapped, and shared by all.
 
+        Args:
+            path: Of its folder.
+            root: Where the files are by now, if they were moved or copied with their times (`cp -a`, `rsync -a`), or
+                the index was taken to another machine. A file is read if its size and time are as they were; inodes
+                count as not known. `scan(root, index=index)` takes over what has not changed, after it has compared
+                some headers.
+
         Raises:
             IndexFileError: It is missing, damaged, or of another version.
+            SourceError: None of its files is below `root`.
         """
         # Worker processes, which open it by its path, may be in another folder.
-        return cls(*index_file.read(Path(path).absolute()))
+        index = cls(*index_file.read(Path(path).absolute()))
+        return index if root is None else index.moved(root)
+
+    def moved(self, root: str | bytes | os.PathLike[str]) -> FrameIndex:
+        """This index for files that are below another folder by now; see `load`.
+
+        Raises:
+            SourceError: None of them is there.
+        """
+        folder = os.path.abspath(os.path.expanduser(os.fsencode(root)))
+        _check_moved(self._generation, folder)
+        return FrameIndex(generations.moved(self._generation, folder), self._rows, self._joined)
 
     def __getstate__(self) -> dict[str, Any]:
         return index_file.to_state(self._generation, self._rows, self._joined)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(*index_file.from_state(state))  # type: ignore[misc]
+
+
+def _check_moved(generation: Generation, folder: bytes) -> None:
+    """At a wrong folder every read would fail: look for some of the files first."""
+    paths: Any = generation.files["path"]
+    some = np.linspace(0, len(paths) - 1, min(_LOOKED_FOR, len(paths))).astype(np.intp)
+    looked_for = [os.path.join(folder, paths[k]) for k in some]
+    if looked_for and not any(map(os.path.exists, looked_for)):
+        raise SourceError(
+            f"{printable(folder)} has none of the files of the index that were looked for, {printable(looked_for[0])} "
+            f"for example; name the folder that stands for {printable(generation.root)}"
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid as uuids
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Generation:
         folder: Where it is stored; `None` if it is in memory only.
         mapped: Whether the tables are views of the mapped files in `folder`.
         limits: What the scan admitted; reading and decoding admit the same.
+        moved_from: What is stored, if the files are elsewhere by now; it stays open as long as this does.
     """
 
     uuid: str
@@ -47,6 +48,7 @@ class Generation:
     folder: Path | None = None
     mapped: bool = False
     limits: Limits = LIMITS
+    moved_from: Generation | None = None
 
     def __len__(self) -> int:
         return len(self.frames["frame"])
@@ -139,6 +141,14 @@ def updated(old: Generation, kept: npt.NDArray[np.intp], part: Part) -> Generati
         tables.concatenate([kept_lookups, part.lookups]),
     )
     return finish(old.root, old.tags, *both, old.limits)
+
+
+def moved(generation: Generation, root: bytes) -> Generation:
+    """The same scan of files that are below another folder by now; their inodes are not known."""
+    files = dict(generation.files)
+    files["inode"] = np.broadcast_to(np.int64(0), (len(files["size"]),))
+    stored = generation.moved_from or generation
+    return replace(generation, root=root, files=files, moved_from=stored)
 
 
 def _number_patients(frames: Table) -> npt.NDArray[np.int32]:

@@ -20,6 +20,7 @@ from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.model.report import ScanReport
 from dicomtorch.model.schema import Kind
+from dicomtorch.scanner.compare import compare
 from dicomtorch.scanner.entries import UNREAD, Entry
 from dicomtorch.scanner.keywords import Tag, named_tags, tag_columns
 from dicomtorch.scanner.pool import read_in_processes, usable_cores
@@ -87,11 +88,11 @@ def scan(
         lost = _below_unlisted(met, old) if is_base else set()
         removed = old.keys() - {entry.path for entry in met} - lost
         entries = met
+        columns = tag_columns([*index.tags, *columns])
         if is_base:
             base = index
-            kept, entries = _compare(index, old, met)
+            kept, entries = compare(index, old, met, Job(os.path.join(root, b""), columns, limits))
             kept += [old[path] for path in lost]
-        columns = tag_columns([*index.tags, *columns])
     job = Job(os.path.join(root, b""), columns, limits)
     reading = _Reading(job, progress, num_workers)
 
@@ -225,21 +226,6 @@ def _merged(parts: Mapping[int, Part], job: Job) -> Part:
     if not parts:
         return PartBuilder(job.columns).finish()
     return merge_parts([parts[number] for number in sorted(parts)])
-
-
-def _compare(
-    index: FrameIndex, old: Mapping[bytes, int], entries: Sequence[Entry]
-) -> tuple[list[int], list[Entry]]:
-    """(rows of the files table that still hold, entries that have to be read)."""
-    if not entries:
-        return [], []
-    rows = np.array([old.get(entry.path, -1) for entry in entries], np.int64)
-    now = np.array([(entry.size, entry.mtime_ns, entry.inode) for entry in entries], np.int64)
-    if not old:
-        return [], list(entries)
-    before = np.stack([np.asarray(index.files[n])[rows] for n in ("size", "mtime_ns", "inode")], 1)
-    same = (rows >= 0) & (before == now).all(1) & (now[:, 1] != UNREAD)
-    return rows[same].tolist(), [entries[k] for k in np.flatnonzero(~same).tolist()]
 
 
 def _below_unlisted(entries: Sequence[Entry], old: Mapping[bytes, int]) -> set[bytes]:

@@ -23,9 +23,9 @@ import numpy.typing as npt
 
 from dicomtorch.index import files as index_file
 from dicomtorch.index.columns import Packed, Texts, make_column
-from dicomtorch.index.files import open_generation
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.generation import Generation, finish
+from dicomtorch.index.opened import open_generation
 from dicomtorch.model.schema import FILES, FRAMES, LOOKUPS
 
 UID = b"1.2.826.0.1.3680043.8.498.12345678901234567890123."

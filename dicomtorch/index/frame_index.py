@@ -23,7 +23,7 @@ from dicomtorch.errors import (
     import_optional,
     printable,
 )
-from dicomtorch.index import exports, images, joins, selection, splits
+from dicomtorch.index import exports, images, joins, opened, selection, splits
 from dicomtorch.index import files as index_file
 from dicomtorch.index import generation as generations
 from dicomtorch.index.builder import FileRows, Part, build_part
@@ -403,10 +403,10 @@ class FrameIndex(FrameRows):
         return FrameIndex(generations.moved(self._generation, folder), self._rows, self._joined)
 
     def __getstate__(self) -> dict[str, Any]:
-        return index_file.to_state(self._generation, self._rows, self._joined)
+        return opened.to_state(self._generation, self._rows, self._joined)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(*index_file.from_state(state))  # type: ignore[misc]
+        self.__init__(*opened.from_state(state))  # type: ignore[misc]
 
 
 def _check_moved(generation: Generation, folder: bytes) -> None:

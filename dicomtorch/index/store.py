@@ -19,9 +19,9 @@ from dicomtorch.errors import IndexFileError
 from dicomtorch.index import files as index_file
 from dicomtorch.index import in_use
 from dicomtorch.index.drafts import SUFFIX, whole_file
-from dicomtorch.index.files import open_generation
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.locks import FileLock
+from dicomtorch.index.opened import open_generation
 from dicomtorch.index.private import make_private_folder
 
 _PARTIAL = "partial"  # the folder of a scan that did not come to its end

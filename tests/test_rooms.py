@@ -21,7 +21,7 @@ MOST_ENTRIES = 24
 
 BACKENDS = {"imagecodecs", "pydicom", "simpleitk"}  # they do not know each other
 
-STILL_LONG = {}
+STILL_LONG: frozenset[str] = frozenset()
 
 TORCH_ROOMS = {"pixels", "reader", "batches", "datasets", "reports", "cli"}
 PYDICOM_ROOMS = {"model", "dicom", "scanner", "backends", "reports", "cli"}

@@ -57,6 +57,8 @@ class SampleDataset(Dataset[FrameSample], Generic[Asked]):
     sample_name: ClassVar[str]
     """What a sample is called in messages."""
 
+    _channel_axis: ClassVar[int] = 0  # of the image of a sample
+
     def __init__(self, source: FrameSource) -> None:
         self._source = source
         self._finish = Finisher(source.policy)
@@ -316,6 +318,8 @@ class SampleDataset(Dataset[FrameSample], Generic[Asked]):
             frame, mask = self._read(asked, out), self._mask_in(asked, mask_out)
         except DicomTorchError as error:
             read, frame, mask = self._replaced(asked, error, out, mask_out)
+        if self._source.standardization is not None:
+            self._source.standardization.apply(frame.image, self._channel_axis, self._num_frames)
         meta = self._meta(read, frame.voi)
         meta["requested_index"] = self._number(asked)
         return (finish or self._finish)(frame.image, meta, self._key(asked), mask)
@@ -327,6 +331,11 @@ class SampleDataset(Dataset[FrameSample], Generic[Asked]):
         shape = self._mask_shape(asked)
         fits = out is not None and out.shape == shape
         return self._mask(asked, memory_for(shape, self._masks.dtype, out if fits else None))
+
+    @property
+    def _num_frames(self) -> int:
+        """How many frames the channels of an image are of."""
+        return 2 * self._reader.context + 1 if isinstance(self._reader, ContextReader) else 1
 
     def _key(self, asked: Asked) -> tuple[int, ...]:
         """Numbers that tell a sample from all others."""

@@ -67,6 +67,7 @@ class DicomClips(DrawnDataset[Clip]):
     """
 
     sample_name = "clip"
+    _channel_axis = 1
 
     def __init__(
         self,

@@ -16,9 +16,10 @@ from dicomtorch.batches.metadata import FrameMeta, metas_of
 from dicomtorch.datasets.drawn import DrawnDataset
 from dicomtorch.datasets.looking import Titles, overlaid, picture_of
 from dicomtorch.datasets.masked import Mask, mask_columns
-from dicomtorch.datasets.options import MaskOptions, SampleTransform, Target, Transform
+from dicomtorch.datasets.options import MaskOptions, Normalize, SampleTransform, Target, Transform
 from dicomtorch.datasets.positions import several_positions
 from dicomtorch.datasets.source import FrameSource, Given
+from dicomtorch.datasets.standardize import Statistics, measure, standardization
 from dicomtorch.errors import DicomTorchError, OptionError, PixelValueError
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.model.options import PixelOptions, Values
@@ -51,7 +52,9 @@ class DicomFrames(DrawnDataset[int]):
         window: For display: `None` takes the file's VOI, k its k-th window, (center, width) or a preset's name that,
             "series" one for the whole series, a list of these one channel each.
         padding: "keep", "fill", or a number for the pixels that the file says are padding.
-        normalize: `None`, "minmax", "zscore", "percentile" or (mean, standard deviation); acts on modality values.
+        normalize: `None`, "minmax", "zscore", "percentile" or (mean, standard deviation) of modality values, padding
+            becoming 0; or (means, deviations) with one number a channel, of display values too, as in
+            `([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])` with `color="rgb"`. See `statistics`.
         color: "auto" as the file is (1 or 3 channels), "rgb", or "gray".
         size: `None` or (H, W): resized with the aspect kept, antialiased, the rest padded; geometry in `meta` stays
             that of the file, and `meta["resized"]` has what was done: (scale, top, left, rows, columns, reduced).
@@ -109,7 +112,7 @@ class DicomFrames(DrawnDataset[int]):
         values: Values = "display",
         window: Any = None,
         padding: Literal["keep", "fill"] | float = "keep",
-        normalize: str | tuple[float, float] | None = None,
+        normalize: Normalize = None,
         color: Literal["auto", "rgb", "gray"] = "auto",
         size: tuple[int, int] | None = None,
         decode: Literal["exact", "reduced"] = "exact",
@@ -206,7 +209,7 @@ class DicomFrames(DrawnDataset[int]):
         values: Values = "display",
         window: Any = None,
         padding: Literal["keep", "fill"] | float = "keep",
-        normalize: str | tuple[float, float] | None = None,
+        normalize: Normalize = None,
         color: Literal["auto", "rgb", "gray"] = "auto",
     ) -> tuple[Tensor, FrameMeta]:
         """Stored values of this dataset -> other values, on the device where they are.
@@ -242,7 +245,8 @@ class DicomFrames(DrawnDataset[int]):
                 f'to_values needs a dataset with values="stored", size=None and padding="keep"; this one has '
                 f"values={own.values!r}, size={own.size}, padding={own.padding!r}"
             )
-        options = PixelOptions(values, window, padding, normalize, color)
+        standard = standardization(normalize, values, None)
+        options = PixelOptions(values, window, padding, None if standard else normalize, color)  # type: ignore[arg-type]
         late = self._late.get(options)
         if late is None:
             late = self._late[options] = reader.with_options(options)
@@ -252,6 +256,8 @@ class DicomFrames(DrawnDataset[int]):
         if len(batch) != len(positions):
             raise OptionError(f"meta is of {len(positions)} frames, images are {len(batch)}")
         result, applied = convert(batch, late.conversions(positions))
+        if standard is not None:
+            standard.apply(result, 1)
         voi = ("voi", "WindowCenter", "WindowWidth")
         made = [
             dict(zip(voi, (a.voi, a.window_center, a.window_width), strict=True)) for a in applied
@@ -315,6 +321,7 @@ class DicomFrames(DrawnDataset[int]):
                 out = None if batch is None else batch[k]
                 positions[k], results[k], masks[k] = self._replaced(asked[k], error, out, mask_out)
         frames = cast(list[Frame], results)
+        self._standardize(frames, batch)
         columns = self._source.columns(positions, [frame.voi for frame in frames], asked)
         together = batch is not None and self._finish.keeps_images and _fit(frames, batch)
         masks_fit = self._masks is None or _masks_fit(masks, mask_batch)
@@ -328,6 +335,39 @@ class DicomFrames(DrawnDataset[int]):
             batch if together else None,
             mask_batch,
         )
+
+    def _standardize(self, frames: Sequence[Frame], batch: Tensor | None) -> None:
+        standard, many = self._source.standardization, self._num_frames
+        if standard is None:
+            return
+        if batch is not None and _fit(frames, batch):
+            standard.apply(batch, 1, many)
+        else:
+            for frame in frames:
+                standard.apply(frame.image, 0, many)
+
+    def statistics(self, fraction: float = 1.0, *, seed: int = 0) -> Statistics:
+        """Mean and standard deviation of each channel over frames of this dataset, for `normalize=`.
+
+        Of the values asked for (`values`, `window`, `color`), before `normalize`, `size`, `dtype` and transforms;
+        padding and what is not finite are left out.
+
+        Args:
+            fraction: Of the frames, drawn at random; above 0 and at most 1.
+            seed: Which ones.
+
+        Returns:
+            `mean` and `std`, one number for each channel, and `frames`, how many were read.
+
+        Raises:
+            OptionError: The fraction means nothing, or frames have different numbers of channels.
+            DicomTorchError: A frame cannot be read and `on_error="raise"`, or none can.
+
+        Example:
+            >>> mean, std, _ = DicomFrames(train).statistics(fraction=0.1)     # doctest: +SKIP
+            >>> frames = DicomFrames(train, normalize=(mean, std))             # doctest: +SKIP
+        """
+        return measure(self._source.reader, fraction, seed, self.on_error == "replace")
 
     # Looking
 

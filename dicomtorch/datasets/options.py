@@ -17,6 +17,7 @@ from dicomtorch.model.options import Values
 from dicomtorch.reader.cache import DEFAULT_BYTES
 from dicomtorch.scanner.keywords import Tag, named_tags
 
+Normalize = str | tuple[float, float] | tuple[Sequence[float], Sequence[float]] | None
 Transform = Callable[[Tensor], Any]
 SampleTransform = Callable[..., Any]
 Target = str | Callable[[FrameMeta], Any]
@@ -72,7 +73,7 @@ class ReadOptions(MaskOptions, total=False):
     values: Values
     window: Any
     padding: Literal["keep", "fill"] | float
-    normalize: str | tuple[float, float] | None
+    normalize: Normalize
     color: Literal["auto", "rgb", "gray"]
     dtype: torch.dtype | str | None
     tags: Sequence[Tag]

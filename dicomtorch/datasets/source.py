@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,7 +16,8 @@ from dicomtorch.backends import capability
 from dicomtorch.batches.metadata import FrameMeta, MetaColumns, MetadataReader, metas_of
 from dicomtorch.datasets.masked import MaskSource, open_masks, without_masks
 from dicomtorch.datasets.options import MaskOptions, ReadPolicy, SourceOptions
-from dicomtorch.errors import OptionError, SourceError, UnsupportedError, printable
+from dicomtorch.datasets.standardize import standardization
+from dicomtorch.errors import OptionError, PixelValueError, SourceError, UnsupportedError, printable
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.model.options import PixelOptions
@@ -70,6 +72,7 @@ class FrameSource:
     Attributes:
         policy: What is asked but of the pixels.
         keywords: Of the tags that samples shall have.
+        standardization: Mean and deviation of channels that samples are freed of, beyond what the reader does.
         reader: Reads the frames; its index has those that can be decoded.
 
     Raises:
@@ -87,6 +90,11 @@ class FrameSource:
     ) -> None:
         given: dict[str, Any] = dict(options)
         masks: Any = {name: given.pop(name) for name in _MASKS & given.keys()}
+        self.standardization = standardization(
+            given.get("normalize"), given.get("values", "display"), given.get("dtype")
+        )
+        if self.standardization is not None:
+            given["normalize"] = None
         pixels = PixelOptions(**{name: given.pop(name) for name in _PIXELS & given.keys()})
         policy = self.policy = ReadPolicy(**given)
         cache = None if policy.cache is None else FrameCache(policy.cache, policy.cache_bytes)
@@ -110,6 +118,9 @@ class FrameSource:
         self.reader = self._decodable(FrameReader(index, policy.backend, pixels, cache))
         self.masks = self._with_masks(masks, pixels.size) if has_masks else None
         self._metadata = MetadataReader(self.index, self.keywords)
+        if self.standardization is not None:
+            with contextlib.suppress(PixelValueError):  # said where the frame is read
+                self.standardization.check(self.reader.shape(0)[0])
 
     def _with_masks(self, options: Any, size: tuple[int, int] | None) -> MaskSource:
         """Masks of the frames; without those of series that have none where that is asked for."""

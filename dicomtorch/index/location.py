@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,6 +39,11 @@ class FrameLocation(NamedTuple):
     span: FrameSpan
 
 
+# What `_make` does, without a call of Python code for each frame.
+_span_of: Callable[[Any], FrameSpan] = partial(tuple.__new__, FrameSpan)
+_location_of: Callable[[Any], FrameLocation] = partial(tuple.__new__, FrameLocation)
+
+
 def locate(
     generation: Generation, rows: Rows, positions: npt.NDArray[np.int64]
 ) -> list[FrameLocation]:
@@ -52,7 +59,7 @@ def locate(
     numbers = frames["file"][rows]
     of_file = (files[name][numbers].tolist() for name in _OF_FILE)
     fields = (frames[name][rows].tolist() for name in FrameSpan._fields)
-    spans = map(FrameSpan._make, zip(*fields, strict=True))
+    spans = map(_span_of, zip(*fields, strict=True))
     groups = frames["frame_values"][rows].tolist()
     parts = (positions.tolist(), numbers.tolist(), *of_file, groups, spans)
-    return list(map(FrameLocation._make, zip(*parts, strict=True)))
+    return list(map(_location_of, zip(*parts, strict=True)))

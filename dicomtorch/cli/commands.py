@@ -113,7 +113,7 @@ def _info(arguments: argparse.Namespace) -> int:
     from dicomtorch.reports.summary import has_problems
     from dicomtorch.scanner.scan import scan
 
-    is_file = arguments.path.is_file()  # one look at one file leaves no index behind
+    is_file = Path(arguments.path).is_file()  # one look at one file leaves no index behind
     index, report = scan(arguments.path) if is_file else open_source([arguments.path])
     found = describe(index, report, redact_paths=arguments.redact_paths)
     print(json.dumps(found, indent=2) if arguments.json else format_info(found, page()))

@@ -74,17 +74,17 @@ def add_window(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_saved(path: Path) -> FrameIndex | None:
+def load_saved(path: str) -> FrameIndex | None:
     """The index that `FrameIndex.save` wrote to `path`, if that is one."""
     from dicomtorch.index.frame_index import FrameIndex
 
     # Folders of images may have a manifest of their own.
-    saved = all((path / name).is_file() for name in ("manifest.json", "frames.arrow"))
+    saved = all(Path(path, name).is_file() for name in ("manifest.json", "frames.arrow"))
     return FrameIndex.load(path) if saved else None
 
 
 def open_source(
-    roots: Sequence[Path], *, tags: Sequence[str] = (), workers: int | None = None
+    roots: Sequence[str], *, tags: Sequence[str] = (), workers: int | None = None
 ) -> tuple[FrameIndex, ScanReport]:
     """A saved index, or the index of folders and files, which is kept and refreshed as `DicomFrames` does."""
     from dicomtorch.scanner import open as opening
@@ -96,7 +96,7 @@ def open_source(
     return opening.open_source(source, tags=tags, num_workers=workers)
 
 
-def open_frames(roots: Sequence[Path]) -> FrameIndex:
+def open_frames(roots: Sequence[str]) -> FrameIndex:
     """As `open_source`, for what needs a frame.
 
     Raises:
@@ -110,13 +110,13 @@ def open_frames(roots: Sequence[Path]) -> FrameIndex:
     return index
 
 
-def source_path(text: str) -> Path:
-    """A type of arguments: a path; an empty one, as of a variable that is not set, is refused."""
+def source_path(text: str) -> str:
+    """A type of arguments: a path as it was written; an empty one, as of a variable that is not set, is refused."""
     if not text:
         raise argparse.ArgumentTypeError(
             "the path is empty; name a folder or a file, or . for this folder"
         )
-    return Path(text)
+    return text
 
 
 def whole_number(text: str, lowest: int = 0) -> int:

@@ -107,6 +107,11 @@ _TERMS: Final[dict[str, tuple[str, frozenset[str]]]] = {
         frozenset(("MAGNITUDE", "PHASE", "REAL", "IMAGINARY", "MIXED")),
     ),
     "SegmentationType": ("CS", frozenset(("BINARY", "FRACTIONAL", "LABELMAP"))),
+    "DimensionOrganizationType": (
+        "CS",
+        frozenset(("3D", "3D_TEMPORAL", "TILED_FULL", "TILED_SPARSE")),
+    ),
+    "SpecimenLabelInImage": ("CS", _YES_OR_NO),
     "pixel_data_vr": ("", frozenset(("OB", "OW", "OF", "OD"))),
 }
 

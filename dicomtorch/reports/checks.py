@@ -309,9 +309,8 @@ def _noticed(report: ScanReport) -> list[Remark]:
     )
     if not files:
         return []
-    text = (
-        f"{format_count(len(files), 'image file')} {_verb(files)} odd in a way that is allowed for"
-    )
+    departs = _verb(files, "departs", "depart")
+    text = f"{format_count(len(files), 'image file')} {departs} from the standard and can be read all the same"
     return [Remark("notices", "note", text, "`dicomtorch scan` lists what was odd", 0, files)]
 
 

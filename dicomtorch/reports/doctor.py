@@ -123,6 +123,8 @@ def format_report(
         if mine:
             lines = [line for remark in mine for line in _lines(remark, index, redact_paths)]
             blocks.append(group([Heading(heading, style), *lines]))
+    if any(len(remark.files) > 1 for remark in found.remarks):
+        blocks.append(Sentence("--json lists all files.", 0))
     if not found.remarks:
         text = "Nothing to remark." if len(index) else "There are no frames."
         blocks.append(Sentence(text, 0))
@@ -160,5 +162,5 @@ def _lines(remark: Remark, index: FrameIndex, redact_paths: bool) -> list[Block]
     if remark.files:
         name = format_name(name_file(index, remark.files[0], redact_paths=redact_paths))
         more = len(remark.files) - 1
-        lines.append(Line(name, f"and {more:,} more; --json lists them all" if more else "", 7))
+        lines.append(Line(name, "", 7, f" and {more:,} more" if more else ""))
     return lines

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from dicomtorch.errors import DicomTorchError, GeometryError
+from dicomtorch.errors import DicomTorchError, GeometryError, printable
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.masks.mask_index import MaskIndex
 from dicomtorch.model.mask_object import KINDS
@@ -31,6 +32,10 @@ def of_masks(index: FrameIndex) -> list[Remark]:
     images = index.select(~np.isin(classes.codes, classes.codes_of(KINDS)))
     if not len(images):
         return []
+    return [_naming_files(remark, index) for remark in _remarks(images, index)]
+
+
+def _remarks(images: FrameIndex, index: FrameIndex) -> list[Remark]:
     remarks = []
     try:
         MaskIndex(images, index, choose="all")
@@ -42,6 +47,18 @@ def of_masks(index: FrameIndex) -> list[Remark]:
         return [_remark("masks_damaged", "problem", str(error), "masks= with other files")]
     masks = MaskIndex(images, index, choose="all", between="drop", resample="nearest")
     return [*remarks, *_nowhere(masks), *_odd(masks), *_overlaps(masks), *_names(masks)]
+
+
+def _naming_files(remark: Remark, index: FrameIndex) -> Remark:
+    """The remark with the files that its text names beside it, so that they can be left out."""
+    packed: Any = index.files["mask_object"]
+    text, files = remark.text, []
+    for file in np.flatnonzero(np.diff(packed.offsets)).tolist():
+        path = printable(index.file_path(file))
+        if path in text:
+            text = text.replace(f" ({path})", "").replace(path, f"file {file}")
+            files.append(file)
+    return replace(remark, text=text, files=tuple(files)) if files else remark
 
 
 def _remark(check: str, level: Any, text: str, advice: str, frames: int = 0) -> Remark:

@@ -77,17 +77,26 @@ def middle(text: str, width: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line: what it is about, shortened in the middle, and what is said of it, cut at the end."""
+    """One line about something.
+
+    Attributes:
+        about: What, shortened in the middle where the line is too long.
+        said: What is said of it, cut at the end.
+        indent: Spaces in front.
+        where: Stands behind `about` and is never cut.
+    """
 
     about: str
     said: str
     indent: int = 2
+    where: str = ""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = options.max_width - self.indent
         about, said = harmless(self.about), harmless(self.said)
-        room = max(width - len(said), width * 2 // 5, _LEAST)
-        text = f"{middle(about, room)}: {said}" if about else said
+        said = f": {said}" if about and said else said
+        room = max(width - len(said), width // 2) - len(self.where)
+        text = f"{middle(about, max(room, _LEAST))}{self.where}{said}"
         yield _plain(" " * self.indent + _cut(text, width))
 
 

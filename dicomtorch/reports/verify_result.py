@@ -152,12 +152,13 @@ def _alike(findings: Sequence[Finding]) -> list[_Alike]:
 
 def _line(one: _Alike, index: FrameIndex, redact_paths: bool) -> Line:
     name = format_name(name_file(index, one.file, redact_paths=redact_paths))
-    where = f"{name}, {_numbers(one.frames)}"
+    where = f", {_numbers(one.frames)}"
     if len(one.reasons) == 1:
         ((text, backends),) = one.reasons.items()
-        return Line(f"{where} ({', '.join(backends)})" if any(backends) else where, text)
+        by = f" ({', '.join(backends)})" if any(backends) else ""
+        return Line(name, text, where=f"{where}{by}")
     said = (f"({', '.join(backends)}) {text}" for text, backends in one.reasons.items())
-    return Line(where, "; ".join(said))
+    return Line(name, "; ".join(said), where=where)
 
 
 def _numbers(frames: Sequence[int]) -> str:

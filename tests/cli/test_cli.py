@@ -326,9 +326,7 @@ def test_doctor_is_strict_if_told_to(capsys, tree):
     code, out, _ = run(capsys, "doctor", tree, "--strict")
     assert code == EXIT_FOUND_PROBLEMS
     assert re.search(r"1 SOPInstanceUID is in more than one file", out)
-    assert re.search(
-        r"^       CT_small\.dcm: and 1 more; --json lists them all$", out, re.MULTILINE
-    )
+    assert re.search(r"^       CT_small\.dcm and 1 more$", out, re.MULTILINE)
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])

@@ -8,6 +8,7 @@ import pytest
 from pydicom._uid_dict import UID_dictionary
 from pydicom.uid import UID
 
+from dicomtorch.index import exports
 from dicomtorch.model.schema import FRAME_COLUMNS
 from dicomtorch.model.shown import CODED, named_uid, shown, shown_uid
 from dicomtorch.model.syntaxes import KNOWN_SYNTAXES, VIDEO, uid_name
@@ -69,3 +70,10 @@ def test_every_uid_has_a_name_of_its_own() -> None:
     assert named["1.2.840.10008.5.1.4.1.1.66.7"] == "Label Map Segmentation Storage"
     assert named["1.2.840.10008.5.1.4.1.1.6"] == "Ultrasound Image Storage (Retired)"
     assert named["1.2.840.10008.5.1.4.1.1.6.1"] == UID("1.2.840.10008.5.1.4.1.1.6.1").name
+
+
+def test_no_text_is_exported_that_may_be_anything() -> None:
+    """Text of the table that identifies nobody is hashed, judged value by value, or made by the package."""
+    text = {name for name, column in FRAME_COLUMNS.items() if column.kind == "text"}
+    judged = {*CODED, "SOPClassUID", "TransferSyntaxUID"}
+    assert (exports.SHARED & text) - judged - {"windows"} == set()

@@ -248,7 +248,8 @@ def test_problems_come_first_and_the_text_names_one_file(tmp_path: Path) -> None
     whole = replace(found, remarks=(Remark("x", "note", "t", "a", 1, (0,)), *found.remarks))
     text = format_report(whole, index)
     assert text.index("Warnings") < text.index("Notes")
-    assert "       000.dcm: and 6 more; --json lists them all" in text
+    assert "       000.dcm and 6 more\n" in text
+    assert text.endswith("\n\n--json lists all files.")
     assert "001.dcm" not in text
     listed = to_json(found, index)["remarks"][0]["files"]
     assert listed == [{"path": f"{k:03d}.dcm"} for k in range(7)]

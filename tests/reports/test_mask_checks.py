@@ -73,3 +73,5 @@ def test_damage_is_a_problem(tmp_path):
     found = remarks(tmp_path)["masks_damaged"]
     assert found.level == "problem"
     assert "SegmentationType" in found.text
+    assert str(tmp_path) not in found.text  # the file is named beside it, or not at all
+    assert len(found.files) == 1

@@ -71,6 +71,10 @@ def test_a_finding_is_one_line() -> None:
     assert re.match(r"  studies/\S*\N{HORIZONTAL ELLIPSIS}\S*0042\.dcm: the file ends", text)
     assert PLAIN.render([line]) == f"  {line.about}: {line.said}"
     assert NARROW.render([Line("a.dcm", "short")]) == "  a.dcm: short"
+    text = NARROW.render([Line(LONG, "damaged " * 9, where=", frame 3 (imagecodecs)")])
+    assert widths(text) == [60]
+    assert ", frame 3 (imagecodecs): " in text
+    assert NARROW.render([Line("a.dcm", "", 7, " and 3 more")]) == "       a.dcm and 3 more"
 
 
 def test_sentences_go_on_in_the_next_line() -> None:

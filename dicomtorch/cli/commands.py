@@ -23,6 +23,7 @@ from dicomtorch.cli.options import (
     source_path,
     whole_number,
 )
+from dicomtorch.cli.series import add_series
 from dicomtorch.errors import OptionError
 
 if TYPE_CHECKING:
@@ -418,6 +419,7 @@ def add_commands(commands: Commands[argparse.ArgumentParser]) -> None:
     _add_scan(commands)
     _add_info(commands)
     _add_doctor(commands)
+    add_series(commands)
     _add_verify(commands)
     _add_preview(commands)
     _add_show(commands)

@@ -19,7 +19,7 @@ from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.report import ScanReport
 from dicomtorch.model.shown import shown, shown_uid
 from dicomtorch.reader.kernels import kernels
-from dicomtorch.reports import checks
+from dicomtorch.reports import checks, series
 from dicomtorch.reports.checks import Level, Remark
 from dicomtorch.reports.mask_checks import of_masks
 from dicomtorch.reports.page import (
@@ -32,6 +32,7 @@ from dicomtorch.reports.page import (
     group,
     table,
 )
+from dicomtorch.reports.series import SeriesReport, describe_series, series_blocks
 from dicomtorch.reports.streams import check_streams
 from dicomtorch.reports.text import format_name, name_file
 
@@ -43,10 +44,12 @@ class Examination:
     Attributes:
         decoding: What decodes each kind of image, the most frequent first.
         remarks: Problems first, then warnings, then notes.
+        series: What each series is.
     """
 
     decoding: tuple[Capability, ...]
     remarks: tuple[Remark, ...]
+    series: tuple[SeriesReport, ...] = ()
 
     @property
     def worst(self) -> Level | None:
@@ -70,7 +73,7 @@ def examine(index: FrameIndex, report: ScanReport) -> Examination:
     )
     order = ("problem", "warning", "note")
     remarks.sort(key=lambda remark: order.index(remark.level))
-    return Examination(tuple(decoding), tuple(remarks))
+    return Examination(tuple(decoding), tuple(remarks), tuple(describe_series(index)))
 
 
 def to_json(found: Examination, index: FrameIndex, *, redact_paths: bool = False) -> dict[str, Any]:
@@ -108,6 +111,7 @@ def to_json(found: Examination, index: FrameIndex, *, redact_paths: bool = False
             }
             for remark in found.remarks
         ],
+        "series": series.to_json(found.series, index, redact_paths=redact_paths),
     }
 
 
@@ -118,6 +122,8 @@ def format_report(
     blocks: list[Block] = []
     if found.decoding:
         blocks.append(group([_decoding_table(found.decoding), Sentence(_kernels_line(), 0)]))
+    with_volumes = [one for one in found.series if one.volumes]
+    blocks += series_blocks(with_volumes, index, redact_paths=redact_paths)
     for level, (heading, style) in _HEADINGS.items():
         mine = [remark for remark in found.remarks if remark.level == level]
         if mine:

@@ -26,7 +26,7 @@ from dicomtorch.errors import OptionError
 from dicomtorch.reports.preview import write_preview
 
 PROGRAM = [sys.executable, "-m", "dicomtorch"]
-COMMANDS = ("scan", "info", "doctor", "verify", "preview", "show", "bench", "demo")
+COMMANDS = ("scan", "info", "doctor", "series", "verify", "preview", "show", "bench", "demo")
 
 
 @pytest.fixture

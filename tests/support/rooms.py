@@ -64,7 +64,7 @@ ROOMS: dict[str, Room] = {
     ),
     "reports": _room(
         "what to know about an index before training on it",
-        "model backends pictures index reader batches datasets masks",
+        "model backends pictures index series reader batches datasets masks",
     ),
     "cli": _room(
         "arguments, printing, exit codes",

@@ -1,0 +1,184 @@
+"""What each series of an index is: its volumes, what tells them apart, what differs inside, what is left out.
+
+```python
+>>> print(format_series(describe_series(index), index))
+```
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dicomtorch.index.codes import numbered, pieces
+from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.model.shown import shown
+from dicomtorch.reports.page import PLAIN, Block, Line, Page, listed, table
+from dicomtorch.reports.text import format_count, format_name, name_file
+from dicomtorch.series.search import stacks
+from dicomtorch.series.stacks import Stack, StackList
+from dicomtorch.series.volumes import series_volumes
+
+_SERIES = ("patient", "StudyInstanceUID", "SeriesInstanceUID")
+
+
+@dataclass(slots=True)
+class SeriesReport:
+    """One series.
+
+    Attributes:
+        file: Row of the index's files table: its first file.
+        modality: As shown.
+        frames: How many.
+        volumes: Its stacks, in order.
+        is_one_array: Whether the voxels of all volumes are at the same places.
+        left_out: Why frames are in no volume -> how many.
+    """
+
+    file: int
+    modality: str
+    frames: int
+    volumes: list[Stack] = field(default_factory=list)
+    is_one_array: bool = False
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def separated_by(self) -> list[str]:
+        """Attributes that tell the volumes apart."""
+        return list(dict.fromkeys(name for one in self.volumes for name in one.separated_by))
+
+    @property
+    def differing(self) -> list[str]:
+        """Attributes that differ inside of volumes."""
+        return list(dict.fromkeys(name for one in self.volumes for name in one.differing))
+
+    @property
+    def missing(self) -> int:
+        """Slices that gaps leave room for."""
+        return sum(gap.missing for one in self.volumes for gap in one.report.gaps)
+
+    @property
+    def uneven(self) -> int:
+        """Slices that are not where equal spacing would put them."""
+        return sum(len(one.report.unequal) for one in self.volumes)
+
+    @property
+    def copies(self) -> int:
+        """Copies of slices that were left out."""
+        return sum(len(one.report.duplicates) for one in self.volumes)
+
+
+def describe_series(index: FrameIndex) -> list[SeriesReport]:
+    """Puts the frames of an index into volumes, and says what there is of each series, in the order of its files."""
+    if not len(index):
+        return []
+    found = stacks(index, on_gap="keep")
+    codes = numbered([index.column(name) for name in _SERIES], len(index))
+    series = {}
+    for rows in sorted(pieces(codes), key=lambda rows: int(rows[0])):
+        (file,) = index.gather("file", rows[:1])
+        (modality,) = index.gather("Modality", rows[:1])
+        series[int(codes[rows[0]])] = SeriesReport(file, shown("Modality", modality), len(rows))
+    for volumes in series_volumes(index, found):
+        mine = [found[k] for k in volumes.stacks]
+        one = series[int(codes[mine[0].positions[0]])]
+        one.volumes, one.is_one_array = mine, volumes.share_grid
+    _leave_out(series, codes, found)
+    return list(series.values())
+
+
+def _leave_out(series: dict[int, SeriesReport], codes: np.ndarray, found: StackList) -> None:
+    for part in found.left_out:
+        for code, count in Counter(codes[part.positions].tolist()).items():
+            left = series[code].left_out
+            left[part.reason] = left.get(part.reason, 0) + count
+
+
+def to_json(
+    found: Sequence[SeriesReport], index: FrameIndex, *, redact_paths: bool = False
+) -> list[dict[str, Any]]:
+    """The same as plain values, ready for `json.dumps`; files are named by path, or by number."""
+    return [
+        {
+            **name_file(index, one.file, redact_paths=redact_paths),
+            "modality": one.modality,
+            "frames": one.frames,
+            "one_array": one.is_one_array,
+            "separated_by": one.separated_by,
+            "differing": one.differing,
+            "missing_slices": one.missing,
+            "uneven_slices": one.uneven,
+            "copies": one.copies,
+            "left_out": one.left_out,
+            "volumes": [
+                {
+                    "shape": list(stack.shape),
+                    "spacing": list(stack.spacing),
+                    "separated_by": list(stack.separated_by),
+                    "differing": list(stack.differing),
+                    "tilt": stack.report.tilt,
+                    "position_error": stack.report.position_error,
+                    # Both name files.
+                    "problems": [] if redact_paths else list(stack.problems),
+                    "remarks": [] if redact_paths else list(stack.report.remarks),
+                }
+                for stack in one.volumes
+            ],
+        }
+        for one in found
+    ]
+
+
+def series_blocks(
+    found: Sequence[SeriesReport], index: FrameIndex, *, redact_paths: bool = False
+) -> list[Block]:
+    """The table of series, and below it what is missing or left out."""
+    if not found:
+        return []
+    rows = []
+    lines: list[Block] = []
+    for one in found:
+        name = format_name(name_file(index, one.file, redact_paths=redact_paths))
+        kinds = Counter(_kind(stack) for stack in one.volumes)
+        what = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common(2))
+        if len(kinds) > 2:
+            what = f"{what}, ..."
+        told = ", ".join(one.separated_by)
+        rows.append((name, one.modality, one.frames, what or "-", told or "-", _odd(one) or "-"))
+        lines += [Line(name, f"{count:,}: {reason}") for reason, count in one.left_out.items()]
+    header = ("Series with", "", "frames", "volumes", "told apart by", "odd")
+    blocks = [table(header, rows)]
+    if lines:
+        blocks.append(listed("In no volume:", lines))
+    return blocks
+
+
+def _kind(stack: Stack) -> str:
+    size = " x ".join(map(str, stack.shape))
+    spacing = " x ".join(f"{number:.3g}" for number in stack.spacing)
+    return f"({size}) of {spacing} mm"
+
+
+def _odd(one: SeriesReport) -> str:
+    parts = [f"{one.missing:,} missing"] * bool(one.missing)
+    parts += [f"{one.uneven:,} uneven"] * bool(one.uneven)
+    parts += [format_count(one.copies, "copy")] * bool(one.copies)
+    parts += [f"{', '.join(one.differing)} differ"] * bool(one.differing)
+    if len(one.volumes) > 1 and not one.is_one_array:
+        parts.append("several grids")
+    return "; ".join(parts).replace("copys", "copies")
+
+
+def format_series(
+    found: Sequence[SeriesReport],
+    index: FrameIndex,
+    *,
+    redact_paths: bool = False,
+    page: Page = PLAIN,
+) -> str:
+    """The same as text for a terminal."""
+    return page.render(series_blocks(found, index, redact_paths=redact_paths))

@@ -20,6 +20,7 @@ from tests.support.requirements import require
 from tests.support.rooms import REPOSITORY
 
 COUNT = 23  # no multiple of ranks or batches
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
 PAGE = REPOSITORY / "docs" / "distributed.md"
 
 
@@ -44,9 +45,8 @@ def run(*arguments: Any) -> str:
 def found(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two ranks under torchrun was given."""
     out = tmp_path_factory.mktemp("out")
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
     also = ["accelerate"] if importlib.util.find_spec("accelerate") else []
-    run(*torchrun, "-m", "tests.support.ranks", folder, out, *also)
+    run(*TORCHRUN, "-m", "tests.support.ranks", folder, out, *also)
     return [json.loads((out / f"{rank}.json").read_text()) for rank in range(2)]
 
 
@@ -99,6 +99,25 @@ def test_accelerate(found: list[dict[str, Any]], way: str) -> None:
     counts, batches = seen(found, way)
     assert batches[0] == batches[1]
     assert counts.keys() == set(range(COUNT))
+
+
+STOP = 4  # batches, as in lightning_ranks
+
+
+@pytest.mark.slow
+def test_lightning_goes_on_in_the_middle_of_an_epoch(folder: Path, tmp_path: Path) -> None:
+    require("lightning")
+    run(*TORCHRUN, "-m", "tests.support.lightning_ranks", folder, tmp_path)
+    found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    for rank in found:
+        assert len(rank["whole"]) == 12
+        assert rank["rest"] == rank["whole"][STOP:]
+    for epoch in range(2):
+        counts = Counter(
+            i for rank in found for e, batch in rank["whole"] if e == epoch for i in batch
+        )
+        assert counts.keys() == set(range(COUNT))
+        assert counts.total() == COUNT + 1
 
 
 @pytest.mark.slow

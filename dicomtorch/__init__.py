@@ -1,5 +1,13 @@
 """dicomtorch: from DICOM files to batches of tensors.
 
+    frames = dicomtorch.DicomFrames("studies/")      # every frame below a folder; frames[0] is (image, meta)
+    loader = dicomtorch.FrameLoader(frames, batch_size=32, shuffle=True)
+
+Datasets: `DicomFrames`, `DicomClips` (runs of frames in time), `DicomVolumes` (stacks of slices), `DicomCrops` (parts
+of volumes around the candidates of a table). Indexes: `scan`, `FrameIndex` (filter, join labels, split by patient),
+`stacks`, `MaskIndex`, `check_leakage`. Loading: `FrameLoader`, `collate_frames` for torch's `DataLoader`, and samplers.
+Every error is a `DicomTorchError` and names the file, the frame and what to do next.
+
 Public names are loaded when they are first used, so that `import dicomtorch` costs nothing.
 """
 
@@ -25,7 +33,25 @@ if TYPE_CHECKING:
     from dicomtorch.datasets.crops import DicomCrops
     from dicomtorch.datasets.frames import DicomFrames
     from dicomtorch.datasets.volumes import DicomVolumes
-    from dicomtorch.errors import DicomTorchError
+    from dicomtorch.errors import (
+        DecodeError,
+        DicomTorchError,
+        EncapsulationError,
+        FrameIndexError,
+        FrameNotFoundError,
+        GeometryError,
+        HeaderError,
+        IndexFileError,
+        MetaKeyError,
+        MissingDependencyError,
+        NotDicomError,
+        OptionError,
+        PixelValueError,
+        SourceError,
+        StaleIndexError,
+        StorageError,
+        UnsupportedError,
+    )
     from dicomtorch.index.frame_index import FrameIndex
     from dicomtorch.masks.mask_index import MaskIndex
     from dicomtorch.model.image import ImagePixel
@@ -45,26 +71,42 @@ __all__ = [
     "BalancedSampler",
     "ClipSampler",
     "Code",
+    "DecodeError",
     "DicomClips",
     "DicomCrops",
     "DicomFrames",
     "DicomTorchError",
     "DicomVolumes",
+    "EncapsulationError",
     "FrameIndex",
+    "FrameIndexError",
     "FrameLoader",
     "FrameMeta",
+    "FrameNotFoundError",
     "FrameReader",
     "FrameSample",
+    "GeometryError",
     "GroupBatchSampler",
     "GroupSampler",
+    "HeaderError",
     "ImagePixel",
+    "IndexFileError",
     "Limits",
     "LocalShuffleSampler",
     "MaskIndex",
+    "MetaKeyError",
+    "MissingDependencyError",
+    "NotDicomError",
+    "OptionError",
     "PixelOptions",
+    "PixelValueError",
     "ScanReport",
     "ShuffleSampler",
+    "SourceError",
     "Stack",
+    "StaleIndexError",
+    "StorageError",
+    "UnsupportedError",
     "__version__",
     "check_leakage",
     "collate_frames",
@@ -79,26 +121,42 @@ _MODULES = {
     "BalancedSampler": "dicomtorch.batches.samplers",
     "ClipSampler": "dicomtorch.batches.epochs",
     "Code": "dicomtorch.model.mask_object",
+    "DecodeError": "dicomtorch.errors",
     "DicomClips": "dicomtorch.datasets.clips",
     "DicomCrops": "dicomtorch.datasets.crops",
     "DicomFrames": "dicomtorch.datasets.frames",
     "DicomTorchError": "dicomtorch.errors",
     "DicomVolumes": "dicomtorch.datasets.volumes",
+    "EncapsulationError": "dicomtorch.errors",
     "FrameIndex": "dicomtorch.index.frame_index",
+    "FrameIndexError": "dicomtorch.errors",
     "FrameLoader": "dicomtorch.batches.loader",
     "FrameMeta": "dicomtorch.batches.metadata",
+    "FrameNotFoundError": "dicomtorch.errors",
     "FrameReader": "dicomtorch.reader.reader",
     "FrameSample": "dicomtorch.batches.collate",
+    "GeometryError": "dicomtorch.errors",
     "GroupBatchSampler": "dicomtorch.batches.samplers",
     "GroupSampler": "dicomtorch.batches.samplers",
+    "HeaderError": "dicomtorch.errors",
     "ImagePixel": "dicomtorch.model.image",
+    "IndexFileError": "dicomtorch.errors",
     "Limits": "dicomtorch.model.limits",
     "LocalShuffleSampler": "dicomtorch.batches.samplers",
     "MaskIndex": "dicomtorch.masks.mask_index",
+    "MetaKeyError": "dicomtorch.errors",
+    "MissingDependencyError": "dicomtorch.errors",
+    "NotDicomError": "dicomtorch.errors",
+    "OptionError": "dicomtorch.errors",
     "PixelOptions": "dicomtorch.model.options",
+    "PixelValueError": "dicomtorch.errors",
     "ScanReport": "dicomtorch.model.report",
     "ShuffleSampler": "dicomtorch.batches.epochs",
+    "SourceError": "dicomtorch.errors",
     "Stack": "dicomtorch.series.stacks",
+    "StaleIndexError": "dicomtorch.errors",
+    "StorageError": "dicomtorch.errors",
+    "UnsupportedError": "dicomtorch.errors",
     "check_leakage": "dicomtorch.reports.leakage",
     "collate_frames": "dicomtorch.batches.collate",
     "patient_to_voxel": "dicomtorch.series.geometry",
@@ -120,4 +178,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

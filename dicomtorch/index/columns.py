@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from dicomtorch.errors import IndexFileError
 from dicomtorch.model.schema import Column
 
+_MOST_SHOWN = 10  # distinct values
 _AT_ONCE = 1 << 16  # texts that are moved together: positions take sixteen times the bytes
 
 Ints = npt.NDArray[np.integer[Any]]
@@ -119,6 +120,20 @@ class Texts(Sequence[str]):
         return self.codes != self.code(other) if isinstance(other, str) else NotImplemented
 
     __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """Without values, which may be identifiers: errors and debuggers show this."""
+        distinct = np.count_nonzero(np.bincount(self.codes, minlength=1))
+        return f"Texts({len(self):,} rows, {distinct:,} distinct)"
+
+    def __str__(self) -> str:
+        """The most frequent values and how many rows have each, as `print` shows them."""
+        counts = np.bincount(self.codes, minlength=1)
+        order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
+        lines = [f"{counts[k]:10,}  {self.value(int(k)) or '(empty)'}" for k in order[:_MOST_SHOWN]]
+        more = len(order) - len(lines)
+        lines += [f"            and {more:,} more"] if more else []
+        return "\n".join([repr(self), *lines])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tolist())

@@ -21,7 +21,7 @@ from dicomtorch.index.values import FrameObjects
 from dicomtorch.model.frame import FrameSpan, FrameValues
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.limits import Limits
-from dicomtorch.model.schema import Column, Kind
+from dicomtorch.model.schema import Columns, Kind
 
 
 class FrameRows:
@@ -71,10 +71,10 @@ class FrameRows:
         return np.arange(len(self)) if self._rows is None else self._rows
 
     @property
-    def columns(self) -> tuple[Column, ...]:
-        """The columns that there are, joined ones last."""
+    def columns(self) -> Columns:
+        """The columns that there are, joined ones last; `print(index.columns)` shows names and kinds."""
         joined = [column for part in self._joined for column in part.columns]
-        return (*frame_columns(self.tags), *joined)
+        return Columns((*frame_columns(self.tags), *joined))
 
     @property
     def joined(self) -> tuple[str, ...]:
@@ -127,6 +127,16 @@ class FrameRows:
             )
         i = i + count if i < 0 else i
         return i if self._rows is None else int(self._rows[i])
+
+    def record(self, i: int) -> dict[str, Any]:
+        """The row of frame `i`: its path, and every column by name.
+
+        Raises:
+            FrameIndexError: `i` is not within -len and len - 1.
+        """
+        row = {"path": self.path(i)}
+        at = np.array([i % len(self)], np.int64)
+        return row | {column.name: self.gather(column.name, at)[0] for column in self.columns}
 
     def path(self, i: int) -> str:
         """The file of frame `i`, absolute, as `os.fsdecode` has it; `file_path` gives bytes."""

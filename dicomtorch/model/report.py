@@ -8,6 +8,15 @@ from typing import Literal
 from dicomtorch._forks import lazy
 
 FILE_CLASSES = ("image", "no_pixels", "unsupported", "not_dicom", "unreadable")
+CLASS_NAMES = {
+    "image": "images",
+    "no_pixels": "DICOM without pixels",
+    "unsupported": "images that are not decoded",
+    "not_dicom": "not DICOM",
+    "unreadable": "damaged",
+}
+"""What reports call each class."""
+
 FileClass = Literal["image", "no_pixels", "unsupported", "not_dicom", "unreadable"]
 
 
@@ -27,7 +36,7 @@ class FileFinding:
     reason: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ScanReport:
     """What a scan met.
 
@@ -46,6 +55,15 @@ class ScanReport:
     removed: int = 0
     seconds: float = 0.0
     duplicates: int = 0
+
+    def __repr__(self) -> str:
+        """Numbers only: findings name files."""
+        found = ", ".join(f"{n:,} {CLASS_NAMES[name]}" for name, n in self.counts.items() if n)
+        copies = f"; {self.duplicates:,} repeat a SOPInstanceUID" if self.duplicates else ""
+        return (
+            f"ScanReport({len(self.findings):,} files{found and f': {found}'}{copies}; {self.read:,} read, "
+            f"{self.reused:,} known, {self.removed:,} gone, {self.seconds:.1f} s)"
+        )
 
     @lazy
     def counts(self) -> dict[str, int]:

@@ -60,6 +60,16 @@ class Column:
         return np.dtype(self.kind.partition("[")[0])
 
 
+class Columns(tuple[Column, ...]):
+    """The columns of a table; shown as one."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        width = max((len(column.name) for column in self), default=0)
+        return "\n".join(f"{column.name:{width}}  {column.kind}" for column in self)
+
+
 def _columns(**kinds: Kind) -> tuple[Column, ...]:
     return tuple(Column(name, kind) for name, kind in kinds.items())
 

@@ -13,12 +13,11 @@ import numpy.typing as npt
 from dicomtorch.index.columns import Texts
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.frame import SPAN_RULES
-from dicomtorch.model.report import ScanReport
+from dicomtorch.model.report import CLASS_NAMES, ScanReport
 from dicomtorch.model.shown import CODED, shown
 from dicomtorch.reports.page import PLAIN, Page, Sentence, table
 from dicomtorch.reports.summary import summarize
 from dicomtorch.reports.text import (
-    CLASS_NAMES,
     findings_blocks,
     format_bytes,
     format_count,

@@ -18,12 +18,11 @@ from dicomtorch.errors import UnsupportedError, printable
 from dicomtorch.index.columns import Texts
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.image import ImagePixel
-from dicomtorch.model.report import ScanReport
+from dicomtorch.model.report import CLASS_NAMES, ScanReport
 from dicomtorch.model.shown import shown, shown_uid
 from dicomtorch.model.syntaxes import uid_name
 from dicomtorch.reports.page import PLAIN, Block, Page, Sentence, group, table
 from dicomtorch.reports.text import (
-    CLASS_NAMES,
     PROBLEMS,
     findings_blocks,
     format_bytes,

@@ -7,16 +7,9 @@ from typing import Any
 
 from dicomtorch.errors import printable
 from dicomtorch.index.frame_index import FrameIndex
-from dicomtorch.model.report import ScanReport
+from dicomtorch.model.report import CLASS_NAMES, ScanReport
 from dicomtorch.reports.page import Block, Line, listed
 
-CLASS_NAMES = {
-    "image": "images",
-    "no_pixels": "DICOM without pixels",
-    "unsupported": "images that are not decoded",
-    "not_dicom": "not DICOM",
-    "unreadable": "damaged",
-}
 PROBLEMS = ("unsupported", "unreadable")
 """File classes that somebody should look at."""
 

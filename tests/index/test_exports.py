@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import pydoc
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import dicomtorch
+from dicomtorch import errors
 
 PACKAGE = Path(dicomtorch.__file__).parent
 HEAVY = ("torch", "SimpleITK", "imagecodecs", "pyarrow", "matplotlib", "PIL", "pydicom", "pandas")
@@ -85,3 +87,24 @@ def test_import_is_light():
 )
 def test_modules_load_only_what_they_need(statement, without):
     assert not loaded_after(statement) & without
+
+
+def test_dir_shows_what_a_user_needs_and_nothing_else():
+    assert dir(dicomtorch) == sorted(dicomtorch.__all__)
+    assert {"Any", "TYPE_CHECKING", "annotations"}.isdisjoint(dir(dicomtorch))
+
+
+def test_every_error_is_public():
+    classes = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, Exception) and not name.startswith("_")
+    }
+    assert classes <= set(dicomtorch.__all__)
+    assert all(getattr(dicomtorch, name) is getattr(errors, name) for name in classes)
+
+
+def test_help_begins_with_what_to_type():
+    text = pydoc.plain(pydoc.render_doc(dicomtorch))
+    for words in ('DicomFrames("studies/")', "FrameLoader(frames", "class StaleIndexError"):
+        assert words in text

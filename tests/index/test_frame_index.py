@@ -321,9 +321,57 @@ def test_packed_values_are_taken(values: list[bytes], data: st.DataObject, at_on
 
 
 def test_building_an_index_leaves_its_parts_as_they_are() -> None:
-    part = build_part([file_rows("a.dcm", 0), file_rows("b.dcm", 1)], frame_columns({}))
+    part = build_part([file_rows("a.dcm", 1), file_rows("b.dcm", 1)], frame_columns({}))
     names = set(part.frames)
     FrameIndex.build(part, root=b"/data")
     assert set(part.frames) == names
-    both = merge_parts([part, build_part([file_rows("c.dcm", 2)], frame_columns({}))])
+    both = merge_parts([part, build_part([file_rows("c.dcm", 1)], frame_columns({}))])
     assert len(FrameIndex.build(both, root=b"/data")) == 3
+
+
+def test_a_record_is_the_row_of_a_frame() -> None:
+    files = [
+        file_rows("a/1.dcm", 2, Modality="CT", PixelSpacing=(0.5, 0.25)),
+        file_rows("a/2.dcm", 1, Modality="MR"),
+    ]
+    index = FrameIndex.build(files, root=b"/data", tags={"PatientSex": "text"})
+    index = index.join({"SOPInstanceUID": ["1.2.a/1.dcm", "1.2.a/2.dcm"], "label": [7, -1]}).select(
+        [2, 1]
+    )
+    row = index.record(-1)
+    assert list(row) == ["path", *(column.name for column in index.columns)]
+    expected = {
+        "path": "/data/a/1.dcm",
+        "frame": 1,
+        "Modality": "CT",
+        "PixelSpacing": (0.5, 0.25),
+        "PatientSex": "",
+        "label": 7,
+    }
+    assert {name: row[name] for name in expected} == expected
+    assert index.record(0)["label"] == -1
+    with pytest.raises(FrameIndexError, match="2 frames"):
+        index.record(2)
+    with pytest.raises(FrameIndexError, match="empty"):
+        index.select([]).record(0)
+
+
+def test_columns_print_as_a_table_of_names_and_kinds() -> None:
+    index = FrameIndex.build([file_rows("a.dcm", 1)], root=b"/data")
+    lines = str(index.columns).splitlines()
+    assert repr(index.columns) == str(index.columns)
+    assert len(lines) == len(index.columns)
+    assert [line.split() for line in lines[:2]] == [["file", "int32"], ["frame", "int32"]]
+    assert len({line.rindex(" ") for line in lines}) == 1
+
+
+def test_a_column_prints_its_values_and_is_shown_without() -> None:
+    names = ["DOE"] * 3 + ["", *(f"p{k}" for k in range(12))]
+    column = Texts.of(names).take(np.arange(len(names)))
+    assert repr(column) == "Texts(16 rows, 14 distinct)"
+    lines = str(column).splitlines()
+    assert lines[:3] == [repr(column), "         3  DOE", "         1  (empty)"]
+    assert lines[-1].strip() == "and 4 more"
+    assert str(Texts.of([])) == "Texts(0 rows, 0 distinct)"
+    # Values that no row has are not shown.
+    assert "DOE" not in str(column.take(np.array([3, 4])))

@@ -240,8 +240,8 @@ class DicomClips(DrawnDataset[Clip]):
     def _mask(self, asked: Clip, out: Tensor) -> Mask:
         assert self._masks is not None
         positions = self._positions(asked)
-        present = self._masks.read(positions, out)
-        return self._masks.finished(out, positions[0], present, axis=1)
+        areas = self._masks.read(positions, out)
+        return self._masks.finished(out, positions, areas, axis=1)
 
     def _meta(self, asked: Clip, voi: AppliedVOI) -> FrameMeta:
         positions = self._positions(asked)

@@ -333,13 +333,13 @@ class DicomCrops(StackDataset):
         stack, start, _, low, high = self._box(asked)
         positions = self._positions(asked)
         whole = torch.empty((len(out), len(positions), *stack.shape[1:]), dtype=masks.dtype)
-        present = masks.read(positions, whole.movedim(1, 0))
+        masks.read(positions, whole.movedim(1, 0))
         part = whole[:, :, low[1] : high[1], low[2] : high[2]]
         first, end = (low - start).tolist(), (high - start).tolist()
         if part.shape != out.shape:
             out.zero_()
         out[:, first[0] : end[0], first[1] : end[1], first[2] : end[2]] = part
-        return masks.finished(out, positions[0], present)
+        return masks.finished(out, positions, None)
 
     def to_grid(self, i: int, prediction: Tensor) -> Tensor:
         """What was made on crop `i` on the voxels of its whole volume, 0 outside of the crop.

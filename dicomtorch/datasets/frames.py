@@ -298,7 +298,7 @@ class DicomFrames(DrawnDataset[int]):
     def _mask(self, asked: int, out: Tensor) -> Mask:
         masks = self._masks
         assert masks is not None
-        return masks.finished(out, asked, masks.read([asked], out[None]))
+        return masks.finished(out, [asked], masks.read([asked], out[None]))
 
     def _mask_shape(self, asked: int) -> tuple[int, ...]:
         assert self._masks is not None

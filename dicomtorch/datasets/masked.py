@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,6 +18,8 @@ from dicomtorch.masks.mask_index import MaskIndex
 from dicomtorch.model.mask_object import KINDS
 from dicomtorch.pixels.resize import resize_nearest, resized
 from dicomtorch.scanner.open import open_source
+
+Areas = npt.NDArray[np.int64]
 
 MASK_KEYS = ("mask_known", "mask_area", "mask_present")
 """What `meta` has of masks."""
@@ -76,32 +79,40 @@ class MaskSource:
         """(1 or K, H, W) of the mask of a frame."""
         return (self.channels, *(self.size or self.masks.shape(position)))
 
-    def read(self, positions: Sequence[int], out: Tensor) -> bool:
-        """Fills (N, 1 or K, H, W), whose rows are contiguous; says whether a plane lies on one of the frames.
+    def read(self, positions: Sequence[int], out: Tensor) -> Areas | None:
+        """Fills (N, 1 or K, H, W), of which each channel is contiguous.
+
+        Returns:
+            (K,), pixels of each label; `None` where masks were resized.
 
         Raises:
             DicomTorchError: A mask cannot be made; the message names the frame.
         """
         target = out.numpy()
+        areas = np.zeros(len(self.masks.labels), np.int64)
         for k, position in enumerate(positions):
             if self.size is None:
-                self.masks.mask(position, self.output, target[k])
+                areas += self.masks.mask(position, self.output, target[k])[1]
             else:
                 whole, _ = self.masks.mask(position, self.output)
                 target[k] = resize_nearest(whole, self.size)
-        return any(self.masks.is_covered(position) for position in positions)
+        return areas if self.size is None else None
 
-    def finished(self, image: Tensor, position: int, present: bool, axis: int = 0) -> Mask:
+    def finished(
+        self, image: Tensor, positions: Sequence[int], areas: Areas | None, axis: int = 0
+    ) -> Mask:
         """A mask with what `meta` says of it.
 
         Args:
             image: The mask.
-            position: Of a frame of its series.
-            present: Whether a plane lies on one of its frames.
+            positions: Of its frames.
+            areas: What `read` gave; `None`: they are counted.
             axis: Of its channels.
         """
-        known = self.masks.known(position).astype(int)
-        area = np.where(known, self._areas(image.numpy(), axis), -1)
+        known = self.masks.known(positions[0]).astype(int)
+        area = self._areas(image.numpy(), axis) if areas is None else areas
+        area = np.where(known, area, -1)
+        present = any(self.masks.is_covered(position) for position in positions)
         return Mask(image, tuple(known.tolist()), tuple(area.tolist()), int(present))
 
     def _areas(self, mask: Any, axis: int) -> Any:

@@ -263,8 +263,8 @@ class DicomVolumes(StackDataset):
     def _mask(self, asked: int, out: Tensor) -> Mask:
         assert self._masks is not None
         positions = self._positions(asked)
-        present = self._masks.read(positions, out.movedim(1, 0))
-        return self._masks.finished(out, positions[0], present)
+        areas = self._masks.read(positions, out.movedim(1, 0))
+        return self._masks.finished(out, positions, areas)
 
     def to_grid(self, i: int, prediction: Tensor) -> Tensor:
         """What was made on volume `i` as this dataset gives it on the voxels of its files, by nearest neighbour.

@@ -10,11 +10,14 @@ import numpy.typing as npt
 
 from dicomtorch.errors import PixelValueError
 from dicomtorch.masks.coded_names import LabelMap
+from dicomtorch.masks.polygons import Runs
 
 Overlap = Literal["raise", "first", "last"]
 MaskOutput = Literal["labels", "channels", "fraction"]
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
+
+_LONG = 8  # pixels a run from which on runs are written one by one
 
 
 class Layer(NamedTuple):
@@ -22,38 +25,76 @@ class Layer(NamedTuple):
 
     Attributes:
         label: Position of the label.
-        pixels: (rows, columns) of bool or float32, or the distinct flat positions of its pixels.
+        pixels: (rows, columns) of bool or float32, the distinct flat positions of its pixels, or runs.
     """
 
     label: int
-    pixels: Array
+    pixels: Array | Runs
 
     @property
     def area(self) -> int:
         """Pixels of it."""
-        return len(self.pixels) if self.pixels.ndim == 1 else int(np.count_nonzero(self.pixels))
+        pixels = self.pixels
+        if isinstance(pixels, Runs):
+            return pixels.area
+        return len(pixels) if pixels.ndim == 1 else int(np.count_nonzero(pixels))
+
+    def flat(self, columns: int) -> Ints:
+        """Where its pixels are in an image of so many columns, flattened."""
+        pixels = self.pixels
+        if isinstance(pixels, Runs):
+            return pixels.flat(columns)
+        return pixels if pixels.ndim == 1 else np.flatnonzero(pixels)
+
+    def write(self, channel: Array, value: int = 1) -> None:
+        """Writes `value` into its pixels of a C-contiguous array (rows, columns); of fractions the fractions."""
+        pixels = self.pixels
+        if isinstance(pixels, Runs):
+            _write_runs(pixels, channel, value)
+        elif pixels.ndim == 1:
+            channel.reshape(-1)[pixels] = value
+        elif pixels.dtype == np.bool_:
+            np.copyto(channel, value, where=pixels, casting="unsafe")
+        else:
+            np.copyto(channel, pixels, casting="unsafe")
+
+
+def _write_runs(runs: Runs, channel: Array, value: int) -> None:
+    flat, columns = channel.reshape(-1), channel.shape[1]
+    if runs.area < _LONG * len(runs.line):
+        flat[runs.flat(columns)] = value
+        return
+    start = runs.line * columns
+    pairs = zip((start + runs.first).tolist(), (start + runs.end).tolist(), strict=True)
+    for first, end in pairs:
+        flat[first:end] = value
 
 
 def united(found: list[Layer], shape: tuple[int, int]) -> list[Layer]:
     """One layer for each label: the union, of fractions the largest."""
-    by_label: dict[int, list[Array]] = {}
+    by_label: dict[int, list[Layer]] = {}
     for layer in found:
-        by_label.setdefault(layer.label, []).append(layer.pixels)
+        by_label.setdefault(layer.label, []).append(layer)
     result = []
     for label in sorted(by_label):
         parts = by_label[label]
         if len(parts) == 1:
-            result.append(Layer(label, parts[0]))
+            result.append(parts[0])
             continue
-        is_fraction = any(part.dtype.kind == "f" for part in parts)
-        whole: Array = np.zeros(shape, np.float32 if is_fraction else np.bool_)
+        fractions = [part.pixels for part in parts if is_fraction(part)]
+        whole: Array = np.zeros(shape, np.float32 if fractions else np.bool_)
+        for share in fractions:
+            np.maximum(whole, share, out=whole)
         for part in parts:
-            if part.ndim == 1:
-                whole.reshape(-1)[part] = 1
-            else:
-                np.maximum(whole, part, out=whole)
+            if not is_fraction(part):
+                part.write(whole)
         result.append(Layer(label, whole))
     return result
+
+
+def is_fraction(layer: Layer) -> bool:
+    """Whether a layer has fractions instead of pixels."""
+    return not isinstance(layer.pixels, Runs) and layer.pixels.dtype.kind == "f"
 
 
 def paint(
@@ -63,7 +104,8 @@ def paint(
 
     Args:
         layers: In the order of labels.
-        out: (1, rows, columns) for "labels", (K, rows, columns) otherwise; C-contiguous. All of it is written.
+        out: (1, rows, columns) for "labels", (K, rows, columns) otherwise; each channel C-contiguous. All of it is
+            written.
         output: What a mask is.
         labels: The labels.
         overlap: What a pixel of two labels gets in a label map.
@@ -78,52 +120,28 @@ def paint(
     areas = np.zeros(len(labels), np.int64)
     for layer in layers:
         areas[layer.label] = layer.area
-    if output == "labels":
-        _paint_labels(layers, out[0], labels, overlap)
+    if output != "labels":
+        for layer in layers:
+            layer.write(out[layer.label])
         return areas
-    for layer in layers:
-        if layer.pixels.ndim == 1:
-            out[layer.label].reshape(-1)[layer.pixels] = 1
-        else:
-            np.copyto(out[layer.label], layer.pixels, casting="unsafe")
+    channel = out[0]
+    for layer in layers if overlap == "last" else reversed(layers):  # the last one painted stays
+        layer.write(channel, labels.numbers[layer.label])
+    if overlap == "raise" and len(layers) > 1 and np.count_nonzero(channel) != areas.sum():
+        raise _shared(layers, channel.shape, labels)
     return areas
 
 
-def _paint_labels(
-    layers: Sequence[Layer], channel: Array, labels: LabelMap, overlap: Overlap
-) -> None:
-    flat = channel.reshape(-1)
-    for layer in layers if overlap == "last" else reversed(layers):  # the last one painted stays
-        number, pixels = labels.numbers[layer.label], layer.pixels
-        if overlap == "raise":
-            taken = (
-                flat[pixels]
-                if pixels.ndim == 1
-                else channel[pixels]
-                if len(layers) > 1
-                else flat[:0]
-            )
-            if taken.any():
-                raise _shared(layers, channel.size, labels)
-        if pixels.ndim == 1:
-            flat[pixels] = number
-        else:
-            np.copyto(channel, number, where=pixels, casting="unsafe")
-
-
-def _shared(layers: Sequence[Layer], size: int, labels: LabelMap) -> PixelValueError:
+def _shared(layers: Sequence[Layer], shape: tuple[int, ...], labels: LabelMap) -> PixelValueError:
     """What to say of pixels with several labels."""
-    count = np.zeros(size, np.int64)
+    count = np.zeros(shape[0] * shape[1], np.int64)
     for layer in layers:
-        flat = layer.pixels if layer.pixels.ndim == 1 else np.flatnonzero(layer.pixels)
-        count[flat] += 1
+        count[layer.flat(shape[1])] += 1
     several = np.flatnonzero(count > 1)
     among = [
         str(labels.numbers[layer.label])
         for layer in layers
-        if np.isin(
-            several, layer.pixels if layer.pixels.ndim == 1 else np.flatnonzero(layer.pixels)
-        ).any()
+        if np.isin(several, layer.flat(shape[1])).any()
     ]
     return PixelValueError(
         f"{len(several)} pixels belong to several of the labels {', '.join(among)}; "

@@ -272,7 +272,7 @@ class MaskIndex:
         columns = int(self._images.shape[position, 1])
         boxes, numbers = [], []
         for layer in self.layers(position):
-            flat = layer.pixels if layer.pixels.ndim == 1 else np.flatnonzero(layer.pixels)
+            flat = layer.flat(columns)
             if len(flat):
                 row, column = np.divmod(flat, columns)
                 boxes.append((column.min(), row.min(), column.max() + 1, row.max() + 1))

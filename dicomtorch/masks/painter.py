@@ -94,11 +94,7 @@ class Painter:
             if not self._sources[number].is_contours:
                 found += self._of_frames(row, number, some, shape, fractions)
         if any(self._sources[n].is_contours for n in np.unique(source).tolist()):
-            found += [
-                Layer(label, runs.flat(shape[1]))
-                for label, runs in self.runs(row)
-                if len(runs.line)
-            ]
+            found += [Layer(label, runs) for label, runs in self.runs(row) if len(runs.line)]
         return united(found, shape)
 
     def _of_frames(
@@ -107,7 +103,18 @@ class Painter:
         """Labels from the frames of a SEG."""
         source, planes = self._sources[number], self._planes
         assert self._segmentations is not None
-        frames = self._segmentations.stored(source, planes.plane[some].tolist())
+        wanted = planes.plane[some].tolist()
+        bits = self._segmentations.positions(source, wanted)
+        if bits:
+            own = self._segmentations.shape(source)
+            return [
+                Layer(
+                    int(planes.label[k]),
+                    _moved(flat, own, int(planes.down[k]), int(planes.right[k]), shape),
+                )
+                for k, flat in zip(some.tolist(), bits, strict=True)
+            ]
+        frames = self._segmentations.stored(source, wanted)
         places = zip(some.tolist(), frames, strict=True)
         if source.found.kind == "labelmap":
             series = int(self._images.series.codes[row])
@@ -237,19 +244,20 @@ class Painter:
         step = np.array([spacing[1], spacing[0]])
         origin = self._images.origin[row]
         limit = max(0.1, 0.2 * float(self._images.thickness[row]))
-        result = []
-        for contour, points in zip(contours.tolist(), found, strict=True):
-            height = points @ normal
-            spread = float(np.ptp(height))
-            if spread > limit:
-                segment = source.found.segments[int(source.found.contour_segment[contour])]
-                raise GeometryError(
-                    f"masks: {source.name}: a contour of ROI {segment.number} is not in the plane of the image "
-                    f"(orientation {orientation.ravel().tolist()}): its points lie {spread:.3g} mm apart along the "
-                    f"normal; contours were drawn on a series of another orientation"
-                )
-            result.append((points - origin) @ axes.T / step)
-        return result
+        counts = np.array([len(points) for points in found])
+        starts = np.cumsum(counts) - counts
+        whole = np.concatenate(found)
+        height = whole @ normal
+        spread = np.maximum.reduceat(height, starts) - np.minimum.reduceat(height, starts)
+        if (spread > limit).any():
+            worst = int(spread.argmax())
+            segment = source.found.segments[int(source.found.contour_segment[contours[worst]])]
+            raise GeometryError(
+                f"masks: {source.name}: a contour of ROI {segment.number} is not in the plane of the image "
+                f"(orientation {orientation.ravel().tolist()}): its points lie {spread[worst]:.3g} mm apart along the "
+                f"normal; contours were drawn on a series of another orientation"
+            )
+        return np.split((whole - origin) @ (axes / step[:, None]).T, starts[1:])
 
     def _tell_crossings(
         self, points: list[Array], structures: Ints, shape: tuple[int, int]
@@ -320,6 +328,18 @@ def _on_image(frame: Array, down: int, right: int, shape: tuple[int, int], outsi
         part = frame[top - down : bottom - down, left - right : end - right]
         result[top:bottom, left:end] = part
     return result
+
+
+def _moved(
+    flat: Array, own: tuple[int, int], down: int, right: int, shape: tuple[int, int]
+) -> Array:
+    """Flat positions in a frame as those on the image that it lies on; what is beyond the image is cut off."""
+    if not down and not right and own == shape:
+        return flat
+    row, column = np.divmod(flat, own[1])
+    row, column = row + down, column + right
+    inside = (row >= 0) & (row < shape[0]) & (column >= 0) & (column < shape[1])
+    return np.asarray(row[inside] * shape[1] + column[inside])
 
 
 def _is_there(found: Array, structure: int, points: list[Array], structures: list[int]) -> bool:

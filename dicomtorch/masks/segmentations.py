@@ -43,6 +43,19 @@ class SegmentationReader:
             self._decoded(source, plane) for plane in planes
         ]
 
+    def positions(self, source: Source, planes: Sequence[int]) -> list[Array]:
+        """Flat positions of the pixels that are set in native frames of one bit; [] of other objects.
+
+        Raises:
+            DicomTorchError: A frame cannot be read; the message names the file and the frame.
+        """
+        return self._each(source, planes, _positions)
+
+    def shape(self, source: Source) -> tuple[int, int]:
+        """(rows, columns) of the frames of an object."""
+        pixel = self._index.image_pixel(int(source.positions[0]))
+        return pixel.rows, pixel.columns
+
     def counts(self, source: Source, planes: Sequence[int]) -> list[int]:
         """Pixels that are set in frames of one bit, without making an array of them."""
         counted = self._each(source, planes, _count)
@@ -82,6 +95,20 @@ def _count(data: Bytes, rows: int, columns: int) -> int:
     whole, rest = divmod(rows * columns, 8)
     count = int(np.bitwise_count(data[:whole]).sum(dtype=np.int64))
     return count + (int(data[whole]) & (1 << rest) - 1).bit_count() if rest else count
+
+
+def _positions(data: Bytes, rows: int, columns: int) -> Array:
+    """Where bits are set; most of the words of a segment are 0, and only the others are unpacked."""
+    size = rows * columns
+    words = data[: len(data) // 8 * 8].view(np.uint64)
+    some = np.flatnonzero(words)
+    bits = np.flatnonzero(np.unpackbits(words[some].view(np.uint8), bitorder="little"))
+    found = some[bits >> 6] * 64 + (bits & 63)
+    rest = data[len(words) * 8 :]
+    if len(rest):
+        tail = np.flatnonzero(np.unpackbits(rest, bitorder="little")) + len(words) * 64
+        found = np.concatenate([found, tail])
+    return np.asarray(found[: np.searchsorted(found, size)])
 
 
 def _unpacked(data: Bytes, rows: int, columns: int) -> Array:

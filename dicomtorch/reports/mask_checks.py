@@ -100,7 +100,7 @@ def _overlaps(masks: MaskIndex) -> list[Remark]:
             return [_remark("masks_damaged", "problem", str(error), advice)]
         seen = np.zeros(int(np.prod(masks.shape(position))), np.int64)
         for layer in layers:
-            seen[layer.pixels if layer.pixels.ndim == 1 else np.flatnonzero(layer.pixels)] += 1
+            seen[layer.flat(masks.shape(position)[1])] += 1
         several += bool((seen > 1).any())
     if not several:
         return []

@@ -65,11 +65,19 @@ class _Values:
     def __init__(self, header: Header) -> None:
         self.top = header.elements
         self.big_endian = header.big_endian
+        self._texts: dict[Any, str] = {}
         self._character_set = "\\".join(texts(header.elements.get(TAGS["SpecificCharacterSet"])))
 
     def text(self, group: Group, keyword: str) -> str:
-        """The first value."""
-        return next(iter(texts(group.get(TAGS[keyword]), self._character_set)), "")
+        """The first value; remembered, because frames name the same images again and again."""
+        element = group.get(TAGS[keyword])
+        if element is None or not isinstance(element[1], bytes):
+            return ""
+        known = self._texts.get(element)
+        if known is None:
+            known = next(iter(texts(element, self._character_set)), "")
+            self._texts[element] = known
+        return known
 
     def integer(self, group: Group, keyword: str, default: int = -1) -> int:
         """The first value, `default` if it is absent or no integer."""

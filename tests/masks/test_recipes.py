@@ -20,7 +20,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "masks.md").read_text(encoding="utf
 def recipe(word: str) -> str:
     """The block of code of the page that has a word."""
     (block,) = [b for b in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if word in b]
-    return block
+    return str(block)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, default_collate
 from dicomtorch.batches.collate import FrameSample, FrameSamples, collate_frames
 from dicomtorch.batches.metadata import FrameMeta
 from dicomtorch.datasets.dicts import SampleDicts
-from dicomtorch.datasets.masked import Mask
+from dicomtorch.datasets.masked import BoxTarget, Mask
 from dicomtorch.datasets.options import Failure, ReadPolicy
 from dicomtorch.datasets.positions import one_position, several_positions
 from dicomtorch.datasets.samples import Finisher
@@ -64,6 +64,9 @@ class SampleDataset(Dataset[FrameSample], Generic[Asked]):
         self._finish = Finisher(source.policy)
         self._reader: FrameReader | ContextReader = source.reader
         self._masks = source.masks
+        self._targets = source.boxes
+        if self._targets is not None and self.sample_name != "frame":
+            raise OptionError("boxes= goes with DicomFrames")
         self._failures: list[Failure] = []
 
     # What a subclass says
@@ -324,10 +327,10 @@ class SampleDataset(Dataset[FrameSample], Generic[Asked]):
         meta["requested_index"] = self._number(asked)
         return (finish or self._finish)(frame.image, meta, self._key(asked), mask)
 
-    def _mask_in(self, asked: Asked, out: Tensor | None) -> Mask | None:
+    def _mask_in(self, asked: Asked, out: Tensor | None) -> Mask | BoxTarget | None:
         """The mask of a sample, in a tensor of its own where it does not fit into `out`; `None` without masks."""
         if self._masks is None:
-            return None
+            return None if self._targets is None else self._targets.of(self._number(asked))
         shape = self._mask_shape(asked)
         fits = out is not None and out.shape == shape
         return self._mask(asked, memory_for(shape, self._masks.dtype, out if fits else None))
@@ -350,7 +353,7 @@ class SampleDataset(Dataset[FrameSample], Generic[Asked]):
         error: DicomTorchError,
         out: Tensor | None,
         mask_out: Tensor | None = None,
-    ) -> tuple[Asked, Frame, Mask | None]:
+    ) -> tuple[Asked, Frame, Mask | BoxTarget | None]:
         """The next one that can be read; in a tensor of its own where it does not fit into `out`."""
         if self.on_error == "raise":
             raise self._with_way_out(error)

@@ -15,7 +15,7 @@ from dicomtorch.batches.collate import FrameSamples, collate_meta
 from dicomtorch.batches.metadata import FrameMeta, metas_of
 from dicomtorch.datasets.drawn import DrawnDataset
 from dicomtorch.datasets.looking import Titles, overlaid, picture_of
-from dicomtorch.datasets.masked import Mask, mask_columns
+from dicomtorch.datasets.masked import BoxTarget, Mask, mask_columns
 from dicomtorch.datasets.options import MaskOptions, Normalize, SampleTransform, Target, Transform
 from dicomtorch.datasets.positions import several_positions
 from dicomtorch.datasets.source import FrameSource, Given
@@ -310,7 +310,7 @@ class DicomFrames(DrawnDataset[int]):
         # In place of one after the other: read and decoded together, and no mapping made for each.
         results = self._reader.read_many(asked, batch)
         positions = list(asked)
-        masks: list[Mask | None] = [None] * len(positions)
+        masks: list[Mask | BoxTarget | None] = [None] * len(positions)
         for k, result in enumerate(results):
             mask_out = None if mask_batch is None else mask_batch[k]
             try:
@@ -324,7 +324,7 @@ class DicomFrames(DrawnDataset[int]):
         self._standardize(frames, batch)
         columns = self._source.columns(positions, [frame.voi for frame in frames], asked)
         together = batch is not None and self._finish.keeps_images and _fit(frames, batch)
-        masks_fit = self._masks is None or _masks_fit(masks, mask_batch)
+        masks_fit = self._targets is None and (self._masks is None or _masks_fit(masks, mask_batch))
         if together and masks_fit and self._finish.keeps_samples:
             if self._masks is not None:
                 columns |= mask_columns(masks)
@@ -409,10 +409,10 @@ def _check_context(context: Any, edge: Any, decode: str) -> None:
         raise OptionError("decode='reduced' has no meaning with context: use decode='exact'")
 
 
-def _masks_fit(masks: Sequence[Mask | None], batch: Tensor | None) -> bool:
+def _masks_fit(masks: Sequence[Mask | BoxTarget | None], batch: Tensor | None) -> bool:
     """Whether all masks lie in the batch."""
     return batch is not None and all(
-        mask is not None and mask.image.shape == batch.shape[1:] for mask in masks
+        isinstance(mask, Mask) and mask.image.shape == batch.shape[1:] for mask in masks
     )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from dicomtorch.datasets.options import MaskOptions, ReadPolicy
 from dicomtorch.errors import OptionError
 from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.masks.boxes import BoxTable
 from dicomtorch.masks.layers import MaskOutput
 from dicomtorch.masks.mask_index import MaskIndex
 from dicomtorch.model.mask_object import KINDS
@@ -48,14 +49,54 @@ class Mask(NamedTuple):
         return dict(zip(MASK_KEYS, values, strict=True))
 
 
-def mask_columns(masks: Sequence[Mask | None]) -> dict[str, Any]:
+def mask_columns(masks: Sequence[Mask | BoxTarget | None]) -> dict[str, Any]:
     """What `meta` says of several masks, by key."""
-    there = [mask for mask in masks if mask is not None]
+    there = [mask for mask in masks if isinstance(mask, Mask)]
     return {
         "mask_known": np.array([mask.known for mask in there], np.int64),
         "mask_area": np.array([mask.area for mask in there], np.int64),
         "mask_present": np.array([mask.present for mask in there], np.int64),
     }
+
+
+class BoxTarget(NamedTuple):
+    """The boxes of one sample, in the place of a mask.
+
+    Attributes:
+        image: `boxes` (n, 4) float32 and `labels` (n,) int64.
+    """
+
+    image: dict[str, Tensor]
+
+    def meta(self) -> dict[str, Any]:
+        """What `meta` says of it: nothing."""
+        return {}
+
+
+class BoxSource:
+    """Makes the targets of frames.
+
+    Args:
+        boxes: Of the frames of one index.
+        index: That index.
+        size: What images are resized to, or `None`.
+    """
+
+    def __init__(self, boxes: BoxTable, index: FrameIndex, size: tuple[int, int] | None) -> None:
+        self.boxes = boxes
+        self._size = size
+        self._shape = np.stack([np.asarray(index.column(n)) for n in ("Rows", "Columns")], 1)
+
+    def of(self, position: int) -> BoxTarget:
+        """The boxes of a frame, on the resized image where there is one."""
+        boxes, labels = self.boxes.of(position)
+        if self._size is not None:
+            rows, columns = self._shape[position].tolist()
+            where = resized(rows, columns, self._size)
+            scale = np.array([where.columns / columns, where.rows / rows] * 2, np.float32)
+            boxes = boxes * scale + np.array([where.left, where.top] * 2, np.float32)
+        found = {"boxes": torch.from_numpy(boxes.copy()), "labels": torch.from_numpy(labels.copy())}
+        return BoxTarget(found)
 
 
 class MaskSource:

@@ -51,7 +51,12 @@ class MaskOptions(TypedDict, total=False):
     - `mask_output`: "labels": (1, ...) numbers, uint8 or int32; "channels": (K, ...) uint8, 0 and 1; "fraction":
       (K, ...) float32 in [0, 1].
     - `unlabelled`: series without any object: "raise", "zero", or "drop", which leaves their frames out.
+    - `boxes`, of `DicomFrames` and in place of `masks`: a table, CSV or COCO file; see `BoxTable`. Samples are
+      `(image, target, meta)`, the target a dict of `boxes` (n, 4) float32 and `labels` (n,) int64, and batches have a
+      list of targets. `size=` moves boxes along.
     """
+
+    boxes: Any
 
     masks: Any
     labels: Any

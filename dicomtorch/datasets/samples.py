@@ -17,7 +17,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 
 from dicomtorch.batches.collate import FrameSample, FrameSamples, collate_frames
 from dicomtorch.batches.metadata import FrameMeta
-from dicomtorch.datasets.masked import Mask
+from dicomtorch.datasets.masked import BoxTarget, Mask
 from dicomtorch.datasets.options import ReadPolicy
 from dicomtorch.errors import OptionError
 
@@ -64,7 +64,11 @@ class Finisher:
             self._random.set_epoch(epoch)
 
     def __call__(
-        self, image: Tensor, meta: FrameMeta, key: Sequence[int], mask: Mask | None = None
+        self,
+        image: Tensor,
+        meta: FrameMeta,
+        key: Sequence[int],
+        mask: Mask | BoxTarget | None = None,
     ) -> Any:
         """The sample.
 
@@ -83,7 +87,7 @@ class Finisher:
             meta["seed"] = number
             return self._made(image, mask, meta)
 
-    def _made(self, image: Any, mask: Mask | None, meta: FrameMeta) -> Any:
+    def _made(self, image: Any, mask: Mask | BoxTarget | None, meta: FrameMeta) -> Any:
         if self.transform is not None:
             image = self.transform(image)
         sample: Any = FrameSample((image, meta))

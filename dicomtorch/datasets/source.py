@@ -14,11 +14,12 @@ from torch.utils.data import Dataset, Subset
 
 from dicomtorch.backends import capability
 from dicomtorch.batches.metadata import FrameMeta, MetaColumns, MetadataReader, metas_of
-from dicomtorch.datasets.masked import MaskSource, open_masks, without_masks
+from dicomtorch.datasets.masked import BoxSource, MaskSource, open_masks, without_masks
 from dicomtorch.datasets.options import MaskOptions, ReadPolicy, SourceOptions
 from dicomtorch.datasets.standardize import standardization
 from dicomtorch.errors import OptionError, PixelValueError, SourceError, UnsupportedError, printable
 from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.masks.boxes import BoxTable
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.model.options import PixelOptions
 from dicomtorch.model.report import ScanReport
@@ -111,16 +112,28 @@ class FrameSource:
         has_masks = masks.get("masks") not in (None, False)
         if has_masks:
             index = without_masks(index)
-        elif masks.keys() - {"masks"}:
+        elif masks.get("boxes") is None and masks.keys() - {"masks"}:
             raise OptionError(f"{', '.join(sorted(masks.keys() - {'masks'}))} need masks=")
         if not len(index):
             raise _no_frames(source, index)
         self.reader = self._decodable(FrameReader(index, policy.backend, pixels, cache))
+        self.boxes = self._with_boxes(masks, pixels.size)
         self.masks = self._with_masks(masks, pixels.size) if has_masks else None
         self._metadata = MetadataReader(self.index, self.keywords)
         if self.standardization is not None:
             with contextlib.suppress(PixelValueError):  # said where the frame is read
                 self.standardization.check(self.reader.shape(0)[0])
+
+    def _with_boxes(self, options: Any, size: tuple[int, int] | None) -> BoxSource | None:
+        """Boxes of the frames, where they are asked for."""
+        if options.get("boxes") is None:
+            return None
+        others = sorted(options.keys() - {"boxes", "labels"})
+        if others:
+            raise OptionError(f"boxes= goes with labels= alone; got {', '.join(others)} too")
+        return BoxSource(
+            BoxTable(self.index, options["boxes"], options.get("labels")), self.index, size
+        )
 
     def _with_masks(self, options: Any, size: tuple[int, int] | None) -> MaskSource:
         """Masks of the frames; without those of series that have none where that is asked for."""

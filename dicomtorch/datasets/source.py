@@ -28,6 +28,7 @@ from dicomtorch.reader.cache import FrameCache
 from dicomtorch.reader.reader import FrameReader
 from dicomtorch.scanner.keywords import is_keyword
 from dicomtorch.scanner.open import open_source
+from dicomtorch.scanner.scan import with_tags
 from dicomtorch.scanner.tree import Source
 
 
@@ -229,11 +230,12 @@ def open_frames(
 
     Raises:
         SourceError: There is nothing at `source`.
-        OptionError: It is an index that lacks tags, or a dataset of other things than DICOM.
+        OptionError: A tag can be no column, or it is a dataset of other things than DICOM.
+        StaleIndexError: It is an index that lacks tags, and a file of it has changed.
     """
     index = index_of(source)
     if index is not None:
-        return _with_tags(index, keywords), index.report()
+        return with_tags(index, keywords), index.report()
     paths: Any = source
     return open_source(paths, tags=keywords, refresh=policy.refresh, cache_dir=policy.cache_dir)
 
@@ -267,16 +269,6 @@ def index_of(source: Any) -> FrameIndex | None:
             "or give a FrameIndex or a dataset of this package"
         )
     return None
-
-
-def _with_tags(index: FrameIndex, tags: Sequence[str]) -> FrameIndex:
-    known = {column.name for column in index.columns}
-    absent = [tag for tag in tags if tag not in known]
-    if absent:
-        raise OptionError(
-            f"the index does not hold {', '.join(absent)}; make one that does: scan(source, tags={absent!r})"
-        )
-    return index
 
 
 def _no_frames(source: Any, index: FrameIndex) -> SourceError:

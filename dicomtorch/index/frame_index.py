@@ -244,6 +244,10 @@ class FrameIndex(FrameRows):
             >>> index.join("train.csv", on={"image_id": "stem"})                   # doctest: +SKIP
         """
         joined = joins.join(self, table, on, [column.name for column in self.columns])
+        return self.beside(joined)
+
+    def beside(self, joined: joins.Joined) -> FrameIndex:
+        """This index with further columns, one row for each position."""
         return FrameIndex(self._generation, self._rows, [*self._joined, joined])
 
     # Splitting

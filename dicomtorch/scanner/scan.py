@@ -13,13 +13,16 @@ from itertools import chain, islice
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
+from dicomtorch.errors import StaleIndexError, printable
 from dicomtorch.index.builder import FileRows, Part, PartBuilder, build_part, merge_parts
 from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.index.joins import Joined
 from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.model.report import ScanReport
-from dicomtorch.model.schema import Kind
+from dicomtorch.model.schema import Column, Kind
 from dicomtorch.scanner.compare import compare
 from dicomtorch.scanner.entries import UNREAD, Entry
 from dicomtorch.scanner.keywords import Tag, named_tags, tag_columns
@@ -28,6 +31,7 @@ from dicomtorch.scanner.tree import PathLike as PathLike
 from dicomtorch.scanner.tree import Source as Source
 from dicomtorch.scanner.tree import roots, walk
 from dicomtorch.scanner.worker import EntryReader, Job
+from dicomtorch.storage.base import Identity
 
 _PROGRESS_DELAY = 2.0  # seconds
 _FEW = 4000  # files that are read in the time in which processes start
@@ -127,6 +131,68 @@ def _for_parts(
     if checkpoint is None:
         return None
     return lambda part: checkpoint(assemble(part))
+
+
+def with_tags(
+    index: FrameIndex, tags: Sequence[Tag], *, progress: bool | None = None
+) -> FrameIndex:
+    """This index with columns for attributes that its scan did not read: from the files of its frames, and no others.
+
+    Args:
+        index: Filtered, joined and split as it may be; order and length stay.
+        tags: Keywords or tags; those that it has are left out.
+        progress: As in `scan`.
+
+    Raises:
+        OptionError: A keyword does not exist, or its values cannot be a column.
+        StaleIndexError: A file is not the one that was indexed.
+    """
+    known = {column.name for column in index.columns}
+    columns = tag_columns([tag for tag in named_tags(tags) if tag not in known])
+    if not columns or not len(index):
+        return index
+    files: Any = index.files
+    numbers, which = np.unique(np.asarray(index.column("file")), return_inverse=True)
+    job = Job(os.path.join(index.root, b""), columns, index.limits)
+    entries = [
+        Entry(path, int(size), int(time_ns), int(inode))
+        for path, size, time_ns, inode in zip(
+            (files["path"][k] for k in numbers.tolist()),
+            *(np.asarray(files[name])[numbers] for name in Identity._fields),
+            strict=True,
+        )
+    ]
+    part = _Reading(job, progress, None).part(entries, None)
+    kinds: dict[str, Kind] = {keyword: tag.kind for keyword, tag in columns.items()}
+    read = FrameIndex.build(part, root=index.root, tags=kinds, limits=index.limits)
+    found = {path: k for k, path in enumerate(read.files["path"])}
+    order = np.array([found[entry.path] for entry in entries], np.int64)
+    _refuse_changed(index, entries, read, order, numbers)
+    within = np.asarray(index.rows) - np.asarray(files["first_row"])[numbers][which]
+    rows = np.asarray(read.files["first_row"])[order][which] + within
+    table = {keyword: read.column(keyword) for keyword in columns}
+    described = tuple(Column(keyword, kind) for keyword, kind in kinds.items())
+    return index.beside(Joined(rows.astype(np.int32), described, table))
+
+
+def _refuse_changed(
+    index: FrameIndex,
+    entries: Sequence[Entry],
+    read: FrameIndex,
+    order: npt.NDArray[np.int64],
+    numbers: npt.NDArray[np.int64],
+) -> None:
+    """Rows of a file are found by their number, which holds only for the file that was indexed."""
+    now: Any = read.files
+    for entry, k, number in zip(entries, order.tolist(), numbers.tolist(), strict=True):
+        identity = Identity(*(int(now[name][k]) for name in Identity._fields))
+        before = Identity(entry.size, entry.mtime_ns, entry.inode)
+        if not identity.matches(before) or now["frames"][k] != index.files["frames"][number]:
+            reason = now["reason"][k]
+            raise StaleIndexError(
+                f"{printable(index.file_path(number))} is not the file that was indexed{reason and f' ({reason})'}; "
+                f"refresh the index (scan(root, index=old)) and select again"
+            )
 
 
 def _all_failed(index: FrameIndex, old: Mapping[bytes, int], entries: Iterable[Entry]) -> bool:

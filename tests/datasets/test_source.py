@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from torch.utils.data import DataLoader, Dataset, Subset
 
@@ -19,7 +20,8 @@ from dicomtorch import (
     FrameReader,
     scan,
 )
-from dicomtorch.errors import OptionError, SourceError
+from dicomtorch.errors import OptionError, SourceError, StaleIndexError
+from dicomtorch.scanner.file import read_file
 from tests.support.phantoms import ct, ct_pixels, write, write_series
 
 
@@ -132,3 +134,61 @@ def test_a_path_is_told_to_those_who_ask(tmp_path: Path) -> None:
     name = os.path.join(os.fsencode(odd), b"\xff.dcm")
     os.rename(first, name)
     assert os.fsencode(DicomFrames(odd, paths=True)[0][1]["path"]) == name
+
+
+def test_tags_that_an_index_lacks_are_read_from_the_files_of_its_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for k in range(6):
+        write(
+            ct(ct_pixels(k), k, XRayTubeCurrent=100 + k, PatientSex="FM"[k % 2]),
+            tmp_path / f"{5 - k}.dcm",
+        )
+    pixels = np.stack([ct_pixels(k) for k in range(4)])
+    write(ct(pixels, 9, XRayTubeCurrent=50, PatientSex="O"), tmp_path / "many.dcm")
+    index, _ = scan(tmp_path)
+    whole, _ = scan(tmp_path, tags=["XRayTubeCurrent", "PatientSex"])
+    table = {"InstanceNumber": list(range(1, 11)), "grade": list(range(10))}
+    joined = index.join({k: v[:6] + v[9:] for k, v in table.items()}, on="InstanceNumber")
+    chosen = [8, 0, 3, 7, 3]
+    read: list[bytes] = []
+
+    def recorded(path: bytes, *rest: Any) -> Any:
+        read.append(path)
+        return read_file(path, *rest)
+
+    monkeypatch.setattr("dicomtorch.scanner.worker.read_file", recorded)
+    part = joined.select(chosen)
+    frames = DicomFrames(part, tags=["XRayTubeCurrent", 0x00100040, "Modality"])
+    assert {os.path.basename(path) for path in read} == {b"0.dcm", b"3.dcm", b"many.dcm"}
+    _, meta = frames[:]
+    assert (
+        meta["XRayTubeCurrent"].tolist() == whole.select(chosen).column("XRayTubeCurrent").tolist()
+    )
+    assert meta["PatientSex"] == list(whole.select(chosen).column("PatientSex"))
+    assert meta["grade"].tolist() == part.column("grade").tolist()
+    assert meta["frame"].tolist() == [2, 0, 0, 1, 0]
+    read.clear()
+    assert (
+        DicomFrames(frames, tags=["XRayTubeCurrent"])[:][1]["XRayTubeCurrent"].tolist()
+        == meta["XRayTubeCurrent"].tolist()
+    )
+    assert DicomFrames(frames.index.filter(PatientSex="O"))[0][1]["XRayTubeCurrent"] == 50
+    assert read == []
+    assert DicomClips(part, 1, tags=["XRayTubeCurrent"])[0][1]["XRayTubeCurrent"] >= 50
+
+
+def test_tags_are_not_read_from_other_files_than_those_indexed(tmp_path: Path) -> None:
+    paths = write_series(tmp_path, 4)
+    index, _ = scan(tmp_path)
+    write(ct(ct_pixels(9), 9, PatientComments="a longer header"), paths[1])
+    assert DicomFrames(index.select([0, 2]), tags=["XRayTubeCurrent"])
+    with pytest.raises(
+        StaleIndexError, match=r"001\.dcm is not the file that was indexed; refresh"
+    ):
+        DicomFrames(index, tags=["XRayTubeCurrent"])
+    paths[1].unlink()
+    with pytest.raises(StaleIndexError, match=r"001\.dcm is not the file"):
+        DicomFrames(index, tags=["XRayTubeCurrent"])
+    with pytest.raises(OptionError, match="'Nonsense' is no keyword"):
+        DicomFrames(index, tags=["Nonsense"])

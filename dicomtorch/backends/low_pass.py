@@ -52,7 +52,7 @@ def decode_j2k(data: Buffer, pixel: ImagePixel, stream: J2KStream, levels: int) 
         if not (stream.reversible and stream.equal_blocks):
             return None
         samples = _htj2k(codestream, shape, stream, levels)
-    elif _skips_resolutions():
+    elif skips_resolutions():
         word = f"{'i' if stream.signed else 'u'}{1 if bits <= 8 else 2}"
         target = np.empty(shape, word)
         samples = codecs.call("jpeg2k_decode", codestream, skipres=levels, numthreads=1, out=target)
@@ -72,7 +72,8 @@ def decode_j2k(data: Buffer, pixel: ImagePixel, stream: J2KStream, levels: int) 
 
 
 @cache
-def _skips_resolutions() -> bool:
+def skips_resolutions() -> bool:
+    """Whether this imagecodecs decodes JPEG 2000 at less than its resolution, as from 2026.10.10 on."""
     return "skipres" in inspect.signature(codecs.library().jpeg2k_decode).parameters
 
 

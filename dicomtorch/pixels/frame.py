@@ -209,8 +209,9 @@ def _convert(
         kind = np.float64 if out.dtype == torch.float64 else np.float32
         image = np.empty((max(computed, out.shape[0]), *planes.shape[1:]), kind)
     part = image[:computed]
-    _fill(planes, plan, channels, part)
-    _check_overflow(planes, part)
+    _fill(planes, plan, channels, part, are_means=reduced is not None)
+    if reduced is None:
+        _check_overflow(planes, part)
     if plan.paints or channels is not plan.channels or options.normalize is not None:
         _paint_padding(planes, plan, part)
     if options.color == "gray" and computed == 3 and (len(planes) == 3 or plan.palette):
@@ -249,17 +250,20 @@ def _surroundings(plan: Plan) -> float | None:
     return 0.0 if options.values == "display" or options.normalize is not None else plan.lowest
 
 
-def _fill(planes: Array, plan: Plan, channels: tuple[Mapping, ...], image: Array) -> None:
+def _fill(
+    planes: Array,
+    plan: Plan,
+    channels: tuple[Mapping, ...],
+    image: Array,
+    *,
+    are_means: bool = False,
+) -> None:
     if plan.is_affine and all(mapping.kind == "linear" for mapping in channels):
-        if len(channels) == 1:
-            mapping = channels[0]
-            fill_linear(planes, image, *plan.folded(mapping), mapping.low, mapping.high)
-        else:
-            for k, mapping in enumerate(channels):
-                fill_linear(
-                    planes, image[k : k + 1], *plan.folded(mapping), mapping.low, mapping.high
-                )
-        if plan.options.values == "display" and planes.dtype.kind == "f":
+        for k, mapping in enumerate(channels):
+            part = image if len(channels) == 1 else image[k : k + 1]
+            numbers = (*plan.folded(mapping), mapping.low, mapping.high)
+            fill_linear(planes, part, *numbers, are_means=are_means)
+        if plan.options.values == "display" and planes.dtype.kind == "f" and not are_means:
             image[np.isnan(image)] = 0.0
         return
     stored = planes[0]

@@ -21,11 +21,32 @@ BLOCK = 1 << 18
 Step = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
+_SMALL = np.dtype(np.uint16)
+
+
 def fill_linear(
-    planes: Array, image: Array, scale: float, offset: float, low: float, high: float
+    planes: Array,
+    image: Array,
+    scale: float,
+    offset: float,
+    low: float,
+    high: float,
+    *,
+    are_means: bool = False,
 ) -> None:
-    """Computes clip(planes * scale + offset, low, high), right to some 2e-7 of the larger of 1 and the result."""
-    steps = linear_steps(planes.dtype, image.dtype, scale, offset, low, high)
+    """Computes clip(planes * scale + offset, low, high), right to some 2e-7 of the larger of 1 and the result.
+
+    Args:
+        planes: Stored values.
+        image: Is filled.
+        scale: See above.
+        offset: See above.
+        low: See above.
+        high: See above.
+        are_means: Whether `planes` are float32 means of integers of at most 16 bits, which need no float64.
+    """
+    stored = _SMALL if are_means else planes.dtype
+    steps = linear_steps(stored, image.dtype, scale, offset, low, high)
     if planes.size <= BLOCK:
         _run(planes, image, steps)
         return

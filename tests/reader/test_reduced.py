@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from pydicom.dataset import Dataset
 
 from dicomtorch import DicomFrames
-from dicomtorch.backends import low_pass
+from dicomtorch.backends import codecs, low_pass
 from dicomtorch.backends.base import get_backend
 from dicomtorch.backends.reduced import block_means, decode_reduced, reduced_shape
 from dicomtorch.errors import DecodeError, OptionError
@@ -274,6 +275,55 @@ def test_overshoot_at_edges_is_clamped(levels: int, bits: int, signed: bool) -> 
     one = (means == low) | (means == high)
     wrong = (found.samples > (low + high) / 2) != (means > (low + high) / 2)
     assert not (wrong & one).any()
+
+
+class _Newer:
+    """imagecodecs whose JPEG 2000 takes `skipres`, as from 2026.10.10 on: the same OpenJPEG, by way of Pillow."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(imagecodecs, name)
+
+    @staticmethod
+    def jpeg2k_decode(
+        data: bytes, /, *, skipres: int = 0, numthreads: int | None = None, out: Any = None
+    ) -> Any:
+        pil = pytest.importorskip("PIL.Image")
+        picture = pil.open(io.BytesIO(bytes(data)))
+        picture.reduce = skipres
+        picture.load()
+        samples = np.asarray(picture)
+        if samples.dtype.itemsize == 2:  # Pillow moves samples to the top of the word
+            samples = samples >> (15 - data[42])
+        assert out.shape == samples.shape
+        out[...] = samples
+        return out
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+@pytest.mark.parametrize(("size", "factor"), [(96, 8), (210, 4), (440, 2)])
+def test_jpeg_2000_where_imagecodecs_skips_resolutions(
+    tmp_path: Path, bits: int, size: int, factor: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = radiograph(896, 704, bits)
+    window = {"WindowCenter": 1 << bits - 1, "WindowWidth": 1 << bits}
+    path = write(dataset_of(pixels, JPEG_2000_LOSSLESS, bits, **window), tmp_path / "case.dcm")
+    exact, _ = DicomFrames(path, size=(size, size))[0]
+    if not low_pass.skips_resolutions():
+        monkeypatch.setattr(codecs, "library", _Newer)
+        monkeypatch.setattr(low_pass, "skips_resolutions", lambda: True)
+    pixel = encoders.pixel_of(pixels, JPEG_2000_LOSSLESS, bits)
+    data = encoders.jpeg_2000(pixels, bits)
+    levels = factor.bit_length() - 1
+    found = get_backend("imagecodecs").decode_reduced(data, pixel, levels)  # type: ignore[attr-defined]
+    assert (found.factor, found.offset) == (factor, 0.0)
+    reduced, meta = DicomFrames(path, size=(size, size), decode="reduced")[0]
+    assert meta["resized"][-1] == factor
+    inside = np.s_[:, size // 8 : -(size // 8)]
+    difference = 255 * (reduced[0] - exact[0]).numpy()
+    assert np.sqrt(np.square(difference).mean()) <= 0.7
+    assert abs(difference[inside].mean()) <= 0.05
+    shift = shift_between(exact[0].numpy()[inside], reduced[0].numpy()[inside])
+    assert np.abs(shift).max() < 0.02
 
 
 def test_streams_that_cannot_be_reduced_are_decoded_whole() -> None:

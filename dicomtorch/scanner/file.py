@@ -29,7 +29,7 @@ from dicomtorch.model.syntaxes import (
 )
 from dicomtorch.scanner.given import what_it_is
 from dicomtorch.scanner.mask_objects import mask_object
-from dicomtorch.scanner.resolve.memory import Common
+from dicomtorch.scanner.resolve.memory import SharedColumns
 from dicomtorch.scanner.resolve.resolver import Resolver
 from dicomtorch.storage.files import identity_of, kind_of, open_at_once
 from dicomtorch.storage.local import read_at
@@ -75,7 +75,7 @@ def _read_dicom(read: Read, rows: FileRows, resolver: Resolver, limits: Limits) 
     gc.disable()
     try:
         header = read_header(read, rows.size, resolver.wanted, limits, resolver.memory)
-        key, common = resolver.alike.find(header)
+        key, common = resolver.series_memory.find(header)
         if common is not None and _recall(read, header, rows, resolver, limits, common):
             return
         rows.deflated = header.deflated
@@ -108,12 +108,12 @@ def _recall(
     rows: FileRows,
     resolver: Resolver,
     limits: Limits,
-    common: Common,
+    common: SharedColumns,
 ) -> bool:
     """Fills in `rows` of an image of one frame like an earlier one; `False` if something about it is odd."""
     element = header.pixel_data
     assert element is not None
-    columns = resolver.alike.own_columns(header, resolver.context(header))
+    columns = resolver.series_memory.own_columns(header, resolver.context(header))
     if columns is None:
         return False
     if common.offset >= 0:
@@ -160,7 +160,7 @@ def _remember(
         offset = places["offset"] - element.offset
     else:
         return
-    common = Common(
+    common = SharedColumns(
         columns={name: value for name, value in rows.columns.items() if name not in own},
         lookups=rows.lookups,
         claimed_frames=rows.claimed_frames,
@@ -169,7 +169,7 @@ def _remember(
         pixel=pixel,
         offset=offset,
     )
-    resolver.alike.remember(key, header, resolver.context(header), common)
+    resolver.series_memory.remember(key, header, resolver.context(header), common)
 
 
 def _classify(header: Header, resolver: Resolver) -> tuple[FileClass, str]:

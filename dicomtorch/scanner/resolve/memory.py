@@ -1,8 +1,14 @@
 """What the images of a series have in common, resolved once: most of their headers differ in a few attributes only.
 
 An image whose other elements are those of an earlier one gets that one's columns, and its own values of attributes that
-are columns as they are. Whatever is odd about a value is left to `resolve.Resolver`, so that the rows are the same
+are columns as they are. Whatever is odd about a value is left to `resolver.Resolver`, so that the rows are the same
 whether an image came first or last.
+
+An example: slice 1 of a CT is resolved in full, some hundred elements to some seventy columns. Its key is all elements
+but those of `_OWN`, `_IDENTITY`, the window and what plain images do not use; under it are kept the columns Modality,
+Rows, PixelSpacing, RescaleSlope, ... (`SharedColumns`). The header of slice 2 has the same key, so that only its
+SOPInstanceUID, InstanceNumber, ImagePositionPatient and times are converted, and the rest is the same dictionary. Slice
+3 has another KVP: its key is another one, and it is resolved in full.
 """
 
 from __future__ import annotations
@@ -48,7 +54,7 @@ _NONE: Final[Element] = ("", b"")
 
 # What only these, or only a few images, are resolved with.
 _OTHER_MODALITIES: Final = frozenset((b"NM", b"PT", b"RTDOSE"))
-_OTHERS: Final = tuple(
+_NEVER_SHARED: Final = tuple(
     tags_of(
         keywords("""
             SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence GridFrameOffsetVector
@@ -56,7 +62,7 @@ _OTHERS: Final = tuple(
         """)
     )
 )
-_FOR_OTHERS: Final = (
+_UNUSED_BY_PLAIN_IMAGES: Final = (
     tags_of(
         keywords("""
             DerivationImageSequence SourceImageSequence CorrectedImage DecayCorrection SUVType
@@ -68,11 +74,11 @@ _FOR_OTHERS: Final = (
     | private_tags()
     | {0x00080201}  # TimezoneOffsetFromUTC
 )
-_APART: Final = frozenset(_OWN) | frozenset(_IDENTITY_TAGS) | _FOR_OTHERS | {_ACQUIRED}
+_APART: Final = frozenset(_OWN) | frozenset(_IDENTITY_TAGS) | _UNUSED_BY_PLAIN_IMAGES | {_ACQUIRED}
 
 
 @dataclass(slots=True)
-class Common:
+class SharedColumns:
     """What images of one frame with the same key have in common.
 
     Attributes:
@@ -94,7 +100,7 @@ class Common:
     offset: int = -1
 
 
-class Alike:
+class SeriesMemory:
     """The images of a scan.
 
     Args:
@@ -114,11 +120,11 @@ class Alike:
         self._own = list((own | self._user).items())
         self._apart = _APART.union(self._user)
         self._apart_with_windows = self._apart.union(_WINDOW)
-        self._known: dict[Any, Common] = {}
+        self._known: dict[Any, SharedColumns] = {}
         self._identities: dict[Any, dict[str, Any]] = {}
         self._windows: dict[Any, dict[str, Any]] = {}
 
-    def find(self, header: Header) -> tuple[Any, Common | None]:
+    def find(self, header: Header) -> tuple[Any, SharedColumns | None]:
         """(key, what images with that key have in common if one was met).
 
         The key is equal for images that have everything in common but what `own_columns` gives; `None`: none does.
@@ -126,7 +132,7 @@ class Alike:
         elements, pixels = header.elements, header.pixel_data
         if pixels is None or header.notices or header.deflated or not self._possible:
             return None, None
-        for tag in _OTHERS:
+        for tag in _NEVER_SHARED:
             if tag in elements:
                 return None, None
         modality = elements.get(_MODALITY)
@@ -181,7 +187,7 @@ class Alike:
         columns.update(windows)
         return columns
 
-    def remember(self, key: Any, header: Header, context: Context, common: Common) -> None:
+    def remember(self, key: Any, header: Header, context: Context, common: SharedColumns) -> None:
         """Keeps what an image has in common with those to come.
 
         Args:

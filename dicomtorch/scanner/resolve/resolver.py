@@ -26,7 +26,7 @@ from dicomtorch.scanner.resolve.image import (
     read_image_pixel,
     read_number_of_frames,
 )
-from dicomtorch.scanner.resolve.memory import Alike
+from dicomtorch.scanner.resolve.memory import SeriesMemory
 from dicomtorch.scanner.resolve.mosaic import resolve_mosaic
 from dicomtorch.scanner.resolve.values import VALUE_TAGS, resolve_values
 
@@ -169,7 +169,7 @@ class Resolver:
     Attributes:
         wanted: The tags that a header must have been read with.
         memory: What the headers have in common.
-        alike: What their images have in common.
+        series_memory: What their images have in common.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class Resolver:
         self.wanted = _wanted(frozenset(extra), frozenset(tag.tag for tag in self.tags.values()))
         self.memory = HeaderMemory(self.wanted, limits)
         own = {keyword: (tag.tag, tag.kind, tag.vr) for keyword, tag in self.tags.items()}
-        self.alike = Alike(own, WANTED)
+        self.series_memory = SeriesMemory(own, WANTED)
         self._missing = {k: Column(k, tag.kind).missing for k, tag in self.tags.items()}
         self._contexts: dict[Any, Context] = {}
         self._pixels: dict[Any, tuple[ImagePixel, list[str]]] = {}

@@ -15,7 +15,7 @@ from dicomtorch.dicom.runs import Layout
 from dicomtorch.index.builder import FileRows
 from dicomtorch.scanner.file import DIRECTORY_RECORDS, read_file
 from dicomtorch.scanner.keywords import tag_columns
-from dicomtorch.scanner.resolve.memory import Alike
+from dicomtorch.scanner.resolve.memory import SeriesMemory
 from dicomtorch.scanner.resolve.resolver import WANTED, Resolver
 from tests.support.phantoms import ct, ct_pixels, encapsulated, group, lut, write
 
@@ -261,4 +261,4 @@ def test_tags_that_are_read_for_something_else_are_seen() -> None:
     """Such a tag is not an image's own, so nothing is remembered."""
     assert 0x00101030 in WANTED
     weight = {"PatientWeight": (0x00101030, "float64", "DS")}
-    assert not Alike(weight, WANTED)._possible
+    assert not SeriesMemory(weight, WANTED)._possible

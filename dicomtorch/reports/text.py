@@ -31,6 +31,8 @@ def format_count(count: int, noun: str) -> str:
 def nothing_found(report: ScanReport) -> str:
     """Says that there is no image, and what there is instead."""
     found = ", ".join(f"{CLASS_NAMES[name]}: {n:,}" for name, n in report.counts.items() if n)
+    if len(report.findings) == 1 and report.findings[0].reason:
+        found = f"{CLASS_NAMES[report.findings[0].file_class]}: {report.findings[0].reason}"
     files = format_count(len(report.findings), "file")
     return f"there is no frame here, in {files}{found and f' ({found})'}"
 

@@ -339,7 +339,13 @@ def test_reports_of_nothing_say_so_and_exit_with_1(capsys, tmp_path, command, op
     (tmp_path / "notes.txt").write_text("not DICOM")
     code, out, err = run(capsys, command, tmp_path, *options)
     assert code == EXIT_FOUND_PROBLEMS
-    assert err == "dicomtorch: there is no frame here, in 1 file (not DICOM: 1)\n"
+    assert re.fullmatch(
+        r"dicomtorch: there is no frame here, in 1 file \(not DICOM: no DICOM: .*\)\n", err
+    )
+    (tmp_path / "more.txt").write_text("not DICOM")
+    assert run(capsys, command, tmp_path, *options)[2] == (
+        "dicomtorch: there is no frame here, in 2 files (not DICOM: 2)\n"
+    )
     assert not options or json.loads(out)["frames"] == 0
 
 
@@ -349,8 +355,10 @@ def test_commands_that_need_a_frame_say_in_one_line_that_there_is_none(capsys, t
     code, out, err = run(capsys, command, tmp_path)
     assert (code, out) == (EXIT_ERROR, "")
     assert re.fullmatch(
-        r"dicomtorch: there is no frame here, in 1 file \(not DICOM: 1\); .*\n", err
+        r"dicomtorch: there is no frame here, in 1 file \(not DICOM: .*\); .*\n", err
     )
+    (tmp_path / "notes.txt").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(99))
+    assert "a PNG image" in run(capsys, command, tmp_path)[2]
 
 
 def test_a_selection_without_frames_is_nothing_too(capsys, tmp_path, tree):

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from dicomtorch.cli.console import page, say
+from dicomtorch.cli.console import page
 from dicomtorch.cli.options import (
     EXIT_FOUND_PROBLEMS,
     EXIT_OK,
@@ -20,6 +20,7 @@ from dicomtorch.cli.options import (
     open_frames,
     open_source,
     positive_number,
+    report_code,
     source_path,
     whole_number,
 )
@@ -27,8 +28,7 @@ from dicomtorch.cli.series import add_series
 from dicomtorch.errors import OptionError
 
 if TYPE_CHECKING:
-    from dicomtorch.index.frame_index import FrameIndex
-    from dicomtorch.model.report import ScanReport
+    pass
 
 _LOST = "some files are damaged, or hold images that nothing installed decodes"
 
@@ -80,17 +80,7 @@ def _scan(arguments: argparse.Namespace) -> int:
         index.save(arguments.output)
     summary = summarize(index, report, tags=arguments.tags, redact_paths=arguments.redact_paths)
     print(json.dumps(summary, indent=2) if arguments.json else format_summary(summary, page()))
-    return _report_code(index, report, has_problems(summary))
-
-
-def _report_code(index: FrameIndex, report: ScanReport, found_problems: bool) -> int:
-    """The exit code of a report; one of nothing says so."""
-    if not len(index):
-        from dicomtorch.reports.text import nothing_found
-
-        say(nothing_found(report))
-        return EXIT_FOUND_PROBLEMS
-    return EXIT_FOUND_PROBLEMS if found_problems else EXIT_OK
+    return report_code(index, report, has_problems(summary))
 
 
 def _add_info(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -118,7 +108,7 @@ def _info(arguments: argparse.Namespace) -> int:
     index, report = scan(arguments.path) if is_file else open_source([arguments.path])
     found = describe(index, report, redact_paths=arguments.redact_paths)
     print(json.dumps(found, indent=2) if arguments.json else format_info(found, page()))
-    return _report_code(index, report, has_problems(found))
+    return report_code(index, report, has_problems(found))
 
 
 def _add_doctor(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -149,7 +139,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     else:
         print(format_report(found, index, redact_paths=arguments.redact_paths, page=page()))
     bad = ("problem", "warning") if arguments.strict else ("problem",)
-    return _report_code(index, report, found.worst in bad)
+    return report_code(index, report, found.worst in bad)
 
 
 def _add_verify(commands: Commands[argparse.ArgumentParser]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dicomtorch.cli.console import say
 from dicomtorch.errors import SourceError
 
 if TYPE_CHECKING:
@@ -108,6 +109,16 @@ def open_frames(roots: Sequence[str]) -> FrameIndex:
     if not len(index):
         raise SourceError(f"{nothing_found(report)}; `dicomtorch scan` gives the reason for each")
     return index
+
+
+def report_code(index: FrameIndex, report: ScanReport, found_problems: bool) -> int:
+    """The exit code of a report; one of nothing says so."""
+    if not len(index):
+        from dicomtorch.reports.text import nothing_found
+
+        say(nothing_found(report))
+        return EXIT_FOUND_PROBLEMS
+    return EXIT_FOUND_PROBLEMS if found_problems else EXIT_OK
 
 
 def source_path(text: str) -> str:

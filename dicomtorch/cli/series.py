@@ -7,13 +7,12 @@ import json
 
 from dicomtorch.cli.console import page
 from dicomtorch.cli.options import (
-    EXIT_FOUND_PROBLEMS,
-    EXIT_OK,
     Commands,
     add_redact_paths,
     add_root,
     new_command,
-    open_frames,
+    open_source,
+    report_code,
 )
 
 
@@ -36,11 +35,11 @@ def add_series(commands: Commands[argparse.ArgumentParser]) -> None:
 def _series(arguments: argparse.Namespace) -> int:
     from dicomtorch.reports.series import describe_series, format_series, to_json
 
-    index = open_frames(arguments.root)
+    index, report = open_source(arguments.root)
     found = describe_series(index)
     if arguments.json:
         print(json.dumps(to_json(found, index, redact_paths=arguments.redact_paths), indent=2))
     else:
         print(format_series(found, index, redact_paths=arguments.redact_paths, page=page()))
     lost = any(one.missing or one.uneven for one in found)
-    return EXIT_FOUND_PROBLEMS if lost else EXIT_OK
+    return report_code(index, report, lost)

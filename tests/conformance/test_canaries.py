@@ -96,6 +96,8 @@ COMMANDS = [
     ["scan", "--json", "--tags", "PatientName", "PatientID", "StudyDescription"],
     ["info"],
     ["info", "--json"],
+    ["series"],
+    ["series", "--json"],
     ["doctor"],
     ["doctor", "--json", "--strict"],
     ["verify"],

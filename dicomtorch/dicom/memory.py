@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from dicomtorch.dicom.elements import Element, Group, Header, Read
 from dicomtorch.dicom.meta import FIRST_READ
-from dicomtorch.dicom.runs import Layout, first_two
+from dicomtorch.dicom.runs import KnownRuns, first_two
 from dicomtorch.dicom.tags import KEYWORDS, VRS
 from dicomtorch.dicom.walk import Walk
 from dicomtorch.dicom.words import lookups
@@ -18,10 +18,10 @@ from dicomtorch.model.limits import LIMITS, Limits
 class _Family:
     """Files whose file meta name the same transfer syntax, writer and SOP class."""
 
-    def __init__(self, uid: str, explicit: bool, layout: Layout) -> None:
+    def __init__(self, uid: str, explicit: bool, runs: KnownRuns) -> None:
         self.uid = uid
         self.explicit = explicit
-        self.layout = layout
+        self.runs = runs
         self.starts: dict[bytes, tuple[struct.Struct, tuple[bytes, bytes]]] = {}
 
 
@@ -37,7 +37,7 @@ class HeaderMemory:
         self.wanted = wanted
         self.limits = limits
         self._longest = min(limits.text_bytes, 0xFFFF)
-        self._meta = Layout(
+        self._meta = KnownRuns(
             lookups(_META, False)[0], VRS, explicit=True, longest=64, prefix=b"\x02\x00"
         )
         self._families: dict[Any, _Family] = {}
@@ -61,7 +61,7 @@ class HeaderMemory:
         if start[0].unpack_from(buffer, pos) != start[1]:
             return None
         header = Header(family.uid)
-        walk = Walk(read, size, header, self.wanted, self.limits, family.layout)
+        walk = Walk(read, size, header, self.wanted, self.limits, family.runs)
         try:
             walk.run(buffer, 0, pos, family.explicit)
         except HeaderError:  # comes again, and with it what is to be said and tried
@@ -92,7 +92,7 @@ class HeaderMemory:
         """
         meta: Group = {}
         self._meta.walk(buffer, 132, meta, self.limits.elements)
-        uid, layout = header.transfer_syntax_uid, self._layout(explicit)
+        uid, runs = header.transfer_syntax_uid, self._known_runs(explicit)
         if (
             header.big_endian
             or buffer[128:132] != b"DICM"
@@ -103,16 +103,16 @@ class HeaderMemory:
         if family is None:
             if len(self._families) >= _MOST_FAMILIES:
                 self._families.clear()
-            family = self._families[_key(meta)] = _Family(uid, explicit, layout)
+            family = self._families[_key(meta)] = _Family(uid, explicit, runs)
         start = first_two(buffer, position, explicit)
         if start is not None:
             if len(family.starts) >= _MOST_FAMILIES:
                 family.starts.clear()
             family.starts[start[1][0]] = start
 
-    def _layout(self, explicit: bool) -> Layout:
+    def _known_runs(self, explicit: bool) -> KnownRuns:
         lookup = lookups(self.wanted, False)[0]
-        return Layout(lookup, VRS, explicit=explicit, longest=self._longest)
+        return KnownRuns(lookup, VRS, explicit=explicit, longest=self._longest)
 
 
 _META: Final = frozenset((0x00020002, 0x00020010, 0x00020012))

@@ -2,6 +2,10 @@
 
 The files of a series differ in a few values and in the lengths of fewer. A run that was walked element by element is
 kept as one `struct` format; where its element headers are found again, byte for byte, it says the same as that walk.
+
+An example: Rows and Columns of one file were `28 00 10 00 "US" 02 00` with 2 bytes and `28 00 11 00 "US" 02 00` with 2
+bytes. They are kept as the format `<8s2s8s2s`. In the next file one `unpack` at that place gives both headers and both
+values: if the headers are the same bytes, the values are Rows and Columns; if only the first is, the run is split there.
 """
 
 from __future__ import annotations
@@ -25,9 +29,9 @@ TEXT: Final = _TEXT
 SHORT: Final = {vr.encode(): vr for vr in _SHORT_VRS}  # 16-bit length
 LONG: Final = {vr.encode(): vr for vr in _LONG_VRS}  # two reserved bytes, 32-bit length
 
-_MOST_ELEMENTS: Final = 1 << 14  # kept per layout, some 100 bytes each
+_MOST_ELEMENTS: Final = 1 << 14  # kept, some 100 bytes each
 _LONGEST_RUN: Final = 256
-_TRIAL: Final = 2048  # runs after which a layout must have paid
+_TRIAL: Final = 2048  # runs after which they must have paid
 _PAYS: Final = 3  # elements per run, below which walking them one by one is faster
 
 _head = struct.Struct("<I2sH").unpack_from
@@ -93,7 +97,7 @@ class _Run:
         self.values_of = itemgetter(*values) if values else None
 
 
-class Layout:
+class KnownRuns:
     """The runs that are known of files which one writer wrote.
 
     Args:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from dicomtorch.dicom.cursor import Cursor
 from dicomtorch.dicom.elements import Group, Header, Items, PixelDataElement, Read
-from dicomtorch.dicom.runs import LONG, SHORT, TEXT, UNDEFINED, Layout
+from dicomtorch.dicom.runs import LONG, SHORT, TEXT, UNDEFINED, KnownRuns
 from dicomtorch.dicom.tags import LOCATED, PIXEL_DATA_TAGS, VRS, describe, vr_of
 from dicomtorch.dicom.words import (
     DELIMITERS,
@@ -52,7 +52,7 @@ class Walk(Cursor):
         header: Header,
         wanted: frozenset[int],
         limits: Limits,
-        layout: Layout | None = None,
+        runs: KnownRuns | None = None,
     ) -> None:
         super().__init__(read, size, header, limits)
         self.lookups = lookups(wanted, header.big_endian)
@@ -64,7 +64,7 @@ class Walk(Cursor):
         self.sequence_end = -1
         self.get = self.lookups[0].get
         self.stack: list[tuple[Any, ...]] = []
-        self.layout = layout  # of the data set that no item surrounds, as long as it helps
+        self.runs = runs  # of the data set that no item surrounds, as long as it helps
 
     def run(self, buffer: bytes, base: int, start: int, explicit: bool) -> None:
         """Walks the data set that begins at offset `start`; `buffer` are the bytes from `base`."""
@@ -81,17 +81,17 @@ class Walk(Cursor):
             raise self.truncated() from None
 
     def _known(self) -> bool:
-        """Walks what the layout knows; whether it may know what follows the next element."""
-        assert self.layout is not None
+        """Walks the runs that are known; whether one may follow the next element."""
+        assert self.runs is not None
         most = self.limits.elements - self.elements
-        self.pos, count, again = self.layout.walk(self.buffer, self.pos, self.group, most)
+        self.pos, count, again = self.runs.walk(self.buffer, self.pos, self.group, most)
         self.elements += count
         if not again:
-            self.layout = None
+            self.runs = None
         return again
 
     def _comes_back(self) -> bool:
-        return self.layout is not None and not self.stack
+        return self.runs is not None and not self.stack
 
     def _explicit(self, count: int) -> int:
         """Walks up to `count` elements with explicit VR; returns how many."""

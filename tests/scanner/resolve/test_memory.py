@@ -11,7 +11,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEG2000Lossless
 
-from dicomtorch.dicom.runs import Layout
+from dicomtorch.dicom.runs import KnownRuns
 from dicomtorch.index.builder import FileRows
 from dicomtorch.scanner.file import DIRECTORY_RECORDS, read_file
 from dicomtorch.scanner.keywords import tag_columns
@@ -196,19 +196,19 @@ def test_truncated_images_are_seen(tmp_path: Path) -> None:
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     counts = {"resolved": 0, "elements": 0}
-    resolve, walk = Resolver.resolve, Layout.walk
+    resolve, walk = Resolver.resolve, KnownRuns.walk
 
     def count_resolved(self: Resolver, *args: Any) -> Any:
         counts["resolved"] += 1
         return resolve(self, *args)
 
-    def count_elements(self: Layout, *args: Any) -> Any:
+    def count_elements(self: KnownRuns, *args: Any) -> Any:
         result = walk(self, *args)
         counts["elements"] += result[1]
         return result
 
     monkeypatch.setattr(Resolver, "resolve", count_resolved)
-    monkeypatch.setattr(Layout, "walk", count_elements)
+    monkeypatch.setattr(KnownRuns, "walk", count_elements)
     return counts
 
 
@@ -229,11 +229,11 @@ def test_what_is_forgotten_is_learned_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dicomtorch.dicom import memory as headers
-    from dicomtorch.dicom import runs as layouts
+    from dicomtorch.dicom import runs
     from dicomtorch.scanner.resolve import memory as alike
 
     monkeypatch.setattr(alike, "_MOST_REMEMBERED", 2)
-    monkeypatch.setattr(layouts, "_MOST_ELEMENTS", 40)
+    monkeypatch.setattr(runs, "_MOST_ELEMENTS", 40)
     monkeypatch.setattr(headers, "_MOST_FAMILIES", 1)
     paths = []
     for k in range(12):
@@ -243,13 +243,13 @@ def test_what_is_forgotten_is_learned_again(
     check(paths)
 
 
-def test_a_layout_that_does_not_pay_is_given_up(
+def test_runs_that_do_not_pay_are_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: dict[str, int]
 ) -> None:
-    from dicomtorch.dicom import runs as layouts
+    from dicomtorch.dicom import runs
 
-    monkeypatch.setattr(layouts, "_TRIAL", 2)
-    monkeypatch.setattr(layouts, "_PAYS", 1000)
+    monkeypatch.setattr(runs, "_TRIAL", 2)
+    monkeypatch.setattr(runs, "_PAYS", 1000)
     paths = [write(ct(ct_pixels(k), k), tmp_path / f"{k}.dcm") for k in range(4)]
     check(paths)
     counted["elements"] = 0

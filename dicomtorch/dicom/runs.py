@@ -5,7 +5,7 @@ kept as one `struct` format; where its element headers are found again, byte for
 
 An example: Rows and Columns of one file were `28 00 10 00 "US" 02 00` with 2 bytes and `28 00 11 00 "US" 02 00` with 2
 bytes. They are kept as the format `<8s2s8s2s`. In the next file one `unpack` at that place gives both headers and both
-values: if the headers are the same bytes, the values are Rows and Columns; if only the first is, the run is split there.
+values: if the headers are the same bytes, the values are Rows and Columns; if only the first is, the run ends there.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -452,7 +453,11 @@ def test_30_bits_are_decoded(wavelet: int) -> None:
     for guard_bits in range(1, 8):
         total = 31 if wavelet else 30
         spoiled = quantised(data, 0, guard_bits, total, wavelet=wavelet)
-        assert get_backend("imagecodecs").decode(spoiled, pixel).shape == (24, 40)
+        guard.check(spoiled, pixel)
+        try:
+            assert get_backend("imagecodecs").decode(spoiled, pixel).shape == (24, 40)
+        except DecodeError:  # so does OpenJPH, in later versions
+            assert version("imagecodecs") != "2026.3.6"
 
 
 def test_a_stream_of_65535_tiles_in_140_bytes_is_refused() -> None:

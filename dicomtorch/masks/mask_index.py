@@ -29,6 +29,7 @@ from dicomtorch.masks.objects import Source, all_segments, is_background, source
 from dicomtorch.masks.painter import Painter
 from dicomtorch.masks.placing import Images, Ints, Place
 from dicomtorch.masks.polygons import Path
+from dicomtorch.masks.tables import CENTERS, POINTS, SEGMENTS
 from dicomtorch.model.mask_object import GEOMETRIC_TYPES
 
 _logger = logging.getLogger("dicomtorch")
@@ -212,7 +213,7 @@ class MaskIndex:
                         "time": source.found.time,
                     }
                 )
-        return pa.Table.from_pylist(rows, schema=_TABLE)
+        return pa.Table.from_pylist(rows, schema=SEGMENTS)
 
     def reasons(self) -> str:
         """Why segments make no pixel, in words without names, with their number."""
@@ -279,6 +280,30 @@ class MaskIndex:
                 numbers.append(self.labels.numbers[layer.label])
         return np.array(boxes, np.float32).reshape(-1, 4), np.array(numbers, np.int64)
 
+    def centers(self, label: str | int) -> pa.Table:
+        """Where a label is: a row for each frame that has it, as `DicomCrops` takes them.
+
+        Args:
+            label: Its name or number.
+
+        Returns:
+            SeriesInstanceUID; x, y, z in millimetres (LPS) of the pixel of the label that is nearest to its middle; and
+            `area`, its pixels on that frame.
+
+        Raises:
+            DicomTorchError: A mask cannot be made.
+        """
+        position_of = self.position_of(label)
+        rows: list[dict[str, Any]] = []
+        for position in np.flatnonzero(self.has(label)).tolist():
+            (layer,) = (one for one in self.layers(position) if one.label == position_of)
+            at = np.stack(np.divmod(layer.flat(self.shape(position)[1]), self.shape(position)[1]))
+            away = np.linalg.norm(at - at.mean(1, keepdims=True), axis=0)
+            x, y, z = self._images.place(position, *at[:, int(away.argmin())].tolist())
+            uid = self._images.series[position]
+            rows.append({"SeriesInstanceUID": uid, "x": x, "y": y, "z": z, "area": layer.area})
+        return pa.Table.from_pylist(rows, schema=CENTERS)
+
     def points(self) -> pa.Table:
         """Points of ROIs that mark places instead of areas: a row for each, millimetres in LPS.
 
@@ -304,7 +329,7 @@ class MaskIndex:
                     }
                     for point in places.tolist()
                 ]
-        return pa.Table.from_pylist(rows, schema=_POINTS)
+        return pa.Table.from_pylist(rows, schema=POINTS)
 
     # Pixels
 
@@ -381,31 +406,6 @@ class _Context:
             f"mask of {printable(images.path(position))}, frame {frame} (index {position}){at}: {error}"
         )
         raise named from error
-
-
-_TABLE = pa.schema(
-    [
-        ("object", pa.int64()),
-        ("kind", pa.string()),
-        ("number", pa.int64()),
-        ("name", pa.string()),
-        ("type", pa.string()),
-        ("code", pa.string()),
-        ("label", pa.int64()),
-        ("planes", pa.int64()),
-        ("on_images", pa.int64()),
-        ("reason", pa.string()),
-        ("series", pa.string()),
-        ("SOPInstanceUID", pa.string()),
-        ("time", pa.string()),
-    ]
-)
-_POINTS = pa.schema(
-    [
-        *[(name, pa.int64()) for name in ("object", "number", "label")],
-        *[(name, pa.float64()) for name in "xyz"],
-    ]
-)
 
 
 def _check_options(

@@ -123,6 +123,18 @@ class Images:
         thickness = np.asarray(index.column("SliceThickness"))
         between = np.asarray(index.column("SpacingBetweenSlices"))
         self.thickness = np.where(between > 0, between, np.where(thickness > 0, thickness, 1.0))
+        # Of the series as it was scanned: a selection of slices is no series with wide gaps.
+        self.apart = _apart(index)
+
+    def place(self, position: int, row: float, column: float) -> tuple[float, float, float]:
+        """Millimetres (LPS) of a pixel of an image."""
+        across, down = self.orientation[position].reshape(2, 3)
+        between_rows, between_columns = self.spacing[position]
+        found = (
+            self.origin[position] + across * between_columns * column + down * between_rows * row
+        )
+        x, y, z = found.tolist()
+        return x, y, z
 
     def groups(self, rows: Ints) -> list[Ints]:
         """Rows that share frame of reference, orientation, spacing and size; those without a place left out."""
@@ -232,7 +244,7 @@ def _by_position(images: Images, group: Ints, planes: Planes, result: Placed) ->
     group, height = group[order], height[order]
     first = np.flatnonzero(np.append(True, np.diff(height) > SAME_PLACE))
     levels, end = height[first], np.append(first[1:], len(group))
-    apart = _local_spacing(levels, float(images.thickness[group[0]]))
+    apart = images.apart[group[first]]
     at = planes.origin @ normal
     usable = np.isfinite(at)
     if planes.orientation is not None:
@@ -256,6 +268,34 @@ def _by_position(images: Images, group: Ints, planes: Planes, result: Placed) ->
     fits = off <= ON_GRID
     np.maximum.at(result.off_grid, plane[~fits], off[~fits])
     return Links(plane, row, down, right).where(fits)
+
+
+def _apart(index: FrameIndex) -> Floats:
+    """Millimetres from the plane of each frame to the nearest other plane of its series in the whole scan."""
+    whole = index.whole()
+    origin = np.asarray(whole.column("ImagePositionPatient"))
+    orientation = np.asarray(whole.column("ImageOrientationPatient"))
+    between, thickness = (
+        np.asarray(whole.column(name)) for name in ("SpacingBetweenSlices", "SliceThickness")
+    )
+    alone = np.where(between > 0, between, np.where(thickness > 0, thickness, 1.0))
+    result = np.array(alone, np.float64)
+    placed = np.flatnonzero(np.isfinite(origin).all(1) & np.isfinite(orientation).all(1))
+    if not len(placed):
+        return result[index.rows]
+    series = whole.column("SeriesInstanceUID").codes[placed]
+    key = np.column_stack([series, orientation[placed]])
+    _, inverse = np.unique(key, axis=0, return_inverse=True)
+    order = np.argsort(inverse, kind="stable")
+    for group in np.split(placed[order], np.flatnonzero(np.diff(inverse[order])) + 1):
+        if len(group) > 1 and is_orientation(orientation[group[0]]):
+            height = origin[group] @ slice_normal(orientation[group[0]])
+            by_height = np.argsort(height, kind="stable")
+            new = np.append(True, np.diff(height[by_height]) > SAME_PLACE)
+            levels = height[by_height][new]
+            gaps = _local_spacing(levels, float(alone[group[0]]))
+            result[group[by_height]] = gaps[np.cumsum(new) - 1]
+    return np.asarray(result[index.rows])
 
 
 def _local_spacing(levels: Floats, alone: float) -> Floats:

@@ -151,6 +151,26 @@ def test_crops_are_cut_from_the_mask_of_the_whole(folder, border):
         )
 
 
+def test_crops_around_a_label(folder):
+    frames = DicomFrames(folder, masks=True, labels=LABELS)
+    table = frames.masks.centers("tumour")
+    assert table.column("area").to_pylist() == [16, 9]
+    crops = DicomCrops(folder, table, (1, 3, 3), masks=True, labels=LABELS)
+    for k in range(2):
+        _, mask, meta = crops[k]
+        assert mask[0, 0, 1, 1] == 3
+        assert meta["area"] == (16, 9)[k]
+    assert frames.masks.centers(4).num_rows == 0
+
+
+def test_indexes_are_filtered_and_split_by_what_masks_have(folder):
+    index = DicomFrames(folder, masks=True, labels=LABELS).index
+    has = MaskIndex(index, labels=LABELS).has("liver")
+    assert len(index.filter(lambda _: has)) == 2
+    part = DicomFrames(index.select(has), masks=True, labels=LABELS)
+    assert part[0][2]["mask_area"][0] == part[1][2]["mask_area"][0] == 24
+
+
 def test_clips_have_a_mask_for_each_frame(tmp_path):
     slices = series(tmp_path, 1, (12, 16), NumberOfFrames=1)
     from tests.support.phantoms import ct, write

@@ -1,0 +1,36 @@
+"""The columns of the tables that a `MaskIndex` gives."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+SEGMENTS = pa.schema(
+    [
+        ("object", pa.int64()),
+        ("kind", pa.string()),
+        ("number", pa.int64()),
+        ("name", pa.string()),
+        ("type", pa.string()),
+        ("code", pa.string()),
+        ("label", pa.int64()),
+        ("planes", pa.int64()),
+        ("on_images", pa.int64()),
+        ("reason", pa.string()),
+        ("series", pa.string()),
+        ("SOPInstanceUID", pa.string()),
+        ("time", pa.string()),
+    ]
+)
+CENTERS = pa.schema(
+    [
+        ("SeriesInstanceUID", pa.string()),
+        *[(name, pa.float64()) for name in "xyz"],
+        ("area", pa.int64()),
+    ]
+)
+POINTS = pa.schema(
+    [
+        *[(name, pa.int64()) for name in ("object", "number", "label")],
+        *[(name, pa.float64()) for name in "xyz"],
+    ]
+)

@@ -111,6 +111,8 @@ def synthetic(rows: int) -> Generation:
     for column in FILES:
         if column.name == "path":
             files["path"] = numbered(b"patient/study/series/IM", rows, 9)
+        elif column.kind == "bytes":
+            files[column.name] = Packed(np.zeros(rows + 1, np.int64), np.zeros(0, np.uint8))
         elif column.kind == "text":
             files[column.name] = Texts(row * 0, Packed.of([b""]))
         elif column.name in ("mtime_ns", "inode", "first_row"):

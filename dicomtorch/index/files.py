@@ -94,8 +94,10 @@ def to_bytes(table: Table, columns: Sequence[Column]) -> bytes:
 
 
 def _is_constant(data: Any) -> bool:
+    if isinstance(data, Packed):
+        return len(data) > 0 and bool(data.offsets[-1] == data.offsets[0])  # all are b""
     values = data.codes if isinstance(data, Texts) else data
-    if not len(values) or isinstance(data, Packed):
+    if not len(values):
         return False
     if values.strides[0] == 0:
         return True
@@ -146,6 +148,8 @@ def _repeated(data: Any, count: int) -> Any:
     """One row as `count` rows that take no memory."""
     if isinstance(data, Texts):
         return Texts(_repeated(data.codes, count), data.values)
+    if isinstance(data, Packed):
+        return Packed(np.broadcast_to(data.offsets[:1], (count + 1,)), data.data[:0])
     return np.broadcast_to(data, (count, *data.shape[1:]))
 
 

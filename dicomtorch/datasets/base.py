@@ -234,10 +234,13 @@ class SampleDataset(Dataset[FrameSample], Generic[Asked]):
         (sample,) = self._samples([self._asked(i)], None, None)
         return sample
 
-    def __getitems__(self, indices: Sequence[Any]) -> FrameSamples:
+    def __getitems__(self, indices: Sequence[Any]) -> Any:
         """Several samples, read straight into one batch if they have one shape; `DataLoader` calls this."""
         asked = self._all_asked(indices)
-        return self._samples(asked, self._batch(asked), self._mask_batch(asked))
+        samples = self._samples(asked, self._batch(asked), self._mask_batch(asked))
+        if self._finish.keeps_samples or not isinstance(samples[0], Tensor):
+            return samples
+        return list(samples)  # as torch's collation wants bare tensors
 
     def __iter__(self) -> Iterator[Any]:
         for i in range(len(self)):
@@ -344,8 +347,12 @@ class SampleDataset(Dataset[FrameSample], Generic[Asked]):
         """Numbers that tell a sample from all others."""
         return (self._number(asked),)
 
-    def _collated(self, samples: FrameSamples) -> Any:
-        return collate_frames(samples) if self._finish.keeps_samples else default_collate(samples)  # type: ignore[arg-type]
+    def _collated(self, samples: Sequence[Any]) -> Any:
+        return (
+            collate_frames(samples)
+            if self._finish.keeps_samples
+            else default_collate(list(samples))
+        )
 
     def _replaced(
         self,

@@ -80,6 +80,10 @@ def test_what_a_sample_transform_returns_is_the_sample(series: Path) -> None:
     assert batch["x"].shape == (2, 1, 24, 32)
     (batch,) = DataLoader(as_dict, batch_size=COUNT)
     assert batch["y"].tolist() == list(range(COUNT))
+    alone = DicomFrames(series, sample_transform=lambda i, m: i)
+    (images,) = DataLoader(alone, batch_size=3, sampler=range(3))
+    assert images.shape == (3, *alone[0].shape)
+    assert torch.equal(images, alone[:3])
     pair = DicomFrames(series, sample_transform=lambda i, m: (i, m["index"]))
     images, numbers = pair[[1, 2]]
     assert (images.shape, numbers.tolist()) == ((2, 1, 24, 32), [1, 2])
@@ -132,7 +136,7 @@ def test_samples_with_a_target_are_pairs(series: Path, num_workers: int) -> None
 def test_images_of_a_batch_with_targets_are_not_copied(series: Path) -> None:
     frames = DicomFrames(labelled(series), target="label")
     samples = frames.__getitems__([0, 1, 2])
-    images, _ = torch.utils.data.default_collate(samples)  # type: ignore[arg-type]
+    images, _ = torch.utils.data.default_collate(samples)
     assert images is samples.images
 
 

@@ -7,8 +7,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 REQUIREMENTS := pyproject.toml constraints.txt
 KERNELS := $(wildcard kernels/*.toml kernels/*.py kernels/src/*)
 WITHOUT_KERNELS := tests/conformance tests/pixels/test_cases_files.py tests/reader tests/datasets tests/batches/test_loader.py
+SERVICES := tests/users tests/conformance/test_series.py $(shell grep -rlE 'require\("(monai|torchio)"\)' tests --include='test_*.py')
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test test-services lint format bench clean
 
 # Index the files that come with pydicom, load one epoch, print what was found, write a contact sheet.
 demo: $(VENV)/.view
@@ -20,6 +21,10 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 	@if $(BIN)/python -c 'import dicomtorch_kernels' 2>/dev/null && [ -z "$(PYTEST_ARGS)" ]; then \
 		DICOMTORCH_KERNELS=0 $(BIN)/python -m pytest -n 2 $(WITHOUT_KERNELS); fi
+
+# What needs other programs and libraries beside ours: peers as oracles, scripts as their users write them.
+test-services: $(VENV)/.services
+	$(BIN)/python -m pytest -n 2 $(SERVICES) $(PYTEST_ARGS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .
@@ -50,6 +55,10 @@ $(VENV)/.view: $(VENV)/.pip $(REQUIREMENTS)
 $(VENV)/.test: $(VENV)/.pip $(REQUIREMENTS) $(KERNELS)
 	$(PIP) --editable ".[all]" --group test
 	@$(PIP) ./kernels || echo "The compiled kernels cannot be built here (no C compiler?); their tests are skipped."
+	@touch $@
+
+$(VENV)/.services: $(VENV)/.test
+	$(PIP) --editable ".[all]" --group services
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.pip $(REQUIREMENTS)

@@ -11,6 +11,7 @@ import pytest
 
 import dicomtorch
 from dicomtorch import DicomFrames
+from dicomtorch.datasets.options import MaskOptions
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
@@ -35,11 +36,8 @@ def test_signature_is_the_real_one():
     )
     shown = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
     parameters = inspect.signature(DicomFrames).parameters
-    real = {
-        name: p.default
-        for name, p in parameters.items()
-        if name != "source" and p.kind is not p.VAR_KEYWORD
-    }
+    named = {name: p for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+    real = {name: p.default for name, p in named.items()}
     assert shown == real
     assert list(shown) == list(real)
 
@@ -56,8 +54,8 @@ def test_code_parses_and_imports_public_names(block):
 
 
 def test_options_named_in_the_text_exist():
-    parameters = inspect.signature(DicomFrames).parameters
-    assert {*re.findall(r"`(\w+)=`", README)} <= {*parameters}
+    parameters = {*inspect.signature(DicomFrames).parameters, *MaskOptions.__annotations__}
+    assert {*re.findall(r"`(\w+)=`", README)} <= parameters
 
 
 @pytest.mark.parametrize("name", sorted(PAGES))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -139,7 +140,8 @@ def test_a_sheet_stays_one_frame(folder: Path, reference: Reference) -> None:
 def test_the_converter_that_is_installed(
     folder: Path, reference: Reference, tmp_path: Path
 ) -> None:
-    program = shutil.which("dcm2niix")
+    beside = Path(sys.executable).parent
+    program = shutil.which("dcm2niix", path=beside) or shutil.which("dcm2niix")
     if program is None:
         pytest.skip("dcm2niix is not installed")
     options = ["-f", "made", "-z", "n", "-b", "n", "-o"]

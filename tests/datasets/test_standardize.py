@@ -44,7 +44,7 @@ def test_the_recipe_of_imagenet(series: Path) -> None:
         loader = DataLoader(frames, batch_size=6, num_workers=num_workers)
         torch.testing.assert_close(next(iter(loader))[0], expected)
     samples = frames.__getitems__([0, 1])
-    assert torch.utils.data.default_collate(samples)[0] is samples.images  # type: ignore[arg-type]
+    assert torch.utils.data.default_collate(samples)[0] is samples.images
 
 
 @pytest.mark.parametrize(

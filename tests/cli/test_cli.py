@@ -549,7 +549,7 @@ def test_demo_is_short_and_ends_with_what_worked(tmp_path):
     assert len(lines) < 60
     assert max(map(len, lines)) <= 80
     assert re.search(r"\d+ of \d+ frames were decoded", done.stdout)
-    assert "Wrote " in "".join(lines[-5:])
+    assert "Wrote " in " ".join(lines[-6:])
     assert "rror" not in done.stdout
 
 

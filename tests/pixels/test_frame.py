@@ -689,7 +689,8 @@ def test_suv() -> None:
     ],
 )
 def test_where_a_resized_image_lies(shape: Any, size: Any, expected: Any) -> None:
-    assert resize.resized(shape[0], shape[1], size) == expected
+    where = resize.resized(shape[0], shape[1], size)
+    assert where == (*expected, 1)
 
 
 def test_size_keeps_the_aspect_and_pads() -> None:

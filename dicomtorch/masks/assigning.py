@@ -13,6 +13,7 @@ from dicomtorch.errors import GeometryError, OptionError
 from dicomtorch.masks.coded_names import LabelMap
 from dicomtorch.masks.objects import Source, is_background
 from dicomtorch.masks.placing import Flags, Images, Ints, Links, Place, Placed, place
+from dicomtorch.model.mask_object import MaskObject
 from dicomtorch.series.geometry import is_orientation, slice_normal
 
 Choose = Literal["raise", "latest", "all"] | Callable[[list[dict[str, Any]]], Any]
@@ -116,25 +117,30 @@ def assign(
     return result
 
 
+def _named_series(images: Images, found: MaskObject) -> Ints:
+    """Codes of the series that an object names, of those that there are."""
+    codes = [images.code("series", uid) for uid in found.referenced_series]
+    return np.array([code for code in codes if code >= 0], np.int64)
+
+
 def rows_meant(images: Images, source: Source) -> tuple[Ints, str]:
     """(images that an object may mean, why there are none)."""
     found = source.found
-    study = images.study == found.study_uid
-    if not study.any():
-        return np.empty(0, np.int64), "no image of its study"
-    patient = images.patient == found.patient_id
-    rows = np.flatnonzero(study & patient)
+    rows = images.rows_of_study(found.study_uid)
+    if not len(rows):
+        return rows, "no image of its study"
+    rows = rows[images.patient.codes[rows] == images.code("patient", found.patient_id)]
     if not len(rows):
         return rows, "its PatientID is not that of the images of its study"
-    named = images.series.codes_of(found.referenced_series)
-    if not (named >= 0).any():
-        instances = images.instance.codes_of(found.references)
+    named = _named_series(images, found)
+    if not len(named):
+        instances = images.instances(rows, found.references)
         hit = np.isin(images.instance.codes[rows], instances[instances >= 0])
-        named = np.unique(images.series.codes[rows[hit]])
+        named = np.unique(images.series.codes[rows[hit]]).astype(np.int64)
         if not len(named) and len(found.referenced_series):
             return rows[:0], "the series that it names is not among the images"
-    if (named >= 0).any():
-        rows = rows[np.isin(images.series.codes[rows], named[named >= 0])]
+    if len(named):
+        rows = rows[np.isin(images.series.codes[rows], named)]
     return rows, ""
 
 
@@ -148,7 +154,7 @@ def _placed(
 ) -> tuple[Assigned, set[int]]:
     """(the planes of one object on images, codes of the series that it is about)."""
     chosen = source.planes_of(list(wanted))
-    planes = source.planes(chosen, images)
+    planes = source.planes(chosen, images, rows)
     placed = place(images, rows, planes, options.place)
     found = source.found
     if source.is_contours:
@@ -193,7 +199,7 @@ def _placed(
 def _series_meant(images: Images, rows: Ints, source: Source, links: Links) -> set[int]:
     found = set(images.series.codes[links.row].tolist())
     if source.found.referenced_series:
-        named = images.series.codes_of(source.found.referenced_series)
+        named = _named_series(images, source.found)
         found |= set(images.series.codes[rows].tolist()) & set(named.tolist())
     return found
 
@@ -248,7 +254,7 @@ def _with_those_between(
             f"to {placed.distance[near].max():.3g} mm from the nearest (slices are {placed.spacing[near].min():.3g} mm "
             f'apart); between="nearest" takes the nearest slice, "drop" leaves them out'
         )
-    planes = source.planes(chosen[near], images)
+    planes = source.planes(chosen[near], images, rows)
     snapped = _snapped(images, rows, planes.origin)
     some = snapped >= 0
     zeros = np.zeros(int(some.sum()), np.int64)

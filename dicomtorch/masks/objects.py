@@ -79,10 +79,10 @@ class Source:
         numbers = [found.segments[k].number for k in segments]
         return np.flatnonzero(np.isin(self.frame_segment, numbers))
 
-    def planes(self, chosen: Ints, images: Images) -> Planes:
-        """Those frames or contours as planes."""
+    def planes(self, chosen: Ints, images: Images, meant: Ints) -> Planes:
+        """Those frames or contours as planes; `meant` are the images that the object may name."""
         found, at = self.found, self.positions
-        uids = np.append(images.instance.codes_of(found.references), -1).astype(np.int64)
+        uids = np.append(images.instances(meant, found.references), -1)
         if self.is_contours:
             count = len(chosen)
             segment = found.contour_segment[chosen]
@@ -132,6 +132,29 @@ class Source:
             return "fewer than three points"
         return f"{', '.join(sorted(kinds))} has no inside"
 
+    def _without_place(self) -> str:
+        """What is wrong with contours that begin with no point."""
+        found = self.found
+        closed = np.isin(found.contour_type, list(CLOSED)) & (found.contour_points >= 3)
+        lost = np.flatnonzero(closed & ~np.isfinite(found.contour_first).all(axis=1))
+        if not len(lost):
+            return ""
+        number = found.segments[int(found.contour_segment[lost[0]])].number
+        return (
+            f"(3006,0050) ContourData of {len(lost)} contours does not begin with a point of three numbers (ROI "
+            f"{number} for one)"
+        )
+
+    def _cut_off(self) -> str:
+        """What is wrong with a SEG of which not all frames are there."""
+        files: Any = self.index.files
+        claimed = int(files["claimed_frames"][self.file])
+        if claimed <= len(self.positions):
+            return ""
+        return (
+            f"(0028,0008) NumberOfFrames is {claimed}, and {len(self.positions)} are there in whole"
+        )
+
     def check(self) -> None:
         """Refuses an object that is damaged.
 
@@ -147,6 +170,8 @@ class Source:
                     f"(0062,000B) ReferencedSegmentNumber of a frame is {stray[0]}, which no item of (0062,0002) "
                     f"SegmentSequence has"
                 )
+        if not problem:
+            problem = self._without_place() if self.is_contours else self._cut_off()
         if not problem and not self.is_contours:
             kind = self.found.segmentation_type
             if kind not in ("BINARY", "FRACTIONAL", "LABELMAP"):

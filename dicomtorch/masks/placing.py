@@ -6,7 +6,9 @@ alone only where there is no Frame of Reference.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -109,6 +111,7 @@ class Images:
 
     def __init__(self, index: FrameIndex) -> None:
         self.index = index
+        self._codes: dict[str, dict[str, int]] = {}
         self.instance: Texts = index.column("SOPInstanceUID")
         self.series: Texts = index.column("SeriesInstanceUID")
         self.study: Texts = index.column("StudyInstanceUID")
@@ -125,6 +128,35 @@ class Images:
         self.thickness = np.where(between > 0, between, np.where(thickness > 0, thickness, 1.0))
         # Of the series as it was scanned: a selection of slices is no series with wide gaps.
         self.apart = _apart(index)
+
+    @cached_property
+    def _by_study(self) -> tuple[Ints, Ints]:
+        """Rows ordered by the code of their study, and those codes."""
+        codes = np.asarray(self.study.codes, np.int64)
+        order = np.argsort(codes, kind="stable")
+        return order, codes[order]
+
+    def rows_of_study(self, uid: str) -> Ints:
+        """The frames of a study, in their order."""
+        order, codes = self._by_study
+        code = self.code("study", uid)
+        low, high = np.searchsorted(codes, [code, code + 1])
+        return order[low:high] if code >= 0 else order[:0]
+
+    def code(self, name: str, text: str) -> int:
+        """The code of a text in a column of few distinct ones, -1 if no row has it; made to be asked often."""
+        known = self._codes.get(name)
+        if known is None:
+            column: Texts = getattr(self, name)
+            values = enumerate(column.values)
+            known = self._codes[name] = {value.decode(): code for code, value in values}
+        return known.get(text, -1)
+
+    def instances(self, rows: Ints, uids: Sequence[str]) -> Ints:
+        """The code of each SOPInstanceUID among those of some frames, -1 if none of them has it."""
+        codes = np.unique(self.instance.codes[rows]).tolist()
+        known = {self.instance.value(code): code for code in codes} if uids else {}
+        return np.array([known.get(uid, -1) for uid in uids], np.int64)
 
     def place(self, position: int, row: float, column: float) -> tuple[float, float, float]:
         """Millimetres (LPS) of a pixel of an image."""
@@ -182,8 +214,8 @@ def place(images: Images, rows: Ints, planes: Planes, how: Place = "auto") -> Pl
     parts = [_by_position(images, group, planes, result) for group in images.groups(rows)]
     links = Links.joined(parts)
     is_named = _is_named(images, links, planes)
-    same = images.frame_of_reference == planes.frame_of_reference
-    foreign = ~same[links.row]
+    space = images.code("frame_of_reference", planes.frame_of_reference)
+    foreign = images.frame_of_reference.codes[links.row] != space
     if (foreign & is_named).any():
         result.notices.append(
             f"{len(np.unique(links.plane[foreign & is_named]))} planes name images of another FrameOfReferenceUID "

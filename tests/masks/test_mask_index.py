@@ -527,3 +527,59 @@ def test_a_changed_file_is_an_error(tmp_path):
     path.write_bytes(path.read_bytes() + b"\0\0")
     with pytest.raises(StaleIndexError, match="object 0"):
         masks.mask(0)
+
+
+def test_segmentations_with_too_few_pixels_are_refused(tmp_path):
+    slices = series(tmp_path, 2)
+
+    def edit(dataset):
+        dataset.PixelData = dataset.PixelData[: len(dataset.PixelData) // 2]
+        dataset["PixelData"].VR = "OB"
+
+    frames = [(1, 0, block()), (1, 1, block())]
+    segmentation(tmp_path / "a.dcm", slices, frames, names=["one"], edit=edit)
+    index, report = scan(tmp_path)
+    assert any("frames claimed" in finding.reason for finding in report.findings)
+    with pytest.raises(
+        PixelValueError, match=r"\(0028,0008\) NumberOfFrames is 2, and 1 are there"
+    ):
+        MaskIndex(index.filter(Modality="CT"), index)
+
+
+@pytest.mark.parametrize("number", [0, 99, -3])
+def test_frame_numbers_that_no_image_has_name_nothing(tmp_path, number):
+    slices = series(tmp_path, 3, ImagePositionPatient=lambda k: [0, 0, 0])
+
+    def edit(dataset):
+        for group in dataset.PerFrameFunctionalGroupsSequence:
+            source = group.DerivationImageSequence[0].SourceImageSequence[0]
+            source.ReferencedFrameNumber = number
+
+    segmentation(
+        tmp_path / "a.dcm", slices, [(1, 0, block())], names=["one"], references=[1], edit=edit
+    )
+    found = np.flatnonzero(masks_of(tmp_path).has("one")).tolist()
+    assert found == ([1] if number <= 0 else [0, 1, 2])
+
+
+def test_contours_of_nothing_but_separators_and_of_very_many_points(tmp_path):
+    slices = series(tmp_path, 1)
+    rois = [("A", [(0, square(1.5, 5.5))])]
+
+    def written(data, count):
+        def edit(dataset):
+            contour = dataset.ROIContourSequence[0].ContourSequence[0]
+            del contour.ContourData
+            contour.add_new(0x30060050, "OB", data)
+            contour.NumberOfContourPoints = count
+
+        structures(tmp_path / "rs.dcm", slices, rois, edit=edit)
+
+    written(b"\\" * 12, 4)
+    with pytest.raises(
+        PixelValueError, match=r"\(3006,0050\) ContourData of 1 contours does not begin"
+    ):
+        masks_of(tmp_path)
+    written(b"1\\1\\0\\" * 10, 10_000_000)
+    with pytest.raises(PixelValueError, match=r"10000000, more than Limits\.contour_points"):
+        masks_of(tmp_path)

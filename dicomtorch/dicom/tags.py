@@ -356,12 +356,21 @@ def describe(tag: int) -> str:
     return f"{number} {name}" if name else number
 
 
-def private_tags() -> frozenset[int]:
-    """Every tag under which an attribute of `PRIVATE`, or its creator, can be: the block is free to choose."""
+LARGE: Final = frozenset(("SiemensCSAImageHeader",))
+"""Names of `PRIVATE` whose values are thousands of bytes, so that they are read where they are needed only."""
+
+
+def private_tags(*, large: bool = False) -> frozenset[int]:
+    """Every tag under which an attribute of `PRIVATE`, or its creator, can be: the block is free to choose.
+
+    Args:
+        large: Those of `LARGE`, else the others; creators are among both.
+    """
     blocks = range(0x10, 0x100)
     return frozenset(
         tag
-        for group, _, element, _ in PRIVATE.values()
+        for name, (group, _, element, _) in PRIVATE.items()
         for block in blocks
         for tag in (group << 16 | block, group << 16 | block << 8 | element)
+        if tag & 0xFF00 == 0 or (name in LARGE) == large
     )

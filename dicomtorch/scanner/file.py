@@ -30,6 +30,7 @@ from dicomtorch.model.syntaxes import (
 from dicomtorch.scanner.given import what_it_is
 from dicomtorch.scanner.mask_objects import mask_object
 from dicomtorch.scanner.resolve.memory import SharedColumns
+from dicomtorch.scanner.resolve.private import needs_large
 from dicomtorch.scanner.resolve.resolver import Resolver
 from dicomtorch.storage.files import identity_of, kind_of, open_at_once
 from dicomtorch.storage.local import read_at
@@ -75,6 +76,8 @@ def _read_dicom(read: Read, rows: FileRows, resolver: Resolver, limits: Limits) 
     gc.disable()
     try:
         header = read_header(read, rows.size, resolver.wanted, limits, resolver.memory)
+        if needs_large(header.elements):
+            header = read_header(read, rows.size, resolver.wanted_of_large, limits)
         key, common = resolver.series_memory.find(header)
         if common is not None and _recall(read, header, rows, resolver, limits, common):
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 
-from dicomtorch.dicom.tags import KEYWORDS, PRIVATE, describe, private_tags, vr_of
+from dicomtorch.dicom.tags import KEYWORDS, LARGE, PRIVATE, describe, private_tags, vr_of
 from dicomtorch.model.schema import FRAMES
 
 
@@ -44,8 +44,11 @@ def test_private():
     assert vr_of(0x70530010) == "LO"  # a private creator
     assert vr_of(0x7053FF00) == "DS"
     wanted = private_tags()
-    for group, _, element, _ in PRIVATE.values():
-        assert {group << 16 | 0x10, group << 16 | 0x1000 | element} <= wanted
+    large = private_tags(large=True)
+    for name, (group, _, element, _) in PRIVATE.items():
+        of_name = large if name in LARGE else wanted
+        assert {group << 16 | 0x10, group << 16 | 0x1000 | element} <= of_name
+        assert (group << 16 | 0x1000 | element in wanted) == (name not in LARGE)
 
 
 def test_describe():

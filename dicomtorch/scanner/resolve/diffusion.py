@@ -15,28 +15,37 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomtorch.dicom.elements import Group
+from dicomtorch.dicom.tags import private_tags
 from dicomtorch.model.schema import FRAME_COLUMNS
 from dicomtorch.scanner.resolve.conversions import TAGS, Context, keywords, tags_of
 from dicomtorch.scanner.resolve.csa import csa_numbers
 from dicomtorch.scanner.resolve.groups import Frames
-from dicomtorch.scanner.resolve.private import private_element, private_value
+from dicomtorch.scanner.resolve.private import Private
 
 DIFFUSION_TAGS: Final = tags_of(
     keywords("DiffusionGradientDirectionSequence InPlanePhaseEncodingDirection")
 )
 """What this module reads beyond single attributes and private ones."""
 
+PRIVATE_DIFFUSION_TAGS: Final = (
+    private_tags()
+    | private_tags(large=True)
+    | tags_of(
+        keywords(
+            "DiffusionBValue DiffusionGradientOrientation ImageOrientationPatient InPlanePhaseEncodingDirection"
+        )
+    )
+)
+"""What `private_diffusion` looks at."""
+
 _B: Final = "DiffusionBValue"
 _ORIENTATION: Final = "DiffusionGradientOrientation"
 _GE_OFFSET: Final = (
     10_000  # GE adds multiples of 10^5 or 10^9 to b-values, none of which is as high as this
 )
-_CREATORS: Final = frozenset(
-    group << 16 | 0x10 for group in (0x0019, 0x0029, 0x0043, 0x0065, 0x2001, 0x2005)
-)
 
 Found = tuple[float | None, Sequence[float] | None]
-_Reader = Callable[[Group, Context, list[str]], Found]
+_Reader = Callable[[Private], Found]
 
 
 def resolve_diffusion(frames: Frames) -> None:
@@ -62,13 +71,16 @@ def _direction_of(frames: Frames, group: Group) -> tuple[float, ...] | None:
 
 def private_diffusion(elements: Group, context: Context, notices: list[str]) -> dict[str, Any]:
     """The columns that private elements of an MR image give, where the standard attributes are absent."""
-    if _CREATORS.isdisjoint(elements):
+    private = Private(elements, context, notices)
+    if not private.blocks:
         return {}
     wanted = [name for name in (_B, _ORIENTATION) if not _has(elements, TAGS[name])]
     if not wanted:
         return {}
-    for vendor, reader in _READERS.items():
-        found = dict(zip((_B, _ORIENTATION), reader(elements, context, notices), strict=True))
+    for vendor, (creators, reader) in _READERS.items():
+        if not any(creator in private.blocks for creator in creators):
+            continue
+        found = dict(zip((_B, _ORIENTATION), reader(private), strict=True))
         columns: dict[str, Any] = {name: found[name] for name in wanted if found[name] is not None}
         direction = columns.pop(_ORIENTATION, None)
         if direction is not None and any(direction) and all(map(math.isfinite, direction)):
@@ -83,15 +95,15 @@ def _has(elements: Group, tag: int) -> bool:
     return element is not None and bool(element[1])
 
 
-def _siemens(elements: Group, context: Context, notices: list[str]) -> Found:
-    b = private_value(elements, "SiemensBValue", "float64", context, notices)
+def _siemens(private: Private) -> Found:
+    b = private.value("SiemensBValue", "float64")
     if b is not None:
         name = "SiemensDiffusionGradientDirection"
-        return b, private_value(elements, name, "float64[3]", context, notices)
-    header = private_element(elements, "SiemensCSAImageHeader", context)
-    if header is None or not isinstance(header[1][1], bytes):
+        return b, private.value(name, "float64[3]")
+    header = private.element("SiemensCSAImageHeader")
+    if header is None or not isinstance(header[1], bytes):
         return None, None
-    data = header[1][1]
+    data = header[1]
     value = csa_numbers(data, "B_value", 1)
     return (
         (None, None)
@@ -100,27 +112,22 @@ def _siemens(elements: Group, context: Context, notices: list[str]) -> Found:
     )
 
 
-def _ge(elements: Group, context: Context, notices: list[str]) -> Found:
-    numbers = private_value(elements, "GEBValue", "list", context, notices)
+def _ge(private: Private) -> Found:
+    numbers = private.value("GEBValue", "list")
     if not numbers or not math.isfinite(numbers[0]) or numbers[0] < 0:
         return None, None
     b = numbers[0] % 100_000 if numbers[0] > _GE_OFFSET else numbers[0]
-    parts = [
-        private_value(elements, f"GEDiffusionDirection{axis}", "float64", context, notices)
-        for axis in "XYZ"
-    ]
+    parts = [private.value(f"GEDiffusionDirection{axis}", "float64") for axis in "XYZ"]
     if None in parts or not any(parts):
         return b, None
-    return b, _ge_direction(elements, context, notices, parts)
+    return b, _ge_direction(private, parts)
 
 
-def _ge_direction(
-    elements: Group, context: Context, notices: list[str], parts: Sequence[float]
-) -> Sequence[float] | None:
+def _ge_direction(private: Private, parts: Sequence[float]) -> Sequence[float] | None:
     """Patient coordinates of GE's components; `None` where the convention is not known."""
-    encoding = elements.get(TAGS["InPlanePhaseEncodingDirection"])
-    along = None if encoding is None else context.text(encoding)
-    axes = _axes(elements, context, notices)
+    encoding = private.elements.get(TAGS["InPlanePhaseEncodingDirection"])
+    along = None if encoding is None else private.context.text(encoding)
+    axes = _axes(private)
     if axes is None or along not in ("COL", "ROW"):
         return None
     if np.argmax(np.abs(axes[2])) == 1:  # coronal: converters disagree
@@ -129,11 +136,13 @@ def _ge_direction(
     return _turned((-x, -y, z) if along == "COL" else (-y, x, z), axes)
 
 
-def _axes(elements: Group, context: Context, notices: list[str]) -> npt.NDArray[np.float64] | None:
+def _axes(private: Private) -> npt.NDArray[np.float64] | None:
     """(3, 3): the directions of rows, columns and the normal."""
     tag = TAGS["ImageOrientationPatient"]
-    element = elements.get(tag)
-    found = None if element is None else context.convert(tag, "float64[6]", element, notices)
+    element = private.elements.get(tag)
+    if element is None:
+        return None
+    found = private.context.convert(tag, "float64[6]", element, private.notices)
     if found is None:
         return None
     row, column = np.array(found).reshape(2, 3)
@@ -144,31 +153,30 @@ def _turned(parts: Sequence[float], axes: npt.NDArray[np.float64]) -> tuple[floa
     return tuple((np.array(parts) @ axes).tolist())
 
 
-def _philips(elements: Group, context: Context, notices: list[str]) -> Found:
-    b = private_value(elements, "PhilipsBValue", "float64", context, notices)
+def _philips(private: Private) -> Found:
+    b = private.value("PhilipsBValue", "float64")
     if b is None:
         return None, None
     parts = [
-        private_value(elements, f"PhilipsDiffusionDirection{axis}", "float64", context, notices)
-        for axis in ("RL", "AP", "FH")
+        private.value(f"PhilipsDiffusionDirection{axis}", "float64") for axis in ("RL", "AP", "FH")
     ]
     return b, None if None in parts else parts
 
 
-def _uih(elements: Group, context: Context, notices: list[str]) -> Found:
-    b = private_value(elements, "UIHBValue", "float64", context, notices)
+def _uih(private: Private) -> Found:
+    b = private.value("UIHBValue", "float64")
     if b is None:
         return None, None
     name = "UIHDiffusionGradientDirection"
-    parts = private_value(elements, name, "float64[3]", context, notices)
-    axes = _axes(elements, context, notices)
+    parts = private.value(name, "float64[3]")
+    axes = _axes(private)
     return b, None if parts is None or axes is None else _turned(parts, axes)
 
 
-_READERS: Final[dict[str, _Reader]] = {
-    "SIEMENS": _siemens,
-    "GE": _ge,
-    "Philips": _philips,
-    "UIH": _uih,
+_READERS: Final[dict[str, tuple[tuple[tuple[int, str], ...], _Reader]]] = {
+    "SIEMENS": (((0x0019, "SIEMENS MR HEADER"), (0x0029, "SIEMENS CSA HEADER")), _siemens),
+    "GE": (((0x0043, "GEMS_PARM_01"),), _ge),
+    "Philips": (((0x2001, "Philips Imaging DD 001"),), _philips),
+    "UIH": (((0x0065, "Image Private Header"),), _uih),
 }
-"""Whose elements they are -> reads them."""
+"""Whose elements they are -> the blocks with them, and what reads them."""

@@ -18,12 +18,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dicomtorch.dicom.elements import Element, Header
+from dicomtorch.dicom.elements import Element, Group, Header
 from dicomtorch.dicom.tags import private_tags
 from dicomtorch.model.frame import LookupTable, RealWorldValueMap
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.scanner.resolve.conversions import TAGS, Context, keywords, tags_of
-from dicomtorch.scanner.resolve.diffusion import private_diffusion
+from dicomtorch.scanner.resolve.diffusion import PRIVATE_DIFFUSION_TAGS, private_diffusion
 
 _MOST_REMEMBERED: Final = 4096
 
@@ -72,6 +72,7 @@ _UNUSED_BY_PLAIN_IMAGES: Final = (
         """)
     )
     | private_tags()
+    | private_tags(large=True)
     | {0x00080201}  # TimezoneOffsetFromUTC
 )
 _APART: Final = frozenset(_OWN) | frozenset(_IDENTITY_TAGS) | _UNUSED_BY_PLAIN_IMAGES | {_ACQUIRED}
@@ -123,6 +124,7 @@ class SeriesMemory:
         self._known: dict[Any, SharedColumns] = {}
         self._identities: dict[Any, dict[str, Any]] = {}
         self._windows: dict[Any, dict[str, Any]] = {}
+        self._diffusions: dict[Any, dict[str, Any]] = {}
 
     def find(self, header: Header) -> tuple[Any, SharedColumns | None]:
         """(key, what images with that key have in common if one was met).
@@ -174,7 +176,7 @@ class SeriesMemory:
                 if value is not None:
                     columns[name] = value
         if header.elements.get(_MODALITY, _NONE)[1].strip() == b"MR":
-            columns.update(private_diffusion(elements, context, odd))
+            columns.update(self._diffusion(elements, context, odd))
         if odd or (_ACQUIRED in elements and "AcquisitionTime" not in columns):
             return None
         identity = self._identity(header, context)
@@ -213,6 +215,22 @@ class SeriesMemory:
         if own is not None and common.columns | own == columns:
             self._known = _with_room(self._known)
             self._known[key] = common
+
+    def _diffusion(self, elements: Group, context: Context, odd: list[str]) -> dict[str, Any]:
+        """What `private_diffusion` gives; the images of a series have few different ones."""
+        key = (context, *[item for item in elements.items() if item[0] in PRIVATE_DIFFUSION_TAGS])
+        if len(key) == 1:
+            return {}
+        try:
+            found = self._diffusions.get(key)
+        except TypeError:  # items where a value should be
+            return private_diffusion(elements, context, odd)
+        if found is None:
+            found = private_diffusion(elements, context, odd)
+            if not odd:
+                self._diffusions = _with_room(self._diffusions)
+                self._diffusions[key] = found
+        return found
 
     def _identity(self, header: Header, context: Context) -> dict[str, Any] | None:
         elements = header.elements

@@ -17,7 +17,7 @@ from dicomtorch.dicom.tags import describe
 from dicomtorch.scanner.resolve.conversions import TAGS
 from dicomtorch.scanner.resolve.csa import csa_numbers
 from dicomtorch.scanner.resolve.groups import Frames
-from dicomtorch.scanner.resolve.private import private_element, private_value
+from dicomtorch.scanner.resolve.private import Private
 
 SHEETS: Final = ("MOSAIC", "VFRAME")
 """Values of Image Type that sheets have."""
@@ -47,9 +47,10 @@ _Places = tuple[int, int, npt.NDArray[np.float64]]  # rows and columns of a tile
 
 
 def _siemens(frames: Frames) -> _Places | None:
-    header = private_element(frames.top, "SiemensCSAImageHeader", frames.context)
-    data = header[1][1] if header is not None and isinstance(header[1][1], bytes) else b""
-    count = _private(frames, "SiemensNumberOfImagesInMosaic", "int32")
+    private = Private(frames.top, frames.context, frames.notices)
+    header = private.element("SiemensCSAImageHeader")
+    data = header[1] if header is not None and isinstance(header[1], bytes) else b""
+    count = private.value("SiemensNumberOfImagesInMosaic", "int32")
     if count is None:
         found = csa_numbers(data, "NumberOfImagesInMosaic", 1)
         count = None if found is None else int(found[0])
@@ -77,11 +78,12 @@ def _siemens(frames: Frames) -> _Places | None:
 
 
 def _uih(frames: Frames) -> _Places | None:
-    count = _private(frames, "UIHNumberOfSlices", "float64")
-    sequence = private_element(frames.top, "UIHSliceSequence", frames.context)
-    if count is None or sequence is None or sequence[1][0] != "SQ":
+    private = Private(frames.top, frames.context, frames.notices)
+    count = private.value("UIHNumberOfSlices", "float64")
+    sequence = private.element("UIHSliceSequence")
+    if count is None or sequence is None or sequence[0] != "SQ":
         return None
-    items = sequence[1][1]
+    items = sequence[1]
     positions = [frames.get("ImagePositionPatient", "float64[3]", item) for item in items]
     if not items or len(items) != count or None in positions:
         return None
@@ -105,7 +107,3 @@ def _plane(frames: Frames) -> tuple[Any, Any, Any, tuple[float, float]] | None:
     normal = np.cross(row, column)
     length = np.linalg.norm(normal)
     return None if length == 0 else (row, column, normal / length, spacing)
-
-
-def _private(frames: Frames, name: str, kind: str) -> Any:
-    return private_value(frames.top, name, kind, frames.context, frames.notices)

@@ -2,33 +2,79 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from dicomtorch.dicom.elements import Element, Group
 from dicomtorch.dicom.tags import PRIVATE
-from dicomtorch.scanner.resolve.conversions import Context
+from dicomtorch.scanner.resolve.conversions import TAGS, Context
+
+_CREATORS: Final = frozenset(
+    group << 16 | block
+    for group in {group for group, *_ in PRIVATE.values()}
+    for block in range(0x10, 0x100)
+)
+"""Every tag that a creator of an attribute of `PRIVATE` can have."""
+
+_NONE: Final[Element] = ("", b"")
+_CSA_CREATOR: Final = 0x00290010
+_B_VALUE: Final = 0x0019100C
+
+Blocks = dict[tuple[int, str], list[int]]
+"""(group, creator) -> the blocks that it has reserved."""
 
 
-def private_element(elements: Group, name: str, context: Context) -> tuple[int, Element] | None:
+def private_blocks(elements: Group, context: Context) -> Blocks:
+    """The blocks of a data set that may hold attributes of `PRIVATE`."""
+    found: Blocks = {}
+    for tag in [tag for tag in elements if tag in _CREATORS]:
+        creator = context.convert(tag, "text", elements[tag], [])  # remembered
+        if creator is not None:
+            found.setdefault((tag >> 16, creator), []).append(tag & 0xFF)
+    return found
+
+
+def private_element(elements: Group, name: str, blocks: Blocks) -> tuple[int, Element] | None:
     """(tag, element) of an attribute of `PRIVATE`; `None` if its creator or it is not there."""
     group, creator, number, vr = PRIVATE[name]
-    first = group << 16
-    # Nearly every writer takes the first blocks, so that these are looked at first.
-    for block in range(0x10, 0x100):
-        tag = first | block << 8 | number
+    for block in blocks.get((group, creator), ()):
+        tag = group << 16 | block << 8 | number
         found = elements.get(tag)
-        if found is None:
-            continue
-        element = elements.get(first | block)
-        if element is None or not isinstance(element[1], bytes) or context.text(element) != creator:
-            continue
-        return tag, ((vr, found[1]) if found[0] in ("", "UN") else found)
+        if found is not None:
+            return tag, ((vr, found[1]) if found[0] in ("", "UN") else found)
     return None
 
 
-def private_value(
-    elements: Group, name: str, kind: str, context: Context, notices: list[str]
-) -> Any:
-    """The value of an attribute of `PRIVATE`, `None` if it is absent, empty or malformed."""
-    found = private_element(elements, name, context)
-    return None if found is None else context.convert(found[0], kind, found[1], notices)
+def needs_large(elements: Group) -> bool:
+    """Whether attributes of `LARGE` say something about an image: of a sheet, or of diffusion by an old scanner."""
+    kind = elements.get(TAGS["ImageType"], _NONE)[1]
+    if not isinstance(kind, bytes) or _CSA_CREATOR not in elements:
+        return False
+    return b"MOSAIC" in kind or (b"DIFFUSION" in kind and _B_VALUE not in elements)
+
+
+class Private:
+    """The private attributes of one data set.
+
+    Args:
+        elements: The data set.
+        context: Converts its values.
+        notices: Gets a line for what is malformed.
+    """
+
+    def __init__(self, elements: Group, context: Context, notices: list[str]) -> None:
+        self.elements = elements
+        self.context = context
+        self.notices = notices
+        self.blocks = private_blocks(elements, context)
+
+    def element(self, name: str) -> Element | None:
+        """The element of an attribute of `PRIVATE`."""
+        found = private_element(self.elements, name, self.blocks)
+        return None if found is None else found[1]
+
+    def value(self, name: str, kind: str) -> Any:
+        """The value of an attribute of `PRIVATE`, `None` if it is absent, empty or malformed."""
+        found = private_element(self.elements, name, self.blocks)
+        if found is None:
+            return None
+        return self.context.convert(found[0], kind, found[1], self.notices)

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from dicomtorch.dicom.elements import Group, Header, texts
 from dicomtorch.dicom.memory import HeaderMemory
+from dicomtorch.dicom.tags import private_tags
 from dicomtorch.model.frame import LookupTable, RealWorldValueMap
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.limits import LIMITS, Limits
@@ -168,6 +169,7 @@ class Resolver:
 
     Attributes:
         wanted: The tags that a header must have been read with.
+        wanted_of_large: The same of a header for which `needs_large`.
         memory: What the headers have in common.
         series_memory: What their images have in common.
     """
@@ -182,6 +184,7 @@ class Resolver:
         self.tags = dict(tags or {})
         self.limits = limits
         self.wanted = _wanted(frozenset(extra), frozenset(tag.tag for tag in self.tags.values()))
+        self.wanted_of_large = _wanted(self.wanted, private_tags(large=True))
         self.memory = HeaderMemory(self.wanted, limits)
         own = {keyword: (tag.tag, tag.kind, tag.vr) for keyword, tag in self.tags.items()}
         self.series_memory = SeriesMemory(own, WANTED)

@@ -96,6 +96,13 @@ class SUVParts:
     scan: float = 0.0
     problem: str = ""
 
+    @property
+    def alone(self) -> float | None:
+        """The factor if the series is this image, `None` if there is none."""
+        if self.series <= self.acquisition:
+            return self.at(self.series)
+        return None if self.problem else self.at(self.scan)
+
     def at(self, seconds: float) -> float:
         """The factor where the image is corrected to a moment."""
         return (
@@ -115,11 +122,10 @@ def suv_factor(pet: PETAttributes) -> float:
         PixelValueError: It cannot be computed; the message begins with the keyword to blame and holds no patient data.
     """
     parts = suv_parts(pet)
-    if parts.series <= parts.acquisition:
-        return parts.at(parts.series)
-    if parts.problem:
+    factor = parts.alone
+    if factor is None:
         raise PixelValueError(parts.problem)
-    return parts.at(parts.scan)
+    return factor
 
 
 def suv_parts(pet: PETAttributes) -> SUVParts:

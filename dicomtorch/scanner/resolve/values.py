@@ -19,7 +19,7 @@ from dicomtorch.model.schema import FRAME_COLUMNS
 from dicomtorch.scanner.resolve.conversions import TAGS, keywords, tags_of
 from dicomtorch.scanner.resolve.groups import Frames, without_items
 from dicomtorch.scanner.resolve.lookup import lookup_table
-from dicomtorch.scanner.resolve.private import private_value
+from dicomtorch.scanner.resolve.private import Private
 from dicomtorch.scanner.resolve.suv import PETAttributes, suv_parts
 
 _PALETTES: Final = tuple(
@@ -360,6 +360,7 @@ def _pet_attributes(frames: Frames) -> PETAttributes:
     def number(keyword: str, group: Group | None = None) -> float:
         return _or_nan(frames.get(keyword, "float64", group))
 
+    private = Private(frames.top, frames.context, frames.notices)
     zone = frames.top.get(_TIMEZONE_OFFSET)
     return PETAttributes(
         units=text("Units"),
@@ -378,23 +379,10 @@ def _pet_attributes(frames: Frames) -> PETAttributes:
         timezone_offset="" if zone is None else frames.context.text(zone),
         frame_reference_time=number("FrameReferenceTime"),
         actual_frame_duration=number("ActualFrameDuration"),
-        ge_scan_date_time=private_value(
-            frames.top, "GEPETScanDateTime", "text", frames.context, frames.notices
-        )
-        or "",
-        philips_suv_factor=_or_nan(
-            private_value(
-                frames.top, "PhilipsSUVScaleFactor", "float64", frames.context, frames.notices
-            )
-        ),
+        ge_scan_date_time=private.value("GEPETScanDateTime", "text") or "",
+        philips_suv_factor=_or_nan(private.value("PhilipsSUVScaleFactor", "float64")),
         philips_activity_factor=_or_nan(
-            private_value(
-                frames.top,
-                "PhilipsActivityConcentrationScaleFactor",
-                "float64",
-                frames.context,
-                frames.notices,
-            )
+            private.value("PhilipsActivityConcentrationScaleFactor", "float64")
         ),
     )
 
@@ -405,7 +393,9 @@ def _suv(frames: Frames) -> None:
     except PixelValueError as error:
         frames.columns["suv_problem"] = str(error)
         return
-    frames.columns["suv_factor"] = parts.factor
+    frames.put("suv_factor", parts.alone)
+    if parts.alone is None:
+        frames.columns["suv_problem"] = parts.problem
     if math.isfinite(parts.half_life):  # then the moment is that of the whole series
         frames.columns.update(
             suv_at_injection=parts.factor,
@@ -413,7 +403,6 @@ def _suv(frames: Frames) -> None:
             suv_series_start=parts.series,
             suv_acquisition=parts.acquisition,
             suv_scan_start=parts.scan,
-            suv_problem=parts.problem,
         )
 
 

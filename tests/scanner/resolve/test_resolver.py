@@ -88,7 +88,8 @@ def resolve(
 ) -> tuple[Resolved, ImagePixel, list[str]]:
     data = written(dataset, syntax)
     resolver = Resolver(tags=tags, limits=limits or Limits())
-    header = read_header(lambda at, n: data[at : at + n], len(data), resolver.wanted)
+    wanted = resolver.wanted_of_large
+    header = read_header(lambda at, n: data[at : at + n], len(data), wanted)
     notices = list(header.notices)
     claimed = resolver.number_of_frames(header, notices)
     pixel = resolver.image_pixel(header, notices)

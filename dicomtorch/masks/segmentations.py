@@ -101,9 +101,10 @@ def _positions(data: Bytes, rows: int, columns: int) -> Array:
     """Where bits are set; most of the words of a segment are 0, and only the others are unpacked."""
     size = rows * columns
     words = data[: len(data) // 8 * 8].view(np.uint64)
-    some = np.flatnonzero(words)
-    bits = np.flatnonzero(np.unpackbits(words[some].view(np.uint8), bitorder="little"))
-    found = some[bits >> 6] * 64 + (bits & 63)
+    some = np.flatnonzero(words != 0)  # of truth values nonzero is several times faster
+    unpacked = np.unpackbits(words[some].view(np.uint8), bitorder="little")
+    bits = np.flatnonzero(unpacked.view(np.bool_))
+    found = bits + ((some - np.arange(len(some))) * 64)[bits >> 6]
     rest = data[len(words) * 8 :]
     if len(rest):
         tail = np.flatnonzero(np.unpackbits(rest, bitorder="little")) + len(words) * 64

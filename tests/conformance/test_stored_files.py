@@ -9,18 +9,24 @@ import errno
 import os
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import imagecodecs
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, encapsulate_extended
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+)
 
 from dicomtorch import DicomFrames, FrameReader, scan
 from dicomtorch.backends.base import BACKENDS, get_backend
@@ -47,6 +53,8 @@ from dicomtorch.model.syntaxes import (
     NATIVE,
     RLE_LOSSLESS,
 )
+from dicomtorch.reader.cache import FrameCache
+from dicomtorch.reader.windows import read_windows
 from dicomtorch.storage import local as storage
 from tests.support import streams_by_encoders as streams
 from tests.support.phantoms import close, every_way, image, write
@@ -842,16 +850,39 @@ def test_a_deflated_file_without_group_length(tmp_path: Path) -> None:
     np.testing.assert_array_equal(stored_of(path)[0], stored)
 
 
-@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
-def test_what_the_system_refuses_is_a_storage_error_that_names_the_frame(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, syntax: str
-) -> None:
-    path = write(image(np.arange(6, dtype="u2").reshape(2, 3), syntax), tmp_path / "case.dcm")
-    frames = DicomFrames(path)
+WAYS_TO_FRAME_1: dict[str, Callable[[DicomFrames, FrameReader], object]] = {
+    "one": lambda frames, _: frames[1],
+    "batch": lambda frames, _: frames[[1, 0]],
+    "together": lambda _, reader: reader.read_together([1, 0]),
+    "stored": lambda _, reader: reader.read_stored(1),
+    "encoded": lambda _, reader: reader.read_encoded(1),
+    "part": lambda _, reader: read_windows(reader, [1], [(0, 0, 1, 2)], torch.empty(1, 1, 1, 2)),
+}
 
-    def broken(*_: object) -> int:
+
+@pytest.mark.parametrize("way", WAYS_TO_FRAME_1)
+@pytest.mark.parametrize(
+    "syntax", [IMPLICIT_VR_LITTLE_ENDIAN, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, JPEG_LOSSLESS_SV1]
+)
+@pytest.mark.parametrize("is_cached", [False, True])
+def test_what_the_system_refuses_is_a_storage_error_that_names_the_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, syntax: str, way: str, is_cached: bool
+) -> None:
+    pixels = np.arange(12, dtype="u2").reshape(2, 2, 3)
+    if syntax == JPEG_LOSSLESS_SV1:
+        path = encoded_file(tmp_path / "case.dcm", pixels, syntax, 16, False, ("none", 1))
+    else:
+        path = write(image(pixels, UID(syntax)), tmp_path / "case.dcm")
+    folder = tmp_path / "cache" if is_cached else None
+    frames = DicomFrames(path, cache=folder)
+    reader = FrameReader(frames.index, cache=folder and FrameCache(folder))
+
+    def refused(*_: object) -> int:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(storage, "_read_into", broken)
-    with pytest.raises(StorageError, match=r"case\.dcm, frame 0 .*EIO"):
-        frames[0]
+    for name in ("_pread", "_read_into"):
+        monkeypatch.setattr(storage, name, refused)
+    with pytest.raises(StorageError, match=r"case\.dcm, frame 1 .*EIO"):
+        WAYS_TO_FRAME_1[way](frames, reader)
+    monkeypatch.undo()
+    WAYS_TO_FRAME_1[way](frames, reader)  # what was refused once is no longer so

@@ -211,7 +211,8 @@ def test_samplers_are_measured_with_a_cold_cache(tmp_path, capsys):
     small = ["--files", "4", "--frames", "6", "--size", "8", "--batch-size", "6", "--repeats", "2"]
     places = ["--data", str(tmp_path / "data"), "--output", str(tmp_path)]
     assert samplers.main([*small, *places, "--orders", "6", "6:2"]) == 0
-    rows = json.loads((tmp_path / "samplers.json").read_text())
+    found = json.loads((tmp_path / "samplers.json").read_text())
+    rows = found["epochs"]
     assert [row["order"] for row in rows] == [
         "plain shuffle",
         "window 6, block None",
@@ -220,4 +221,9 @@ def test_samplers_are_measured_with_a_cold_cache(tmp_path, capsys):
     assert rows[1]["files_per_batch"] == 1
     assert rows[2]["files_per_batch"] > 1
     assert all(row["frames_per_second"] > 0 and len(row["repeats"]) == 2 for row in rows)
-    assert "files per batch" in capsys.readouterr().out
+    names = {row["sampler"].split(",")[0] for row in found["orders"]}
+    assert {"LocalShuffleSampler", "GroupSampler", "BalancedSampler", "GroupBatchSampler"} <= names
+    assert all(row["milliseconds_per_100000"] > 0 for row in found["orders"])
+    out = capsys.readouterr().out
+    assert "files per batch" in out
+    assert "ms for 100,000 indices" in out

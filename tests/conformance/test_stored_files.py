@@ -875,7 +875,7 @@ def test_what_the_system_refuses_is_a_storage_error_that_names_the_frame(
         path = write(image(pixels, UID(syntax)), tmp_path / "case.dcm")
     folder = tmp_path / "cache" if is_cached else None
     frames = DicomFrames(path, cache=folder)
-    reader = FrameReader(frames.index, cache=folder and FrameCache(folder))
+    reader = FrameReader(frames.index, cache=FrameCache(folder) if folder else None)
 
     def refused(*_: object) -> int:
         raise OSError(errno.EIO, os.strerror(errno.EIO))

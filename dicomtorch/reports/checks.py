@@ -263,6 +263,7 @@ def _geometry(index: FrameIndex) -> list[Remark]:
     sectional = index.where(Modality=_CROSS_SECTIONAL) & ~index.where(
         SOPClassUID=_SECONDARY_CAPTURE
     )
+    sectional &= index.where(mosaic="")  # slices of a sheet have places of their own
     of = f"of {', '.join(_CROSS_SECTIONAL)}"
     for check, names, what, advice in (
         (

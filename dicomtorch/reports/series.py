@@ -143,24 +143,28 @@ def series_blocks(
     lines: list[Block] = []
     for one in found:
         name = format_name(name_file(index, one.file, redact_paths=redact_paths))
-        kinds = Counter(_kind(stack) for stack in one.volumes)
-        what = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common(2))
-        if len(kinds) > 2:
-            what = f"{what}, ..."
+        kinds = Counter((_size(stack), _spacing(stack)) for stack in one.volumes).most_common()
+        what = [f"{count} x {size}" for (size, _), count in kinds[:2]] + ["..."] * (len(kinds) > 2)
+        spacing = dict.fromkeys(spacing for (_, spacing), _ in kinds[:2])
         told = ", ".join(one.separated_by)
-        rows.append((name, one.modality, one.frames, what or "-", told or "-", _odd(one) or "-"))
+        cells = (", ".join(what), ", ".join(spacing), told, _odd(one))
+        rows.append((name, one.modality, one.frames, *(cell or "-" for cell in cells)))
         lines += [Line(name, f"{count:,}: {reason}") for reason, count in one.left_out.items()]
-    header = ("Series with", "", "frames", "volumes", "told apart by", "odd")
+    header = ("Series with", "", "frames", "volumes", "mm", "told apart by", "odd")
     blocks = [table(header, rows)]
     if lines:
         blocks.append(listed("In no volume:", lines))
     return blocks
 
 
-def _kind(stack: Stack) -> str:
-    size = " x ".join(map(str, stack.shape))
-    spacing = " x ".join(f"{number:.3g}" for number in stack.spacing)
-    return f"({size}) of {spacing} mm"
+def _size(stack: Stack) -> str:
+    """Slices, rows and columns, short enough for a terminal."""
+    return "*".join(map(str, stack.shape))
+
+
+def _spacing(stack: Stack) -> str:
+    between, rows, columns = (f"{number:.3g}" for number in stack.spacing)
+    return f"{between}*{rows}" if rows == columns else f"{between}*{rows}*{columns}"
 
 
 def _odd(one: SeriesReport) -> str:

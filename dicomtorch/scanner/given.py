@@ -63,7 +63,18 @@ def what_it_is(beginning: bytes) -> str:
             return f"{what} and no DICOM; {advice}"
     if beginning and not beginning.strip(b"\0"):
         return "nothing but zeros, as a download that broke off leaves it; load it again"
-    return ""
+    return "text and no DICOM; give the images themselves" if _is_text(beginning) else ""
+
+
+def _is_text(beginning: bytes) -> bool:
+    """Whether all of it is printable; a character may be cut off at the end."""
+    try:
+        text = beginning.decode("utf-8", "strict")
+    except UnicodeDecodeError as error:
+        if error.start < len(beginning) - 3:
+            return False
+        text = beginning[: error.start].decode("utf-8")
+    return len(text) >= 16 and all(c.isprintable() or c in "\t\r\n\f" for c in text)
 
 
 def paths_of(source: Any) -> list[PathLike]:

@@ -14,6 +14,7 @@ import pytest
 
 from dicomtorch import DicomVolumes, scan
 from dicomtorch.datasets.frames import DicomFrames
+from dicomtorch.reports import checks
 from dicomtorch.series.search import stacks
 from tests.support.requirements import require, series_folder
 
@@ -134,6 +135,7 @@ def test_a_sheet_stays_one_frame(folder: Path, reference: Reference) -> None:
     assert np.isnan(meta["ImagePositionPatient"]).all()
     assert tuple(image.shape[1:]) != stack.shape[1:]
     assert 'mosaic="sheet"' in stacks(index, mosaic="sheet").reasons()
+    assert "position" not in {remark.check for remark in checks.of_frames(index, [])}
 
 
 @pytest.mark.parametrize("reference", REFERENCES, ids=named)

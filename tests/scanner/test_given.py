@@ -146,3 +146,7 @@ def test_bytes_that_say_nothing() -> None:
     assert what_it_is(b"") == ""
     assert what_it_is(os.urandom(3)) in ("", "nothing but zeros")
     assert what_it_is(b"hello, world") == ""
+    text = "Dose, in Gray: ä".encode() * 20
+    assert what_it_is(text).startswith("text and no DICOM")
+    assert what_it_is(text[:-1]).startswith("text and no DICOM")
+    assert what_it_is(text[:50] + b"\xff" + text) == what_it_is(text + b"\1") == ""

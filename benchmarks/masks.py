@@ -138,7 +138,7 @@ def frames(images: FrameIndex, repeats: int) -> dict[str, float]:
     plain = DicomFrames(images, values="stored")
     order = np.random.default_rng(0).permutation(len(images)).tolist()
 
-    def epoch(dataset: DicomFrames) -> Step:
+    def epoch(dataset: DicomFrames[Any, Any]) -> Step:
         return lambda: [dataset[k] for k in order]
 
     def first() -> float:

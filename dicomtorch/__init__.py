@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dicomtorch.batches.collate import FrameSample, collate_frames
     from dicomtorch.batches.epochs import ClipSampler, ShuffleSampler
     from dicomtorch.batches.loader import FrameLoader
-    from dicomtorch.batches.metadata import FrameMeta
+    from dicomtorch.batches.metadata import BatchMeta, FrameMeta
     from dicomtorch.batches.samplers import (
         BalancedSampler,
         GroupBatchSampler,
@@ -69,6 +69,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Backend",
     "BalancedSampler",
+    "BatchMeta",
     "ClipSampler",
     "Code",
     "DecodeError",
@@ -131,6 +132,7 @@ _MODULES = {
     "FrameIndex": "dicomtorch.index.frame_index",
     "FrameIndexError": "dicomtorch.errors",
     "FrameLoader": "dicomtorch.batches.loader",
+    "BatchMeta": "dicomtorch.batches.metadata",
     "FrameMeta": "dicomtorch.batches.metadata",
     "FrameNotFoundError": "dicomtorch.errors",
     "FrameReader": "dicomtorch.reader.reader",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypedDict, Unpack, overload
 
 import torch
 from torch.utils.data import (
@@ -41,8 +41,43 @@ from dicomtorch.reader.threads import usable_threads
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    # Known to every checker; at run time Python before 3.13 has no defaults.
+    from typing_extensions import TypeVar
 
-class FrameLoader:
+    Batch = TypeVar("Batch")
+    Batch_co = TypeVar("Batch_co", covariant=True, default=Any)
+else:
+    from typing import TypeVar
+
+    Batch_co = TypeVar("Batch_co", covariant=True)
+
+
+class GivesBatches(Protocol[Batch_co]):
+    """A dataset of this package, of which several samples at once are a batch."""
+
+    def __len__(self) -> int:
+        """Of samples."""
+
+    def __getitem__(self, i: slice, /) -> Batch_co:
+        """A batch."""
+
+    def will_need(self, indices: Sequence[Any]) -> None:
+        """Says which samples are asked for soon."""
+
+
+class LoaderOptions(TypedDict, total=False):
+    """Arguments of `FrameLoader` that do not change what a batch is."""
+
+    sampler: Iterable[Any] | None
+    shuffle: bool
+    drop_last: bool
+    num_threads: int | None
+    prefetch: int
+    device: torch.device | str | None
+    seed: int
+
+
+class FrameLoader(Generic[Batch_co]):
     """Batches of a dataset, made by threads: the same ones, in the same order, as `DataLoader` with this sampler gives.
 
     Works with every map-style dataset that may be read from several threads; `DicomFrames` may.
@@ -82,9 +117,49 @@ class FrameLoader:
         >>> for images, meta in loader: ...                                    # doctest: +SKIP
     """
 
+    @overload
+    def __init__(
+        self: FrameLoader[Batch],
+        dataset: GivesBatches[Batch],
+        batch_size: int | None,
+        *,
+        collate_fn: None = None,
+        batch_transform: None = None,
+        **options: Unpack[LoaderOptions],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: FrameLoader[Batch],
+        dataset: Dataset[Any] | Sequence[Any],
+        batch_size: int | None,
+        *,
+        collate_fn: Callable[[Any], Any] | None = None,
+        batch_transform: Callable[[Any], Batch],
+        **options: Unpack[LoaderOptions],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: FrameLoader[Batch],
+        dataset: Dataset[Any] | Sequence[Any],
+        batch_size: int | None,
+        *,
+        collate_fn: Callable[[Any], Batch],
+        batch_transform: None = None,
+        **options: Unpack[LoaderOptions],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: FrameLoader[Any],
+        dataset: Dataset[Any] | Sequence[Any],
+        batch_size: int | None,
+        *,
+        collate_fn: Callable[[Any], Any] | None = None,
+        batch_transform: Callable[[Any], Any] | None = None,
+        **options: Unpack[LoaderOptions],
+    ) -> None: ...
     def __init__(
         self,
-        dataset: Dataset[Any] | Sequence[Any],
+        dataset: Dataset[Any] | Sequence[Any] | GivesBatches[Any],
         batch_size: int | None,
         *,
         sampler: Iterable[Any] | None = None,
@@ -126,7 +201,7 @@ class FrameLoader:
         """Batches of an epoch."""
         return len(self.batch_sampler)  # type: ignore[arg-type]
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Batch_co]:
         """Begins a pass; where a state was loaded, behind the last batch that it knows."""
         state, self._resumed = self._resumed, None
         if state is not None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Never, overload
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
+from dicomtorch.batches import meta_keys as keys
 from dicomtorch.errors import MetaKeyError
 from dicomtorch.index.columns import as_list
 from dicomtorch.index.frame_index import FrameIndex
@@ -51,7 +53,40 @@ class FrameMeta(dict[str, Any]):
     asked for and the columns joined to the index. Where there are sheets of several slices (Siemens mosaics, UIH
     VFRAME), `mosaic` is the number of slices in the frame, 0 for others. What is missing is -1, nan, (nan, ...) or "".
     A coded value that the standard does not have is withheld (`model.shown`), unless `tags` name its attribute.
+
+    Type checkers know the types of the fixed keys; other keys are `Any`.
     """
+
+    if TYPE_CHECKING:
+        # A TypedDict would refuse the keys of tags and joined columns. Nothing matches the first signature; without one
+        # that takes any `str` before the others, mypy refuses `{**meta}`.
+        @overload
+        def __getitem__(self, key: str, never: Never, /) -> Any: ...
+        @overload
+        def __getitem__(self, key: keys.Integers, /) -> int: ...
+        @overload
+        def __getitem__(self, key: keys.Numbers, /) -> float: ...
+        @overload
+        def __getitem__(self, key: keys.Strings, /) -> str: ...
+        @overload
+        def __getitem__(self, key: keys.Pairs, /) -> tuple[float, float]: ...
+        @overload
+        def __getitem__(self, key: keys.Triples, /) -> tuple[float, float, float]: ...
+        @overload
+        def __getitem__(self, key: keys.Sixes, /) -> _Six: ...
+        @overload
+        def __getitem__(self, key: keys.IntegerSixes, /) -> tuple[int, int, int, int, int, int]: ...
+        @overload
+        def __getitem__(self, key: keys.ManyIntegers, /) -> tuple[int, ...]: ...
+        @overload
+        def __getitem__(self, key: keys.ManyNumbers, /) -> tuple[float, ...]: ...
+        @overload
+        def __getitem__(self, key: keys.ManyStrings, /) -> tuple[str, ...]: ...
+        @overload
+        def __getitem__(self, key: keys.Tensors, /) -> Tensor: ...
+        @overload
+        def __getitem__(self, key: str, /) -> Any: ...
+        def __getitem__(self, key: str, /, *never: Any) -> Any: ...
 
     def __missing__(self, key: object) -> Any:
         close = difflib.get_close_matches(str(key), self, 1, _CLOSE)
@@ -60,6 +95,40 @@ class FrameMeta(dict[str, Any]):
         if isinstance(key, str) and key.isidentifier():
             advice = f"an attribute of the files is asked for with tags=[{key!r}], a label comes with index.join"
         raise MetaKeyError(f"meta has no {key!r}{hint} ({advice})")
+
+
+if TYPE_CHECKING:
+    _Six = tuple[float, float, float, float, float, float]
+    _InBatch = (
+        keys.Integers
+        | keys.Numbers
+        | keys.Pairs
+        | keys.Triples
+        | keys.Sixes
+        | keys.IntegerSixes
+        | keys.ManyIntegers
+        | keys.ManyNumbers
+        | keys.Tensors
+        | keys.Starts
+    )
+
+    class BatchMeta(FrameMeta):
+        """Metadata of a batch: numbers are tensors, texts lists."""
+
+        @overload  # type: ignore[override]
+        def __getitem__(self, key: str, never: Never, /) -> Any: ...
+        @overload
+        def __getitem__(self, key: _InBatch, /) -> Tensor: ...
+        @overload
+        def __getitem__(self, key: keys.Strings, /) -> list[str]: ...
+        @overload
+        def __getitem__(self, key: keys.ManyStrings, /) -> list[tuple[str, ...]]: ...
+        @overload
+        def __getitem__(self, key: str, /) -> Any: ...
+        def __getitem__(self, key: str, /, *never: Any) -> Any: ...
+
+else:
+    BatchMeta = FrameMeta  # what collation makes; only checkers tell them apart
 
 
 MetaColumns = dict[str, npt.NDArray[Any] | list[str]]

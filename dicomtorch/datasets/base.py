@@ -7,15 +7,17 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar, cast, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from dicomtorch.batches.collate import FrameSample, FrameSamples, collate_frames
+from dicomtorch.batches.collate import FrameSamples, collate_frames
 from dicomtorch.batches.metadata import FrameMeta
 from dicomtorch.datasets.dicts import SampleDicts
+from dicomtorch.datasets.kinds import Batch_co, Sample_co, Several
 from dicomtorch.datasets.masked import BoxTarget, Mask
 from dicomtorch.datasets.options import Failure, ReadPolicy
 from dicomtorch.datasets.positions import one_position, several_positions
@@ -38,17 +40,15 @@ from dicomtorch.reader.context import ContextReader
 from dicomtorch.reader.reader import Frame, FrameReader
 from dicomtorch.series.geometry import Ints
 
-if TYPE_CHECKING:
-    pass
-
 Asked = TypeVar("Asked")
 _PACKAGE = str(Path(__file__).parents[1])
 
 
-class SampleDataset(Dataset[FrameSample], Generic[Asked]):
+class SampleDataset(Dataset[Sample_co], Generic[Asked, Sample_co, Batch_co]):
     """Samples of an index by position, several at once as a batch, and what happens where one cannot be read.
 
     A subclass says what its samples are; `Asked` is what a position means to it: mostly an integer from 0.
+    For type checkers there are the types of a sample and of a batch, too.
 
     Args:
         source: What is read from.
@@ -225,6 +225,12 @@ class SampleDataset(Dataset[FrameSample], Generic[Asked]):
 
     # Samples
 
+    @overload
+    def __getitem__(self, i: int | np.integer[Any]) -> Sample_co: ...
+    @overload
+    def __getitem__(self, i: Several) -> Batch_co: ...
+    @overload
+    def __getitem__(self, i: Tensor) -> Any: ...  # one of no dimension asks for a sample
     def __getitem__(self, i: Any) -> Any:
         """One sample for an integer, a collated batch for a slice, list, array, tensor or boolean mask."""
         if type(i) is not int:
@@ -242,7 +248,7 @@ class SampleDataset(Dataset[FrameSample], Generic[Asked]):
             return samples
         return list(samples)  # as torch's collation wants bare tensors
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Sample_co]:
         for i in range(len(self)):
             yield self[i]
 

@@ -100,3 +100,8 @@ def name_rows(numbers: Ints) -> str:
     listed = ", ".join(map(str, numbers[:_LISTED].tolist()))
     more = f" and {len(numbers) - _LISTED} more" if len(numbers) > _LISTED else ""
     return f"{'row' if len(numbers) == 1 else 'rows'} {listed}{more}"
+
+
+def is_value(a: Any, b: Any) -> bool:
+    """Whether a value of the index is one of the table, where numbers may have become texts or other numbers."""
+    return bool(a == b or str(a) == str(b))

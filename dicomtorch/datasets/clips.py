@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple, Unpack
+from typing import Any, Literal, NamedTuple, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +13,17 @@ from dicomtorch.batches.epochs import ClipSampler, EpochOptions, ShuffleSampler
 from dicomtorch.batches.metadata import FrameMeta
 from dicomtorch.datasets.base import memory_for
 from dicomtorch.datasets.drawn import DrawnDataset
+from dicomtorch.datasets.kinds import (
+    Batch_co,
+    Pair,
+    PairBatch,
+    Sample_co,
+    Several,
+    Triple,
+    TripleBatch,
+)
 from dicomtorch.datasets.masked import Mask
-from dicomtorch.datasets.options import FrameOptions
+from dicomtorch.datasets.options import FrameOptions, UntransformedFrames
 from dicomtorch.datasets.positions import integer_of, one_position
 from dicomtorch.datasets.source import FrameSource, Given
 from dicomtorch.errors import FrameIndexError, OptionError, SourceError, printable
@@ -34,7 +43,7 @@ class Clip(NamedTuple):
     start: int
 
 
-class DicomClips(DrawnDataset[Clip]):
+class DicomClips(DrawnDataset[Clip, Sample_co, Batch_co]):
     """Clips of `length` frames from multi-frame files and time series, decoded when asked for.
 
     `clips[i]` is `(clip, meta)`: a tensor (T, C, H, W), with one mapping to display for all frames, and the metadata of
@@ -69,6 +78,47 @@ class DicomClips(DrawnDataset[Clip]):
     sample_name = "clip"
     _channel_axis = 1
 
+    @overload
+    def __init__(
+        self: DicomClips[Pair, PairBatch],
+        source: Given,
+        length: int,
+        stride: int = ...,
+        clips: Literal["all", "uniform", "random"] = ...,
+        policy: Policy = ...,
+        *,
+        num_clips: int = ...,
+        step: int = ...,
+        masks: Literal[False] | None = None,
+        **options: Unpack[UntransformedFrames],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: DicomClips[Triple, TripleBatch],
+        source: Given,
+        length: int,
+        stride: int = ...,
+        clips: Literal["all", "uniform", "random"] = ...,
+        policy: Policy = ...,
+        *,
+        num_clips: int = ...,
+        step: int = ...,
+        masks: Any,
+        **options: Unpack[UntransformedFrames],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: DicomClips[Any, Any],
+        source: Given,
+        length: int,
+        stride: int = ...,
+        clips: Literal["all", "uniform", "random"] = ...,
+        policy: Policy = ...,
+        *,
+        num_clips: int = ...,
+        step: int = ...,
+        **options: Unpack[FrameOptions],
+    ) -> None: ...
     def __init__(
         self,
         source: Given,
@@ -160,6 +210,12 @@ class DicomClips(DrawnDataset[Clip]):
 
     # Samples
 
+    @overload
+    def __getitem__(self, i: int | np.integer[Any] | tuple[int, int]) -> Sample_co: ...
+    @overload
+    def __getitem__(self, i: Several) -> Batch_co: ...
+    @overload
+    def __getitem__(self, i: Tensor) -> Any: ...
     def __getitem__(self, i: Any) -> Any:
         """One clip for an integer or (sequence, start), a collated batch for a slice, list, array or mask."""
         if isinstance(i, tuple) and len(i) == 2:

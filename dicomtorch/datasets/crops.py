@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 import torch
@@ -11,9 +11,10 @@ from torch import Tensor
 
 from dicomtorch.batches.metadata import FrameMeta
 from dicomtorch.datasets.base import memory_for
-from dicomtorch.datasets.candidates import Candidates, name_rows
+from dicomtorch.datasets.candidates import Candidates, is_value, name_rows
+from dicomtorch.datasets.kinds import Batch_co, Pair, PairBatch, Sample_co, Triple, TripleBatch
 from dicomtorch.datasets.masked import MASK_KEYS, Mask
-from dicomtorch.datasets.options import ReadOptions
+from dicomtorch.datasets.options import ReadOptions, UntransformedReading
 from dicomtorch.datasets.source import FrameSource, Given
 from dicomtorch.datasets.volumes import VOLUME_KEYS, StackDataset, to_stack
 from dicomtorch.errors import GeometryError, OptionError
@@ -31,7 +32,7 @@ _SAME_DISTANCE = 1e-3  # millimetres
 _OWN = ("candidate", "start", "valid", "center", "point")
 
 
-class DicomCrops(StackDataset):
+class DicomCrops(StackDataset[Sample_co, Batch_co]):
     """A crop (C, d, h, w) around each candidate of a table, of which only the slices that it touches are read.
 
     The voxel that holds the candidate's point is voxel `size // 2` of the crop. Where a crop reaches beyond the volume,
@@ -80,6 +81,53 @@ class DicomCrops(StackDataset):
 
     sample_name = "crop"
 
+    @overload
+    def __init__(
+        self: DicomCrops[Pair, PairBatch],
+        source: Given,
+        candidates: Any,
+        size: tuple[int, int, int],
+        *,
+        coordinates: Literal["mm", "voxel"] = ...,
+        columns: Mapping[str, str] | None = ...,
+        border: Border = ...,
+        absent: Literal["raise", "drop"] = ...,
+        split_by: str | Sequence[str] | None = ...,
+        on_gap: OnGap = ...,
+        masks: Literal[False] | None = None,
+        **options: Unpack[UntransformedReading],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: DicomCrops[Triple, TripleBatch],
+        source: Given,
+        candidates: Any,
+        size: tuple[int, int, int],
+        *,
+        coordinates: Literal["mm", "voxel"] = ...,
+        columns: Mapping[str, str] | None = ...,
+        border: Border = ...,
+        absent: Literal["raise", "drop"] = ...,
+        split_by: str | Sequence[str] | None = ...,
+        on_gap: OnGap = ...,
+        masks: Any,
+        **options: Unpack[UntransformedReading],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: DicomCrops[Any, Any],
+        source: Given,
+        candidates: Any,
+        size: tuple[int, int, int],
+        *,
+        coordinates: Literal["mm", "voxel"] = ...,
+        columns: Mapping[str, str] | None = ...,
+        border: Border = ...,
+        absent: Literal["raise", "drop"] = ...,
+        split_by: str | Sequence[str] | None = ...,
+        on_gap: OnGap = ...,
+        **options: Unpack[ReadOptions],
+    ) -> None: ...
     def __init__(
         self,
         source: Given,
@@ -173,7 +221,7 @@ class DicomCrops(StackDataset):
             chosen = [
                 number
                 for number, values in zip(numbers, known, strict=True)
-                if all(_equal(a, b) for a, b in zip(values, wanted, strict=True))
+                if all(is_value(a, b) for a, b in zip(values, wanted, strict=True))
             ]
             if not chosen:
                 said = " and ".join(names)
@@ -400,8 +448,3 @@ def _crop_size(size: Sequence[int]) -> tuple[int, int, int]:
             f"size must be three numbers of voxels (d, h, w), 1 or more; got {size!r}"
         )
     return (int(sizes[0]), int(sizes[1]), int(sizes[2]))
-
-
-def _equal(a: Any, b: Any) -> bool:
-    """Whether a value of the index is one of the table, where numbers may have become texts or other numbers."""
-    return bool(a == b or str(a) == str(b))

@@ -11,6 +11,7 @@ from torch import Tensor
 from dicomtorch.batches.collate import FrameSample
 from dicomtorch.datasets import looking
 from dicomtorch.datasets.base import Asked, SampleDataset
+from dicomtorch.datasets.kinds import Batch_co, Sample_co
 from dicomtorch.datasets.positions import several_positions
 from dicomtorch.errors import OptionError
 from dicomtorch.pictures.plot import contact_sheet, show_frames
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _MOST_COVERS = 32
 
 
-class DrawnDataset(SampleDataset[Asked]):
+class DrawnDataset(SampleDataset[Asked, Sample_co, Batch_co]):
     """A dataset whose samples can be drawn."""
 
     def _planes(self, image: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
 
 import numpy as np
 import torch
@@ -14,9 +14,18 @@ from dicomtorch.backends.base import Backend
 from dicomtorch.batches.collate import FrameSamples, collate_meta
 from dicomtorch.batches.metadata import FrameMeta, metas_of
 from dicomtorch.datasets.drawn import DrawnDataset
+from dicomtorch.datasets.kinds import Batch_co, Pair, PairBatch, Sample_co, Triple, TripleBatch
 from dicomtorch.datasets.looking import Titles, overlaid, picture_of
-from dicomtorch.datasets.masked import BoxTarget, Mask, mask_columns
-from dicomtorch.datasets.options import MaskOptions, Normalize, SampleTransform, Target, Transform
+from dicomtorch.datasets.masked import BoxTarget, Mask, mask_columns, masks_fit
+from dicomtorch.datasets.options import (
+    AllOptions,
+    MaskOptions,
+    Normalize,
+    SampleTransform,
+    Target,
+    Transform,
+    UntransformedAll,
+)
 from dicomtorch.datasets.positions import several_positions
 from dicomtorch.datasets.source import FrameSource, Given
 from dicomtorch.datasets.standardize import Statistics, measure, standardization
@@ -35,8 +44,10 @@ from dicomtorch.series.stacks import OnGap
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Meta = TypeVar("Meta", bound=FrameMeta)
 
-class DicomFrames(DrawnDataset[int]):
+
+class DicomFrames(DrawnDataset[int, Sample_co, Batch_co]):
     """Every frame of every DICOM file below a folder, decoded when asked for.
 
     `frames[i]` is `(image, meta)`: a tensor (C, H, W) and a dict. `frames[[3, 5]]` and `frames[10:20]` are a batch,
@@ -104,6 +115,28 @@ class DicomFrames(DrawnDataset[int]):
 
     sample_name = "frame"
 
+    @overload
+    def __init__(
+        self: DicomFrames[Pair, PairBatch],
+        source: Given,
+        *,
+        masks: Literal[False] | None = None,
+        **options: Unpack[UntransformedAll],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: DicomFrames[Triple, TripleBatch],
+        source: Given,
+        *,
+        masks: Any,
+        **options: Unpack[UntransformedAll],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: DicomFrames[Any, Any],
+        source: Given,
+        **options: Unpack[AllOptions],
+    ) -> None: ...
     def __init__(
         self,
         source: Given,
@@ -204,14 +237,14 @@ class DicomFrames(DrawnDataset[int]):
     def to_values(
         self,
         images: Tensor,
-        meta: FrameMeta,
+        meta: Meta,
         *,
         values: Values = "display",
         window: Any = None,
         padding: Literal["keep", "fill"] | float = "keep",
         normalize: Normalize = None,
         color: Literal["auto", "rgb", "gray"] = "auto",
-    ) -> tuple[Tensor, FrameMeta]:
+    ) -> tuple[Tensor, Meta]:
         """Stored values of this dataset -> other values, on the device where they are.
 
         For datasets with `values="stored"`: workers, pinned memory and the way to the device carry the integers of the
@@ -263,8 +296,8 @@ class DicomFrames(DrawnDataset[int]):
             dict(zip(voi, (a.voi, a.window_center, a.window_width), strict=True)) for a in applied
         ]
         if single:
-            return result[0], FrameMeta({**meta, **made[0]})
-        return result, FrameMeta({**meta, **collate_meta(made)})
+            return result[0], cast(Meta, FrameMeta({**meta, **made[0]}))
+        return result, cast(Meta, FrameMeta({**meta, **collate_meta(made)}))
 
     def _all_asked(self, indices: Sequence[Any]) -> list[int]:
         count = len(self)
@@ -324,8 +357,8 @@ class DicomFrames(DrawnDataset[int]):
         self._standardize(frames, batch)
         columns = self._source.columns(positions, [frame.voi for frame in frames], asked)
         together = batch is not None and self._finish.keeps_images and _fit(frames, batch)
-        masks_fit = self._targets is None and (self._masks is None or _masks_fit(masks, mask_batch))
-        if together and masks_fit and self._finish.keeps_samples:
+        fitting = self._targets is None and (self._masks is None or masks_fit(masks, mask_batch))
+        if together and fitting and self._finish.keeps_samples:
             if self._masks is not None:
                 columns |= mask_columns(masks)
             return FrameSamples.of(cast(Tensor, batch), columns, mask_batch)
@@ -407,13 +440,6 @@ def _check_context(context: Any, edge: Any, decode: str) -> None:
         )
     if context and decode == "reduced":
         raise OptionError("decode='reduced' has no meaning with context: use decode='exact'")
-
-
-def _masks_fit(masks: Sequence[Mask | BoxTarget | None], batch: Tensor | None) -> bool:
-    """Whether all masks lie in the batch."""
-    return batch is not None and all(
-        isinstance(mask, Mask) and mask.image.shape == batch.shape[1:] for mask in masks
-    )
 
 
 def _fit(frames: Sequence[Frame], batch: Tensor) -> bool:

@@ -59,6 +59,13 @@ def mask_columns(masks: Sequence[Mask | BoxTarget | None]) -> dict[str, Any]:
     }
 
 
+def masks_fit(masks: Sequence[Mask | BoxTarget | None], batch: Tensor | None) -> bool:
+    """Whether all masks lie in the batch."""
+    return batch is not None and all(
+        isinstance(mask, Mask) and mask.image.shape == batch.shape[1:] for mask in masks
+    )
+
+
 class BoxTarget(NamedTuple):
     """The boxes of one sample, in the place of a mask.
 

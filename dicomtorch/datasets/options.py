@@ -16,6 +16,7 @@ from dicomtorch.errors import OptionError
 from dicomtorch.model.options import Values
 from dicomtorch.reader.cache import DEFAULT_BYTES
 from dicomtorch.scanner.keywords import Tag, named_tags
+from dicomtorch.series.stacks import OnGap
 
 Normalize = str | tuple[float, float] | tuple[Sequence[float], Sequence[float]] | None
 Transform = Callable[[Tensor], Any]
@@ -38,7 +39,29 @@ class Failure:
     replaced_by: int
 
 
-class MaskOptions(TypedDict, total=False):
+class MaskGiven(TypedDict, total=False):
+    """The options that say that samples have masks or boxes; see `MaskOptions`."""
+
+    boxes: Any
+    masks: Any
+
+
+class MaskDetails(TypedDict, total=False):
+    """The options that go with `masks`; see `MaskOptions`."""
+
+    labels: Any
+    mask_output: Literal["labels", "channels", "fraction"]
+    overlap: Literal["raise", "first", "last"]
+    choose: Any
+    place: Literal["auto", "reference", "position"]
+    between: Literal["raise", "nearest", "drop"]
+    resample: Literal["nearest"] | None
+    threshold: float
+    path: Literal["in", "half-open"]
+    unlabelled: Literal["raise", "zero", "drop"]
+
+
+class MaskOptions(MaskGiven, MaskDetails, total=False):
     """The options that give samples a mask.
 
     `(image, mask, meta)` in place of `(image, meta)`; `meta` has `mask_known` (for each label whether an object of the
@@ -56,23 +79,17 @@ class MaskOptions(TypedDict, total=False):
       list of targets. `size=` moves boxes along.
     """
 
-    boxes: Any
 
-    masks: Any
-    labels: Any
-    mask_output: Literal["labels", "channels", "fraction"]
-    overlap: Literal["raise", "first", "last"]
-    choose: Any
-    place: Literal["auto", "reference", "position"]
-    between: Literal["raise", "nearest", "drop"]
-    resample: Literal["nearest"] | None
-    threshold: float
-    path: Literal["in", "half-open"]
-    unlabelled: Literal["raise", "zero", "drop"]
+class TransformOptions(TypedDict, total=False):
+    """The options of `DicomFrames` that make something else of samples."""
+
+    transform: Transform | None
+    sample_transform: SampleTransform | None
+    target: Target | None
 
 
-class ReadOptions(MaskOptions, total=False):
-    """The options of `DicomFrames` but `size`, for datasets whose samples have a size of their own."""
+class Reading(MaskDetails, total=False):
+    """The options of every dataset that change no type of its samples."""
 
     backend: str | Backend
     values: Values
@@ -83,9 +100,6 @@ class ReadOptions(MaskOptions, total=False):
     dtype: torch.dtype | str | None
     tags: Sequence[Tag]
     paths: bool
-    transform: Transform | None
-    sample_transform: SampleTransform | None
-    target: Target | None
     seed: int | None
     on_error: Literal["raise", "replace"]
     refresh: bool
@@ -93,6 +107,10 @@ class ReadOptions(MaskOptions, total=False):
     duplicates: Literal["keep", "first", "raise"]
     cache: str | os.PathLike[str] | None
     cache_bytes: int
+
+
+class ReadOptions(MaskGiven, TransformOptions, Reading, total=False):
+    """The options of `DicomFrames` but `size`, for datasets whose samples have a size of their own."""
 
 
 class FrameOptions(ReadOptions, total=False):
@@ -103,6 +121,39 @@ class FrameOptions(ReadOptions, total=False):
 
 class SourceOptions(FrameOptions, total=False):
     """All options of `DicomFrames` that say how one frame is read."""
+
+    decode: Literal["exact", "reduced"]
+
+
+class ContextOptions(TypedDict, total=False):
+    """The options that `DicomFrames` alone has."""
+
+    context: int
+    context_edge: Literal["repeat", "reflect"]
+    on_gap: OnGap
+
+
+class AllOptions(SourceOptions, ContextOptions, total=False):
+    """All options of `DicomFrames`."""
+
+
+class UntransformedReading(Reading, total=False):
+    """`ReadOptions` without those that decide what a sample is, for the signatures that type checkers choose from."""
+
+    transform: None
+    sample_transform: None
+    target: None
+    boxes: None
+
+
+class UntransformedFrames(UntransformedReading, total=False):
+    """The same of `FrameOptions`."""
+
+    size: tuple[int, int] | None
+
+
+class UntransformedAll(UntransformedFrames, ContextOptions, total=False):
+    """The same of `AllOptions`."""
 
     decode: Literal["exact", "reduced"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple, Unpack
+from typing import Any, Literal, NamedTuple, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,9 @@ from torch.utils.data import get_worker_info
 from dicomtorch.batches.metadata import FrameMeta
 from dicomtorch.datasets.base import memory_for
 from dicomtorch.datasets.drawn import DrawnDataset
+from dicomtorch.datasets.kinds import Batch_co, Pair, PairBatch, Sample_co, Triple, TripleBatch
 from dicomtorch.datasets.masked import Mask, unresized
-from dicomtorch.datasets.options import FrameOptions
+from dicomtorch.datasets.options import FrameOptions, UntransformedFrames
 from dicomtorch.datasets.source import FrameSource, Given
 from dicomtorch.errors import OptionError, SourceError
 from dicomtorch.masks.dose import DoseGrids, dose_of, without_dose
@@ -51,7 +52,7 @@ VOLUME_KEYS = (
 _MISSING: dict[type, Any] = {int: -1, float: float("nan"), str: ""}
 
 
-class StackDataset(DrawnDataset[int]):
+class StackDataset(DrawnDataset[int, Sample_co, Batch_co]):
     """What volumes and crops have in common: samples that are parts of stacks.
 
     Attributes:
@@ -133,7 +134,7 @@ class StackDataset(DrawnDataset[int]):
         return meta
 
 
-class DicomVolumes(StackDataset):
+class DicomVolumes(StackDataset[Sample_co, Batch_co]):
     """Every stack of slices as a tensor (C, D, H, W), or every series as (T, C, D, H, W), read when asked for.
 
     `volumes[i]` is `(volume, meta)`. The slices are in the order of their places along the normal, each with its own
@@ -180,6 +181,47 @@ class DicomVolumes(StackDataset):
 
     sample_name = "volume"
 
+    @overload
+    def __init__(
+        self: DicomVolumes[Pair, PairBatch],
+        source: Given,
+        *,
+        group: Grouping = ...,
+        split_by: str | Sequence[str] | None = ...,
+        on_gap: OnGap = ...,
+        dose: bool = ...,
+        mosaic: Mosaic = ...,
+        single_slices: bool = ...,
+        masks: Literal[False] | None = None,
+        **options: Unpack[UntransformedFrames],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: DicomVolumes[Triple, TripleBatch],
+        source: Given,
+        *,
+        group: Grouping = ...,
+        split_by: str | Sequence[str] | None = ...,
+        on_gap: OnGap = ...,
+        dose: bool = ...,
+        mosaic: Mosaic = ...,
+        single_slices: bool = ...,
+        masks: Any,
+        **options: Unpack[UntransformedFrames],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: DicomVolumes[Any, Any],
+        source: Given,
+        *,
+        group: Grouping = ...,
+        split_by: str | Sequence[str] | None = ...,
+        on_gap: OnGap = ...,
+        dose: bool = ...,
+        mosaic: Mosaic = ...,
+        single_slices: bool = ...,
+        **options: Unpack[FrameOptions],
+    ) -> None: ...
     def __init__(
         self,
         source: Given,

@@ -23,7 +23,7 @@ def test_a_key_that_is_not_there_says_how_to_ask_for_it(tmp_path: Path) -> None:
         with pytest.raises(DicomTorchError, match="did you mean 'SOPInstanceUID'"):
             meta["SOPInstanceUId"]
         with pytest.raises(KeyError, match=r"no 3 \("):
-            meta[3]
+            meta[3]  # type: ignore[call-overload]
         assert meta.get("PatientSex") is None
         assert "PatientSex" not in meta
         assert ChainMap({}, meta).get("PatientSex", "-") == "-"

@@ -343,7 +343,7 @@ def test_candidates_of_other_series(tmp_path: Path) -> None:
     with pytest.raises(GeometryError, match="rows 0, 1, 2"):
         DicomCrops(index, rows | {"SeriesInstanceUID": ["9"] * 3}, (2, 4, 4), absent="drop")
     with pytest.raises(OptionError, match="absent"):
-        DicomCrops(index, rows, (2, 4, 4), absent="ignore")  # type: ignore[arg-type]
+        DicomCrops(index, rows, (2, 4, 4), absent="ignore")  # type: ignore[call-overload]
 
 
 def test_a_series_that_makes_no_volume(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_what_a_sample_transform_returns_is_the_sample(series: Path) -> None:
     with pytest.raises(OptionError, match="returned None"):
         DicomFrames(series, sample_transform=lambda i, m: None)[0]
     with pytest.raises(OptionError, match="sample_transform must be a function of image, mask"):
-        DicomFrames(series, sample_transform="flip")  # type: ignore[arg-type]
+        DicomFrames(series, sample_transform="flip")  # type: ignore[call-overload]
     with pytest.raises(OptionError, match="sample_transform returned dict"):
         as_dict.show_batch([0])
 
@@ -173,7 +173,7 @@ def test_targets_that_are_none(series: Path) -> None:
     with pytest.raises(MetaKeyError, match="meta has no 'nonsense'"):
         DicomVolumes(series, target="nonsense")[0]
     with pytest.raises(OptionError, match="target must be a key of meta or a function"):
-        DicomFrames(series, target=3)  # type: ignore[arg-type]
+        DicomFrames(series, target=3)  # type: ignore[call-overload]
     with pytest.raises(OptionError, match=r"returns \(image, meta\).*it returned dict"):
         DicomFrames(series, target="index", sample_transform=lambda i, m: {"x": i})[0]
 

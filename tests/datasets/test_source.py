@@ -89,7 +89,7 @@ def test_nothing_of_a_dataset_is_read_to_learn_that_it_is_one(tmp_path: Path) ->
     with pytest.raises(OptionError, match=r"a part of DicomVolumes.*filter"):
         DicomFrames(Subset(volumes, [0]))
     with pytest.raises(SourceError, match=r"a DicomVolumes; give its index"):
-        scan(volumes)
+        scan(volumes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("tag", [0x00100040, (0x0010, 0x0040), "0010,0040", "(0010,0040)"])

@@ -41,9 +41,9 @@ def test_a_series_is_one_sample(tmp_path: Path) -> None:
     for t in range(3):
         for k in range(4):
             np.testing.assert_array_equal(image[t, 0, k], ct_pixels(10 * t + k))
-    assert meta["times"] == (0, 2000, 4000)
+    assert list(meta["times"]) == [0, 2000, 4000]
     assert meta["separated_by"] == "TemporalPositionIndex"
-    assert meta["echo_times"] == (4.5,) * 3
+    assert list(meta["echo_times"]) == [4.5] * 3
     assert np.isnan(meta["b_values"]).all()
     assert meta["gradient_directions"].shape == (3, 3)
     assert (meta["series_index"], meta["volume_index"], meta["volume_count"]) == (0, 0, 3)
@@ -67,7 +67,7 @@ def test_one_mapping_to_display_for_a_series(tmp_path: Path) -> None:
     image, meta = DicomVolumes(tmp_path, group="series", window=None)[0]
     assert image.shape == (3, 1, 4, 24, 32)
     flat = np.concatenate([ct_pixels(10 * t + k).ravel() for t in range(3) for k in range(4)])
-    assert (image.min(), image.max()) == (0, 1)
+    assert (float(image.min()), float(image.max())) == (0, 1)
     index = np.unravel_index(flat.argmax(), (3, 4, 24, 32))
     assert image[index[0], 0, index[1], index[2], index[3]] == 1
     assert meta["WindowWidth"] > 0
@@ -97,9 +97,9 @@ def test_batches_of_series(tmp_path: Path) -> None:
 def test_options(tmp_path: Path) -> None:
     time_series(tmp_path)
     with pytest.raises(OptionError, match="group"):
-        DicomVolumes(tmp_path, group="patient")  # type: ignore[arg-type]
+        DicomVolumes(tmp_path, group="patient")  # type: ignore[call-overload]
     with pytest.raises(OptionError, match="mosaic"):
-        DicomVolumes(tmp_path, mosaic="tiles")  # type: ignore[arg-type]
+        DicomVolumes(tmp_path, mosaic="tiles")  # type: ignore[call-overload]
 
 
 def test_single_slices(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, random_split
 
 from dicomtorch import DicomFrames
-from dicomtorch.batches.metadata import FrameMeta
+from dicomtorch.batches.metadata import BatchMeta
 from dicomtorch.pixels import attached, slots
 from dicomtorch.pixels import memory as buffers
 from dicomtorch.pixels.memory import new_batch
@@ -158,7 +158,7 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> DicomFrames:
 
 def assert_same(batch: Any, frames: DicomFrames) -> None:
     images, meta = batch
-    assert isinstance(meta, FrameMeta)
+    assert isinstance(meta, BatchMeta)
     for k, i in enumerate(meta["index"].tolist()):
         assert torch.equal(images[k], frames[i][0])
         assert meta["SOPInstanceUID"][k] == frames[i][1]["SOPInstanceUID"]
@@ -233,12 +233,12 @@ def test_numbers_take_no_descriptors(frames: DicomFrames) -> None:
 
 def test_what_metadata_becomes_on_its_way() -> None:
     large = torch.arange(1 << 15)
-    meta = FrameMeta(
+    meta = BatchMeta(
         index=torch.arange(3), weight=torch.rand(3, 2)[:, 1], half=torch.ones(2).bfloat16(),
         large=large, text=["a", "b"], mask=torch.tensor([True, False]), one=2.5,
     )  # fmt: skip
     sent = pickle.loads(ForkingPickler.dumps(meta))
-    assert type(sent) is FrameMeta
+    assert type(sent) is BatchMeta
     assert sent.keys() == meta.keys()
     for key, value in meta.items():
         if isinstance(value, torch.Tensor):

@@ -214,7 +214,7 @@ def test_options() -> None:
     with pytest.raises(OptionError, match="needs size"):
         DicomFrames("nowhere", decode="reduced")
     with pytest.raises(OptionError, match="decode='half'"):
-        DicomFrames("nowhere", decode="half", size=(8, 8))  # type: ignore[arg-type]
+        DicomFrames("nowhere", decode="half", size=(8, 8))  # type: ignore[call-overload]
     with pytest.raises(OptionError, match="context"):
         DicomFrames("nowhere", decode="reduced", size=(8, 8), context=1)
 

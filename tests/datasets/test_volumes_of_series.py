@@ -16,6 +16,7 @@ from dicomtorch import DicomCrops, DicomFrames, DicomVolumes, scan
 from dicomtorch.errors import GeometryError, OptionError, SourceError
 from dicomtorch.storage.local import LocalFile
 from tests.support.csa import csa_header
+from tests.support.meta_types import misfits
 from tests.support.phantoms import ct, ct_pixels, encapsulated, write
 
 
@@ -169,6 +170,7 @@ def test_slices_of_a_sheet(tmp_path: Path) -> None:
     frame, frame_meta = DicomFrames(tmp_path, values="stored")[0]
     np.testing.assert_array_equal(frame[0], PIXELS)
     assert frame_meta["mosaic"] == COUNT
+    assert misfits(frame_meta) == []
     assert np.isnan(frame_meta["ImagePositionPatient"]).all()
 
 

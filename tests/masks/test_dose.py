@@ -14,6 +14,7 @@ from dicomtorch import scan
 from dicomtorch.errors import GeometryError, OptionError
 from dicomtorch.masks.dose import RT_DOSE, DoseGrids
 from tests.support.mask_phantoms import SPACE, series
+from tests.support.meta_types import misfits, misfits_in_batch
 from tests.support.phantoms import ct, write
 
 
@@ -138,8 +139,10 @@ def test_volumes_have_their_dose_in_meta(tmp_path):
     )
     assert meta["dose_valid"] == (0, 4, 0, 8, 0, 9)
     assert meta["DoseUnits"] == "GY"
+    assert misfits(meta) == []
     _, batch = next(iter(DataLoader(volumes, batch_size=1)))
     assert batch["dose"].shape == (1, 1, 4, 8, 9)
+    assert misfits_in_batch(batch) == []
     _, half = DicomVolumes(tmp_path, dose=True, values="modality", size=(4, 9))[0]
     voxels = np.moveaxis(np.indices(half["dose"].shape[1:]), 0, -1)
     places = voxels @ half["affine"][:3, :3].numpy().T + half["affine"][:3, 3].numpy()

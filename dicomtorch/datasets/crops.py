@@ -16,7 +16,7 @@ from dicomtorch.datasets.kinds import Batch_co, Pair, PairBatch, Sample_co, Trip
 from dicomtorch.datasets.masked import MASK_KEYS, Mask
 from dicomtorch.datasets.options import ReadOptions, UntransformedReading
 from dicomtorch.datasets.source import FrameSource, Given
-from dicomtorch.datasets.volumes import VOLUME_KEYS, StackDataset, to_stack
+from dicomtorch.datasets.stacked import VOLUME_KEYS, StackDataset, to_stack
 from dicomtorch.errors import GeometryError, OptionError
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.frame import AppliedVOI

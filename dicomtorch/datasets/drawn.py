@@ -57,7 +57,7 @@ class DrawnDataset(SampleDataset[Asked, Sample_co, Batch_co]):
             picture = picture if masks is None else looking.overlaid(picture, masks[k])
             number = meta.get("index", self._number(asked))
             what = f"{self.sample_name} {number} of {len(self)}, {k + 1} of {len(planes)}"
-            known = len(positions) == len(planes) and positions[k] >= 0
+            known = len(positions) == len(planes) and positions[k] >= 0 and "resampled" not in meta
             return picture, titles.of(what, positions[k], meta, note) if known else what
 
         return show_frames(get, len(planes), len(planes) // 2)

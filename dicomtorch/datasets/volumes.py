@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Unpack, overload
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import get_worker_info
 
 from dicomtorch.batches.metadata import FrameMeta
 from dicomtorch.datasets.base import memory_for
-from dicomtorch.datasets.drawn import DrawnDataset
 from dicomtorch.datasets.kinds import Batch_co, Pair, PairBatch, Sample_co, Triple, TripleBatch
-from dicomtorch.datasets.masked import Mask, unresized
+from dicomtorch.datasets.masked import Mask
 from dicomtorch.datasets.options import FrameOptions, UntransformedFrames
+from dicomtorch.datasets.regrid import Grid, Keep, Regrid, heights_of
 from dicomtorch.datasets.source import FrameSource, Given
+from dicomtorch.datasets.stacked import StackDataset, check_size, to_stack
 from dicomtorch.errors import OptionError, SourceError
+from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.masks.dose import DoseGrids, dose_of, without_dose
 from dicomtorch.model.frame import AppliedVOI
-from dicomtorch.pixels.memory import new_batch
+from dicomtorch.model.mask_object import KINDS
 from dicomtorch.pixels.resize import resized
 from dicomtorch.reader.reader import Frame
-from dicomtorch.reader.windows import read_windows, window_shape
-from dicomtorch.series.geometry import Floats, Ints, scaled, to_ras
-from dicomtorch.series.search import Mosaic, stacks
-from dicomtorch.series.stacks import OnGap, Stack, StackList
+from dicomtorch.series.geometry import Floats, Ints, scaled
+from dicomtorch.series.search import Mosaic, check_on_gap, say, stacks
+from dicomtorch.series.stacks import OnGap, Stack
 from dicomtorch.series.volumes import (
     common_values,
     gradient_directions,
@@ -37,101 +35,6 @@ from dicomtorch.series.volumes import (
 )
 
 Grouping = Literal["stack", "series"]
-
-VOLUME_KEYS = (
-    "affine",
-    "affine_ras",
-    "spacing",
-    "position_error",
-    "tilt",
-    "frames",
-    "SOPInstanceUIDs",
-)
-"""What `meta` has beyond that of a frame."""
-
-_MISSING: dict[type, Any] = {int: -1, float: float("nan"), str: ""}
-
-
-class StackDataset(DrawnDataset[int, Sample_co, Batch_co]):
-    """What volumes and crops have in common: samples that are parts of stacks.
-
-    Attributes:
-        stacks: The stacks that there are.
-    """
-
-    def __init__(self, source: FrameSource, found: StackList) -> None:
-        if source.masks is not None and any(stack.windows is not None for stack in found):
-            raise OptionError(
-                'masks= are of whole frames, and some slices lie beside each other in one; use mosaic="sheet", or '
-                "filter the index"
-            )
-        super().__init__(source)
-        self.stacks = found
-
-    @abstractmethod
-    def shape(self, i: int) -> tuple[int, ...]:
-        """(C, D, H, W) of sample `i`, without reading it."""
-
-    def _shape(self, asked: int) -> tuple[int, ...]:
-        return self.shape(asked)
-
-    def _planes(self, image: Tensor) -> Tensor:
-        return image.movedim(1, 0)
-
-    def _stacks_with(self, equals: dict[str, Any]) -> npt.NDArray[np.bool_]:
-        """For each stack whether a slice of it is what `find` asks for."""
-        matching = self.index.where(**equals)
-        return np.array([matching[stack.positions].any() for stack in self.stacks], np.bool_)
-
-    def _slice_shape(self, stack: Stack) -> tuple[int, int, int]:
-        """(C, H, W) of a slice of a stack."""
-        first = int(stack.positions[0])
-        if stack.windows is None:
-            return self._reader.shape(first)
-        return window_shape(self._source.reader, first, *stack.shape[1:])
-
-    def _scratch(self, shape: tuple[int, ...]) -> Tensor:
-        """Memory for slices of which a part is kept; in a worker not of the segments that batches are sent in."""
-        fresh = torch.empty if get_worker_info() else new_batch
-        return fresh(shape, dtype=self._reader.dtype)
-
-    def _read_slices(
-        self, positions: Sequence[int], windows: Ints | None, out: Sequence[Tensor] | Tensor
-    ) -> AppliedVOI:
-        """Slices of one sample, each into its (C, H, W) of `out`; says how they were made display values."""
-        reader = self._source.reader
-        if windows is None:
-            return reader.read_together(positions, out)[0].voi
-        return read_windows(reader, positions, windows.tolist(), out)[0].voi
-
-    def _stack_meta(
-        self, number: int, stack: Stack, positions: Sequence[int], affine: Floats, voi: AppliedVOI
-    ) -> FrameMeta:
-        """What the slices have in common; what differs among them is missing."""
-        metas = self._source.metas(positions, [voi] * len(positions), positions)
-        meta = FrameMeta(metas[0])
-        position = meta["ImagePositionPatient"]
-        if stack.windows is not None:  # a sheet has no position of its own
-            position = tuple(affine[:3, 3].tolist())
-        for key, value in metas[0].items():
-            if not all(_same(value, other[key]) for other in metas):
-                missing = _MISSING[type(value[0]) if isinstance(value, tuple) else type(value)]
-                meta[key] = (missing,) * len(value) if isinstance(value, tuple) else missing
-        if stack.windows is not None:
-            meta.update(Rows=stack.shape[1], Columns=stack.shape[2])
-        meta.update(
-            index=number,
-            requested_index=number,
-            ImagePositionPatient=position,
-            affine=torch.from_numpy(affine),
-            affine_ras=torch.from_numpy(to_ras(affine)),
-            spacing=_spacing(stack, affine),
-            position_error=stack.report.position_error,
-            tilt=stack.report.tilt,
-            frames=tuple(positions),
-            SOPInstanceUIDs=tuple(one["SOPInstanceUID"] for one in metas),
-        )
-        return meta
 
 
 class DicomVolumes(StackDataset[Sample_co, Batch_co]):
@@ -151,6 +54,9 @@ class DicomVolumes(StackDataset[Sample_co, Batch_co]):
     - `separated_by`: names of the attributes that tell it from other volumes of its series, with ", " between two;
     - for each volume of the sample, nan where unknown: `times` in ms from the first of the series, `b_values`,
       `gradient_directions` ((T, 3), patient coordinates, LPS), `echo_times`;
+    - with an option on the grid, `orientation`, as of that option, and `resampled`: names of the options that made
+      other voxels of those of the files, with ", " between two, "" for none; `tilt` and `position_error` are what is
+      left;
     - `frame_of_reference`: "PATIENT", or "VOLUME" for ultrasound whose affine leads to its own frame of reference.
 
     Args:
@@ -161,6 +67,16 @@ class DicomVolumes(StackDataset[Sample_co, Batch_co]):
         on_gap: "raise" for missing slices, unequal spacing and repeats, "warn", or "keep".
         mosaic: "slices" takes the slices out of Siemens mosaics and UIH VFRAME, "sheet" leaves such frames out.
         single_slices: Whether a slice alone at its place is a volume of one slice.
+        spacing: (dz, dy, dx), millimetres between slices, rows and columns that volumes are resampled to: linear (label
+            maps and masks: nearest voxel), without smoothing, by SimpleITK. New voxels lie between the centres of the
+            old ones and in the middle of them.
+        orientation: Where the axes of the tensor shall run, nearest: one of each of R or L, A or P, S or I, as in
+            nibabel. Axes are exchanged and turned round, no value changes: "RAS" gives (C, x, y, z), the first axis
+            to the right; "SPL" keeps axial slices as they are, (C, slice, row, column).
+        tilt: "keep" has a gantry tilt as a shear in the affine; "resample" gives planes one above the other, with the
+            lowest value of the volume where there are no slices.
+        uneven: "keep" lets `on_gap` decide about slices with unequal steps; "resample" puts them at steps of about
+            the median length, from the first to the last. Over missing slices too, where `on_gap` is "warn" or "keep".
         dose: `meta["dose"]` shall have the RT Dose of the same source on the voxels of each volume: (1, D, H, W)
             float32, trilinear, 0 outside of the dose grid, of which `dose_valid` has the first and end of slices, rows
             and columns, and `DoseUnits` the unit.
@@ -192,6 +108,10 @@ class DicomVolumes(StackDataset[Sample_co, Batch_co]):
         dose: bool = ...,
         mosaic: Mosaic = ...,
         single_slices: bool = ...,
+        spacing: Sequence[float] | None = ...,
+        orientation: str | None = ...,
+        tilt: Keep = ...,
+        uneven: Keep = ...,
         masks: Literal[False] | None = None,
         **options: Unpack[UntransformedFrames],
     ) -> None: ...
@@ -206,6 +126,10 @@ class DicomVolumes(StackDataset[Sample_co, Batch_co]):
         dose: bool = ...,
         mosaic: Mosaic = ...,
         single_slices: bool = ...,
+        spacing: Sequence[float] | None = ...,
+        orientation: str | None = ...,
+        tilt: Keep = ...,
+        uneven: Keep = ...,
         masks: Any,
         **options: Unpack[UntransformedFrames],
     ) -> None: ...
@@ -220,6 +144,10 @@ class DicomVolumes(StackDataset[Sample_co, Batch_co]):
         dose: bool = ...,
         mosaic: Mosaic = ...,
         single_slices: bool = ...,
+        spacing: Sequence[float] | None = ...,
+        orientation: str | None = ...,
+        tilt: Keep = ...,
+        uneven: Keep = ...,
         **options: Unpack[FrameOptions],
     ) -> None: ...
     def __init__(
@@ -232,18 +160,35 @@ class DicomVolumes(StackDataset[Sample_co, Batch_co]):
         dose: bool = False,
         mosaic: Mosaic = "slices",
         single_slices: bool = False,
+        spacing: Sequence[float] | None = None,
+        orientation: str | None = None,
+        tilt: Keep = "keep",
+        uneven: Keep = "keep",
         **options: Unpack[FrameOptions],
     ) -> None:
         if group not in ("stack", "series"):
             raise OptionError(f'group must be "stack" or "series"; got {group!r}')
+        self._regrid = Regrid(spacing, orientation, tilt, uneven)
+        if self._regrid.resamples and options.get("size") is not None:
+            raise OptionError(
+                "size= and spacing=, tilt= and uneven= both say where voxels are; use spacing= alone"
+            )
+        if self._regrid.is_asked and dose:
+            raise OptionError(
+                "dose= is on the voxels of the files; leave out spacing, orientation, tilt and uneven"
+            )
+        check_on_gap(on_gap)
         frames = FrameSource(source, within=without_dose if dose else None, **options)
         found = stacks(
             frames.index,
             split_by=split_by,
-            on_gap=on_gap,
+            on_gap="keep" if uneven == "resample" else on_gap,
             mosaic=mosaic,
             single_slices=single_slices,
         )
+        if uneven == "resample":
+            mended = {stack.problems[-1] for stack in found if stack.report.is_only_uneven}
+            say([problem for problem in found.problems if problem not in mended], on_gap)
         if not found:
             raise SourceError(
                 f"there is no volume among {len(frames.index)} frames: {found.reasons()}"
@@ -277,10 +222,21 @@ class DicomVolumes(StackDataset[Sample_co, Batch_co]):
 
     def shape(self, i: int) -> tuple[int, ...]:
         """(C, D, H, W) of volume `i`, or (T, C, D, H, W) of a series, without reading it."""
-        found = self._stacks_of(self._asked(i))
+        return self._shape_on(self._asked(i), as_read=False)
+
+    def _shape_on(self, asked: int, *, as_read: bool) -> tuple[int, ...]:
+        """Of a sample, or of what it is resampled from."""
+        found = self._stacks_of(asked)
         channels, rows, columns = self._slice_shape(found[0])
-        shape = (channels, len(found[0]), rows, columns)
-        return (len(found), *shape) if self._by_series else shape
+        shape: tuple[int, ...] = (len(found[0]), rows, columns)
+        if self._regrid.is_asked and not as_read:
+            shape = self._grid(asked).shape
+        return (len(found), channels, *shape) if self._by_series else (channels, *shape)
+
+    def _grid(self, asked: int) -> Grid:
+        stack = self._stacks_of(asked)[0]
+        _, rows, columns = self._slice_shape(stack)
+        return self._regrid.grid(stack, (len(stack), rows, columns), self._affine(stack))
 
     def _stacks_of(self, asked: int) -> list[Stack]:
         return [self.stacks[k] for k in self._samples_of[asked].stacks]
@@ -296,24 +252,42 @@ class DicomVolumes(StackDataset[Sample_co, Batch_co]):
         return np.flatnonzero([matching[list(sample.stacks)].any() for sample in self._samples_of])
 
     def _read(self, asked: int, out: Tensor | None) -> Frame:
-        image = memory_for(self.shape(asked), self._reader.dtype, out)
+        shape = self._shape_on(asked, as_read=True)
+        is_as_read = not self._regrid.is_asked
+        image = memory_for(shape, self._reader.dtype, out) if is_as_read else self._scratch(shape)
         found = self._stacks_of(asked)
-        windows = windows_of(found)
         slices = planes_of(image if self._by_series else image[None])
-        return Frame(image, self._read_slices(self._positions(asked), windows, slices))
+        voi = self._read_slices(self._positions(asked), windows_of(found), slices)
+        return Frame(image if is_as_read else self._regridded(asked, image, out), voi)
+
+    def _regridded(self, asked: int, image: Tensor, out: Tensor | None) -> Tensor:
+        """An image that was read on the grid of its sample."""
+        found, grid = self._stacks_of(asked), self._grid(asked)
+        is_labels = is_label_map(self.index, int(found[0].positions[0]))
+        target = memory_for(self.shape(asked), image.dtype, out)
+        pairs = [(image, target)] if not self._by_series else zip(image, target, strict=True)
+        for stack, (volume, place) in zip(found, pairs, strict=True):
+            heights = None if grid.heights is None else heights_of(stack)
+            place.copy_(grid.of_files(volume, nearest=is_labels, heights=heights))
+        return target
 
     def _mask(self, asked: int, out: Tensor) -> Mask:
         assert self._masks is not None
         positions = self._positions(asked)
-        areas = self._masks.read(positions, out.movedim(1, 0))
-        return self._masks.finished(out, positions, areas)
+        if not self._regrid.is_asked:
+            areas = self._masks.read(positions, out.movedim(1, 0))
+            return self._masks.finished(out, positions, areas)
+        whole = torch.empty((len(out), *self._shape_on(asked, as_read=True)[1:]), dtype=out.dtype)
+        self._masks.read(positions, whole.movedim(1, 0))
+        out.copy_(self._grid(asked).of_files(whole, nearest=True))
+        return self._masks.finished(out, positions, None)
 
     def to_grid(self, i: int, prediction: Tensor) -> Tensor:
         """What was made on volume `i` as this dataset gives it on the voxels of its files, by nearest neighbour.
 
         Args:
             i: Of the volume.
-            prediction: (..., D, H, W), as large as the volume.
+            prediction: (..., D, H, W), as large as the volume, with its axes.
 
         Returns:
             (..., D, rows, columns): of `stacks[i].shape`, whose affine is `stacks[i].affine`.
@@ -321,14 +295,21 @@ class DicomVolumes(StackDataset[Sample_co, Batch_co]):
         Raises:
             OptionError: It has another size than the volume.
         """
-        stack = self._stacks_of(self._asked(i))[0]
-        return to_stack(prediction, self.shape(i)[-3:], stack, self._reader.options.size)
+        asked = self._asked(i)
+        stack, size = self._stacks_of(asked)[0], self._reader.options.size
+        if not self._regrid.is_asked:
+            return to_stack(prediction, self.shape(i)[-3:], stack, size)
+        check_size(prediction, self.shape(i)[-3:])
+        read = self._grid(asked).to_files(prediction)
+        return to_stack(read, read.shape[-3:], stack, size)
 
     def _meta(self, asked: int, voi: AppliedVOI) -> FrameMeta:
         sample, found = self._samples_of[asked], self._stacks_of(asked)
         positions, affine = self._positions(asked), self._affine(found[0])
         meta = self._stack_meta(asked, found[0], positions, affine, voi)
         meta.update(self._volume_meta(sample, found))
+        if self._regrid.is_asked:
+            meta.update(self._grid(asked).meta())
         if self._dose is not None:
             shape = tuple(self._shape(asked)[-3:])
             dose = dose_of(self._dose, found[0], found[0].positions.tolist(), affine, shape)
@@ -372,21 +353,6 @@ class DicomVolumes(StackDataset[Sample_co, Batch_co]):
         return scaled(stack.affine, factors, (0.0, *first))
 
 
-def to_stack(
-    prediction: Tensor, shape: Sequence[int], stack: Stack, size: tuple[int, int] | None
-) -> Tensor:
-    """A prediction on a resized stack on the voxels of its files.
-
-    Raises:
-        OptionError: It has another size.
-    """
-    if tuple(prediction.shape[-3:]) != tuple(shape):
-        raise OptionError(
-            f"the prediction is {tuple(prediction.shape[-3:])} and the sample {tuple(shape)} (slices, rows, columns)"
-        )
-    return prediction if size is None else unresized(prediction, stack.shape[1:], size)
-
-
 class VolumeSample(NamedTuple):
     """Which volumes make a sample.
 
@@ -419,17 +385,7 @@ def windows_of(found: Sequence[Stack]) -> Ints | None:
     return np.concatenate(parts)
 
 
-def _spacing(stack: Stack, affine: Floats) -> tuple[float, float, float]:
-    """Between planes along the normal, which is not the length of a sheared step."""
-    normal = np.cross(affine[:3, 2], affine[:3, 1])
-    normal /= np.linalg.norm(normal)
-    rows, columns = np.linalg.norm(affine[:3, 1:3], axis=0).tolist()
-    return (float(affine[:3, 0] @ normal), rows, columns)
-
-
-def _same(a: Any, b: Any) -> bool:
-    if a == b:
-        return True
-    if isinstance(a, tuple):
-        return all(_same(x, y) for x, y in zip(a, b, strict=True))
-    return bool(a != a and b != b)  # nan
+def is_label_map(index: FrameIndex, position: int) -> bool:
+    """Whether the values of a frame are numbers of labels, between which there is nothing."""
+    (sop_class,) = index.gather("SOPClassUID", np.array([position]))
+    return sop_class in KINDS

@@ -70,8 +70,7 @@ def stacks(
         GeometryError: `on_gap="raise"`, and a stack is irregular; the message lists the files.
         OptionError: There is no such column, or an option is none of these.
     """
-    if on_gap not in ("raise", "warn", "keep"):
-        raise OptionError(f'on_gap must be "raise", "warn" or "keep"; got {on_gap!r}')
+    check_on_gap(on_gap)
     if mosaic not in ("slices", "sheet"):
         raise OptionError(f'mosaic must be "slices" or "sheet"; got {mosaic!r}')
     keys = [split_by] if isinstance(split_by, str) else list(split_by or ())
@@ -129,7 +128,7 @@ class _Search:
         )
         result.problems = tuple(self.problems)
         if self.problems:
-            _say(self.problems, on_gap)
+            say(self.problems, on_gap)
         return result
 
     def _series(self, rows: Ints) -> Ints:
@@ -360,7 +359,24 @@ class _Search:
         return found
 
 
-def _say(problems: list[str], on_gap: OnGap) -> None:
+def check_on_gap(on_gap: str) -> None:
+    """Whether it is one of the values that it may have.
+
+    Raises:
+        OptionError: It is not.
+    """
+    if on_gap not in ("raise", "warn", "keep"):
+        raise OptionError(f'on_gap must be "raise", "warn" or "keep"; got {on_gap!r}')
+
+
+def say(problems: Sequence[str], on_gap: OnGap) -> None:
+    """Raises or warns of problems, as `on_gap` has it; there may be none.
+
+    Raises:
+        GeometryError: `on_gap="raise"`.
+    """
+    if not problems:
+        return
     others = len(problems) - 1
     more = f" ({others} more such {'problem' if others == 1 else 'problems'})" if others else ""
     if on_gap == "raise":

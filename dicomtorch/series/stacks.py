@@ -87,6 +87,11 @@ class StackReport:
         return not (self.gaps or self.unequal)
 
     @property
+    def is_only_uneven(self) -> bool:
+        """Whether nothing is irregular but that steps from slice to slice are not equal."""
+        return bool(self.unequal) and not self.gaps
+
+    @property
     def problems(self) -> str:
         """What is irregular, in words; "" if nothing is."""
         parts = [str(gap) for gap in self.gaps[:_LISTED]]

@@ -90,41 +90,38 @@ class _Pool:
             thread.start()
 
     def read(self, batches: Iterator[Batch]) -> Iterator[tuple[int, Part]]:
-        """Hands out `batches`, and yields what comes back as it comes."""
-        sent = received = 0
+        """Hands out `batches`, and yields what comes back as it comes.
+
+        With two children, batches 0, 1 and 2: 0 and 1 are given out; 1 comes back first and is yielded, and its child
+        takes 2; the other child dies with 0, which its thread hands back, and 0 is read here.
+        """
+        unanswered = 0
         for batch in batches:
-            while not self._offer(batch):
-                if not any(thread.is_alive() for thread in self._threads):
-                    yield batch[0], self._read_here(batch)
-                    break
-                if received < sent:
-                    done = self._take(timeout=0.05)
-                    if done is not None:
-                        received += 1
-                        yield done
+            if self._give(batch):
+                unanswered += 1
             else:
-                sent += 1
-            while not self._results.empty():
-                done = self._take(timeout=0.05)
-                if done is not None:
-                    received += 1
-                    yield done
-        while received < sent:
+                yield batch[0], self._read_here(batch)
+            while (done := self._take(timeout=0)) is not None:
+                unanswered -= 1
+                yield done
+        while unanswered:
             done = self._take(timeout=0.2)
-            if done is None and not any(thread.is_alive() for thread in self._threads):
+            if done is None and not self._has_children():
                 done = self._left()
             if done is not None:
-                received += 1
+                unanswered -= 1
                 yield done
 
-    def _offer(self, batch: Batch) -> bool:
-        if not any(thread.is_alive() for thread in self._threads):
-            return False
-        try:
-            self._batches.put(batch, timeout=0.02)
-        except queue.Full:
-            return False
-        return True
+    def _has_children(self) -> bool:
+        return any(thread.is_alive() for thread in self._threads)
+
+    def _give(self, batch: Batch) -> bool:
+        """Waits until there is room for a batch; `False` if no child is left to take it."""
+        while self._has_children():
+            with contextlib.suppress(queue.Full):
+                self._batches.put(batch, timeout=0.05)
+                return True
+        return False
 
     def _take(self, timeout: float) -> tuple[int, Part] | None:
         """The next result, `None` if there is none in time."""

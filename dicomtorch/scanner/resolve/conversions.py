@@ -81,37 +81,27 @@ class Context:
         return [self.convert(tag, kind, element, notices) for element in elements]
 
     def _numbers_at_once(self, kind: str, elements: list[Element]) -> list[Any] | None:
-        """The values of elements of one VR with one value each (`kind` says how wide), else `None`."""
-        vr = elements[0][0]
-        width = int(kind[8:-1]) if kind.endswith("]") else 1
-        if kind == "text" and vr == "UL":
-            width = len(elements[0][1]) // 4
-        elif kind not in ("int32", "float64") and width == 1:
+        r"""The values of many elements, converted in one call; `None` where each has to be looked at.
+
+        The Window Centers `b"40"`, `b"50"` and `b"60"` of three frames (DS) are converted as one element
+        `b"40\50\60"`; the Pixel Spacings `b"0.5\0.6"` of three frames as one of six numbers, cut into pairs again.
+        """
+        width = _width(kind, elements[0])
+        joined = _joined(elements, width) if width else None
+        if joined is None:
             return None
-        if any(element[0] != vr for element in elements):
+        convert = floats if kind.startswith("float64") else integers
+        numbers: list[Any] = list(convert(joined, self.big_endian))
+        if len(numbers) != width * len(elements) or not all(map(_finite, numbers)):
             return None
-        values: list[bytes] = [element[1] for element in elements]
-        if vr in ("DS", "IS"):
-            if any(value.count(b"\\") != width - 1 for value in values):
-                return None
-            joined = (vr, b"\\".join(values))
-        else:
-            if not values[0] or any(len(value) != len(values[0]) for value in values):
-                return None
-            joined = (vr, b"".join(values))
-        numbers: list[Any] = (
-            floats(joined, self.big_endian)
-            if kind.startswith("float64")
-            else integers(joined, self.big_endian)
-        )
-        if len(numbers) != width * len(values) or not all(map(_finite, numbers)):
-            return None
-        if kind == "text":
-            texts_ = list(map(str, numbers))
-            return ["\\".join(texts_[k : k + width]) for k in range(0, len(texts_), width)]
         if kind == "int32" and not all(n in _RANGES[kind] for n in (min(numbers), max(numbers))):
             return None
-        return numbers if width == 1 else list(zip(*[iter(numbers)] * width, strict=True))
+        if kind == "text":
+            numbers = list(map(str, numbers))
+        elif width == 1:
+            return numbers
+        parts = zip(*[iter(numbers)] * width, strict=True)  # `width` numbers at a time
+        return ["\\".join(part) for part in parts] if kind == "text" else list(parts)
 
     def text(self, element: Element) -> str:
         """The value as text; several are joined with a backslash."""
@@ -172,6 +162,28 @@ class Context:
         if vr in _BINARY or value.strip(b" \0\\"):
             return floats(element, self.big_endian)
         return []
+
+
+def _width(kind: str, element: Element) -> int:
+    """How many numbers an element of a column of `kind` has; 0 if these are not converted together."""
+    if kind == "text":
+        return len(element[1]) // 4 if element[0] == "UL" else 0
+    if kind.endswith("]"):
+        return int(kind[8:-1])
+    return 1 if kind in ("int32", "float64") else 0
+
+
+def _joined(elements: list[Element], width: int) -> Element | None:
+    """One element with the values of all; `None` if they differ in VR, or in how many numbers they have."""
+    vr = elements[0][0]
+    values: list[bytes] = [element[1] for element in elements]
+    if any(element[0] != vr for element in elements):
+        return None
+    if vr in ("DS", "IS"):
+        alike = all(value.count(b"\\") == width - 1 for value in values)
+        return (vr, b"\\".join(values)) if alike else None
+    alike = bool(values[0]) and all(len(value) == len(values[0]) for value in values)
+    return (vr, b"".join(values)) if alike else None
 
 
 def _exactly(numbers: list[Any], width: int) -> list[Any]:

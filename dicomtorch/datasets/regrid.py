@@ -62,6 +62,21 @@ class Regrid:
         """Whether anything is."""
         return self.resamples or self.orientation is not None
 
+    def check(self, size: tuple[int, int] | None, *, dose: bool) -> None:
+        """Whether it goes with other options.
+
+        Raises:
+            OptionError: It does not.
+        """
+        if self.resamples and size is not None:
+            raise OptionError(
+                "size= and spacing=, tilt= and uneven= both say where voxels are; use spacing= alone"
+            )
+        if self.is_asked and dose:
+            raise OptionError(
+                "dose= is on the voxels of the files; leave out spacing, orientation, tilt and uneven"
+            )
+
     def grid(self, stack: Stack, shape: Shape, affine: Floats) -> Grid:
         """The grid of the volume of a stack.
 
@@ -208,7 +223,7 @@ class Grid:
         """
         if self.resampled:
             flat, matrix = volume.reshape(-1, *self.files), self.matrix
-            outside = 0.0 if nearest else _lowest(volume)
+            outside = 0.0 if nearest else lowest(volume)
             if self.heights is not None:
                 at = matrix[0, 0] * np.arange(self.size[0]) + matrix[0, 3]
                 known = self.heights if heights is None else heights
@@ -331,7 +346,8 @@ def _inverse(matrix: Floats) -> Floats:
     return np.asarray(np.linalg.inv(matrix), np.float64)
 
 
-def _lowest(volume: Tensor) -> float:
+def lowest(volume: Tensor) -> float:
+    """The least finite value."""
     values = volume.to(_kind_for(volume.dtype, nearest=False))
     known = values[torch.isfinite(values)]
     return float(known.min()) if known.numel() else 0.0

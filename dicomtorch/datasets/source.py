@@ -69,6 +69,7 @@ class FrameSource:
     Args:
         source: As in `DicomFrames`.
         within: Says which frames of the index are wanted.
+        columns: Tags that the index needs, beside those that samples shall have.
         **options: Those of `DicomFrames`; each is checked before anything is opened.
 
     Attributes:
@@ -88,6 +89,7 @@ class FrameSource:
         source: Given,
         *,
         within: Callable[[FrameIndex], FrameIndex] | None = None,
+        columns: Sequence[str] = (),
         **options: Unpack[SourceOptions],
     ) -> None:
         given: dict[str, Any] = dict(options)
@@ -103,7 +105,10 @@ class FrameSource:
         self.keywords = policy.keywords
         if isinstance(policy.target, str) and is_keyword(policy.target):
             self.keywords = tuple(dict.fromkeys((*self.keywords, policy.target)))
-        index, report = open_frames(source, policy, self.keywords)
+        opened = index_of(source)
+        shown = (*self.keywords, *(() if opened is None else opened.joined))
+        self._unshown = tuple(name for name in columns if name not in shown)
+        index, report = open_frames(source, policy, (*self.keywords, *columns))
         self._met = {
             name: getattr(report, name) for name in ("read", "reused", "removed", "seconds")
         }
@@ -179,6 +184,8 @@ class FrameSource:
     ) -> MetaColumns:
         """Metadata of several frames; see `MetadataReader.of`."""
         columns = self._metadata.of(positions, applied, requested)
+        for name in self._unshown:
+            columns.pop(name, None)
         if self.policy.paths:
             columns["path"] = [os.fsdecode(self.index.path(position)) for position in positions]
         size = self.reader.options.size

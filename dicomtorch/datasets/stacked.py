@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,9 @@ from dicomtorch.datasets.masked import unresized
 from dicomtorch.datasets.regrid import spacing_of
 from dicomtorch.datasets.source import FrameSource
 from dicomtorch.errors import OptionError
+from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.frame import AppliedVOI
+from dicomtorch.model.mask_object import KINDS
 from dicomtorch.pixels.memory import new_batch
 from dicomtorch.reader.windows import read_windows, window_shape
 from dicomtorch.series.geometry import Floats, Ints, to_ras
@@ -143,6 +145,44 @@ def check_size(prediction: Tensor, shape: Sequence[int]) -> None:
         raise OptionError(
             f"the prediction is {tuple(prediction.shape[-3:])} and the sample {tuple(shape)} (slices, rows, columns)"
         )
+
+
+class VolumeSample(NamedTuple):
+    """Which volumes make a sample.
+
+    Attributes:
+        series: Number of their series.
+        volume: Number of the first in its series.
+        stacks: Numbers in the list of stacks.
+    """
+
+    series: int
+    volume: int
+    stacks: tuple[int, ...]
+
+
+def planes_of(volumes: Tensor) -> Sequence[Tensor] | Tensor:
+    """The slices (C, H, W) of (T, C, D, H, W), one after the other: one tensor where they follow each other."""
+    if volumes.shape[1] == 1 and volumes.is_contiguous():
+        return volumes.view(-1, 1, *volumes.shape[3:])
+    return [plane for volume in volumes for plane in volume.unbind(1)]
+
+
+def windows_of(found: Sequence[Stack]) -> Ints | None:
+    """The windows of all slices of some stacks, `None` if all slices are whole frames."""
+    if all(stack.windows is None for stack in found):
+        return None
+    parts = []
+    for stack in found:
+        whole = np.broadcast_to(np.array([0, 0, *stack.shape[1:]]), (len(stack), 4))
+        parts.append(whole if stack.windows is None else stack.windows)
+    return np.concatenate(parts)
+
+
+def is_label_map(index: FrameIndex, position: int) -> bool:
+    """Whether the values of a frame are numbers of labels, between which there is nothing."""
+    (sop_class,) = index.gather("SOPClassUID", np.array([position]))
+    return sop_class in KINDS
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple, Unpack, overload
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 import torch
@@ -11,25 +11,34 @@ from torch import Tensor
 
 from dicomtorch.batches.metadata import FrameMeta
 from dicomtorch.datasets.base import memory_for
+from dicomtorch.datasets.channels import Channels, Incomplete
 from dicomtorch.datasets.kinds import Batch_co, Pair, PairBatch, Sample_co, Triple, TripleBatch
 from dicomtorch.datasets.masked import Mask
 from dicomtorch.datasets.options import FrameOptions, UntransformedFrames
-from dicomtorch.datasets.regrid import Grid, Keep, Regrid, heights_of
+from dicomtorch.datasets.regrid import Grid, Keep, Regrid, heights_of, lowest, resample
 from dicomtorch.datasets.source import FrameSource, Given
-from dicomtorch.datasets.stacked import StackDataset, check_size, to_stack
+from dicomtorch.datasets.stacked import (
+    StackDataset,
+    VolumeSample,
+    check_size,
+    is_label_map,
+    planes_of,
+    to_stack,
+    windows_of,
+)
 from dicomtorch.errors import OptionError, SourceError
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.masks.dose import DoseGrids, dose_of, without_dose
 from dicomtorch.model.frame import AppliedVOI
-from dicomtorch.model.mask_object import KINDS
 from dicomtorch.pixels.resize import resized
 from dicomtorch.reader.reader import Frame
 from dicomtorch.series.geometry import Floats, Ints, scaled
 from dicomtorch.series.search import Mosaic, check_on_gap, say, stacks
-from dicomtorch.series.stacks import OnGap, Stack
+from dicomtorch.series.stacks import OnGap, Stack, StackList
 from dicomtorch.series.volumes import (
     common_values,
     gradient_directions,
+    on_one_grid,
     series_volumes,
     volume_times,
 )
@@ -77,17 +86,24 @@ class DicomVolumes(StackDataset[Sample_co, Batch_co]):
             lowest value of the volume where there are no slices.
         uneven: "keep" lets `on_gap` decide about slices with unequal steps; "resample" puts them at steps of about
             the median length, from the first to the last. Over missing slices too, where `on_gap` is "warn" or "keep".
+        channels: Name -> what `index.filter` takes, or a part of the index: series that are the channels of one sample,
+            on the grid of the first. `meta` is that of the first, with `channels` (names), `channel_series` (UIDs),
+            `channel_resampled` and `same_frame_of_reference`; `masks=` are those of the first.
+        by: Column whose values tell samples of `channels=` apart.
+        regrid: Whether channels on other grids are resampled, as for `spacing`; else they are refused.
         dose: `meta["dose"]` shall have the RT Dose of the same source on the voxels of each volume: (1, D, H, W)
             float32, trilinear, 0 outside of the dose grid, of which `dose_valid` has the first and end of slices, rows
             and columns, and `DoseUnits` the unit.
         **options: Those of `DicomFrames`; `size` is (H, W), `transform` gets the volume.
 
     Attributes:
+        incomplete: With `channels=`, what is no sample because a channel has no volume or several; said in a warning.
         stacks: What was found; `stacks.left_out` has the frames that are in none, with the reason.
 
     Raises:
         SourceError: There is no stack.
-        GeometryError: `on_gap="raise"`, and a stack is irregular; the message lists the files.
+        GeometryError: `on_gap="raise"`, and a stack is irregular; the message lists the files. Or grids of channels
+            differ, and `regrid` is not set.
         OptionError: An option means nothing.
 
     Example:
@@ -112,6 +128,9 @@ class DicomVolumes(StackDataset[Sample_co, Batch_co]):
         orientation: str | None = ...,
         tilt: Keep = ...,
         uneven: Keep = ...,
+        channels: Mapping[str, Any] | None = ...,
+        by: str = ...,
+        regrid: bool = ...,
         masks: Literal[False] | None = None,
         **options: Unpack[UntransformedFrames],
     ) -> None: ...
@@ -130,6 +149,9 @@ class DicomVolumes(StackDataset[Sample_co, Batch_co]):
         orientation: str | None = ...,
         tilt: Keep = ...,
         uneven: Keep = ...,
+        channels: Mapping[str, Any] | None = ...,
+        by: str = ...,
+        regrid: bool = ...,
         masks: Any,
         **options: Unpack[UntransformedFrames],
     ) -> None: ...
@@ -148,6 +170,9 @@ class DicomVolumes(StackDataset[Sample_co, Batch_co]):
         orientation: str | None = ...,
         tilt: Keep = ...,
         uneven: Keep = ...,
+        channels: Mapping[str, Any] | None = ...,
+        by: str = ...,
+        regrid: bool = ...,
         **options: Unpack[FrameOptions],
     ) -> None: ...
     def __init__(
@@ -164,35 +189,28 @@ class DicomVolumes(StackDataset[Sample_co, Batch_co]):
         orientation: str | None = None,
         tilt: Keep = "keep",
         uneven: Keep = "keep",
+        channels: Mapping[str, Any] | None = None,
+        by: str = "StudyInstanceUID",
+        regrid: bool = False,
         **options: Unpack[FrameOptions],
     ) -> None:
         if group not in ("stack", "series"):
             raise OptionError(f'group must be "stack" or "series"; got {group!r}')
         self._regrid = Regrid(spacing, orientation, tilt, uneven)
-        if self._regrid.resamples and options.get("size") is not None:
-            raise OptionError(
-                "size= and spacing=, tilt= and uneven= both say where voxels are; use spacing= alone"
-            )
-        if self._regrid.is_asked and dose:
-            raise OptionError(
-                "dose= is on the voxels of the files; leave out spacing, orientation, tilt and uneven"
-            )
+        self._regrid.check(options.get("size"), dose=dose)
         check_on_gap(on_gap)
-        frames = FrameSource(source, within=without_dose if dose else None, **options)
-        found = stacks(
-            frames.index,
-            split_by=split_by,
-            on_gap="keep" if uneven == "resample" else on_gap,
-            mosaic=mosaic,
-            single_slices=single_slices,
-        )
-        if uneven == "resample":
-            mended = {stack.problems[-1] for stack in found if stack.report.is_only_uneven}
-            say([problem for problem in found.problems if problem not in mended], on_gap)
-        if not found:
-            raise SourceError(
-                f"there is no volume among {len(frames.index)} frames: {found.reasons()}"
-            )
+        self._channels = None if channels is None else Channels(channels, by, regrid=regrid)
+        within = without_dose if dose else None
+        if self._channels is not None:
+            if dose or group == "series" or uneven == "resample":
+                raise OptionError(
+                    'channels= go without dose=, group="series" and uneven="resample"'
+                )
+            within = self._channels.within
+        columns = () if self._channels is None else self._channels.tags
+        frames = FrameSource(source, within=within, columns=columns, **options)
+        asked = {"split_by": split_by, "mosaic": mosaic, "single_slices": single_slices}
+        found = self._found(frames.index, on_gap, asked)
         if group == "series" and frames.masks is not None:
             raise OptionError('masks= go with volumes of their own; use group="stack"')
         super().__init__(frames, found)
@@ -200,7 +218,27 @@ class DicomVolumes(StackDataset[Sample_co, Batch_co]):
         self._by_series = group == "series"
         self._series = series_volumes(frames.index, found)
         self._times: dict[int, tuple[float, ...]] = {}
+        self.incomplete: tuple[Incomplete, ...] = ()
         self._samples_of = list(self._grouped())
+        if self._channels is not None:
+            together, self.incomplete = self._channels.samples(frames.index, found, on_gap)
+            alone = {sample.stacks[0]: sample for sample in self._samples_of}
+            self._samples_of = [alone[k[0]]._replace(stacks=k) for k in together]
+            if not together:
+                raise SourceError(
+                    f"no {by} has one volume of each channel: {self.incomplete[0].reason}"
+                )
+
+    def _found(self, index: FrameIndex, on_gap: OnGap, asked: dict[str, Any]) -> StackList:
+        mends = self._regrid.uneven == "resample"
+        find = stacks if self._channels is None else self._channels.find
+        found = find(index, on_gap="keep" if mends else on_gap, **asked)
+        if mends:
+            mended = {stack.problems[-1] for stack in found if stack.report.is_only_uneven}
+            say([problem for problem in found.problems if problem not in mended], on_gap)
+        if not found:
+            raise SourceError(f"there is no volume among {len(index)} frames: {found.reasons()}")
+        return found
 
     def _grouped(self) -> Iterator[VolumeSample]:
         """The samples: which stacks each is made of."""
@@ -228,6 +266,8 @@ class DicomVolumes(StackDataset[Sample_co, Batch_co]):
         """Of a sample, or of what it is resampled from."""
         found = self._stacks_of(asked)
         channels, rows, columns = self._slice_shape(found[0])
+        if self._channels is not None:
+            channels = sum(self._slice_shape(stack)[0] for stack in found)
         shape: tuple[int, ...] = (len(found[0]), rows, columns)
         if self._regrid.is_asked and not as_read:
             shape = self._grid(asked).shape
@@ -256,24 +296,49 @@ class DicomVolumes(StackDataset[Sample_co, Batch_co]):
         is_as_read = not self._regrid.is_asked
         image = memory_for(shape, self._reader.dtype, out) if is_as_read else self._scratch(shape)
         found = self._stacks_of(asked)
-        slices = planes_of(image if self._by_series else image[None])
-        voi = self._read_slices(self._positions(asked), windows_of(found), slices)
+        if self._channels is not None:
+            voi = self._read_channels(found, image)
+        else:
+            slices = planes_of(image if self._by_series else image[None])
+            voi = self._read_slices(self._positions(asked), windows_of(found), slices)
         return Frame(image if is_as_read else self._regridded(asked, image, out), voi)
+
+    def _read_channels(self, found: list[Stack], image: Tensor) -> AppliedVOI:
+        """Each channel into its part of (C, D, H, W), resampled to the grid of the first where its own is another."""
+        begin, applied = 0, AppliedVOI()
+        for k, stack in enumerate(found):
+            channels, rows, columns = self._slice_shape(stack)
+            target = image[begin : begin + channels]
+            begin += channels
+            same = on_one_grid([found[0], stack])
+            volume = target if same else self._scratch((channels, len(stack), rows, columns))
+            slices = planes_of(volume[None])
+            voi = self._read_slices(stack.positions.tolist(), windows_of([stack]), slices)
+            applied = voi if k == 0 else applied
+            if not same:
+                matrix = np.asarray(
+                    np.linalg.solve(self._affine(stack), self._affine(found[0])), np.float64
+                )
+                shape = (target.shape[1], target.shape[2], target.shape[3])
+                is_labels = is_label_map(self.index, int(stack.positions[0]))
+                outside = 0.0 if is_labels else lowest(volume)
+                target.copy_(resample(volume, matrix, shape, nearest=is_labels, outside=outside))
+        return applied
 
     def _regridded(self, asked: int, image: Tensor, out: Tensor | None) -> Tensor:
         """An image that was read on the grid of its sample."""
         found, grid = self._stacks_of(asked), self._grid(asked)
         is_labels = is_label_map(self.index, int(found[0].positions[0]))
         target = memory_for(self.shape(asked), image.dtype, out)
-        pairs = [(image, target)] if not self._by_series else zip(image, target, strict=True)
-        for stack, (volume, place) in zip(found, pairs, strict=True):
+        pairs = zip(image, target, strict=True) if self._by_series else [(image, target)]
+        for stack, (volume, place) in zip(found, pairs, strict=False):
             heights = None if grid.heights is None else heights_of(stack)
             place.copy_(grid.of_files(volume, nearest=is_labels, heights=heights))
         return target
 
     def _mask(self, asked: int, out: Tensor) -> Mask:
         assert self._masks is not None
-        positions = self._positions(asked)
+        positions = self._stacks_of(asked)[0].positions.tolist()
         if not self._regrid.is_asked:
             areas = self._masks.read(positions, out.movedim(1, 0))
             return self._masks.finished(out, positions, areas)
@@ -305,9 +370,14 @@ class DicomVolumes(StackDataset[Sample_co, Batch_co]):
 
     def _meta(self, asked: int, voi: AppliedVOI) -> FrameMeta:
         sample, found = self._samples_of[asked], self._stacks_of(asked)
-        positions, affine = self._positions(asked), self._affine(found[0])
+        if self._channels is not None:
+            more, found = self._channel_meta(self._channels, found), found[:1]
+        else:
+            more = {}
+        positions = [k for stack in found for k in stack.positions.tolist()]
+        affine = self._affine(found[0])
         meta = self._stack_meta(asked, found[0], positions, affine, voi)
-        meta.update(self._volume_meta(sample, found))
+        meta.update(self._volume_meta(sample, found), **more)
         if self._regrid.is_asked:
             meta.update(self._grid(asked).meta())
         if self._dose is not None:
@@ -315,6 +385,16 @@ class DicomVolumes(StackDataset[Sample_co, Batch_co]):
             dose = dose_of(self._dose, found[0], found[0].positions.tolist(), affine, shape)
             meta.update(dose, dose=torch.from_numpy(dose["dose"]))
         return meta
+
+    def _channel_meta(self, channels: Channels, found: list[Stack]) -> dict[str, Any]:
+        firsts = np.array([int(stack.positions[0]) for stack in found])
+        spaces = self.index.gather("FrameOfReferenceUID", firsts)
+        return {
+            "channels": channels.names,
+            "channel_series": tuple(self.index.gather("SeriesInstanceUID", firsts)),
+            "channel_resampled": tuple(int(not on_one_grid([found[0], one])) for one in found),
+            "same_frame_of_reference": int(len(set(spaces)) == 1),
+        }
 
     def _volume_meta(self, sample: VolumeSample, found: list[Stack]) -> dict[str, Any]:
         """What is said of the volumes of a sample, as parts of their series."""
@@ -351,41 +431,3 @@ class DicomVolumes(StackDataset[Sample_co, Batch_co]):
             for border, factor in zip((where.top, where.left), factors[1:], strict=True)
         ]
         return scaled(stack.affine, factors, (0.0, *first))
-
-
-class VolumeSample(NamedTuple):
-    """Which volumes make a sample.
-
-    Attributes:
-        series: Number of their series.
-        volume: Number of the first in its series.
-        stacks: Numbers in the list of stacks.
-    """
-
-    series: int
-    volume: int
-    stacks: tuple[int, ...]
-
-
-def planes_of(volumes: Tensor) -> Sequence[Tensor] | Tensor:
-    """The slices (C, H, W) of (T, C, D, H, W), one after the other: one tensor where they follow each other."""
-    if volumes.shape[1] == 1 and volumes.is_contiguous():
-        return volumes.view(-1, 1, *volumes.shape[3:])
-    return [plane for volume in volumes for plane in volume.unbind(1)]
-
-
-def windows_of(found: Sequence[Stack]) -> Ints | None:
-    """The windows of all slices of some stacks, `None` if all slices are whole frames."""
-    if all(stack.windows is None for stack in found):
-        return None
-    parts = []
-    for stack in found:
-        whole = np.broadcast_to(np.array([0, 0, *stack.shape[1:]]), (len(stack), 4))
-        parts.append(whole if stack.windows is None else stack.windows)
-    return np.concatenate(parts)
-
-
-def is_label_map(index: FrameIndex, position: int) -> bool:
-    """Whether the values of a frame are numbers of labels, between which there is nothing."""
-    (sop_class,) = index.gather("SOPClassUID", np.array([position]))
-    return sop_class in KINDS

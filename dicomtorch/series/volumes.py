@@ -52,12 +52,13 @@ def series_volumes(index: FrameIndex, found: Sequence[Stack]) -> list[SeriesVolu
     ]
     groups = sorted(pieces(numbered(columns, len(firsts))), key=lambda group: int(group[0]))
     return [
-        SeriesVolumes(tuple(group.tolist()), _share_grid([found[k] for k in group.tolist()]))
+        SeriesVolumes(tuple(group.tolist()), on_one_grid([found[k] for k in group.tolist()]))
         for group in groups
     ]
 
 
-def _share_grid(stacks: Sequence[Stack]) -> bool:
+def on_one_grid(stacks: Sequence[Stack]) -> bool:
+    """Whether the voxels of some stacks are at the same places, within a tenth of the smallest distance."""
     first = stacks[0]
     most = _SAME_GRID * min(first.spacing)
     for stack in stacks[1:]:

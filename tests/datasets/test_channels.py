@@ -190,6 +190,30 @@ def test_masks_are_those_of_the_first_channel(tmp_path: Path) -> None:
     assert volumes.to_grid(0, areas).shape == (1, 6, 12, 16)
 
 
+def test_channels_without_objects_beside_masks(tmp_path: Path) -> None:
+    """The objects are of the first series; that the other has none is said, as everywhere."""
+    slices = slices_for_masks(tmp_path, 6, (12, 16))
+    mask = np.zeros((12, 16), np.uint8)
+    mask[2:6, 3:9] = 1
+    segmentation(tmp_path / "seg.dcm", slices, [(1, k, mask) for k in (1, 2)], names=["liver"])
+    for k, one in enumerate(slices):
+        one.SeriesInstanceUID, one.SOPInstanceUID = "1.2.3", f"1.2.3.{k}"
+        one.FrameOfReferenceUID = "1.2.4"
+        write(one, tmp_path / f"other{k}.dcm")
+    index, _ = scan(tmp_path)
+    second = index.filter(SeriesInstanceUID="1.2.3")
+    images = index.images()
+    channels = {"a": images.select(~images.where(SeriesInstanceUID="1.2.3")), "b": second}
+    with pytest.raises(OptionError, match="have no object"):
+        DicomVolumes(index, channels=channels, masks=True)
+    volumes = DicomVolumes(index, channels=channels, masks=True, unlabelled="zero")
+    image, areas, meta = volumes[0]
+    assert image.shape == (2, 6, 12, 16)
+    assert int(areas.sum()) == 48
+    assert meta["mask_area"] == (48,)
+    assert meta["same_frame_of_reference"] == 0
+
+
 def test_options(tmp_path: Path) -> None:
     series(tmp_path, 1, "T1")
     with pytest.raises(OptionError, match="channels must be names"):

@@ -31,6 +31,7 @@ from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.reader.reader import Frame
 from dicomtorch.series.geometry import Ints
 from dicomtorch.series.sequences import FrameSequences, time_sequences
+from dicomtorch.series.stacks import OnGap
 
 Policy = Literal["error", "repeat", "wrap", "drop"]
 
@@ -51,8 +52,8 @@ class DicomClips(DrawnDataset[Clip, Sample_co, Batch_co]):
     `clips.index`; `times`, in milliseconds since the first frame of the sequence, nan where the files do not tell;
     `sequence` and `start`, which sequence and where in it. Only the frames of the clip are read.
 
-    A sequence is a multi-frame file, or the frames of a series that show one place over time; `clips.sequences` lists
-    them, `sequences.time_sequences` says how they are found.
+    A sequence is a multi-frame file, or the frames at one place of the successive volumes of a series;
+    `clips.sequences` lists them, `sequences.time_sequences` says how they are found.
 
     Args:
         source: As in `DicomFrames`.
@@ -65,9 +66,13 @@ class DicomClips(DrawnDataset[Clip, Sample_co, Batch_co]):
         step: See `clips`.
         policy: For sequences that are too short: "error" raises here, "drop" leaves them out, "repeat" repeats their
             last frame, "wrap" begins again with their first.
+        on_gap: For copies of frames of a time series, frames that fit none of its volumes, volumes that lack places,
+            and series that nothing orders: "raise", or "warn" or "keep", with which such frames are alone, and places
+            that a volume lacks have one frame less.
         **options: Those of `DicomFrames`; `transform` gets the clip.
 
     Raises:
+        GeometryError: `on_gap="raise"`, and there are some; the message names the files.
         OptionError: An option means nothing, or sequences are too short for the policy.
 
     Example:
@@ -129,6 +134,7 @@ class DicomClips(DrawnDataset[Clip, Sample_co, Batch_co]):
         *,
         num_clips: int = 1,
         step: int = 1,
+        on_gap: OnGap = "raise",
         **options: Unpack[FrameOptions],
     ) -> None:
         numbers = {"length": length, "stride": stride, "num_clips": num_clips, "step": step}
@@ -147,7 +153,7 @@ class DicomClips(DrawnDataset[Clip, Sample_co, Batch_co]):
         self.num_clips = num_clips
         super().__init__(FrameSource(source, **options))
         span = (length - 1) * stride + 1
-        self.sequences = self._long_enough(time_sequences(self.index), span)
+        self.sequences = self._long_enough(time_sequences(self.index, on_gap), span)
         self._num_starts = np.maximum(self.sequences.lengths - span + 1, 1)
         self._fixed = None if clips == "random" else self._listed(step)
 

@@ -7,9 +7,10 @@ import warnings
 import numpy as np
 
 from dicomtorch.errors import GeometryError, OptionError, printable
+from dicomtorch.index.columns import Texts
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.series.search import stacks
-from dicomtorch.series.sequences import FrameSequences, time_sequences
+from dicomtorch.series.sequences import FrameSequences, sequences_beside
 from dicomtorch.series.stacks import REPEATED, OnGap, StackList, listed
 
 
@@ -27,17 +28,23 @@ def frame_order(index: FrameIndex, on_gap: OnGap = "raise") -> FrameSequences:
     """
     if on_gap not in ("raise", "warn", "keep"):
         raise OptionError(f'on_gap must be "raise", "warn" or "keep"; got {on_gap!r}')
-    runs = time_sequences(index)
+    if not len(index):
+        return FrameSequences(np.empty(0, np.int64), np.zeros(1, np.int64), np.empty(0))
+    found = stacks(index, on_gap="keep", mosaic="sheet")
+    runs, _ = sequences_beside(index, found)
     number = np.empty(len(index), np.int64)
     rank = np.empty(len(index), np.int64)
     number[runs.order] = np.repeat(np.arange(len(runs)), runs.lengths)
     rank[runs.order] = np.arange(len(index))
-    found = stacks(index, on_gap="keep", mosaic="sheet")
     alone = _without_order(found)
     if len(alone):
         _say(index, found, on_gap)
-        number[alone] = len(runs) + np.arange(len(alone))
-        rank[alone] = 0
+    mosaic = index.column("mosaic")
+    assert isinstance(mosaic, Texts)
+    # A sheet is a volume, so that no other frame is in it.
+    alone = np.union1d(alone, np.flatnonzero(mosaic != ""))
+    number[alone] = len(runs) + np.arange(len(alone))
+    rank[alone] = 0
     for k, stack in enumerate(found):
         number[stack.positions] = len(runs) + len(alone) + k
         rank[stack.positions] = np.arange(len(stack))

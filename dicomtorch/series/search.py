@@ -31,7 +31,17 @@ from dicomtorch.series.keys import (
 )
 from dicomtorch.series.parts import Part, apart, places_within, split_by_time
 from dicomtorch.series.slices import TIMES_OF_DAY, Slices, unwrapped
-from dicomtorch.series.stacks import REPEATED, SINGLE, LeftOut, OnGap, Stack, StackList, listed
+from dicomtorch.series.stacks import (
+    FOREIGN,
+    MISSING,
+    REPEATED,
+    SINGLE,
+    LeftOut,
+    OnGap,
+    Stack,
+    StackList,
+    listed,
+)
 
 Mosaic = Literal["slices", "sheet"]
 
@@ -210,7 +220,7 @@ class _Search:
     def _missing(self, part: Part, count: int, larger: int) -> str:
         files = listed(self.slices.names(part.group.rows))
         return (
-            f"{larger - count} of {larger} slices are missing of a volume told apart by {' and '.join(part.keys)}, of "
+            f"{larger - count} of {larger} {MISSING} told apart by {' and '.join(part.keys)}, of "
             f"which there is {files}"
         )
 
@@ -302,7 +312,7 @@ class _Search:
             f"{listed(self.slices.names(rows))}: {what} is not that of the {len(stack)} slices of its series that make "
             f"a volume, so that it is in none"
         )
-        self.left_out.append((rows, f"{what} is not that of the volume of its series"))
+        self.left_out.append((rows, f"{what} {FOREIGN}"))
 
     def _tells_apart(self, name: str, rows: Ints, stack: Ints) -> bool:
         codes = self.slices.codes(name)

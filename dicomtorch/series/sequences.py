@@ -1,20 +1,28 @@
-"""Which frames of an index follow each other in time: cine loops, and series that show one place again and again."""
+"""Rule 8: which frames follow each other in time: cine loops, and series that show one place again and again."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dicomtorch.index.codes import numbered
+from dicomtorch.errors import GeometryError, OptionError, printable
+from dicomtorch.index.codes import by_appearance, numbered
+from dicomtorch.index.columns import Texts
 from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.series.clock import milliseconds, ordered
+from dicomtorch.series.geometry import SAME_PLACE, Floats, Ints
+from dicomtorch.series.search import stacks
+from dicomtorch.series.stacks import REPEATED, OnGap, StackList, listed
+from dicomtorch.series.successive import Successive, ranks, successive
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
-_DAY = 86_400.0  # seconds
+_SAME_DIRECTION = 1e-4  # of direction cosines
 
 _OTHERWISE_EQUAL = (
     "patient",
@@ -29,7 +37,7 @@ _OTHERWISE_EQUAL = (
     "ContrastBolusAgent",
     "KVP",
 )
-"""What frames of one place must have in common to be a series in time, besides the place itself."""
+"""What frames that are in no volume, and sheets, must have in common besides the place, to be a series in time."""
 
 
 @dataclass(frozen=True)
@@ -55,99 +63,177 @@ class FrameSequences:
         return np.diff(self.starts)
 
 
-def time_sequences(index: FrameIndex) -> FrameSequences:
+def time_sequences(index: FrameIndex, on_gap: OnGap = "keep") -> FrameSequences:
     """Groups frames that show one place over time, each group in the order of time.
 
-    The frames of a multi-frame file are one sequence in their order, unless they say that they lie at several places
-    and come to some of these more than once: then each place is one. Single-frame files are a sequence where they have
-    series, place (position and orientation) and kind of image in common and their times tell them apart; each other one
-    is a sequence of its own. Times are Temporal Position Index, the time of the frame, Trigger Time, or
-    Acquisition Time: the first that all of a group have and that differs from frame to frame.
+    Where the stacks of a series are several volumes of one grid, the frames at each place are a sequence, in the order
+    of the volumes; image type, component, echo, b-value and kernel do not change in one. Else the frames of a
+    multi-frame file are one sequence in their order, unless they say that they lie at several places and come to some
+    of these more than once: then each place is one. Single frames that are in no volume are a sequence where they have
+    series, place (position and orientation) and kind of image in common and their times tell them apart: Temporal
+    Position Index, Trigger Time, Frame Reference Time, Acquisition Time or Content Time, the first that all of a group
+    have and that differs from frame to frame. Each other frame is a sequence of its own.
+
+    Args:
+        index: Of the frames.
+        on_gap: For copies of frames of a time series, frames that fit none of its volumes, volumes that lack places,
+            and frames at one place that nothing tells apart or orders: "raise", "warn" once, or "keep" in silence. With
+            the last two such frames are alone, and places that a volume lacks have one frame less. Series without
+            volumes that follow each other are not touched.
+
+    Raises:
+        GeometryError: `on_gap="raise"`, and there are some.
+        OptionError: `on_gap` is none of these.
     """
-    count = len(index)
-    if not count:
+    if on_gap not in ("raise", "warn", "keep"):
+        raise OptionError(f'on_gap must be "raise", "warn" or "keep"; got {on_gap!r}')
+    if not len(index):
         return FrameSequences(np.empty(0, np.int64), np.zeros(1, np.int64), np.empty(0))
+    runs, problems = sequences_beside(index, stacks(index, on_gap="keep", mosaic="sheet"))
+    if problems and on_gap != "keep":
+        _say(problems, on_gap)
+    return runs
+
+
+def sequences_beside(index: FrameIndex, found: StackList) -> tuple[FrameSequences, list[str]]:
+    """The sequences of an index that is not empty, and their problems in words.
+
+    Args:
+        index: Of the frames.
+        found: Its stacks, sheets whole, in the order of rule 6.
+    """
+    made = successive(index, found)
     files = np.asarray(index.column("file")).astype(np.int64)
     several = np.asarray(index.files["frames"])[files] > 1
-    places = _places(index, files, several)
-    # In the order in which the index comes to them first.
-    _, first = np.unique(places, return_index=True)
-    groups = np.argsort(np.argsort(first))[places]
-    frames = np.asarray(index.column("frame"))
-    order = np.lexsort((frames, files, groups))
-    starts = np.append(np.flatnonzero(np.diff(groups[order], prepend=-1)), count)
-    clock = _Clock(index)
-    apart: list[Ints] = []
-    times = np.zeros(count)
-    lengths = np.diff(starts)
-    for begin, length in zip(starts[:-1][lengths > 1], lengths[lengths > 1], strict=True):
-        part = slice(begin, begin + length)
-        one_file = bool(several[order[begin]])
-        in_order = clock.order(order[part], one_file=one_file)
-        if in_order is None:
-            apart.append(np.arange(begin + 1, begin + length))
-        else:
-            order[part] = order[part][in_order]
-            times[part] = clock.times(order[part], one_file=one_file)
-    starts = np.sort(np.concatenate([starts, *apart]))
-    return FrameSequences(order, starts, times)
+    groups, whole = _groups(index, files, several)
+    in_line = made.line >= 0
+    alone, problems = _alone(index, found, made, whole)
+    copies = _copies(index, groups, ~(several | in_line | alone | (made.volume >= 0)))
+    alone[copies] = True
+    others = np.bincount(groups[~alone & ~in_line], minlength=len(index))
+    if len(beside := copies[others[groups[copies]] > 1]):
+        problems.append(_of_copies(index, beside))
+    alone |= (made.volume >= 0) & ~whole
+    alone &= ~in_line
+    count = len(index)
+    groups = np.where(in_line, count + made.line, groups)
+    groups = np.where(alone, -1 - np.arange(count), groups)
+    groups = by_appearance(groups)
+    in_file = _in_one_file(files, several, groups)
+    order, known = ordered(index, groups, ranks(made), in_file)
+    begins = np.diff(groups[order], prepend=-1) != 0
+    starts = np.append(np.flatnonzero(begins | ~known[order]), count)
+    return FrameSequences(order, starts, milliseconds(index, order, starts, in_file)), problems
 
 
-def _places(index: FrameIndex, files: Ints, several: npt.NDArray[np.bool_]) -> Ints:
-    """A number for each frame that frames of one place have in common; a cine without places is one."""
-    position = np.asarray(index.column("ImagePositionPatient"))
+def _groups(index: FrameIndex, files: Ints, several: Bools) -> tuple[Ints, Bools]:
+    """(frames,) numbers below that of frames, equal for one place or cine; and which frames are of a file in one."""
+    position = np.asarray(index.column("ImagePositionPatient"), np.float64)
     located = np.isfinite(position).all(axis=1)
-    series = index.column("SeriesInstanceUID").codes
+    series, mosaic = index.column("SeriesInstanceUID"), index.column("mosaic")
+    assert isinstance(series, Texts)
+    assert isinstance(mosaic, Texts)
+    located |= mosaic != ""  # a sheet has the places of its tiles
     # Files that cannot be told to show one place stay apart.
-    unit = np.where(several | ~located, files, len(index.files["frames"]) + series)
-    orientation = np.asarray(index.column("ImageOrientationPatient"))
-    columns: list[Any] = [unit, np.round(position, 3), np.round(orientation, 4)]
-    columns += [index.column(name) for name in _OTHERWISE_EQUAL]
+    unit = np.where(several | ~located, files, len(index.files["frames"]) + series.codes)
+    columns: list[Any] = [unit, mosaic, *(index.column(name) for name in _OTHERWISE_EQUAL)]
     places = numbered(columns, len(index))
+    for values, apart in (
+        (position, SAME_PLACE),
+        (np.asarray(index.column("ImageOrientationPatient"), np.float64), _SAME_DIRECTION),
+    ):
+        for coordinate in values.T:
+            places = _near(places, coordinate, apart)
     # A file that comes to no place twice is run through as it is.
     per_unit = numbered([unit], len(index))
     distinct = np.zeros(per_unit.max() + 1, np.int64)
     np.add.at(distinct, per_unit[np.unique(places, return_index=True)[1]], 1)
     whole = several & (~located | (distinct == np.bincount(per_unit))[per_unit])
-    return numbered([np.where(whole, -1 - unit, places)], len(index))
+    return numbered([np.where(whole, -1 - unit, places)], len(index)), whole
 
 
-class _Clock:
-    """What an index says about when its frames were taken."""
-
-    def __init__(self, index: FrameIndex) -> None:
-        temporal = np.asarray(index.column("TemporalPositionIndex")).astype(np.float64)
-        self._temporal = np.where(temporal < 0, np.nan, temporal)
-        self._in_file = np.asarray(index.column("time"))
-        self._trigger = np.asarray(index.column("TriggerTime"))
-        self._acquired = np.asarray(index.column("AcquisitionTime"))
-
-    def order(self, rows: Ints, *, one_file: bool) -> Ints | None:
-        """How to sort `rows`; `None` if nothing tells which came first."""
-        for key in (
-            self._temporal[rows],
-            *([self._in_file[rows]] if one_file else []),
-            self._trigger[rows],
-            _unwrapped(self._acquired[rows]),
-        ):
-            if np.isfinite(key).all() and len(np.unique(key)) == len(key):
-                return np.argsort(key, kind="stable")
-        return np.arange(len(rows)) if one_file else None
-
-    def times(self, rows: Ints, *, one_file: bool) -> Floats:
-        """Milliseconds since the first of `rows`, which are in order; nan if they are not known."""
-        for key in (
-            *([self._in_file[rows]] if one_file else []),
-            self._trigger[rows],
-            _unwrapped(self._acquired[rows]) * 1000,
-        ):
-            if np.isfinite(key).all() and (np.diff(key) > 0).all():
-                return np.asarray(key - key[0])
-        return np.full(len(rows), np.nan)
+def _near(groups: Ints, values: Floats, apart: float) -> Ints:
+    """Groups, each cut where values sorted by size are further apart; those that are absent are equal."""
+    known = np.nan_to_num(values, nan=np.finfo(np.float64).max)
+    order = np.lexsort((known, groups))
+    cut = (np.diff(known[order]) > apart) | (np.diff(groups[order]) != 0)
+    found = np.empty(len(groups), np.int64)
+    found[order] = np.append(0, np.cumsum(cut))
+    return found
 
 
-def _unwrapped(seconds: Floats) -> Floats:
-    """Times of day, those after midnight a day later."""
-    if np.isfinite(seconds).all() and np.ptp(seconds) > _DAY / 2:
-        return np.where(seconds < _DAY / 2, seconds + _DAY, seconds)
-    return seconds
+def _in_one_file(files: Ints, several: Bools, groups: Ints) -> Bools:
+    """(frames,), whether the group is of one multi-frame file."""
+    pairs = numbered([groups, files], len(files))
+    first = np.unique(pairs, return_index=True)[1]
+    of_group = np.bincount(groups[first])
+    return np.asarray(several & (of_group[groups] == 1))
+
+
+# What is alone, and why
+
+
+def _alone(
+    index: FrameIndex, found: StackList, made: Successive, whole: Bools
+) -> tuple[Bools, list[str]]:
+    """Which frames no clip may have beside others, and the problems to name.
+
+    Frames of a file that is run through, in the order that the file gives them, are in no other clip.
+    """
+    alone = np.zeros(len(index), np.bool_)
+    problems = list(made.problems)
+    in_time = _of_series(index, made)
+    for rows in made.unordered:
+        alone[rows] = True
+    for part in found.left_out:
+        rows = part.positions[~whole[part.positions]]
+        if not len(rows) or not part.is_problem:
+            continue
+        alone[rows] = True
+        if part.reason == REPEATED:
+            problems.append(
+                f"{part.reason}, so that each frame is alone: {_names(index, rows)}. Leave copies out with "
+                f"index.deduplicate(), others with index.select"
+            )
+        elif in_time[rows].any():
+            problems.append(f"frames in no volume of a time series: {_names(index, rows)}")
+    copies = found.copies
+    alone[copies[in_time[copies] | ~whole[copies]]] = True
+    if in_time[copies].any():
+        problems.append(_of_copies(index, copies[in_time[copies]]))
+    return alone, problems
+
+
+def _of_series(index: FrameIndex, made: Successive) -> Bools:
+    """Which frames are of a series that has volumes after each other."""
+    series = index.column("SeriesInstanceUID")
+    assert isinstance(series, Texts)
+    return np.isin(series.codes, np.unique(series.codes[made.line >= 0]))
+
+
+def _copies(index: FrameIndex, groups: Ints, chosen: Bools) -> Ints:
+    """All but the first of chosen frames of a group that have one SOPInstanceUID; those without one are no copies."""
+    uids = index.column("SOPInstanceUID")
+    assert isinstance(uids, Texts)
+    rows = np.flatnonzero(chosen & (uids.codes != uids.code("")))
+    _, first = np.unique(numbered([groups[rows], uids.codes[rows]], len(rows)), return_index=True)
+    return np.delete(rows, first)
+
+
+def _of_copies(index: FrameIndex, rows: Ints) -> str:
+    return (
+        f"copies of frames of a time series, with their SOPInstanceUID and place, which are alone: "
+        f"{_names(index, rows)}. Leave them out with index.deduplicate()"
+    )
+
+
+def _names(index: FrameIndex, rows: Ints) -> str:
+    return listed([printable(index.path(i)) for i in rows.tolist()])
+
+
+def _say(problems: Sequence[str], on_gap: OnGap) -> None:
+    others = len(problems) - 1
+    more = f" ({others} more such {'problem' if others == 1 else 'problems'})" if others else ""
+    if on_gap == "raise":
+        raise GeometryError(f'{problems[0]}{more}. on_gap="warn" goes on without them')
+    warnings.warn(f"{problems[0]}{more}", stacklevel=4)

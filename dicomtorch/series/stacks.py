@@ -28,6 +28,10 @@ REPEATED = "several slices at one place, which nothing tells apart"
 """A reason of `LeftOut`."""
 SINGLE = "a single place, which is no volume"
 """A reason of `LeftOut`."""
+FOREIGN = "is not that of the volume of its series"
+"""How a reason of `LeftOut` ends."""
+MISSING = "slices are missing of a volume"
+"""In a reason of `LeftOut`."""
 
 _LISTED = 8  # files in a message
 
@@ -196,6 +200,11 @@ class LeftOut:
 
     positions: Ints
     reason: str
+
+    @property
+    def is_problem(self) -> bool:
+        """Whether the frames belong to volumes, so that `on_gap` decides about them."""
+        return self.reason == REPEATED or self.reason.endswith(FOREIGN) or MISSING in self.reason
 
 
 class StackList(list[Stack]):

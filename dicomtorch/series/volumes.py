@@ -13,9 +13,7 @@ from dicomtorch.series.geometry import Floats, Ints
 from dicomtorch.series.slices import TIMES_OF_DAY, unwrapped
 from dicomtorch.series.stacks import Stack
 
-_SAME_GRID = (
-    0.1  # of the smallest distance between voxels: how far corners of one grid may be apart
-)
+SAME_GRID = 0.1  # of the smallest distance between voxels: how far corners of one grid may be apart
 _MILLISECONDS = {
     "FrameReferenceTime": 1.0,
     "AcquisitionTime": 1000.0,
@@ -60,7 +58,7 @@ def series_volumes(index: FrameIndex, found: Sequence[Stack]) -> list[SeriesVolu
 def on_one_grid(stacks: Sequence[Stack]) -> bool:
     """Whether the voxels of some stacks are at the same places, within a tenth of the smallest distance."""
     first = stacks[0]
-    most = _SAME_GRID * min(first.spacing)
+    most = SAME_GRID * min(first.spacing)
     for stack in stacks[1:]:
         if stack.shape != first.shape:
             return False

@@ -63,3 +63,15 @@ def test_a_copy_has_no_neighbours() -> None:
 def test_frames_without_a_place_are_alone() -> None:
     index = index_of(*GOOD, ("1.3", float("nan"), "9"))
     assert runs_of(index, "raise") == [[3], [1, 0, 2]]
+
+
+def test_a_sheet_has_no_neighbours() -> None:
+    """It is a whole volume; those of other times are in other volumes."""
+    rows = [
+        file_rows(
+            f"{k}.dcm", k, **{**PLANE, "SOPInstanceUID": f"1.{k}", "AcquisitionTime": 10.0 + k},
+            mosaic="2\\2\\0\\0\\0\\0\\0\\3", ImagePositionPatient=(float("nan"),) * 3,
+        )
+        for k in range(3)
+    ]  # fmt: skip
+    assert runs_of(FrameIndex.build(rows, root=b"/data"), "raise") == [[0], [1], [2]]

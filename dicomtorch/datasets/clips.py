@@ -94,6 +94,7 @@ class DicomClips(DrawnDataset[Clip, Sample_co, Batch_co]):
         *,
         num_clips: int = ...,
         step: int = ...,
+        on_gap: OnGap = ...,
         masks: Literal[False] | None = None,
         **options: Unpack[UntransformedFrames],
     ) -> None: ...
@@ -108,6 +109,7 @@ class DicomClips(DrawnDataset[Clip, Sample_co, Batch_co]):
         *,
         num_clips: int = ...,
         step: int = ...,
+        on_gap: OnGap = ...,
         masks: Any,
         **options: Unpack[UntransformedFrames],
     ) -> None: ...
@@ -122,6 +124,7 @@ class DicomClips(DrawnDataset[Clip, Sample_co, Batch_co]):
         *,
         num_clips: int = ...,
         step: int = ...,
+        on_gap: OnGap = ...,
         **options: Unpack[FrameOptions],
     ) -> None: ...
     def __init__(

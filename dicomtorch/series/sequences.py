@@ -16,7 +16,9 @@ from dicomtorch.index.columns import Texts
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.series.clock import milliseconds, ordered
 from dicomtorch.series.geometry import SAME_PLACE, Floats, Ints
+from dicomtorch.series.group import Group
 from dicomtorch.series.search import stacks
+from dicomtorch.series.slices import Slices
 from dicomtorch.series.stacks import REPEATED, OnGap, StackList, listed
 from dicomtorch.series.successive import Successive, ranks, successive
 
@@ -107,7 +109,7 @@ def sequences_beside(index: FrameIndex, found: StackList) -> tuple[FrameSequence
     several = np.asarray(index.files["frames"])[files] > 1
     groups, whole = _groups(index, files, several)
     in_line = made.line >= 0
-    alone, problems = _alone(index, found, made, whole)
+    alone, problems = _alone(index, found, made, several, whole)
     copies = _copies(index, groups, ~(several | in_line | alone | (made.volume >= 0)))
     alone[copies] = True
     others = np.bincount(groups[~alone & ~in_line], minlength=len(index))
@@ -174,11 +176,16 @@ def _in_one_file(files: Ints, several: Bools, groups: Ints) -> Bools:
 
 
 def _alone(
-    index: FrameIndex, found: StackList, made: Successive, whole: Bools
+    index: FrameIndex,
+    found: StackList,
+    made: Successive,
+    several: Bools,
+    whole: Bools,
 ) -> tuple[Bools, list[str]]:
     """Which frames no clip may have beside others, and the problems to name.
 
-    Frames of a file that is run through, in the order that the file gives them, are in no other clip.
+    Frames of a file that is run through, in the order that the file gives them, are in no other clip; and where nothing
+    else tells frames apart, a file orders its own.
     """
     alone = np.zeros(len(index), np.bool_)
     problems = list(made.problems)
@@ -186,16 +193,17 @@ def _alone(
     for rows in made.unordered:
         alone[rows] = True
     for part in found.left_out:
-        rows = part.positions[~whole[part.positions]]
-        if not len(rows) or not part.is_problem:
+        if not part.is_problem:
             continue
+        repeated = part.reason == REPEATED
+        rows = part.positions[~(several if repeated else whole)[part.positions]]
         alone[rows] = True
-        if part.reason == REPEATED:
+        if repeated and len(rows) and not Group(Slices(index, sheets=False), rows).is_single:
             problems.append(
                 f"{part.reason}, so that each frame is alone: {_names(index, rows)}. Leave copies out with "
                 f"index.deduplicate(), others with index.select"
             )
-        elif in_time[rows].any():
+        elif not repeated and in_time[rows].any():
             problems.append(f"frames in no volume of a time series: {_names(index, rows)}")
     copies = found.copies
     alone[copies[in_time[copies] | ~whole[copies]]] = True

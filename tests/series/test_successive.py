@@ -316,3 +316,27 @@ def test_volumes_in_files_of_their_own() -> None:
         for a, b in zip(runs.starts[:-1], runs.starts[1:], strict=True)
     ]
     assert set(found) == {(4 + k, k) for k in range(4)} | {(8 + k,) for k in range(4)}
+
+
+def test_a_loop_among_slices_that_nothing_tells_apart() -> None:
+    """A file orders its own frames, whatever else its series has; frames of several files are not told apart."""
+    loop = file_rows(
+        "loop.dcm", 9, 3, **{**PLANE, "SOPInstanceUID": "1.9"}, ImagePositionPatient=(0.0, 0.0, 0.0)
+    )
+    slices = [
+        file_rows(
+            f"{k}.dcm",
+            k,
+            **{**PLANE, "SOPInstanceUID": f"1.{k}"},
+            ImagePositionPatient=(0.0, 0.0, z),
+        )
+        for k, z in enumerate((0.0, 3.0, 3.0))
+    ]
+    runs = time_sequences(FrameIndex.build([loop, *slices[:2]], root=b"/data"), "raise")
+    assert (runs.order.tolist(), runs.starts.tolist()) == ([0, 1, 2, 3, 4], [0, 1, 2, 5])
+    index = FrameIndex.build([loop, *slices], root=b"/data")
+    with pytest.raises(
+        GeometryError, match=r"each frame is alone: /data/0.dcm, /data/1.dcm, /data/2.dcm"
+    ):
+        time_sequences(index, "raise")
+    assert time_sequences(index).starts.tolist() == [0, 1, 2, 3, 6]

@@ -404,10 +404,13 @@ class Walk(Cursor):
                 if self.items is not None:
                     self.group = {}
                     self.items.append(self.group)
+                    if length:
+                        return
                 elif self.end >= 0:
                     self.pos += length
-                    continue
-                return
+                else:
+                    return
+                continue  # empty, or passed over
             if word != item_end:
                 raise NotUnderstoodError(
                     f"expected an item (FFFE,E000) at offset {at}, got the word {word:08X}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from dicomtorch._forks import lazy
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -129,7 +129,7 @@ class Images:
         # Of the series as it was scanned: a selection of slices is no series with wide gaps.
         self.apart = _apart(index)
 
-    @cached_property
+    @lazy
     def _by_study(self) -> tuple[Ints, Ints]:
         """Rows ordered by the code of their study, and those codes."""
         codes = np.asarray(self.study.codes, np.int64)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from dicomtorch._forks import lazy
 from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from dicomtorch._forks import lazy
 from dicomtorch.index.columns import Texts
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.series.geometry import SAME_PLACE, is_orientation, slice_normal

@@ -24,12 +24,13 @@ import torch
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 import dicomtorch._forks
-from dicomtorch import DicomFrames, FrameReader, PixelOptions, scan
+from dicomtorch import DicomFrames, FrameLoader, FrameReader, PixelOptions, scan
 from dicomtorch._forks import ForkedLock, lazy
 from dicomtorch.datasets import samples
 from dicomtorch.index.locks import FileLock
 from dicomtorch.pixels import slots
 from dicomtorch.reader import fetch, threads
+from dicomtorch.reports.verify import Verification
 from tests.support.phantoms import ct, ct_pixels, write
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -268,3 +269,49 @@ def test_children_that_are_forked_while_threads_read_all_end(tree: Path, tmp_pat
                 task.result()
     finally:
         sys.setswitchinterval(interval)
+
+
+def load_all(frames: DicomFrames) -> None:
+    for images, meta in FrameLoader(frames, 2, num_threads=2):
+        for image, number in zip(images, meta["index"].tolist(), strict=True):
+            np.testing.assert_array_equal(image[0].numpy(), ct_pixels(number))
+
+
+def scan_all(tree: Path) -> None:
+    index, _ = scan(tree, num_workers=2)
+    assert len(index) == 6
+
+
+def verify_all(tree: Path) -> None:
+    index, _ = scan(tree, num_workers=0)
+    assert Verification(index, num_threads=2).run().decoded == 6
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("what", ["load", "scan", "verify"])
+def test_children_that_are_forked_while_a_pool_is_at_work(tree: Path, what: str) -> None:
+    frames = DicomFrames(tree, values="stored")
+    works: dict[str, Callable[[], None]] = {
+        "load": lambda: load_all(frames),
+        "scan": lambda: scan_all(tree),
+        "verify": lambda: verify_all(tree),
+    }
+    ended, failures = threading.Event(), []
+
+    def go_on() -> None:
+        while not ended.is_set():
+            try:
+                works[what]()
+            except BaseException as error:
+                failures.append(error)
+                raise
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    try:
+        assert all(ends(works[what]) for _ in range(6))
+    finally:
+        ended.set()
+        thread.join()
+    assert failures == []

@@ -150,7 +150,7 @@ def series_blocks(
         cells = (", ".join(what), ", ".join(spacing), told, _odd(one))
         rows.append((name, one.modality, one.frames, *(cell or "-" for cell in cells)))
         lines += [Line(name, f"{count:,}: {reason}") for reason, count in one.left_out.items()]
-    header = ("Series with", "", "frames", "volumes", "mm", "told apart by", "odd")
+    header = ("Series with", "", "frames", "volumes", "mm", "separated_by", "odd")
     blocks = [table(header, rows)]
     if lines:
         blocks.append(listed("In no volume:", lines))

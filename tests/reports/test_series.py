@@ -67,7 +67,7 @@ def test_json_with_and_without_paths(tree: Path) -> None:
 
 def test_the_command(tree: Path, capsys: Any) -> None:
     assert cli.main(["series", str(tree)]) == EXIT_FOUND_PROBLEMS
-    assert "told apart by" in capsys.readouterr().out
+    assert "separated_by" in capsys.readouterr().out
     assert cli.main(["series", str(tree / "c"), "--json"]) == EXIT_OK
     (one,) = json.loads(capsys.readouterr().out)
     assert one["left_out"] == {"a single place, which is no volume": 1}

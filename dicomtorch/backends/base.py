@@ -40,7 +40,9 @@ class Backend(Protocol):
           result's; the returned array is what counts, and may be `out`.
         - Of native data the result may be a view of `data`, read-only if `data` is: `data` stays as it is while the
           result is in use.
-        - A backend may have `missing(pixel) -> str`: what to install so that it would decode `pixel`, or "".
+        - A backend may have `missing(pixel) -> str`: what to install so that it would decode `pixel`, or "";
+          `prepare()`, which imports what decoding takes; and `can_abort = True` if damaged streams may end the process
+          in it: then it is run in processes of its own (`isolated`).
         - Raises `DecodeError` only. Never resizes, crops or fills. Thread-safe and picklable.
     """
 
@@ -65,10 +67,12 @@ class _Decoding(threading.local):
     Attributes:
         where: Names the file, for a notice; set by the layer that knows it, for as long as it decodes.
         limits: What the scan of the file admitted; set likewise.
+        notices: What takes notices in place of the log, in a process that decodes for another one.
     """
 
     where: Callable[[], str] | None = None
     limits: Limits = LIMITS
+    notices: list[str] | None = None
 
 
 decoding = _Decoding()
@@ -77,7 +81,9 @@ decoding = _Decoding()
 @cache
 def say_once(text: str) -> None:
     """Warns of something odd in a frame that is decoded all the same, once for each text."""
-    if decoding.where is None:
+    if decoding.notices is not None:
+        decoding.notices.append(text)
+    elif decoding.where is None:
         _logger.warning("%s (said once)", text)
     else:
         _logger.warning("%s (first seen in %s; said once)", text, decoding.where())

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from dicomtorch.backends.base import BACKENDS, Backend, Buffer, get_backend
+from dicomtorch.backends.isolated import can_isolate, isolated
 from dicomtorch.backends.stored import unsupported_reason
 from dicomtorch.errors import DecodeError
 from dicomtorch.model.image import ImagePixel
@@ -68,8 +69,8 @@ def table(
 def others_that_decode(data: Buffer, pixel: ImagePixel, refused_by: str) -> tuple[str, ...]:
     """Names of the installed backends that decode a frame which one of them refused.
 
-    For reports on single frames: "auto" chooses by the header, so that it does not find these by itself. SimpleITK is
-    not asked, because damaged frames can end the process in it.
+    For reports on single frames: "auto" chooses by the header, so that it does not find these by itself. All are asked
+    in processes of their own, or those that damaged frames cannot end, where there are no such processes.
 
     Args:
         data: The code stream of the frame.
@@ -78,10 +79,12 @@ def others_that_decode(data: Buffer, pixel: ImagePixel, refused_by: str) -> tupl
     """
     found = []
     for name in BACKENDS:
-        if name in (refused_by, "simpleitk"):
-            continue
         backend = get_backend(name)
-        if not backend.supports(pixel):
+        if name == refused_by or not backend.supports(pixel):
+            continue
+        if can_isolate():
+            backend = isolated(backend, pixel, always=True)
+        elif getattr(backend, "can_abort", False):
             continue
         with contextlib.suppress(DecodeError):
             backend.decode(data, pixel)

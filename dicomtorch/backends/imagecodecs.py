@@ -79,6 +79,11 @@ class ImagecodecsBackend:
 
     name = "imagecodecs"
 
+    def prepare(self) -> None:
+        """Imports imagecodecs with the codecs that are used here."""
+        for syntax in _CODECS:
+            _missing_codecs(syntax)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 

@@ -102,6 +102,11 @@ class PydicomBackend:
 
     name = "pydicom"
 
+    def prepare(self) -> None:
+        """Imports pydicom's decoders with their plug-ins."""
+        for syntax in _PLUGINS:
+            _available(syntax)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 

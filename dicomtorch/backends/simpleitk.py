@@ -3,9 +3,9 @@
 SimpleITK reads files and decodes all frames of one. So each frame is wrapped as a DICOM file of its own, which says
 what the code stream is and nothing else, least of all a rescale, and is read from memory. GDCM may abort the process on
 damaged streams that the guard cannot tell from whole ones, and never gives back the bytes of a JPEG-LS frame that it
-refuses: use it to compare, not on files of unknown origin. It cuts samples to the bits of the stream, so that it cannot
-be told whether a damaged one had more. Its JPEG codecs try 8, 12 and 16 bits in turn and say on the
-standard error stream which did not fit.
+refuses: therefore it decodes code streams in processes of its own (`isolated`). It cuts samples to the bits of the
+stream, so that it cannot be told whether a damaged one had more. Its JPEG codecs try 8, 12 and 16 bits in turn and say
+on the standard error stream which did not fit.
 """
 
 from __future__ import annotations
@@ -82,6 +82,11 @@ class SimpleITKBackend:
     """Decodes with SimpleITK. Has no state: safe in threads and in pickles."""
 
     name = "simpleitk"
+    can_abort = True
+
+    def prepare(self) -> None:
+        """Imports SimpleITK."""
+        _library()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

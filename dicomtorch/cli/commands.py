@@ -149,7 +149,8 @@ def _add_verify(commands: Commands[argparse.ArgumentParser]) -> None:
         "Decode every frame once, or with two decoders that are compared, and list what fails or differs.",
         "  dicomtorch verify studies/\n"
         "  dicomtorch verify studies/ --backend imagecodecs --against pydicom\n"
-        "  dicomtorch verify studies/ --state verify.state     # interrupted? the same line goes on\n",
+        "  dicomtorch verify studies/ --state verify.state     # interrupted? the same line goes on\n"
+        "  dicomtorch verify studies/ --quarantine damaged.json\n",
         found="some frame fails or differs, or a file is damaged",
     )
     add_root(parser)
@@ -171,6 +172,17 @@ def _add_verify(commands: Commands[argparse.ArgumentParser]) -> None:
         metavar="FILE",
         help="note there what is done (no paths, no identifiers), and do only the rest, what failed, and what changed",
     )
+    parser.add_argument(
+        "--quarantine",
+        type=Path,
+        metavar="FILE",
+        help="write there which frames to leave out, for DicomFrames(root, exclude=FILE)",
+    )
+    parser.add_argument(
+        "--no-isolation",
+        action="store_true",
+        help="decode in this process: a little faster, but a stream that ends or hangs a decoder ends or hangs verify",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, with every frame found")
     add_redact_paths(parser)
     parser.set_defaults(run=_verify)
@@ -179,7 +191,8 @@ def _add_verify(commands: Commands[argparse.ArgumentParser]) -> None:
 def _verify(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from dicomtorch.reports.verify import Verification
+    from dicomtorch.index.quarantine import write_quarantine
+    from dicomtorch.reports.verify import DEFAULT_ISOLATION, Verification
     from dicomtorch.reports.verify_result import format_result, to_json
 
     index = open_frames(arguments.root)
@@ -189,11 +202,15 @@ def _verify(arguments: argparse.Namespace) -> int:
         against=arguments.against,
         tolerance=arguments.tolerance,
         state=arguments.state,
+        isolation=None if arguments.no_isolation else DEFAULT_ISOLATION,
     )
     with tqdm(total=len(index), desc="verify", unit="frame", disable=None, leave=False) as bar:
         for frames in verification:
             bar.update(frames)
     result = verification.result
+    if arguments.quarantine is not None:
+        redact = arguments.redact_paths
+        write_quarantine(arguments.quarantine, index, result.quarantined(), redact_paths=redact)
     if arguments.json:
         print(json.dumps(to_json(result, index, redact_paths=arguments.redact_paths), indent=2))
     else:

@@ -15,11 +15,12 @@ from dicomtorch.batches.collate import FrameSamples, collate_meta
 from dicomtorch.batches.metadata import FrameMeta, metas_of
 from dicomtorch.datasets.drawn import DrawnDataset
 from dicomtorch.datasets.kinds import Batch_co, Pair, PairBatch, Sample_co, Triple, TripleBatch
+from dicomtorch.datasets.late import LateValues
 from dicomtorch.datasets.looking import Titles, overlaid, picture_of
 from dicomtorch.datasets.masked import BoxTarget, Mask, mask_columns, masks_fit
 from dicomtorch.datasets.options import (
     AllOptions,
-    MaskOptions,
+    MoreOptions,
     Normalize,
     SampleTransform,
     Target,
@@ -33,10 +34,9 @@ from dicomtorch.errors import DicomTorchError, OptionError, PixelValueError
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.model.options import PixelOptions, Values
 from dicomtorch.pictures.plot import show_frames
-from dicomtorch.pixels.batch import convert
 from dicomtorch.reader.cache import DEFAULT_BYTES
 from dicomtorch.reader.context import ContextReader
-from dicomtorch.reader.reader import Frame, FrameReader
+from dicomtorch.reader.reader import Frame
 from dicomtorch.scanner.keywords import Tag
 from dicomtorch.series.geometry import Ints
 from dicomtorch.series.stacks import OnGap
@@ -99,7 +99,11 @@ class DicomFrames(DrawnDataset[int, Sample_co, Batch_co]):
         cache: A folder for decoded frames of the syntaxes that are expensive to decode (JPEG lossless, JPEG-LS, JPEG
             2000, HTJ2K, JPEG XL, deflated): later epochs, runs and processes read them from there. `None`: none.
         cache_bytes: What they may take; see `FrameCache`.
-        **mask_options: `masks=True, labels=["liver"]` makes samples `(image, mask, meta)`; see `MaskOptions`.
+        **more: `isolation="process"`: code streams are decoded in child processes, so that one that ends or hangs a
+            decoder is a `DecodeError` of its frame (`Limits` of the index has time and memory); otherwise only where a
+            backend is known to end its process. `exclude=FILE`: frames to leave out, as `dicomtorch verify
+            --quarantine` lists them. `masks=True, labels=["liver"]` makes samples `(image, mask, meta)`; see
+            `MaskOptions`.
         duplicates: "keep" files that repeat the SOPInstanceUID of an earlier one, take the "first" only, or "raise".
 
     Raises:
@@ -165,7 +169,7 @@ class DicomFrames(DrawnDataset[int, Sample_co, Batch_co]):
         duplicates: Literal["keep", "first", "raise"] = "keep",
         cache: str | os.PathLike[str] | None = None,
         cache_bytes: int = DEFAULT_BYTES,
-        **mask_options: Unpack[MaskOptions],
+        **more: Unpack[MoreOptions],
     ) -> None:
         _check_context(context, context_edge, decode)
         super().__init__(
@@ -192,10 +196,10 @@ class DicomFrames(DrawnDataset[int, Sample_co, Batch_co]):
                 duplicates=duplicates,
                 cache=cache,
                 cache_bytes=cache_bytes,
-                **mask_options,
+                **more,
             )
         )
-        self._late: dict[PixelOptions, FrameReader] = {}
+        self._late = LateValues()
         self._look_around(context, context_edge, on_gap)
 
     def _look_around(
@@ -269,28 +273,12 @@ class DicomFrames(DrawnDataset[int, Sample_co, Batch_co]):
                 mean nothing.
             PixelValueError: The values cannot be made of a frame.
         """
-        reader = self._reader
-        own = reader.options
-        if isinstance(reader, ContextReader):
-            raise OptionError("to_values needs a dataset with context=0")
-        if own.values != "stored" or own.size is not None or own.padding != "keep":
-            raise OptionError(
-                f'to_values needs a dataset with values="stored", size=None and padding="keep"; this one has '
-                f"values={own.values!r}, size={own.size}, padding={own.padding!r}"
-            )
         standard = standardization(normalize, values, None)
         options = PixelOptions(values, window, padding, None if standard else normalize, color)  # type: ignore[arg-type]
-        late = self._late.get(options)
-        if late is None:
-            late = self._late[options] = reader.with_options(options)
         positions = np.atleast_1d(np.asarray(meta["index"])).tolist()
         single = images.ndim == 3
         batch = images[None] if single else images
-        if len(batch) != len(positions):
-            raise OptionError(f"meta is of {len(positions)} frames, images are {len(batch)}")
-        result, applied = convert(batch, late.conversions(positions))
-        if standard is not None:
-            standard.apply(result, 1)
+        result, applied = self._late.of(self._reader, batch, positions, options, standard)
         voi = ("voi", "WindowCenter", "WindowWidth")
         made = [
             dict(zip(voi, (a.voi, a.window_center, a.window_width), strict=True)) for a in applied

@@ -15,6 +15,7 @@ from dicomtorch.batches.metadata import FrameMeta
 from dicomtorch.errors import OptionError
 from dicomtorch.model.options import Values
 from dicomtorch.reader.cache import DEFAULT_BYTES
+from dicomtorch.reader.choice import Isolation
 from dicomtorch.scanner.keywords import Tag, named_tags
 from dicomtorch.series.stacks import OnGap
 
@@ -88,7 +89,18 @@ class TransformOptions(TypedDict, total=False):
     target: Target | None
 
 
-class Reading(MaskDetails, total=False):
+class SafetyOptions(TypedDict, total=False):
+    """The options about damaged files."""
+
+    isolation: Isolation
+    exclude: str | os.PathLike[str] | None
+
+
+class MoreOptions(MaskOptions, SafetyOptions, total=False):
+    """Options of `DicomFrames` that most users do without."""
+
+
+class Reading(MaskDetails, SafetyOptions, total=False):
     """The options of every dataset that change no type of its samples."""
 
     backend: str | Backend
@@ -181,6 +193,8 @@ class ReadPolicy:
     duplicates: Literal["keep", "first", "raise"] = "keep"
     cache: str | os.PathLike[str] | None = None
     cache_bytes: int = DEFAULT_BYTES
+    isolation: Isolation = None
+    exclude: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         if self.on_error not in ("raise", "replace"):

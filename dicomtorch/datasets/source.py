@@ -19,6 +19,7 @@ from dicomtorch.datasets.options import MaskOptions, ReadPolicy, SourceOptions
 from dicomtorch.datasets.standardize import standardization
 from dicomtorch.errors import OptionError, PixelValueError, SourceError, UnsupportedError, printable
 from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.index.quarantine import without_quarantined
 from dicomtorch.masks.boxes import BoxTable
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.model.options import PixelOptions
@@ -114,7 +115,7 @@ class FrameSource:
         }
         if within is not None:
             index = within(index)
-        index = index.deduplicate(policy.duplicates)
+        index = _without_excluded(index, policy.exclude).deduplicate(policy.duplicates)
         has_masks = masks.get("masks") not in (None, False)
         if has_masks:
             index = without_masks(index)
@@ -122,7 +123,9 @@ class FrameSource:
             raise OptionError(f"{', '.join(sorted(masks.keys() - {'masks'}))} need masks=")
         if not len(index):
             raise _no_frames(source, index)
-        self.reader = self._decodable(FrameReader(index, policy.backend, pixels, cache))
+        self.reader = self._decodable(
+            FrameReader(index, policy.backend, pixels, cache, policy.isolation)
+        )
         self.boxes = self._with_boxes(masks, pixels.size)
         self.masks = self._with_masks(masks, pixels.size) if has_masks else None
         self._metadata = MetadataReader(self.index, self.keywords)
@@ -276,6 +279,20 @@ def index_of(source: Any) -> FrameIndex | None:
             "or give a FrameIndex or a dataset of this package"
         )
     return None
+
+
+def _without_excluded(index: FrameIndex, path: str | os.PathLike[str] | None) -> FrameIndex:
+    """The index without the frames that a list excludes."""
+    if path is None:
+        return index
+    index, missing = without_quarantined(index, path)
+    if missing:
+        warnings.warn(
+            f"{missing} of the frames that exclude= lists are not in the index: their files have changed, moved, or "
+            "are of another folder; `dicomtorch verify ROOT --quarantine FILE` makes the list anew",
+            stacklevel=4,
+        )
+    return index
 
 
 def _no_frames(source: Any, index: FrameIndex) -> SourceError:

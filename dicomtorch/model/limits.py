@@ -24,6 +24,8 @@ class Limits:
     contour_points: int = 4_000_000
     header_seconds: float = 1.0
     header_seconds_per_16_mib: float = 1.0
+    decode_seconds: float = 60.0
+    decode_memory_bytes: int = 4 << 30
 
     def fragments(self, number_of_frames: int) -> int:
         """The most fragments that `number_of_frames` frames may have."""

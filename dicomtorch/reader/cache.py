@@ -33,6 +33,7 @@ import numpy.typing as npt
 
 from dicomtorch._version import __version__
 from dicomtorch.backends.base import STORED_VALUES_VERSION, Backend
+from dicomtorch.backends.isolated import inner
 from dicomtorch.errors import OptionError
 from dicomtorch.index.locks import FileLock
 from dicomtorch.index.private import is_ours, make_private_folder, open_private
@@ -315,7 +316,7 @@ def frame_key(
         pixel: How they become stored values.
         backend: What decodes them; lossy streams differ from decoder to decoder, and from version to version.
     """
-    kind = type(backend)
+    kind = type(inner(backend))
     digest = hashlib.sha256(_decoder_key(pixel, kind.__module__, kind.__qualname__, backend.name))
     digest.update(repr((uid, path, frame, size, mtime_ns, inode, first, span)).encode())
     return digest.digest()

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from dicomtorch.backends.base import Backend
+from dicomtorch.backends.isolated import inner
 from dicomtorch.backends.stored import unsupported_reason
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.image import ImagePixel
@@ -302,7 +303,7 @@ class PlainReader:
             backend: What decodes them; one that is not of this package is always asked.
             dtype: Of the tensor.
         """
-        ours = type(backend).__module__.startswith(_OWN)
+        ours = type(inner(backend)).__module__.startswith(_OWN)
         return template(plan, dtype) if self.is_used and ours else None
 
     def read(

@@ -34,7 +34,7 @@ from dicomtorch.pixels.reduced import reduction_levels, whole_notices
 from dicomtorch.pixels.sample import Sample
 from dicomtorch.pixels.voi import SharedRange
 from dicomtorch.reader.cache import FrameCache
-from dicomtorch.reader.choice import ChosenBackends
+from dicomtorch.reader.choice import ChosenBackends, Isolation
 from dicomtorch.reader.fetch import FrameFetcher, OpenFiles
 from dicomtorch.reader.kernels import PlainReader, Template
 from dicomtorch.reader.ranges import SharedRanges
@@ -86,6 +86,7 @@ class FrameReader:
         backend: A name, "auto", or a `Backend`; chosen here, once for each distinct `ImagePixel`, and never changed.
         options: What is asked of the pixels.
         cache: Where decoded frames of the expensive syntaxes are kept.
+        isolation: "process": code streams are decoded in child processes; see `ChosenBackends`.
 
     Attributes:
         fetcher: Reads and decodes.
@@ -100,8 +101,10 @@ class FrameReader:
         backend: str | Backend = "auto",
         options: PixelOptions | None = None,
         cache: FrameCache | None = None,
+        isolation: Isolation = None,
     ) -> None:
-        backends = ChosenBackends(backend, [pixel for pixel, _ in index.image_pixels()])
+        pixels = [pixel for pixel, _ in index.image_pixels()]
+        backends = ChosenBackends(backend, pixels, isolation)
         self._set(FrameFetcher(index, backends, cache), options or PixelOptions())
 
     def _set(self, fetcher: FrameFetcher, options: PixelOptions) -> None:

@@ -23,10 +23,12 @@ import numpy.typing as npt
 
 from dicomtorch.backends.base import choose_backend
 from dicomtorch.backends.capability import others_that_decode
+from dicomtorch.backends.isolated import can_isolate
 from dicomtorch.errors import DicomTorchError, OptionError, UnsupportedError
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.syntaxes import LOSSY
+from dicomtorch.reader.choice import Isolation
 from dicomtorch.reader.fetch import FrameFetcher
 from dicomtorch.reader.reader import FrameReader
 from dicomtorch.reader.threads import usable_threads
@@ -35,6 +37,8 @@ from dicomtorch.reports.verify_state import FORMAT, VerifyState
 
 TOLERANCE = 2
 """Difference between correct decoders of lossy streams, and of colour that was converted from YCbCr."""
+
+DEFAULT_ISOLATION: Isolation = "process" if can_isolate() else None
 
 _UNIT_FRAMES = 64  # frames that are done, and noted in the state file, together
 
@@ -50,6 +54,8 @@ class Verification:
         state: File where what is done is noted, made if it is missing; a later run with it does only the rest, what
             failed, and files that changed. It has no paths and no identifiers.
         num_threads: At most so many at once; `None`: as many as this process may use.
+        isolation: "process": code streams are decoded in child processes, so that none of them ends this one; the
+            default where the system can. `None`: only with backends that are known to end their process.
 
     Attributes:
         result: What was found so far.
@@ -67,6 +73,7 @@ class Verification:
         tolerance: int = TOLERANCE,
         state: str | os.PathLike[str] | None = None,
         num_threads: int | None = None,
+        isolation: Isolation = DEFAULT_ISOLATION,
     ) -> None:
         if against == backend:
             raise OptionError(
@@ -77,7 +84,7 @@ class Verification:
         self.index = index
         self.result = Result(damaged=index.report().counts["unreadable"])
         self._asked = (backend,) if against is None else (backend, against)
-        self._readers = [FrameReader(index, name) for name in self._asked]
+        self._readers = [FrameReader(index, name, isolation=isolation) for name in self._asked]
         self._names: dict[ImagePixel, tuple[str, ...]] = {}
         self._tolerance = tolerance
         self._threads = num_threads or usable_threads()

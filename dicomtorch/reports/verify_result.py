@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.index.quarantine import Quarantined
 from dicomtorch.reports.page import PLAIN, Block, Line, Page, Sentence, group, listed
 from dicomtorch.reports.text import format_count, format_name, name_file
 
@@ -65,6 +66,14 @@ class Result:
     def ok(self) -> bool:
         """Whether no file is damaged, every frame was decoded, and none differs."""
         return not self.findings and not self.damaged
+
+    def quarantined(self) -> list[Quarantined]:
+        """The frames that training should leave out, each once, with what was said of it first."""
+        found: dict[tuple[int, int], Quarantined] = {}
+        for one in self.findings:
+            entry = Quarantined(one.file, one.frame, f"{one.kind}: {one.text}")
+            found.setdefault((one.file, one.frame), entry)
+        return list(found.values())
 
     def add(self, unit: Result) -> None:
         """Counts in what was found in a part."""

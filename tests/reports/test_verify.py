@@ -144,7 +144,8 @@ def test_a_lossy_difference_has_a_tolerance(
     jpeg = codecs.jpeg8_encode(pixels, level=95)
     write(encapsulated(ct(pixels), [jpeg], JPEGBaseline8Bit), tmp_path / "a.dcm")
     one_off(monkeypatch, 2)
-    result, _ = verified(tmp_path, backend="imagecodecs", against="pydicom", tolerance=tolerance)
+    options = {"backend": "imagecodecs", "against": "pydicom", "isolation": None}
+    result, _ = verified(tmp_path, tolerance=tolerance, **options)
     assert result.compared == 1
     assert len(result.findings) == findings
     assert result.largest_accepted == (0 if findings else 2)
@@ -208,14 +209,15 @@ def test_a_second_run_does_what_failed_and_what_changed(
     damaged: Path, tmp_path_factory: pytest.TempPathFactory, decoded: list[int]
 ) -> None:
     state = tmp_path_factory.mktemp("state") / "verify.state"
-    first, _ = verified(damaged, state=state)
+    options: dict[str, Any] = {"state": state, "isolation": None}
+    first, _ = verified(damaged, **options)
     assert (first.resumed, len(decoded)) == (0, 9)
-    again, _ = verified(damaged, state=state)
+    again, _ = verified(damaged, **options)
     assert (again.resumed, len(decoded)) == (8, 10)
     assert again.findings == first.findings
     assert again.decoded == first.decoded
     write(ct(ct_pixels(3), 3, InstanceNumber=12345), damaged / "000.dcm")
-    third, _ = verified(damaged, state=state)
+    third, _ = verified(damaged, **options)
     assert (third.resumed, len(decoded)) == (7, 12)
 
 

@@ -1,0 +1,54 @@
+"""A decoder that does to its process what damaged streams do: the first byte of a frame says what."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+import numpy as np
+
+from dicomtorch import ImagePixel
+from dicomtorch.backends.base import say_once
+from dicomtorch.errors import DecodeError
+
+FINE, CRASH, ABORT, LEAVE, HANG, HUNGRY, PANIC, BROKEN, SIGNED, WIDE, SPEAK = range(11)
+
+
+class PanicError(BaseException):
+    """What a library of another language may raise."""
+
+
+class Misbehaving:
+    """Fills a frame with its second byte, or misbehaves."""
+
+    name = "misbehaving"
+
+    def supports(self, pixel: ImagePixel) -> bool:
+        """Everything."""
+        return True
+
+    def decode(self, data: Any, pixel: ImagePixel, out: Any = None) -> Any:
+        """Does what the first byte says."""
+        what = data[0]
+        if what == CRASH:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if what == ABORT:
+            os.abort()
+        if what == LEAVE:
+            os._exit(3)
+        if what == HANG:
+            time.sleep(600)
+        if what == HUNGRY:
+            np.ones(1 << 31, np.uint8).sum()
+        if what == PANIC:
+            raise PanicError("index out of bounds")
+        if what == BROKEN:
+            raise DecodeError("marker FFC4: counts 300, expected at most 256")
+        if what == SPEAK:
+            say_once("a table is longer than it should be")
+        kind = pixel.stored_dtype.str.replace("u", "i") if what == SIGNED else pixel.stored_dtype
+        if what == WIDE:
+            return np.zeros((99, *pixel.shape), np.float64)
+        return np.full(pixel.shape, data[1], kind)

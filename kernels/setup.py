@@ -9,8 +9,9 @@ setup(
     ext_modules=[
         Extension(
             "dicomtorch_kernels",
-            ["src/module.c", "src/convert.c", "src/read.c"],
+            ["src/module.c", "src/convert.c", "src/reduce.c", "src/read.c"],
             include_dirs=["src"],
+            depends=["src/kernels.h"],
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
             # Without contraction every step is rounded by itself, as NumPy's are: the bits are the same.
             extra_compile_args=[

@@ -227,7 +227,7 @@ def _convert(
         if indices or plan.frame.segmentation_type in ("BINARY", "LABELMAP"):
             image = resize_nearest(image, options.size)
         else:
-            around = _surroundings(plan)
+            around = surroundings(plan)
             if reduced is None:
                 image = resize(image, options.size, around)
             else:
@@ -235,19 +235,29 @@ def _convert(
                 image = resize_reduced(
                     reduced, image, (pixel.rows, pixel.columns), options.size, around
                 )
-            if options.values == "display":
-                # The weights of a mean do not quite add up to 1; a number that the user gave for padding stays.
-                given = 0.0 if around is None else around
-                np.clip(image, min(0.0, given), max(1.0, given), out=image)
+            if span := bounds(plan):
+                np.clip(image, *span, out=image)
     _cast(image, out, f"{options.values} values")
 
 
-def _surroundings(plan: Plan) -> float | None:
+def surroundings(plan: Plan) -> float | None:
+    """What surrounds a resized image; `None`: its lowest finite value."""
     options = plan.options
     if not isinstance(options.padding, str):
         return options.padding
     # 0 is black in display and the mean or the lowest value after normalisation; elsewhere it may be water.
     return 0.0 if options.values == "display" or options.normalize is not None else plan.lowest
+
+
+def bounds(plan: Plan) -> tuple[float, float] | None:
+    """Between what a resized image is brought, if anything.
+
+    The weights of a mean do not quite add up to 1; a number that the user gave for padding stays.
+    """
+    if plan.options.values != "display":
+        return None
+    given = surroundings(plan) or 0.0
+    return min(0.0, given), max(1.0, given)
 
 
 def _fill(

@@ -20,8 +20,8 @@ SMALLEST_SCALE, LARGEST_SCALE = 1e-30, 1e30
 BLOCK = 1 << 18
 Step = tuple[Callable[..., Any], tuple[Any, ...]]
 
-
-_SMALL = np.dtype(np.uint16)
+SMALL = np.dtype(np.uint16)
+"""Means of integers of at most 16 bits are converted as these are."""
 
 
 def fill_linear(
@@ -45,7 +45,7 @@ def fill_linear(
         high: See above.
         are_means: Whether `planes` are float32 means of integers of at most 16 bits, which need no float64.
     """
-    stored = _SMALL if are_means else planes.dtype
+    stored = SMALL if are_means else planes.dtype
     steps = linear_steps(stored, image.dtype, scale, offset, low, high)
     if planes.size <= BLOCK:
         _run(planes, image, steps)

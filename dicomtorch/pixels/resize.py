@@ -87,8 +87,8 @@ def resize_reduced(
     where = resized(*shape, size)
     inner = image
     for axis, (full, wanted) in enumerate(zip(shape, (where.rows, where.columns), strict=True), 1):
-        taps = _taps(full, wanted, reduced.factor, reduced.offset, image.shape[axis])
-        inner = _weighted(inner, taps, axis)
+        weights = taps(full, wanted, reduced.factor, reduced.offset, image.shape[axis])
+        inner = _weighted(inner, weights, axis)
     return _framed(inner, where, size, _lowest(inner) if around is None else around)
 
 
@@ -96,7 +96,7 @@ Taps = tuple[tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]], ...]
 
 
 @lru_cache(maxsize=64)
-def _taps(full: int, wanted: int, factor: int, offset: float, there: int) -> Taps:
+def taps(full: int, wanted: int, factor: int, offset: float, there: int) -> Taps:
     """For each tap of a triangular filter, the sample and the weight of every output pixel.
 
     Output pixel i is centred at (i + 0.5) * full / wanted - 0.5 in pixels of the frame, sample n lies at
@@ -118,11 +118,11 @@ def _taps(full: int, wanted: int, factor: int, offset: float, there: int) -> Tap
     return tuple((indices[:, k], weights[:, k].astype(np.float32)) for k in np.flatnonzero(used))
 
 
-def _weighted(image: Array, taps: Taps, axis: int) -> Array:
+def _weighted(image: Array, weights: Taps, axis: int) -> Array:
     result: Array | None = None
-    for indices, weights in taps:
+    for indices, weight in weights:
         part = np.take(image, indices, axis)
-        part *= weights[:, None] if axis == 1 else weights
+        part *= weight[:, None] if axis == 1 else weight
         result = part if result is None else np.add(result, part, out=result)
     assert result is not None
     return result
@@ -130,7 +130,7 @@ def _weighted(image: Array, taps: Taps, axis: int) -> Array:
 
 def _lowest(image: Array) -> float:
     lowest = float(image.min(initial=np.inf, where=np.isfinite(image)))
-    return lowest if np.isfinite(lowest) else 0.0
+    return lowest + 0.0 if np.isfinite(lowest) else 0.0  # the sign of a zero is nobody's choice
 
 
 def resize_nearest(image: Array, size: tuple[int, int]) -> Array:

@@ -36,8 +36,9 @@ from dicomtorch.pixels.voi import SharedRange
 from dicomtorch.reader.cache import FrameCache
 from dicomtorch.reader.choice import ChosenBackends, Isolation
 from dicomtorch.reader.fetch import FrameFetcher, OpenFiles
-from dicomtorch.reader.kernels import PlainReader, Template
+from dicomtorch.reader.kernels import PlainReader
 from dicomtorch.reader.ranges import SharedRanges
+from dicomtorch.reader.templates import Template
 from dicomtorch.reader.threads import usable_threads
 
 _logger = logging.getLogger("dicomtorch")
@@ -252,7 +253,7 @@ class FrameReader:
             except DicomTorchError as error:
                 raise self.fetcher.named(error, where.position) from error
         sample = Sample([recipe.values for recipe in recipes.values()], self.options)
-        if sample.is_independent:
+        if sample.is_independent and self.options.decode == "exact":
             whole = out if isinstance(out, Tensor) else None
             plain = self._read_plain(positions, whole, num_threads)
             if all(plain):
@@ -303,7 +304,7 @@ class FrameReader:
                 (where,) = self.index.locate([position])
                 recipe = self.recipe(where)
                 plan = recipe.plan
-                template = self._plain.template(plan, recipe.backend, self.dtype)
+                template = self._plain.template(plan, recipe.backend, self.dtype, recipe.levels)
                 if template is not None and not recipe.shares:
                     known = _PlainKind(template, plan.shape, plan.channels[0].voi)
             except DicomTorchError:

@@ -160,26 +160,29 @@ static const Copy COPY_TABLE[F64 + 1][TYPES] = {
 
 #define MOST_PIXELS ((int64_t)1 << 40)
 
-const char *template_problem(const Template *t) {
+const char *template_problem(const Template *t, const Tap *taps, int64_t n_taps) {
     if (t->type < 0 || t->type > F64) return "type";
     if (t->out_type < 0 || t->out_type >= TYPES) return "out_type";
     if (t->mode < 0 || t->mode >= MODES) return "mode";
-    if (t->flags < 0 || t->flags > 255) return "flags";
+    if (t->flags < 0 || t->flags > FLAGS) return "flags";
     if (t->left < 0 || t->right < 0 || t->left >= 8 * WIDTHS[t->type] || t->right >= 8 * WIDTHS[t->type])
         return "left or right";
     if (t->type >= F32 && (t->left || t->right)) return "left or right";
     if (t->pixels < 0 || t->pixels > MOST_PIXELS) return "pixels";
     if (t->samples < 1 || t->samples > 4) return "samples";
     if (t->mode == COPY ? !COPY_TABLE[t->type][t->out_type] : t->out_type != F32) return "out_type";
-    return 0;
+    return t->factor == 1 ? 0 : reduce_problem(t, taps, n_taps);
 }
 
 int64_t template_bytes(const Template *t) { return t->pixels * t->samples * WIDTHS[t->type]; }
-int64_t template_out_bytes(const Template *t) { return t->pixels * t->samples * WIDTHS[t->out_type]; }
+
+int64_t template_out_bytes(const Template *t) {
+    return (t->factor == 1 ? t->pixels : t->out_rows * t->out_columns) * t->samples * WIDTHS[t->out_type];
+}
 
 /* ---- one block ------------------------------------------------------------------------------------------------------ */
 
-static void swap_bytes(void *data, int64_t n, int64_t width) {
+void swap_bytes(void *data, int64_t n, int64_t width) {
     if (width == 2) {
         uint16_t *p = data;
         for (int64_t i = 0; i < n; i++) p[i] = __builtin_bswap16(p[i]);
@@ -216,7 +219,22 @@ static void fill(const Template *t, float *out, int64_t n) {
     for (int64_t i = 0; i < n; i++) out[i] = x;
 }
 
-enum error convert(const Template *t, void *in, char *out, int64_t first, int64_t count, int64_t plane, int level) {
+static Linear linear_of(const Template *t, int64_t type, int level) {
+#ifdef HAS_AVX2
+    if (level >= 1) return LINEAR_AVX2[t->mode == DOUBLE][type];
+#else
+    (void)level;
+#endif
+    return LINEAR_BASE[t->mode == DOUBLE][type];
+}
+
+void convert_floats(const Template *t, const float *in, float *out, int64_t n, int level) {
+    if (t->mode == CONSTANT) fill(t, out, n);
+    else linear_of(t, F32, level)(in, out, n, 1, t);
+}
+
+/* Pixels first .. first + count of a frame: `in` holds their samples, aligned; with PLANES of one plane `plane`. */
+static enum error convert(const Template *t, void *in, char *out, int64_t first, int64_t count, int64_t plane, int level) {
     const int64_t width = WIDTHS[t->type], out_width = WIDTHS[t->out_type];
     const int planar = (t->flags & PLANES) != 0;
     const int64_t stride = planar ? 1 : t->samples, channels = planar ? 1 : t->samples;
@@ -229,17 +247,26 @@ enum error convert(const Template *t, void *in, char *out, int64_t first, int64_
         } else if (t->mode == CONSTANT) {
             fill(t, (float *)to, count);
         } else {
-            const int row = t->mode == DOUBLE;
-            Linear linear = LINEAR_BASE[row][t->type];
-#ifdef HAS_AVX2
-            if (level >= 1) linear = LINEAR_AVX2[row][t->type];
-#else
-            (void)level;
-#endif
-            linear(from, (float *)to, count, stride, t);
+            linear_of(t, t->type, level)(from, (float *)to, count, stride, t);
             enum error error = after(t, from, (float *)to, count, stride);
             if (error) return error;
         }
     }
+    return OK;
+}
+
+enum error convert_frame(const Template *t, const Tap *taps, Fetch fetch, void *source, char *memory, char *out,
+                         int level) {
+    if (t->factor != 1) return reduce_frame(t, taps, fetch, source, memory, out, level);
+    const int planar = (t->flags & PLANES) != 0;
+    const int64_t planes = planar ? t->samples : 1, group = (planar ? 1 : t->samples) * WIDTHS[t->type];
+    const int64_t step = BLOCK / group; /* pixels */
+    for (int64_t plane = 0; plane < planes; plane++)
+        for (int64_t first = 0; first < t->pixels; first += step) {
+            const int64_t count = t->pixels - first < step ? t->pixels - first : step;
+            enum error error = fetch(source, memory, count * group, (plane * t->pixels + first) * group);
+            if (!error) error = convert(t, memory, out, first, count, plane, level);
+            if (error) return error;
+        }
     return OK;
 }

@@ -4,7 +4,8 @@
 
 #include <stdint.h>
 
-#define KERNELS_ABI 1
+#define KERNELS_ABI 2
+#define BLOCK ((int64_t)1 << 19) /* bytes read at once: they stay in the second-level cache */
 
 enum type { I8, U8, I16, U16, I32, U32, F32, F64, I64, TYPES };
 enum mode { COPY, CONSTANT, SINGLE, DOUBLE, MODES };
@@ -17,6 +18,9 @@ enum flag {
     PLANES = 32,       /* samples lie in planes already */
     NAN_TO_ZERO = 64,  /* display values of floats */
     NO_OVERFLOW = 128, /* a finite number that becomes infinite is an error */
+    LOWEST = 256,      /* what surrounds a frame of means is its lowest number, not `around` */
+    HAS_BOUNDS = 512,  /* resized numbers are brought between floor and ceiling */
+    FLAGS = 1023,
 };
 enum error { OK, OPEN, STAT, NOT_REGULAR, CHANGED, READ, SHORT, VALUE, NO_MEMORY, ERRORS };
 
@@ -26,7 +30,19 @@ typedef struct {
     int64_t left, right;      /* shifts that drop unused bits: x << left >> right, in the width of the type */
     int64_t pixels, samples;  /* of one frame */
     double origin, scale, offset, low, high;
+    /* Only where factor, the side of the blocks that become their mean, is more than 1: the frame is rows x columns,
+       its means are resized to inner_rows x inner_columns, which lie at top, left in out_rows x out_columns. */
+    int64_t factor, rows, columns, inner_rows, inner_columns, top, left_column, out_rows, out_columns;
+    int64_t row_taps, column_taps; /* taps of each row and column of the result */
+    int64_t row_at, column_at;     /* which of all taps come first: those of tap 0 for each row, of tap 1, ... */
+    double around, floor, ceiling;
 } Template;
+
+/* Part of a row or column of the result: a row or column of means, and its weight. */
+typedef struct {
+    int32_t index;
+    float weight;
+} Tap;
 
 typedef struct {
     int64_t path, path_length; /* into the buffer of paths */
@@ -40,15 +56,33 @@ typedef struct {
 extern const int64_t WIDTHS[TYPES];
 
 /* 0, or why a template is not one; checked once for each call, before anything is read. */
-const char *template_problem(const Template *t);
+const char *template_problem(const Template *t, const Tap *taps, int64_t n_taps);
 int64_t template_bytes(const Template *t);     /* of a frame in its file */
 int64_t template_out_bytes(const Template *t); /* of a frame in the output */
 
-/* Pixels first .. first + count of a frame: `in` holds their samples, aligned; with PLANES of one plane `plane`. */
-enum error convert(const Template *t, void *in, char *out, int64_t first, int64_t count, int64_t plane, int level);
+/* Reads `length` bytes from `offset` of a frame. */
+typedef enum error (*Fetch)(void *source, char *to, int64_t length, int64_t offset);
+
+/* One whole frame; `memory` has room for a BLOCK. */
+enum error convert_frame(const Template *t, const Tap *taps, Fetch fetch, void *source, char *memory, char *out, int level);
+enum error reduce_frame(const Template *t, const Tap *taps, Fetch fetch, void *source, char *memory, char *out, int level);
+const char *reduce_problem(const Template *t, const Tap *taps, int64_t n_taps);
 int best_level(void);
 
+/* Numbers that lie one behind the other, by the steps of a template. */
+void convert_floats(const Template *t, const float *in, float *out, int64_t n, int level);
+void swap_bytes(void *data, int64_t n, int64_t width);
+
+typedef struct {
+    const Template *templates;
+    const Tap *taps;
+    const char *prefix; /* of all paths */
+    int64_t prefix_length;
+    const char *paths;
+    char *out;
+    int level;
+} Call;
+
 /* All jobs, in `threads` threads; the number of those that failed. */
-int64_t read_frames(Job *jobs, int64_t n, const Template *templates, const char *prefix, int64_t prefix_length,
-                    const char *paths, char *out, int threads, int level);
+int64_t read_frames(const Call *call, Job *jobs, int64_t n, int threads);
 #endif

@@ -4,9 +4,8 @@
 
 #include "kernels.h"
 
+#include <stdlib.h>
 #include <string.h>
-
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* A buffer of whole items of `size` bytes, aligned for 64-bit numbers; the number of items, or -1. */
 static int64_t items(const Py_buffer *buffer, int64_t size, const char *name) {
@@ -17,9 +16,9 @@ static int64_t items(const Py_buffer *buffer, int64_t size, const char *name) {
     return buffer->len / size;
 }
 
-static int check_templates(const Template *templates, int64_t n) {
+static int check_templates(const Template *templates, int64_t n, const Tap *taps, int64_t n_taps) {
     for (int64_t k = 0; k < n; k++) {
-        const char *problem = template_problem(templates + k);
+        const char *problem = template_problem(templates + k, taps, n_taps);
         if (problem) {
             PyErr_Format(PyExc_ValueError, "template %zd: %s is out of range", (Py_ssize_t)k, problem);
             return 0;
@@ -44,20 +43,21 @@ static const char *job_problem(const Job *job, const Template *templates, int64_
 }
 
 PyDoc_STRVAR(read_doc,
-             "read(jobs, templates, prefix, paths, out, threads, level=-1)\n--\n\n"
-             "Reads and converts frames. jobs and templates are arrays of the records that JOB and TEMPLATE name; error and\n"
-             "number of each job are written. Returns how many failed; their part of out is undefined.\n\n"
+             "read(jobs, templates, taps, prefix, paths, out, threads, level=-1)\n--\n\n"
+             "Reads and converts frames. jobs, templates and taps are arrays of records; error and number of each job are\n"
+             "written. Returns how many failed; their part of out is undefined.\n\n"
              "Raises ValueError for a record that points outside its buffer; nothing is read then.");
 
 static PyObject *py_read(PyObject *module, PyObject *args) {
     (void)module;
-    Py_buffer jobs, templates, prefix, paths, out;
+    Py_buffer jobs, templates, taps, prefix, paths, out;
     int threads, level = -1;
-    if (!PyArg_ParseTuple(args, "w*y*y*y*w*i|i:read", &jobs, &templates, &prefix, &paths, &out, &threads, &level))
+    if (!PyArg_ParseTuple(args, "w*y*y*y*y*w*i|i:read", &jobs, &templates, &taps, &prefix, &paths, &out, &threads, &level))
         return 0;
     int64_t failed = -1;
     int64_t n = items(&jobs, sizeof(Job), "jobs"), m = items(&templates, sizeof(Template), "templates");
-    if (n < 0 || m < 0 || !check_templates(templates.buf, m)) goto end;
+    int64_t n_taps = items(&taps, sizeof(Tap), "taps");
+    if (n < 0 || m < 0 || n_taps < 0 || !check_templates(templates.buf, m, taps.buf, n_taps)) goto end;
     if ((uintptr_t)out.buf % sizeof(int64_t)) {
         PyErr_SetString(PyExc_ValueError, "out must be aligned");
         goto end;
@@ -74,13 +74,15 @@ static PyObject *py_read(PyObject *module, PyObject *args) {
         }
     }
     if (level < 0 || level > best_level()) level = best_level();
+    const Call call = {.templates = templates.buf, .taps = taps.buf, .prefix = prefix.buf, .prefix_length = prefix.len,
+                       .paths = paths.buf, .out = out.buf, .level = level};
     Py_BEGIN_ALLOW_THREADS
-    failed = read_frames(jobs.buf, n, templates.buf, prefix.buf, prefix.len, paths.buf, out.buf,
-                         threads < 1 ? 1 : threads, level);
+    failed = read_frames(&call, jobs.buf, n, threads < 1 ? 1 : threads);
     Py_END_ALLOW_THREADS
 end:
     PyBuffer_Release(&jobs);
     PyBuffer_Release(&templates);
+    PyBuffer_Release(&taps);
     PyBuffer_Release(&prefix);
     PyBuffer_Release(&paths);
     PyBuffer_Release(&out);
@@ -89,41 +91,46 @@ end:
 #endif
 
 PyDoc_STRVAR(convert_doc,
-             "convert(template, data, out, level=-1)\n--\n\n"
+             "convert(template, taps, data, out, level=-1)\n--\n\n"
              "Converts one frame from memory. Returns 0, or VALUE where a number does not fit.\n\n"
              "Raises ValueError where data or out is too small for the template.");
 
-#define BLOCK 2048 /* pixels; a copy, since data need not be aligned and is not to be changed */
+static enum error fetch(void *source, char *to, int64_t length, int64_t offset) {
+    memcpy(to, (const char *)source + offset, (size_t)length);
+    return OK;
+}
 
 static PyObject *py_convert(PyObject *module, PyObject *args) {
     (void)module;
-    Py_buffer templates, data, out;
+    Py_buffer templates, taps, data, out;
     int level = -1;
-    if (!PyArg_ParseTuple(args, "y*y*w*|i:convert", &templates, &data, &out, &level)) return 0;
+    if (!PyArg_ParseTuple(args, "y*y*y*w*|i:convert", &templates, &taps, &data, &out, &level)) return 0;
     int64_t result = -1;
+    char *memory = 0;
     const Template *t = templates.buf;
-    int64_t m = items(&templates, sizeof(Template), "template");
-    if (m < 0 || !check_templates(t, m)) goto end;
+    int64_t m = items(&templates, sizeof(Template), "template"), n_taps = items(&taps, sizeof(Tap), "taps");
+    if (m < 0 || n_taps < 0 || !check_templates(t, m, taps.buf, n_taps)) goto end;
     if (m != 1 || (uintptr_t)out.buf % sizeof(int64_t) || data.len < template_bytes(t) ||
         out.len < template_out_bytes(t)) {
         PyErr_SetString(PyExc_ValueError, "convert takes one template, and data and out that are large enough for it");
         goto end;
     }
     if (level < 0 || level > best_level()) level = best_level();
-    result = OK;
-    Py_BEGIN_ALLOW_THREADS
-    int64_t memory[BLOCK * 4]; /* 4 samples of 8 bytes */
-    const int planar = (t->flags & PLANES) != 0;
-    const int64_t group = (planar ? 1 : t->samples) * WIDTHS[t->type], planes = planar ? t->samples : 1;
-    for (int64_t plane = 0; plane < planes && !result; plane++)
-        for (int64_t first = 0; first < t->pixels && !result; first += BLOCK) {
-            const int64_t count = least(BLOCK, t->pixels - first);
-            memcpy(memory, (const char *)data.buf + (plane * t->pixels + first) * group, (size_t)(count * group));
-            result = convert(t, memory, out.buf, first, count, plane, level);
-        }
-    Py_END_ALLOW_THREADS
+    /* A copy, since data need not be aligned and is not to be changed. */
+    memory = malloc((size_t)BLOCK);
+    if (memory) {
+        Py_BEGIN_ALLOW_THREADS
+        result = convert_frame(t, taps.buf, fetch, data.buf, memory, out.buf, level);
+        Py_END_ALLOW_THREADS
+    }
+    if (!memory || result == NO_MEMORY) {
+        PyErr_NoMemory();
+        result = -1;
+    }
 end:
+    free(memory);
     PyBuffer_Release(&templates);
+    PyBuffer_Release(&taps);
     PyBuffer_Release(&data);
     PyBuffer_Release(&out);
     return result < 0 ? 0 : PyLong_FromLongLong(result);
@@ -141,6 +148,7 @@ static int add_constants(PyObject *module) {
     return PyModule_AddIntConstant(module, "ABI", KERNELS_ABI) ||
            PyModule_AddIntConstant(module, "JOB_BYTES", sizeof(Job)) ||
            PyModule_AddIntConstant(module, "TEMPLATE_BYTES", sizeof(Template)) ||
+           PyModule_AddIntConstant(module, "TAP_BYTES", sizeof(Tap)) ||
            PyModule_AddIntConstant(module, "LEVELS", best_level() + 1) ||
            PyModule_AddStringConstant(module, "__version__", "0.1.0");
 }

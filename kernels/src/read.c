@@ -13,7 +13,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define BLOCK ((int64_t)1 << 19) /* stays in the second-level cache; a header decides no allocation */
 #define MOST_THREADS 64
 #define LONGEST_PATH 4096
 
@@ -116,12 +115,19 @@ static enum error open_file(File *file, Job *job, const char *prefix, int64_t pr
     return OK;
 }
 
-static enum error fill(int descriptor, char *to, int64_t length, int64_t offset, Job *job) {
+/* A frame of the file that is open. */
+typedef struct {
+    int descriptor;
+    Job *job;
+} Frame;
+
+static enum error fetch(void *source, char *to, int64_t length, int64_t offset) {
+    const Frame *frame = source;
     for (int64_t done = 0; done < length;) {
-        ssize_t got = pread(descriptor, to + done, (size_t)(length - done), (off_t)(offset + done));
+        ssize_t got = pread(frame->descriptor, to + done, (size_t)(length - done), (off_t)(frame->job->offset + offset + done));
         if (got < 0) {
             if (errno == EINTR) continue;
-            job->number = errno;
+            frame->job->number = errno;
             return READ;
         }
         if (!got) return SHORT;
@@ -130,36 +136,17 @@ static enum error fill(int descriptor, char *to, int64_t length, int64_t offset,
     return OK;
 }
 
-static enum error read_frame(int descriptor, Job *job, const Template *t, char *memory, char *out, int level) {
-    const int64_t width = WIDTHS[t->type];
-    const int planar = (t->flags & PLANES) != 0;
-    const int64_t planes = planar ? t->samples : 1, group = (planar ? 1 : t->samples) * width;
-    const int64_t step = BLOCK / group; /* pixels */
-    for (int64_t plane = 0; plane < planes; plane++)
-        for (int64_t first = 0; first < t->pixels; first += step) {
-            const int64_t count = t->pixels - first < step ? t->pixels - first : step;
-            const int64_t at = job->offset + (plane * t->pixels + first) * group;
-            enum error error = fill(descriptor, memory, count * group, at, job);
-            if (!error) error = convert(t, memory, out + job->out, first, count, plane, level);
-            if (error) return error;
-        }
-    return OK;
-}
-
 typedef struct {
+    const Call *call;
     Job *jobs;
     int64_t n, part;
-    const Template *templates;
-    const char *prefix, *paths;
-    int64_t prefix_length;
-    char *out;
-    int level;
     _Atomic int64_t next;
 } Work;
 
 /* Jobs are taken in runs, so that most runs of one file are read by one thread. */
 static void *work(void *argument) {
     Work *w = argument;
+    const Call *call = w->call;
     char *memory = take_memory();
     File file = {.descriptor = -1};
     for (;;) {
@@ -171,10 +158,11 @@ static void *work(void *argument) {
                 job->error = NO_MEMORY;
                 continue;
             }
-            job->error = open_file(&file, job, w->prefix, w->prefix_length, w->paths);
-            if (!job->error)
-                job->error = read_frame(file.descriptor, job, w->templates + job->template_number, memory, w->out,
-                                        w->level);
+            job->error = open_file(&file, job, call->prefix, call->prefix_length, call->paths);
+            if (job->error) continue;
+            Frame frame = {.descriptor = file.descriptor, .job = job};
+            job->error = convert_frame(call->templates + job->template_number, call->taps, fetch, &frame, memory,
+                                       call->out + job->out, call->level);
         }
     }
     close_file(&file);
@@ -182,12 +170,10 @@ static void *work(void *argument) {
     return 0;
 }
 
-int64_t read_frames(Job *jobs, int64_t n, const Template *templates, const char *prefix, int64_t prefix_length,
-                    const char *paths, char *out, int threads, int level) {
+int64_t read_frames(const Call *call, Job *jobs, int64_t n, int threads) {
     if (threads > MOST_THREADS) threads = MOST_THREADS;
     int64_t part = threads > 1 ? n / (threads * 4) : n;
-    Work w = {.jobs = jobs, .n = n, .part = part > 0 ? part : 1, .templates = templates, .prefix = prefix,
-              .prefix_length = prefix_length, .paths = paths, .out = out, .level = level};
+    Work w = {.call = call, .jobs = jobs, .n = n, .part = part > 0 ? part : 1};
     pthread_t others[MOST_THREADS];
     int started = 0;
     while (started < threads - 1 && started + 1 < n && !pthread_create(&others[started], 0, work, &w)) started++;

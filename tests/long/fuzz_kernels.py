@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,10 +29,10 @@ def build(folder: Path, sanitizer: str) -> dict[str, str]:
     if sanitizer:
         flags = f"-fsanitize={sanitizer} -fno-sanitize-recover=all -g -O1"
         environment |= {"DICOMTORCH_KERNELS_CFLAGS": flags, "DICOMTORCH_KERNELS_LDFLAGS": flags}
+    # A copy, or objects of an earlier build with other flags would be taken.
+    copy = shutil.copytree(KERNELS, folder / "source", ignore=shutil.ignore_patterns("build"))
     install = ("install", "--quiet", "--no-deps", "--no-build-isolation", "--target", str(folder))
-    subprocess.run(
-        [sys.executable, "-m", "pip", *install, str(KERNELS)], env=environment, check=True
-    )
+    subprocess.run([sys.executable, "-m", "pip", *install, str(copy)], env=environment, check=True)
     environment["PYTHONPATH"] = f"{folder}{os.pathsep}{KERNELS.parent}"
     if sanitizer:
         libraries = [
@@ -55,8 +56,9 @@ def fuzz(seed: int, seconds: float, folder: Path) -> dict[str, int]:
     """Calls with right and wrong jobs, from two threads, while files change; counts what came of them."""
     import dicomtorch_kernels as kernels
 
-    from dicomtorch.reader.kernels import JOB, TEMPLATE
-    from tests.support.kernel_jobs import expected, make_job, make_template
+    from dicomtorch.reader.kernels import JOB, together
+    from dicomtorch.reader.templates import TEMPLATE
+    from tests.support.kernel_jobs import expected, make_job, make_template, out_bytes
 
     counts = dict.fromkeys(("calls", "refused", "failed", "right"), 0)
     deadline = time.monotonic() + seconds
@@ -72,36 +74,41 @@ def fuzz(seed: int, seconds: float, folder: Path) -> dict[str, int]:
             paths.append(os.fsencode(path))
         joined = b"".join(paths)
         while time.monotonic() < deadline:
-            templates = np.concatenate([make_template(rng, wrong=0.01) for _ in range(4)])
+            templates, taps = together([make_template(rng, wrong=0.01) for _ in range(4)])
             jobs = np.concatenate(
                 [make_job(rng, paths, templates, wrong=0.01) for _ in range(rng.randrange(1, 12))]
             )
             out = np.zeros(rng.choice([1 << 12, 1 << 22]), np.uint8)
-            jobs["out"] %= max(8, len(out) // 2)
-            jobs["out"] -= jobs["out"] % 8
+            threads = rng.randrange(1, 4)
+            if threads > 1:  # frames that overlap would be written at the same time
+                lengths = [out_bytes(templates[job["template"] % 4]) for job in jobs]
+                jobs["out"] = np.cumsum([0, *lengths[:-1]])
+            else:
+                jobs["out"] %= max(8, len(out) // 2)
+                jobs["out"] -= jobs["out"] % 8
             if rng.random() < 0.05:
                 victim = Path(os.fsdecode(rng.choice(paths)))
                 with victim.open("r+b") as file:
                     file.truncate(rng.randrange(1 << 20))
             counts["calls"] += 1
             try:
-                kernels.read(jobs, templates, b"", joined, out, rng.randrange(1, 4))
+                kernels.read(jobs, templates, taps, b"", joined, out, threads)
             except ValueError:
                 counts["refused"] += 1
                 continue
             counts["failed"] += int(np.count_nonzero(jobs["error"]))
             if len(jobs) == 1 and not jobs["error"][0]:
                 (job,) = jobs
-                right = expected(job, templates[job["template"]], paths)
+                right = expected(job, templates[job["template"]], taps, paths)
                 if right is not None:
                     got = out[job["out"] : job["out"] + right.nbytes].view(right.dtype)
                     assert np.array_equal(got, right, equal_nan=right.dtype.kind == "f")
                     counts["right"] += 1
 
-    threads = [threading.Thread(target=run, args=(k,)) for k in range(2)]
-    for thread in threads:
+    both = [threading.Thread(target=run, args=(k,)) for k in range(2)]
+    for thread in both:
         thread.start()
-    for thread in threads:
+    for thread in both:
         thread.join()
     assert JOB.itemsize == kernels.JOB_BYTES
     assert TEMPLATE.itemsize == kernels.TEMPLATE_BYTES

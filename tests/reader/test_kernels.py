@@ -18,7 +18,9 @@ from torch.utils.data import DataLoader
 from dicomtorch import DicomFrames, DicomVolumes, FrameLoader, FrameReader, PixelOptions, scan
 from dicomtorch.backends.base import get_backend
 from dicomtorch.errors import DicomTorchError
+from dicomtorch.pixels.resize import resized
 from dicomtorch.reader import kernels as k
+from dicomtorch.reader import templates as t
 from dicomtorch.storage.local import LocalStorage
 from tests.support import kernel_jobs
 from tests.support.phantoms import ct, ct_pixels, encapsulated, image, write, write_series
@@ -166,6 +168,78 @@ def test_blocks_join_without_a_seam(
     assert sum(counted) == 2
 
 
+@pytest.mark.parametrize("shape", [(64, 96), (61, 83), (130, 9), (8, 8), (33, 400)])
+@pytest.mark.parametrize("dtype", ["i1", "u1", "i2", "u2"])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_means_of_blocks_have_the_same_bits(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    counted: list[int],
+    syntax: str,
+    dtype: str,
+    shape: tuple[int, int],
+) -> None:
+    rng, kind = np.random.default_rng(5), np.dtype(dtype)
+    ends = np.iinfo(kind)
+    stored = rng.integers(ends.min, ends.max, (2, *shape), kind, endpoint=True)
+    data = stored.astype(kind.newbyteorder(">")) if syntax == ExplicitVRBigEndian else stored
+    about: dict[str, Any] = {"RescaleSlope": -0.3, "RescaleIntercept": 7.7}
+    path = write(image(stored, syntax, PixelData=data.tobytes(), **about), tmp_path / "a.dcm")
+    for size in ((4, 4), (16, 20), (30, 3)):
+        for each in ({"values": "modality"}, {"window": (12.5, 300)}, {"padding": 0.25}):
+            both(path, monkeypatch, size=size, decode="reduced", **each)
+    smallest = [size for size in ((4, 4), (16, 20), (30, 3)) if _is_smaller(shape, size)]
+    assert sum(counted) == 4 * len(smallest)
+
+
+def _is_smaller(shape: tuple[int, int], size: tuple[int, int]) -> bool:
+    where = resized(*shape, size)
+    return -(-shape[0] // 2) >= where.rows and -(-shape[1] // 2) >= where.columns
+
+
+@pytest.mark.parametrize("planar", [0, 1])
+def test_means_of_blocks_of_colour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[int], planar: int
+) -> None:
+    stored = np.random.default_rng(2).integers(0, 255, (2, 61, 34, 3), np.uint8)
+    dataset = image(np.zeros((2, 61, 34), np.uint8))
+    dataset.SamplesPerPixel, dataset.PlanarConfiguration = 3, planar
+    dataset.PhotometricInterpretation = "RGB"
+    dataset.PixelData = (np.moveaxis(stored, -1, 1) if planar else stored).tobytes()
+    path = write(dataset, tmp_path / "a.dcm")
+    got = both(path, monkeypatch, size=(15, 15), decode="reduced")
+    means = torch.from_numpy(np.moveaxis(stored, -1, 1) / 255).mean((2, 3))
+    np.testing.assert_allclose(got[:, :, :, 3:11].mean((2, 3)), means, atol=0.05)
+    assert sum(counted) == 2
+
+
+def test_means_of_twelve_bits_and_of_large_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[int]
+) -> None:
+    words = np.random.default_rng(1).integers(0, 1 << 16, (2, 700, 810), np.uint16)
+    about: dict[str, Any] = {"BitsStored": 12, "PixelRepresentation": 1, "RescaleSlope": 1e-20}
+    dataset = image(words, **about, WindowCenter=1e-18, WindowWidth=1e-17)
+    dataset.HighBit = 13
+    path = write(dataset, tmp_path / "a.dcm")
+    for values in ("modality", "display"):
+        both(path, monkeypatch, size=(90, 91), decode="reduced", values=values)
+    assert sum(counted) == 4
+    both(path, monkeypatch, size=(90, 91))
+    both(path, monkeypatch, size=(90, 91), decode="reduced", window="series")
+    assert sum(counted) == 4
+
+
+def test_rows_too_long_for_a_block_are_left_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[int]
+) -> None:
+    for columns, calls in ((1 << 15, 1), ((1 << 15) + 8, 0)):
+        wide = np.random.default_rng(1).integers(0, 99, (1, 16, columns), np.uint16)
+        path = write(image(wide), tmp_path / f"{columns}.dcm")
+        both(path, monkeypatch, size=(2, 4096), decode="reduced", values="modality")
+        assert len(counted) == calls
+        counted.clear()
+
+
 def test_mixed_batches_and_what_kernels_leave_to_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[int]
 ) -> None:
@@ -277,9 +351,24 @@ WRONG = [
     *((name, number) for name in ("path", "offset", "template", "out") for number in LARGE),
     *(("path_length", number) for number in (0, -1, 10_000, (1 << 63) - 1)),
     *((name, number) for name in ("pixels", "samples") for number in LARGE),
-    *((name, number) for name in ("type", "mode", "out_type", "flags") for number in (*LARGE, 256)),
+    *(
+        (name, number)
+        for name in ("type", "mode", "out_type", "flags")
+        for number in (*LARGE, 1024)
+    ),
     *((name, number) for name in ("left", "right") for number in (*LARGE, 16)),
     *(("samples", 0), ("samples", 5), ("pixels", 101), ("offset", 1), ("out", 8), ("out", 1)),
+    *(("factor", number) for number in (*LARGE, 0, 3, 16)),
+]
+MEANS = (
+    *("factor", "rows", "columns", "inner_rows", "inner_columns", "top", "left_column"),
+    *("out_rows", "out_columns", "row_taps", "column_taps", "row_at", "column_at"),
+)
+WRONG_MEANS = [
+    *((name, number) for name in MEANS for number in LARGE),
+    *(("rows", 0), ("columns", 11), ("inner_rows", 0), ("inner_rows", 4), ("left_column", 2)),
+    *(("row_taps", 0), ("row_taps", 4), ("column_at", 7), ("mode", t.COPY)),
+    *(("type", 4), ("out_columns", 3)),
 ]
 
 
@@ -289,41 +378,70 @@ def test_a_record_that_points_outside_is_refused(
 ) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(bytes(range(200)))
-    template = np.zeros(1, k.TEMPLATE)
-    template["type"], template["out_type"], template["mode"] = 3, 6, k.SINGLE
-    template["samples"], template["pixels"] = 1, 100
+    template = np.zeros(1, t.TEMPLATE)
+    template["type"], template["out_type"], template["mode"] = 3, 6, t.SINGLE
+    template["samples"], template["pixels"], template["factor"] = 1, 100, 1
     job = kernel_jobs.make_job(random.Random(0), [os.fsencode(path)], template)
     job["out"] = job["offset"] = 0
     out = np.zeros(400, np.uint8)
-    assert module.read(job, template, b"", os.fsencode(path), out, 1) == 0
+    assert module.read(job, template, b"", b"", os.fsencode(path), out, 1) == 0
     words = np.frombuffer(path.read_bytes(), "<u2")
     np.testing.assert_array_equal(out.view(np.float32), words.astype(np.float32))
     (job if name in (k.JOB.names or ()) else template)[name] = number
     out[:] = 7
     with pytest.raises(ValueError, match="out of range"):
-        module.read(job, template, b"", os.fsencode(path), out, 1)
+        module.read(job, template, b"", b"", os.fsencode(path), out, 1)
+    assert (out == 7).all()
+
+
+@pytest.mark.parametrize(("name", "number"), [*WRONG_MEANS, ("index", -1), ("index", 5)])
+def test_means_that_point_outside_are_refused(module: k.Module, name: str, number: int) -> None:
+    template, taps = np.zeros(1, t.TEMPLATE), np.zeros(7, t.TAP)
+    numbers = {"type": 3, "out_type": 6, "mode": t.SINGLE, "pixels": 100, "samples": 1}
+    numbers |= {"factor": 2, "rows": 10, "columns": 10, "row_taps": 1, "column_taps": 1}
+    numbers |= {"inner_rows": 3, "inner_columns": 4, "out_rows": 3, "out_columns": 5}
+    numbers |= {"left_column": 1, "column_at": 3}
+    for key, value in numbers.items():
+        template[key] = value
+    taps["index"], taps["weight"] = (0, 2, 4, 0, 1, 3, 4), 1
+    data, out = np.arange(100, dtype=np.uint16), np.zeros(15, np.float32)
+    assert module.convert(template, taps, data, out) == 0
+    assert out.reshape(3, 5)[:, 1:].tolist() == [
+        [5.5, 7.5, 11.5, 13.5],
+        [45.5, 47.5, 51.5, 53.5],
+        [85.5, 87.5, 91.5, 93.5],
+    ]
+    if name == "index":
+        taps["index"][4] = number
+    else:
+        template[name] = number
+    out[:] = 7
+    with pytest.raises(ValueError, match="out of range"):
+        module.convert(template, taps, data, out)
     assert (out == 7).all()
 
 
 def test_buffers_that_do_not_fit_are_refused(module: k.Module) -> None:
-    template = np.zeros(1, k.TEMPLATE)
+    template = np.zeros(1, t.TEMPLATE)
     template["type"], template["out_type"], template["samples"], template["pixels"] = 1, 1, 1, 8
+    template["factor"] = 1
     data, out = np.arange(8, dtype=np.uint8), np.zeros(8, np.uint8)
-    assert module.convert(template, data, out) == 0
+    assert module.convert(template, b"", data, out) == 0
     assert (out == data).all()
     for arguments in (
-        (template, data[:7], out),
-        (template, data, out[:7]),
-        (np.zeros(0, k.TEMPLATE), data, out),
-        (np.zeros(7, np.uint8), data, out),
-        (np.concatenate([template, template]), data, out),
+        (template, b"", data[:7], out),
+        (template, b"", data, out[:7]),
+        (np.zeros(0, t.TEMPLATE), b"", data, out),
+        (np.zeros(7, np.uint8), b"", data, out),
+        (template, b"1234567", data, out),
+        (np.concatenate([template, template]), b"", data, out),
     ):
-        with pytest.raises(ValueError, match=r"template|convert"):
+        with pytest.raises(ValueError, match=r"template|convert|taps"):
             module.convert(*arguments)
     with pytest.raises(TypeError):
-        module.convert(template, data, bytes(8))
+        module.convert(template, b"", data, bytes(8))
     with pytest.raises(ValueError, match="jobs must be"):
-        module.read(np.zeros(9, np.uint8), template, b"", b"x", out, 1)
+        module.read(np.zeros(9, np.uint8), template, b"", b"", b"x", out, 1)
 
 
 def test_random_calls_agree_with_numpy(tmp_path: Path, module: k.Module) -> None:
@@ -335,17 +453,17 @@ def test_random_calls_agree_with_numpy(tmp_path: Path, module: k.Module) -> None
         paths.append(os.fsencode(path))
     right = 0
     for _ in range(600):
-        template = kernel_jobs.make_template(rng)
+        template, taps = kernel_jobs.make_template(rng)
         job = kernel_jobs.make_job(rng, paths, template)
         job["out"] = 0
         out = np.zeros(1 << 21, np.uint8)
         try:
-            if module.read(job, template, b"", b"".join(paths), out, 1):
+            if module.read(job, template, taps, b"", b"".join(paths), out, 1):
                 continue
         except ValueError:
             continue
         with np.errstate(all="ignore"):
-            expected = kernel_jobs.expected(job[0], template[0], paths)
+            expected = kernel_jobs.expected(job[0], template[0], taps, paths)
         if expected is not None:
             got = out[: expected.nbytes].view(expected.dtype)
             np.testing.assert_array_equal(got, expected)
@@ -364,8 +482,8 @@ def test_another_version_or_other_bits_are_not_used(
         ABI = 0
 
     class Fused(Wrong):
-        def convert(self, template: Any, data: Any, out: Any, level: int = -1) -> int:
-            code = module.convert(template, data, out, level)
+        def convert(self, template: Any, taps: Any, data: Any, out: Any, level: int = -1) -> int:
+            code = module.convert(template, taps, data, out, level)
             out.view(np.uint32)[0, 0, 3] ^= 1
             return code
 

@@ -10,29 +10,35 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dicomtorch.reader.kernels import (
+from dicomtorch.pixels.resize import taps as resize_taps
+from dicomtorch.reader.kernels import JOB
+from dicomtorch.reader.templates import (
     CONSTANT,
     COPY,
     DOUBLE,
+    HAS_BOUNDS,
     HAS_CLAMP,
     HAS_OFFSET,
     HAS_ORIGIN,
     HAS_SCALE,
-    JOB,
+    LOWEST,
     PLANES,
     SINGLE,
     SWAP,
+    TAP,
     TEMPLATE,
     TYPES,
+    Template,
 )
 
 Record = npt.NDArray[Any]
 ODD = (-1, -(1 << 63), (1 << 63) - 1, 1 << 40, 8, 64)
 
 
-def make_template(rng: random.Random, wrong: float = 0.0) -> Record:
+def make_template(rng: random.Random, wrong: float = 0.0) -> Template:
     """One template; each field is out of its range with the chance `wrong`."""
-    record = np.zeros(1, TEMPLATE)
+    record, taps = np.zeros(1, TEMPLATE), np.zeros(0, TAP)
+    record["factor"] = 1
     mode = rng.choice([COPY, CONSTANT, SINGLE, DOUBLE])
     number = rng.randrange(8)
     record["type"], record["mode"] = number, mode
@@ -48,10 +54,40 @@ def make_template(rng: random.Random, wrong: float = 0.0) -> Record:
     record["samples"] = rng.choice([1, 1, 3])
     for name in ("origin", "scale", "offset", "low", "high"):
         record[name] = rng.choice([0.0, 1.0, -1.5, 1 / 3, 1024.0, 1e30])
-    for name in ("type", "out_type", "mode", "flags", "left", "right", "pixels", "samples"):
-        if rng.random() < wrong:
+    if number < 4 and mode != COPY and rng.random() < 0.4:
+        taps = _reduce(rng, record)
+        if wrong and rng.random() < wrong:
+            taps["index"][rng.randrange(len(taps))] = rng.choice([-1, 1 << 20, (1 << 31) - 1])
+    for name in TEMPLATE.names or ():
+        if TEMPLATE[name].kind == "i" and rng.random() < wrong:
             record[name] = rng.choice(ODD)
-    return record
+    return Template(record, taps)
+
+
+def _reduce(rng: random.Random, record: Record) -> Record:
+    """Makes means of blocks part of a template; its taps."""
+    factor = rng.choice([2, 4, 8])
+    rows, columns = rng.choice([1, 7, 8, 9, 65]), rng.choice([1, 3, 8, 33, 1100])
+    inner = [rng.randrange(1, side // factor + 2) for side in (rows, columns)]
+    outside = [side + rng.randrange(3) for side in inner]
+    record["factor"], record["rows"], record["columns"] = factor, rows, columns
+    record["pixels"] = rows * columns
+    record["inner_rows"], record["inner_columns"] = inner
+    record["out_rows"], record["out_columns"] = outside
+    for name, whole, part in zip(("top", "left_column"), outside, inner, strict=True):
+        record[name] = rng.randrange(whole - part + 1)
+    tables = [
+        resize_taps(full, wanted, factor, (factor - 1) / 2, -(-full // factor))
+        for full, wanted in zip((rows, columns), inner, strict=True)
+    ]
+    record["row_taps"], record["column_taps"] = map(len, tables)
+    record["column_at"] = len(tables[0]) * inner[0]
+    record["flags"] |= rng.choice([0, LOWEST, HAS_BOUNDS])
+    record["around"], record["floor"], record["ceiling"] = rng.choice([0.0, -2.5]), 0.0, 1.0
+    taps = np.zeros(sum(len(i) for table in tables for i, _ in table), TAP)
+    taps["index"] = np.concatenate([i for table in tables for i, _ in table])
+    taps["weight"] = np.concatenate([w for table in tables for _, w in table])
+    return taps
 
 
 def make_job(
@@ -76,7 +112,16 @@ def make_job(
     return record
 
 
-def expected(job: Any, template: Any, paths: list[bytes]) -> Record | None:
+def out_bytes(template: Any) -> int:
+    """Bytes of a frame in the output, rounded up to a whole number of the largest type; 0 for a wrong template."""
+    pixels = int(template["pixels"])
+    if template["factor"] > 1:
+        pixels = int(template["out_rows"]) * int(template["out_columns"])
+    length = pixels * int(template["samples"]) * 8
+    return length if 0 <= length < 1 << 40 else 0
+
+
+def expected(job: Any, template: Any, taps: Record, paths: list[bytes]) -> Record | None:
     """What NumPy makes of the frame; `None` where the C standard leaves a conversion open."""
     offsets = [sum(map(len, paths[:k])) for k in range(len(paths))]
     data = Path(os.fsdecode(paths[offsets.index(int(job["path"]))])).read_bytes()
@@ -97,10 +142,53 @@ def expected(job: Any, template: Any, paths: list[bytes]) -> Record | None:
     if flags & HAS_CLAMP and template["low"] > template["high"]:
         return None
     with np.errstate(all="ignore"):
+        if template["factor"] > 1:
+            planes = _means(planes, template)
         image = _scaled(planes, template, flags)
         if flags & HAS_CLAMP:
             image = image.clip(np.float32(template["low"]), np.float32(template["high"]))
+        if template["factor"] > 1:
+            image = _resized(image, template, taps, flags)
     return np.ascontiguousarray(image).reshape(-1)
+
+
+def _means(planes: Record, template: Any) -> Record:
+    rows, columns, factor = (int(template[name]) for name in ("rows", "columns", "factor"))
+    sums, counts = (
+        np.add.reduceat(
+            np.add.reduceat(values, np.arange(0, rows, factor), 1),
+            np.arange(0, columns, factor),
+            2,
+        )
+        for values in (
+            planes.reshape(-1, rows, columns).astype(np.float64),
+            np.ones((1, rows, columns)),
+        )
+    )
+    return (sums / counts).astype(np.float32)
+
+
+def _resized(image: Record, template: Any, taps: Record, flags: int) -> Record:
+    inner = image
+    names = (("row_at", "row_taps", "inner_rows"), ("column_at", "column_taps", "inner_columns"))
+    for axis, (at, count, wanted) in enumerate(names, 1):
+        start, number, length = (int(template[name]) for name in (at, count, wanted))
+        total: Any = None
+        for part in taps[start : start + number * length].reshape(number, length):
+            weights = part["weight"][:, None] if axis == 1 else part["weight"]
+            product = np.take(inner, part["index"], axis) * weights
+            total = product if total is None else total + product
+        inner = total
+    if flags & HAS_BOUNDS:
+        inner = inner.clip(np.float32(template["floor"]), np.float32(template["ceiling"]))
+    finite = inner[np.isfinite(inner)]
+    lowest = finite.min() if finite.size else 0.0
+    around = lowest if flags & LOWEST else template["around"]
+    shape = (len(inner), int(template["out_rows"]), int(template["out_columns"]))
+    result = np.full(shape, around, np.float32)
+    top, left = int(template["top"]), int(template["left_column"])
+    result[:, top : top + inner.shape[1], left : left + inner.shape[2]] = inner
+    return result
 
 
 def _scaled(planes: Record, template: Any, flags: int) -> Record:

@@ -1,0 +1,237 @@
+"""How the compiled kernels convert frames of one kind: a record of numbers, decided once for each kind.
+
+Their steps are those of `pixels`, with the same constants: conversions that are one multiplication, one addition and
+one clamp, or none at all, and means of blocks before them. Everything else is left to `pixels`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dicomtorch.backends.stored import unsupported_reason
+from dicomtorch.model.image import ImagePixel
+from dicomtorch.model.syntaxes import (
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+)
+from dicomtorch.pixels import linear
+from dicomtorch.pixels.frame import bounds, surroundings
+from dicomtorch.pixels.plan import Plan
+from dicomtorch.pixels.resize import resized, taps
+
+TYPES = ("i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8", "i8")
+COPY, CONSTANT, SINGLE, DOUBLE = range(4)
+HAS_ORIGIN, HAS_SCALE, HAS_OFFSET, HAS_CLAMP, SWAP, PLANES, NAN_TO_ZERO, NO_OVERFLOW = (
+    1 << k for k in range(8)
+)
+LOWEST, HAS_BOUNDS = 256, 512
+TEMPLATE = np.dtype(
+    [
+        *((name, np.int64) for name in ("type", "out_type", "mode", "flags", "left", "right")),
+        *((name, np.int64) for name in ("pixels", "samples")),
+        *((name, np.float64) for name in ("origin", "scale", "offset", "low", "high")),
+        *((name, np.int64) for name in ("factor", "rows", "columns")),
+        *((name, np.int64) for name in ("inner_rows", "inner_columns", "top", "left_column")),
+        *((name, np.int64) for name in ("out_rows", "out_columns")),
+        *((name, np.int64) for name in ("row_taps", "column_taps", "row_at", "column_at")),
+        *((name, np.float64) for name in ("around", "floor", "ceiling")),
+    ]
+)
+TAP = np.dtype([("index", np.int32), ("weight", np.float32)])
+LARGEST_STRIP = 1 << 19
+"""Bytes of the rows of one row of blocks, at most."""
+
+Record = npt.NDArray[Any]
+
+
+class Template(NamedTuple):
+    """How frames of one kind are converted.
+
+    Attributes:
+        record: One record of `TEMPLATE`.
+        taps: Records of `TAP`, to which `row_at` and `column_at` of the record count.
+    """
+
+    record: Record
+    taps: Record = np.zeros(0, TAP)
+
+
+def template(plan: Plan, dtype: torch.dtype, levels: int = 0) -> Template | None:
+    """How frames of one kind are converted, `None` where more is to be done than the kernels can.
+
+    Args:
+        plan: What is done to the stored values.
+        dtype: Of the tensor.
+        levels: How often the resolution is halved first, as `pixels.reduced` says.
+    """
+    pixel, options = plan.frame.pixel, plan.options
+    if not _is_plain(pixel) or (options.size is not None and not levels):
+        return None
+    flags = SWAP if pixel.transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN else 0
+    if pixel.samples_per_pixel > 1 and pixel.planar_configuration == 1:
+        flags |= PLANES
+    count = pixel.rows * pixel.columns
+    if options.values == "stored":
+        into = np.dtype(str(dtype).removeprefix("torch.")) if dtype != torch.bfloat16 else None
+        if plan.background is not None or into is None or into == np.float16:
+            return None
+        if not _holds(into, pixel):
+            return None
+        return Template(_record(_word(pixel), into, COPY, flags, pixel, count))
+    if (
+        dtype != torch.float32
+        or len(plan.channels) != 1
+        or plan.channels[0].kind != "linear"
+        or plan.shape[0] != pixel.samples_per_pixel
+        or not plan.is_affine
+        or plan.paints
+        or options.normalize is not None
+    ):
+        return None
+    (mapping,) = plan.channels
+    if pixel.is_float:
+        flags |= NO_OVERFLOW | (NAN_TO_ZERO if options.values == "display" else 0)
+    scale, offset = plan.folded(mapping)
+    record = scaled(
+        # Means of integers have the steps of integers.
+        linear.SMALL if levels else pixel.stored_dtype,
+        count,
+        pixel.samples_per_pixel,
+        flags,
+        scale,
+        offset,
+        mapping.low,
+        mapping.high,
+    )
+    bits = _record(_word(pixel), np.dtype(np.float32), COPY, 0, pixel, count)
+    for name in ("type", "left", "right"):
+        record[name] = bits[name]
+    return _reduced(record, plan, levels) if levels else Template(record)
+
+
+def _reduced(record: Record, plan: Plan, levels: int) -> Template | None:
+    """`record` for means of blocks that are resized."""
+    pixel, size, factor = plan.frame.pixel, plan.options.size, 1 << levels
+    assert size is not None
+    samples = 1 if record["flags"][0] & PLANES else pixel.samples_per_pixel
+    if factor * pixel.columns * samples * pixel.bits_allocated // 8 > LARGEST_STRIP:
+        return None
+    where, offset = resized(pixel.rows, pixel.columns, size), (factor - 1) / 2
+    tables = [
+        taps(full, wanted, factor, offset, -(-full // factor))
+        for full, wanted in ((pixel.rows, where.rows), (pixel.columns, where.columns))
+    ]
+    found = [np.zeros((len(table), len(table[0][0])), TAP) for table in tables]
+    for table, into in zip(tables, found, strict=True):
+        into["index"], into["weight"] = [each[0] for each in table], [each[1] for each in table]
+    around, span = surroundings(plan), bounds(plan)
+    record["flags"] |= (LOWEST if around is None else 0) | (HAS_BOUNDS if span else 0)
+    record["around"] = 0.0 if around is None else around
+    record["floor"], record["ceiling"] = span or (0.0, 0.0)
+    record["factor"], record["rows"], record["columns"] = factor, pixel.rows, pixel.columns
+    record["inner_rows"], record["inner_columns"] = where.rows, where.columns
+    record["top"], record["left_column"] = where.top, where.left
+    record["out_rows"], record["out_columns"] = size
+    record["row_taps"], record["column_taps"] = map(len, found)
+    record["column_at"] = found[0].size
+    return Template(record, np.concatenate([each.reshape(-1) for each in found]))
+
+
+def _is_plain(pixel: ImagePixel) -> bool:
+    """Whether a frame is words that need no more than a swap of bytes and a shift to be stored values."""
+    big = pixel.transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN
+    little = pixel.transfer_syntax_uid in (IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN)
+    return (
+        (little or big)
+        and pixel.bits_allocated in ((32, 64) if pixel.is_float else (8, 16, 32))
+        # OW is a string of 16-bit words: other integers packed into them are not merely swapped (PS3.5 8.1.1).
+        and (
+            not big
+            or pixel.is_float
+            or pixel.bits_allocated == (8 if pixel.pixel_data_vr == "OB" else 16)
+        )
+        and (
+            pixel.samples_per_pixel == 1
+            or (pixel.samples_per_pixel == 3 and pixel.photometric_interpretation == "RGB")
+        )
+        and not unsupported_reason(pixel)
+    )
+
+
+def _holds(dtype: np.dtype[Any], pixel: ImagePixel) -> bool:
+    """Whether every stored value is one of `dtype`."""
+    if np.can_cast(pixel.stored_dtype, dtype) or dtype.kind not in "iu":
+        return np.can_cast(pixel.stored_dtype, dtype)
+    sign = pixel.pixel_representation
+    low, high = (-1 << (pixel.bits_stored - 1)) * sign, (1 << (pixel.bits_stored - sign)) - 1
+    ends = np.iinfo(dtype)
+    return not pixel.is_float and ends.min <= low and high <= ends.max
+
+
+def _word(pixel: ImagePixel) -> np.dtype[Any]:
+    """The words of BitsAllocated bits, with the sign of the stored values."""
+    kind = "f" if pixel.is_float else "i" if pixel.pixel_representation else "u"
+    return np.dtype(f"{kind}{pixel.bits_allocated // 8}")
+
+
+def _record(
+    dtype: np.dtype[Any],
+    into: np.dtype[Any],
+    mode: int,
+    flags: int,
+    pixel: ImagePixel,
+    count: int,
+) -> Record:
+    record = np.zeros(1, TEMPLATE)
+    record["factor"] = 1
+    record["type"], record["out_type"] = TYPES.index(dtype.str[1:]), TYPES.index(into.str[1:])
+    record["mode"], record["flags"] = mode, flags
+    record["pixels"], record["samples"] = count, pixel.samples_per_pixel
+    if not pixel.is_float:
+        # The field goes to the top of the word and comes back, with its sign.
+        record["left"] = pixel.bits_allocated - 1 - pixel.high_bit
+        record["right"] = pixel.bits_allocated - pixel.bits_stored
+    return record
+
+
+def scaled(
+    dtype: np.dtype[Any],
+    count: int,
+    samples: int,
+    flags: int,
+    scale: float,
+    offset: float,
+    low: float,
+    high: float,
+) -> Record:
+    """The steps that `pixels.linear` makes of a scale, an offset and a clamp, as numbers."""
+    record = np.zeros(1, TEMPLATE)
+    record["factor"] = 1
+    record["type"], record["out_type"] = TYPES.index(dtype.str[1:]), TYPES.index("f4")
+    record["pixels"], record["samples"], record["mode"] = count, samples, SINGLE
+    for function, operands in linear.linear_steps(
+        dtype, np.dtype(np.float32), scale, offset, low, high
+    ):
+        if function is linear.fill_constant:
+            record["mode"], record["offset"] = CONSTANT, operands[0]
+        elif function is linear.fill_in_float64:
+            record["mode"], record["scale"], record["offset"] = DOUBLE, *operands
+        elif function is np.subtract:
+            flags |= HAS_ORIGIN
+            record["origin"] = operands[0]
+        elif function is np.multiply:
+            flags |= HAS_SCALE
+            record["scale"] = operands[0]
+        elif function is np.add:
+            flags |= HAS_OFFSET
+            record["offset"] = operands[0]
+        elif function is np.ndarray.clip:
+            flags |= HAS_CLAMP
+            record["low"], record["high"] = operands
+    record["flags"] = flags
+    return record

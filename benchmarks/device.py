@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, RandomSampler
 
 from benchmarks import data, report
 from dicomtorch import DicomFrames, DicomTorchError, FrameLoader, scan
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ("copy", lambda: copies(options.size), ("what", "frames/s", "GB/s")),
         ("loader", lambda: loaders(frames, options), ("loader", "frames/s", "share of copy")),
         ("step", lambda: steps(frames, options), ("loader", "step ms", "load ms", "both ms", "overlap")),
-        ("memory", lambda: memory(frames), ("batches", "device MB", "pinned MB", "process MB")),
+        ("memory", lambda: memory(frames, options), ("batches", "device MB", "pinned MB", "process MB")),
     )  # fmt: skip
     for name, measure, columns in parts:
         results[name] = measure()
@@ -115,18 +115,25 @@ def copies(size: int) -> list[report.Result]:
     return found
 
 
+def _order(frames: DicomFrames, options: argparse.Namespace) -> RandomSampler:
+    """More frames than there are files, so that the start of an epoch counts little."""
+    return RandomSampler(frames, replacement=True, num_samples=options.epoch)
+
+
 def _loaders(frames: DicomFrames, options: argparse.Namespace) -> dict[str, Iterable[Any]]:
     stored = DicomFrames(frames.index, values="stored")
     able: dict[str, Iterable[Any]] = {}
     for threads in options.threads:
-        on_cpu = FrameLoader(frames, BATCH, shuffle=True, num_threads=threads)
+        on_cpu = FrameLoader(frames, BATCH, sampler=_order(frames, options), num_threads=threads)
         able[f"FrameLoader, {threads} threads, CPU"] = on_cpu
-        to_device = FrameLoader(frames, BATCH, shuffle=True, num_threads=threads, device="cuda")
+        to_device = FrameLoader(
+            frames, BATCH, sampler=_order(frames, options), num_threads=threads, device="cuda"
+        )
         able[f"FrameLoader, {threads} threads, cuda"] = to_device
         late = FrameLoader(
             stored,
             BATCH,
-            shuffle=True,
+            sampler=_order(frames, options),
             num_threads=threads,
             device="cuda",
             batch_transform=lambda batch: stored.to_values(*batch),
@@ -134,7 +141,8 @@ def _loaders(frames: DicomFrames, options: argparse.Namespace) -> dict[str, Iter
         able[f"FrameLoader, {threads} threads, cuda, converted there"] = late
     for workers in options.workers:
         pinned = DataLoader(
-            frames, BATCH, shuffle=True, num_workers=workers, persistent_workers=True, pin_memory=True
+            frames, BATCH, sampler=_order(frames, options), num_workers=workers,
+            persistent_workers=True, pin_memory=True,
         )  # fmt: skip
         able[f"DataLoader, {workers} workers, pinned, .cuda()"] = _Moved(pinned)
     return able
@@ -218,14 +226,14 @@ def steps(frames: DicomFrames, options: argparse.Namespace) -> list[report.Resul
     stored = DicomFrames(frames.index, values="stored")
     able: dict[str, Iterable[Any]] = {
         "FrameLoader, cuda": FrameLoader(
-            frames, BATCH, shuffle=True, num_threads=threads, device="cuda"
+            frames, BATCH, sampler=_order(frames, options), num_threads=threads, device="cuda"
         ),
         "FrameLoader, cuda, converted there": FrameLoader(
-            stored, BATCH, shuffle=True, num_threads=threads, device="cuda",
+            stored, BATCH, sampler=_order(frames, options), num_threads=threads, device="cuda",
             batch_transform=lambda batch: stored.to_values(*batch),
         ),
         "DataLoader, pinned, .cuda()": _Moved(
-            DataLoader(frames, BATCH, shuffle=True, num_workers=max(options.workers),
+            DataLoader(frames, BATCH, sampler=_order(frames, options), num_workers=max(options.workers),
                        persistent_workers=True, pin_memory=True)
         ),
     }  # fmt: skip
@@ -235,7 +243,9 @@ def steps(frames: DicomFrames, options: argparse.Namespace) -> list[report.Resul
         for share in (0.5, 1.0, 2.0):
             step = _step(options.size, load * share)
             resting = torch.zeros(BATCH, 1, options.size, options.size, device="cuda")
-            alone = _milliseconds([(resting, None)] * (len(frames) // BATCH), step, options.repeats)
+            alone = _milliseconds(
+                [(resting, None)] * (options.epoch // BATCH), step, options.repeats
+            )
             both = _milliseconds(loader, step, options.repeats)
             row = {"loader": name, "step ms": alone, "load ms": load, "both ms": both}
             found.append({**row, "overlap": max(alone, load) / both})
@@ -258,10 +268,11 @@ def _milliseconds(
     return statistics.median(spent[1:])
 
 
-def memory(frames: DicomFrames) -> list[report.Result]:
+def memory(frames: DicomFrames, options: argparse.Namespace) -> list[report.Result]:
     """What a thousand batches leave behind."""
-    loader = FrameLoader(frames, BATCH, shuffle=True, device="cuda")
+    loader = FrameLoader(frames, BATCH, sampler=_order(frames, options), device="cuda")
     found, seen = [], 0
+    torch.cuda.empty_cache()
     for mark in (20, 200, 1000):
         while seen < mark:
             for _ in loader:
@@ -289,6 +300,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, default=folder / "data", help="made once")
     parser.add_argument("--samples", type=Path, help="real files; default: those of pydicom")
     parser.add_argument("--frames", type=int, default=768, help="default: %(default)s")
+    parser.add_argument("--epoch", type=int, default=8192, help="frames; default: %(default)s")
     parser.add_argument("--size", type=int, default=512, help="default: %(default)s")
     parser.add_argument("--repeats", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--threads", type=int, nargs="+", default=[2, 4, 8, 16])

@@ -252,9 +252,8 @@ class DicomFrames(DrawnDataset[int, Sample_co, Batch_co]):
         """Stored values of this dataset -> other values, on the device where they are.
 
         For datasets with `values="stored"`: workers, pinned memory and the way to the device carry the integers of the
-        files, the device does the arithmetic. The result is what a dataset with these options gives, within float32
-        rounding. Frames with lookup tables are looked up on the device too; wide integers, floats and `normalize` go
-        through the CPU.
+        files, the device does the arithmetic. The numbers are those of a dataset with these options. Frames with lookup
+        tables are looked up on the device too; wide integers, floats and `normalize` go through the CPU.
 
         Args:
             images: A batch (B, C, H, W) or an image (C, H, W) of this dataset, as it came.

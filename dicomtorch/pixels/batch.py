@@ -1,7 +1,7 @@
 """Stored values that are a tensor already -> the values asked for: whole batches, on any device.
 
 What `pixels` does to a frame while it is read, for batches that went through pinned memory or to a device as the small
-integers that they are in the file. Equal to it within float32 rounding.
+integers that they are in the file. The same numbers.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ from dicomtorch.errors import OptionError
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.pixels import frame as pixels
 from dicomtorch.pixels.formulas import evaluate, modality, with_range
-from dicomtorch.pixels.linear import LARGEST_SCALE, SMALLEST_SCALE
+from dicomtorch.pixels.linear import coefficients
 from dicomtorch.pixels.memory import new_batch
 from dicomtorch.pixels.plan import Plan
 from dicomtorch.pixels.voi import Mapping, SharedRange, ranged
 
 _EXACT_BITS = 16  # wide integers and floats go through float64, frame by frame
-_LARGEST_ORIGIN = 1 << 23  # whole numbers that float32 adds to 16-bit values without rounding
 Mappings = tuple[Mapping, ...]
 
 
@@ -107,6 +106,11 @@ def convert_together(
 def _by_itself(image: Tensor, frame: Conversion, out: Tensor) -> AppliedVOI:
     plan = frame.plan
     planes = image.numpy()
+    own = plan.frame.pixel.stored_dtype
+    if own.kind in "iu" and own.itemsize <= 2 < planes.dtype.itemsize:
+        # A wider type than that of the file would be computed in float64. 16 bits also hold what has another sign than
+        # an 8-bit header says.
+        planes = planes.astype(own if own.itemsize == 2 else np.int16)
     stored = planes[0] if len(planes) == 1 else planes.transpose(1, 2, 0)
     _, voi = pixels.apply(stored, plan.frame, plan.options, out, shared=frame.shared, plan=plan)
     return voi
@@ -144,38 +148,37 @@ def _channels(image: Tensor, frame: Conversion) -> Mappings | None:
 
 
 def _fit_float32(plan: Plan, channels: Mappings) -> bool:
-    """Whether float32 has room for the coefficients of the linear mappings, and for what they are multiplied with."""
+    """Whether the linear mappings of a frame are computed in float32 on the CPU too."""
     if not plan.is_affine:
         return True  # looked up in a table that was made in float64
-    folded = [plan.folded(mapping) for mapping in channels if mapping.kind == "linear"]
-    return all(
-        (scale == 0 or SMALLEST_SCALE <= abs(scale) <= LARGEST_SCALE)
-        and abs(offset) <= LARGEST_SCALE
-        for scale, offset in folded
-    )
+    return all(_coefficients(plan, mapping) is not None for mapping in channels)
 
 
 def _linear(stored: Tensor, plans: Sequence[Plan], channels: Sequence[Mappings]) -> Tensor:
-    """clip((stored - origin) * scale + rest, low, high): what float32 rounds is small where the result is."""
+    """clip((stored - origin) * scale + offset, low, high), rounded step by step as on the CPU: the same numbers."""
     numbers = np.array(
-        [[_coefficients(plan, c) for c in each] for plan, each in zip(plans, channels, strict=True)]
+        [
+            [_coefficients(plan, c) for c in each]
+            for plan, each in zip(plans, channels, strict=True)
+        ],
+        np.float32,
     )
-    table = torch.from_numpy(numbers.astype(np.float32)).to(stored.device)
-    origin, scale, rest, low, high = table[:, :, None, None].unbind(-1)
-    values = torch.sub(stored, origin).mul_(scale).add_(rest)
+    table = torch.from_numpy(numbers).to(stored.device)
+    origin, scale, offset, low, high = table[:, :, None, None].unbind(-1)
+    values = torch.sub(stored, origin).mul_(scale).add_(offset)
     if np.isfinite(numbers[..., 3:]).any():
         torch.clamp(values, low, high, out=values)
     return values
 
 
-def _coefficients(plan: Plan, mapping: Mapping) -> tuple[float, float, float, float, float]:
-    if mapping.kind == "constant":
+def _coefficients(plan: Plan, mapping: Mapping) -> tuple[float, float, float, float, float] | None:
+    if mapping.kind != "linear":
         return (0.0, 0.0, mapping.offset, -math.inf, math.inf)
     scale, offset = plan.folded(mapping)
-    origin = 0.0
-    if scale:
-        origin = min(max(float(round(-offset / scale)), -_LARGEST_ORIGIN), _LARGEST_ORIGIN)
-    return (origin, scale, offset + origin * scale, mapping.low, mapping.high)
+    if scale == 0.0:
+        return (0.0, 0.0, min(max(offset, mapping.low), mapping.high), -math.inf, math.inf)
+    found = coefficients(plan.frame.pixel.stored_dtype, scale, offset)
+    return found and (*found, mapping.low, mapping.high)
 
 
 def _looked_up(image: Tensor, plan: Plan, channels: Mappings) -> Tensor:
@@ -219,7 +222,8 @@ def _colored(values: Tensor, plan: Plan) -> Tensor:
     """(B, C, H, W) with the channels that `color` asks for."""
     wanted = plan.shape[0]
     if plan.options.color == "gray" and values.shape[1] == 3 and wanted == 1:
-        luma = torch.from_numpy(pixels.LUMA).to(values)
-        gray = torch.einsum("c,bchw->bhw", luma, values)[:, None]
+        gray: Tensor = values[:, :1] * pixels.LUMA[0]
+        for k in (1, 2):
+            gray += values[:, k : k + 1] * pixels.LUMA[k]
         return gray.clamp_(max=1.0) if plan.options.values == "display" else gray
     return values if values.shape[1] == wanted else values.expand(-1, wanted, -1, -1).contiguous()

@@ -33,7 +33,7 @@ from dicomtorch.pixels.voi import (
 )
 
 # BT.601, as in PS3.3 C.7.6.3.1.2.
-LUMA = np.array([0.299, 0.587, 0.114])
+LUMA = (0.299, 0.587, 0.114)
 
 
 def apply(
@@ -215,7 +215,7 @@ def _convert(
     if plan.paints or channels is not plan.channels or options.normalize is not None:
         _paint_padding(planes, plan, part)
     if options.color == "gray" and computed == 3 and (len(planes) == 3 or plan.palette):
-        image = np.tensordot(LUMA.astype(image.dtype), part, 1)[None]
+        image = _gray(part)
         if options.values == "display":
             np.minimum(image, 1.0, out=image)  # in some orders the three weights add up to more
     elif computed < out.shape[0]:
@@ -238,6 +238,14 @@ def _convert(
             if span := bounds(plan):
                 np.clip(image, *span, out=image)
     _cast(image, out, f"{options.values} values")
+
+
+def _gray(image: Array) -> Array:
+    """(1, H, W): weighted channels, added in their order, so that every machine rounds alike."""
+    gray: Array = image[:1] * image.dtype.type(LUMA[0])
+    for k in (1, 2):
+        gray += image[k : k + 1] * image.dtype.type(LUMA[k])
+    return gray
 
 
 def surroundings(plan: Plan) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -89,25 +89,41 @@ def linear_steps(
     return steps if low <= results.min() and results.max() <= high else clamped
 
 
+class Coefficients(NamedTuple):
+    """(stored - origin) * scale + offset, each step rounded to float32."""
+
+    origin: float
+    scale: float
+    offset: float
+
+
+def coefficients(stored: np.dtype[Any], scale: float, offset: float) -> Coefficients | None:
+    """How stored * scale + offset is computed in float32; `None` where that would lose digits."""
+    small = stored.kind in "iu" and stored.itemsize <= 2
+    usual = SMALLEST_SCALE <= abs(scale) <= LARGEST_SCALE and abs(offset) <= LARGEST_SCALE
+    if not small or not usual or abs(offset / scale) >= EXACT[torch.float32] / 2:
+        return None
+    whole = scale.is_integer() and offset.is_integer() and abs(scale) < 256
+    if abs(offset) <= LARGEST_OFFSET or whole:
+        return Coefficients(0.0, scale, offset)
+    # Differences of whole numbers are exact.
+    origin = float(round(-offset / scale))
+    return Coefficients(origin, scale, offset + origin * scale)
+
+
 def _scaling(
     stored: np.dtype[Any], image: np.dtype[Any], scale: float, offset: float
 ) -> tuple[Step, ...]:
-    small = stored.kind in "iu" and stored.itemsize <= 2
-    usual = SMALLEST_SCALE <= abs(scale) <= LARGEST_SCALE and abs(offset) <= LARGEST_SCALE
-    exact = usual and abs(offset / scale) < EXACT[torch.float32] / 2
-    if image == np.float64 or not small or not exact:
+    found = coefficients(stored, scale, offset)
+    if found is None or image == np.float64:
         return ((fill_in_float64, (scale, offset)),)
     steps: list[Step] = [(_cast_exactly, ())]
-    whole = scale.is_integer() and offset.is_integer() and abs(scale) < 256
-    if abs(offset) > LARGEST_OFFSET and not whole:
-        # Differences of whole numbers are exact.
-        origin = round(-offset / scale)
-        steps.append((np.subtract, (np.float32(origin),)))
-        offset += origin * scale
-    if scale != 1.0:
-        steps.append((np.multiply, (np.float32(scale),)))
-    if offset != 0.0:
-        steps.append((np.add, (np.float32(offset),)))
+    if found.origin != 0.0:
+        steps.append((np.subtract, (np.float32(found.origin),)))
+    if found.scale != 1.0:
+        steps.append((np.multiply, (np.float32(found.scale),)))
+    if found.offset != 0.0:
+        steps.append((np.add, (np.float32(found.offset),)))
     return tuple(steps)
 
 

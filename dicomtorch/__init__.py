@@ -5,8 +5,8 @@
 
 Datasets: `DicomFrames`, `DicomClips` (runs of frames in time), `DicomVolumes` (stacks of slices), `DicomCrops` (parts
 of volumes around the candidates of a table). Indexes: `scan`, `FrameIndex` (filter, join labels, split by patient),
-`stacks`, `MaskIndex`, `check_leakage`. Loading: `FrameLoader`, `collate_frames` for torch's `DataLoader`, and samplers.
-Every error is a `DicomTorchError` and names the file, the frame and what to do next.
+`stacks`, `MaskIndex`, `read_annotations`, `check_leakage`. Loading: `FrameLoader`, `collate_frames` for torch's
+`DataLoader`, and samplers. Every error is a `DicomTorchError` and names the file, the frame and what to do next.
 
 Public names are loaded when they are first used, so that `import dicomtorch` costs nothing.
 """
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from dicomtorch.datasets.clips import DicomClips
     from dicomtorch.datasets.crops import DicomCrops
     from dicomtorch.datasets.frames import DicomFrames
+    from dicomtorch.datasets.labelling import read_annotations
     from dicomtorch.datasets.volumes import DicomVolumes
     from dicomtorch.errors import (
         DecodeError,
@@ -112,6 +113,7 @@ __all__ = [
     "check_leakage",
     "collate_frames",
     "patient_to_voxel",
+    "read_annotations",
     "scan",
     "stacks",
     "voxel_to_patient",
@@ -162,6 +164,7 @@ _MODULES = {
     "check_leakage": "dicomtorch.reports.leakage",
     "collate_frames": "dicomtorch.batches.collate",
     "patient_to_voxel": "dicomtorch.series.geometry",
+    "read_annotations": "dicomtorch.datasets.labelling",
     "scan": "dicomtorch.scanner.scan",
     "stacks": "dicomtorch.series.search",
     "voxel_to_patient": "dicomtorch.series.geometry",

@@ -66,7 +66,7 @@ class SampleDataset(Dataset[Sample_co], Generic[Asked, Sample_co, Batch_co]):
         self._masks = source.masks
         self._targets = source.boxes
         if self._targets is not None and self.sample_name != "frame":
-            raise OptionError("boxes= goes with DicomFrames")
+            raise OptionError(f"{self._targets.kind}= goes with DicomFrames")
         self._failures: list[Failure] = []
 
     # What a subclass says

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dicomtorch.datasets.options import MaskOptions, ReadPolicy
-from dicomtorch.errors import OptionError
-from dicomtorch.index.frame_index import FrameIndex
-from dicomtorch.masks.boxes import BoxTable
 from dicomtorch.masks.layers import MaskOutput
 from dicomtorch.masks.mask_index import MaskIndex
-from dicomtorch.model.mask_object import KINDS
+from dicomtorch.masks.shape_index import ShapeIndex
 from dicomtorch.pixels.resize import resize_nearest, resized
-from dicomtorch.scanner.open import open_source
 
 Areas = npt.NDArray[np.int64]
 
 MASK_KEYS = ("mask_known", "mask_area", "mask_present")
 """What `meta` has of masks."""
-
-_OWN = ("masks", "mask_output", "unlabelled")
 
 
 class Mask(NamedTuple):
@@ -67,10 +60,10 @@ def masks_fit(masks: Sequence[Mask | BoxTarget | None], batch: Tensor | None) ->
 
 
 class BoxTarget(NamedTuple):
-    """The boxes of one sample, in the place of a mask.
+    """The boxes or points of one sample, in the place of a mask.
 
     Attributes:
-        image: `boxes` (n, 4) float32 and `labels` (n,) int64.
+        image: `boxes` (n, 4) or `points` (n, 2), float32, and `labels` (n,), int64.
     """
 
     image: dict[str, Tensor]
@@ -84,26 +77,30 @@ class BoxSource:
     """Makes the targets of frames.
 
     Args:
-        boxes: Of the frames of one index.
-        index: That index.
+        shapes: Of the frames of one index.
+        kind: What targets are.
         size: What images are resized to, or `None`.
     """
 
-    def __init__(self, boxes: BoxTable, index: FrameIndex, size: tuple[int, int] | None) -> None:
-        self.boxes = boxes
+    def __init__(
+        self, shapes: ShapeIndex, kind: Literal["boxes", "points"], size: tuple[int, int] | None
+    ) -> None:
+        self.shapes = shapes
+        self.kind = kind
         self._size = size
-        self._shape = np.stack([np.asarray(index.column(n)) for n in ("Rows", "Columns")], 1)
 
     def of(self, position: int) -> BoxTarget:
-        """The boxes of a frame, on the resized image where there is one."""
-        boxes, labels = self.boxes.of(position)
+        """The target of a frame, on the resized image where there is one."""
+        made = self.shapes.boxes if self.kind == "boxes" else self.shapes.points
+        found, labels = made(position)
         if self._size is not None:
-            rows, columns = self._shape[position].tolist()
+            rows, columns = self.shapes.images.shape[position].tolist()
             where = resized(rows, columns, self._size)
-            scale = np.array([where.columns / columns, where.rows / rows] * 2, np.float32)
-            boxes = boxes * scale + np.array([where.left, where.top] * 2, np.float32)
-        found = {"boxes": torch.from_numpy(boxes.copy()), "labels": torch.from_numpy(labels.copy())}
-        return BoxTarget(found)
+            times = found.shape[1] // 2
+            scale = np.array([where.columns / columns, where.rows / rows] * times, np.float32)
+            found = found * scale + np.array([where.left, where.top] * times, np.float32)
+        target = {self.kind: torch.from_numpy(found.copy()), "labels": torch.from_numpy(labels)}
+        return BoxTarget(target)
 
 
 class MaskSource:
@@ -191,45 +188,3 @@ def unresized(image: Tensor, shape: tuple[int, int], size: tuple[int, int]) -> T
     rows = where.top + row.long().clamp(max=where.rows - 1)
     columns = where.left + column.long().clamp(max=where.columns - 1)
     return image[..., rows, :][..., columns]
-
-
-def without_masks(index: FrameIndex) -> FrameIndex:
-    """The frames that are no masks themselves."""
-    classes = index.column("SOPClassUID")
-    is_mask = np.isin(classes.codes, classes.codes_of(KINDS))
-    return index.select(~is_mask) if is_mask.any() else index
-
-
-def open_masks(images: FrameIndex, policy: ReadPolicy, options: MaskOptions) -> MaskIndex:
-    """The masks that the options ask for.
-
-    Raises:
-        OptionError: An option means nothing.
-    """
-    given = options["masks"]
-    more: dict[str, Any] = {k: v for k, v in options.items() if k not in _OWN}
-    if isinstance(given, MaskIndex):
-        if (
-            more
-            or given.images.uuid != images.uuid
-            or not np.array_equal(given.images.rows, images.rows)
-        ):
-            raise OptionError(
-                "a MaskIndex as masks= must be of the same frames, and has its labels and options already"
-            )
-        return given
-    if given is True or given in ("seg", "rtstruct"):
-        return MaskIndex(images, images.whole(), kind="all" if given is True else given, **more)
-    if isinstance(given, FrameIndex):
-        return MaskIndex(images, given, **more)
-    is_path = isinstance(given, str | bytes) or hasattr(given, "__fspath__")
-    if is_path and str(given).lower().endswith((".csv", ".tsv")):
-        return MaskIndex(images, files=given, **more)
-    if is_path or isinstance(given, list | tuple):
-        found, _ = open_source(given, refresh=policy.refresh, cache_dir=policy.cache_dir)
-        return MaskIndex(images, found, **more)
-    if isinstance(given, Mapping) or hasattr(given, "column_names") or hasattr(given, "iloc"):
-        return MaskIndex(images, files=given, **more)
-    raise OptionError(
-        f'masks must be True, "seg", "rtstruct", a folder, files, an index, or a table of files; got {given!r}'
-    )

@@ -45,6 +45,7 @@ class MaskGiven(TypedDict, total=False):
 
     boxes: Any
     masks: Any
+    points: Any
 
 
 class MaskDetails(TypedDict, total=False):
@@ -69,15 +70,16 @@ class MaskOptions(MaskGiven, MaskDetails, total=False):
     series has it), `mask_area` (pixels of each label in the sample, -1 where not known) and `mask_present` (whether a
     plane lies on a frame of the sample).
 
-    - `masks`: `True`, "seg" or "rtstruct": the objects of the same source; a folder or files: the objects there; a dict
-      or table from SeriesInstanceUID to NIfTI or NRRD files.
+    - `masks`: `True`, "seg", "rtstruct", "sr" or "ann": the objects of the same source; a folder or files: the objects
+      there; a dict or table from SeriesInstanceUID to files, NIfTI, NRRD or DICOM; polygons of a table or COCO file.
     - `labels`, `place`, `between`, `choose`, `resample`, `overlap`, `path`, `threshold`: see `MaskIndex`.
     - `mask_output`: "labels": (1, ...) numbers, uint8 or int32; "channels": (K, ...) uint8, 0 and 1; "fraction":
       (K, ...) float32 in [0, 1].
     - `unlabelled`: series without any object: "raise", "zero", or "drop", which leaves their frames out.
-    - `boxes`, of `DicomFrames` and in place of `masks`: a table, CSV or COCO file; see `BoxTable`. Samples are
-      `(image, target, meta)`, the target a dict of `boxes` (n, 4) float32 and `labels` (n,) int64, and batches have a
-      list of targets. `size=` moves boxes along.
+    - `boxes` or `points`, of `DicomFrames` and in place of `masks`: a table, CSV or COCO file, "sr" or "ann" for the
+      objects of the same source, or their files; see `ShapeIndex`. Samples are `(image, target, meta)`, the target a
+      dict of `boxes` (n, 4) or `points` (n, 2), float32, and `labels` (n,), int64, and batches have a list of targets.
+      `size=` moves them along.
     """
 
 
@@ -156,6 +158,7 @@ class UntransformedReading(Reading, total=False):
     sample_transform: None
     target: None
     boxes: None
+    points: None
 
 
 class UntransformedFrames(UntransformedReading, total=False):

@@ -7,20 +7,20 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
-from typing import Any, Protocol, Unpack
+from typing import Any, Literal, Protocol, Unpack
 
 import numpy as np
 from torch.utils.data import Dataset, Subset
 
 from dicomtorch.backends import capability
 from dicomtorch.batches.metadata import FrameMeta, MetaColumns, MetadataReader, metas_of
-from dicomtorch.datasets.masked import BoxSource, MaskSource, open_masks, without_masks
+from dicomtorch.datasets.labelling import open_masks, open_shapes, without_masks
+from dicomtorch.datasets.masked import BoxSource, MaskSource
 from dicomtorch.datasets.options import MaskOptions, ReadPolicy, SourceOptions
 from dicomtorch.datasets.standardize import standardization
 from dicomtorch.errors import OptionError, PixelValueError, SourceError, UnsupportedError, printable
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.quarantine import without_quarantined
-from dicomtorch.masks.boxes import BoxTable
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.model.options import PixelOptions
 from dicomtorch.model.report import ScanReport
@@ -116,10 +116,10 @@ class FrameSource:
         if within is not None:
             index = within(index)
         index = _without_excluded(index, policy.exclude).deduplicate(policy.duplicates)
-        has_masks = masks.get("masks") not in (None, False)
+        has_masks = masks.get("masks") is not None and masks["masks"] is not False
         if has_masks:
             index = without_masks(index)
-        elif masks.get("boxes") is None and masks.keys() - {"masks"}:
+        elif masks.get("boxes") is masks.get("points") is None and masks.keys() - {"masks"}:
             raise OptionError(f"{', '.join(sorted(masks.keys() - {'masks'}))} need masks=")
         if not len(index):
             raise _no_frames(source, index)
@@ -134,15 +134,12 @@ class FrameSource:
                 self.standardization.check(self.reader.shape(0)[0])
 
     def _with_boxes(self, options: Any, size: tuple[int, int] | None) -> BoxSource | None:
-        """Boxes of the frames, where they are asked for."""
-        if options.get("boxes") is None:
-            return None
-        others = sorted(options.keys() - {"boxes", "labels"})
-        if others:
-            raise OptionError(f"boxes= goes with labels= alone; got {', '.join(others)} too")
-        return BoxSource(
-            BoxTable(self.index, options["boxes"], options.get("labels")), self.index, size
-        )
+        """Boxes or points of the frames, where they are asked for."""
+        kinds: tuple[Literal["boxes"], Literal["points"]] = ("boxes", "points")
+        for kind in kinds:
+            if options.get(kind) is not None:
+                return BoxSource(open_shapes(self.index, self.policy, options, kind), kind, size)
+        return None
 
     def _with_masks(self, options: Any, size: tuple[int, int] | None) -> MaskSource:
         """Masks of the frames; without those of series that have none where that is asked for."""

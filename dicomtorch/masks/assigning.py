@@ -141,6 +141,11 @@ def rows_meant(images: Images, source: Source) -> tuple[Ints, str]:
             return rows[:0], "the series that it names is not among the images"
     if len(named):
         rows = rows[np.isin(images.series.codes[rows], named)]
+    if source.only:
+        codes = [images.code("series", uid) for uid in source.only]
+        rows = rows[np.isin(images.series.codes[rows], codes)]
+        if not len(rows):
+            return rows, "the images that it names are of another series than the one that it is given for"
     return rows, ""
 
 

@@ -77,17 +77,36 @@ class LabelMap:
             if isinstance(key, Code):
                 if _shows(segment, key):
                     return k
-            elif re.fullmatch(key, name, re.IGNORECASE):
+            elif key == name or re.fullmatch(key, name, re.IGNORECASE):
                 return k
         return -1
 
 
-def label_map(labels: LabelOption, segments: Sequence[Segment]) -> LabelMap:
+def grid_labels(labels: LabelOption, segments: Sequence[Segment]) -> LabelMap:
+    """What `labels=` means where files of numbers without names have some of them.
+
+    Raises:
+        OptionError: It does not say the number of each, or means nothing.
+    """
+    if not isinstance(labels, Mapping) or not all(isinstance(key, str) for key in labels):
+        raise OptionError(
+            "masks in NIfTI or NRRD files hold numbers without names; say what they are: "
+            'labels={"liver": 1, "tumour": 2}'
+        )
+    if not segments and len(set(labels.values())) < len(labels):
+        raise OptionError("labels of NIfTI or NRRD files must have different numbers")
+    return label_map(labels, segments, all_match=False)
+
+
+def label_map(
+    labels: LabelOption, segments: Sequence[Segment], *, all_match: bool = True
+) -> LabelMap:
     """What `labels=` means for the segments that there are.
 
     Args:
-        labels: {pattern or Code: number}, a list of patterns numbered from 1, or `None` for all names, sorted.
+        labels: {name, pattern or Code: number}, a list of them numbered from 1, or `None` for all names, sorted.
         segments: All that may be asked for.
+        all_match: Whether each key must match something.
 
     Raises:
         OptionError: A number is no positive integer, a pattern no regular expression, or a key matches nothing.
@@ -121,7 +140,7 @@ def label_map(labels: LabelOption, segments: Sequence[Segment]) -> LabelMap:
     first = {number: keys[numbers.index(number)] for number in numbers}
     result = LabelMap(tuple(map(_name, first.values())), tuple(first), keys, numbers)
     matched = {result.key(segment) for segment in segments}
-    missed = [k for k in range(len(keys)) if k not in matched]
+    missed = [k for k in range(len(keys)) if all_match and k not in matched]
     if missed:
         raise OptionError(
             f"labels: {keys[missed[0]]!r} matches none of {len({s.name for s in segments})} names of "

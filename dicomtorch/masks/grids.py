@@ -101,6 +101,14 @@ def off_grid(matrix: Floats, shape: tuple[int, int]) -> float:
     return float(np.abs((matrix - whole) @ corners).max())
 
 
+_GRIDS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".img")
+
+
+def is_grid(name: str) -> bool:
+    """Whether a file is called as those that are read as grids are."""
+    return name.lower().endswith(_GRIDS)
+
+
 def read_grid(path: str | os.PathLike[str]) -> Grid:
     """A NIfTI or NRRD file of whole numbers.
 

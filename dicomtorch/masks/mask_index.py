@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dicomtorch.errors import DicomTorchError, FrameIndexError, OptionError, printable
+from dicomtorch.errors import FrameIndexError, OptionError
 from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.masks.annotations import annotation_table
 from dicomtorch.masks.assigning import (
     Assignment,
     Between,
@@ -21,24 +22,21 @@ from dicomtorch.masks.assigning import (
     assign,
     rows_meant,
 )
-from dicomtorch.masks.coded_names import LabelMap, LabelOption, label_map
-from dicomtorch.masks.contours import read_points
+from dicomtorch.masks.coded_names import LabelMap, LabelOption, grid_labels, label_map
 from dicomtorch.masks.gridded import GridFiles, SegmentGrids, files_of
-from dicomtorch.masks.layers import Layer, MaskOutput, Overlap, paint
-from dicomtorch.masks.objects import Source, all_segments, is_background, sources
+from dicomtorch.masks.layers import Layer, MaskOutput, Overlap, paint, united
+from dicomtorch.masks.mask_options import KINDS, SHAPE_KINDS, check_options
+from dicomtorch.masks.naming import OfFrame
+from dicomtorch.masks.objects import Source, all_segments, sources
 from dicomtorch.masks.painter import Painter
 from dicomtorch.masks.placing import Images, Ints, Place
 from dicomtorch.masks.polygons import Path
+from dicomtorch.masks.segment_rows import object_rows, other_rows, point_rows, shape_rows
+from dicomtorch.masks.shape_index import ShapeIndex
+from dicomtorch.masks.shape_tables import read_shapes
 from dicomtorch.masks.tables import CENTERS, POINTS, SEGMENTS
-from dicomtorch.model.mask_object import GEOMETRIC_TYPES
 
 _logger = logging.getLogger("dicomtorch")
-
-KINDS = {
-    "seg": frozenset({"seg", "labelmap"}),
-    "rtstruct": frozenset({"rtstruct"}),
-    "all": frozenset({"seg", "labelmap", "rtstruct"}),
-}
 
 
 class MaskIndex:
@@ -51,8 +49,12 @@ class MaskIndex:
         images: Frames that masks are made for; `position` below is a position in it.
         source: An index of the tree with the mask objects, of which all are considered; `None`: the tree of `images`.
         labels: {pattern or Code: number}, a list of names, or `None` for all names found, sorted.
-        kind: "seg", "rtstruct" or "all".
-        files: SeriesInstanceUID -> NIfTI or NRRD file, or a table with the columns series and path, instead of objects.
+        kind: "seg", "rtstruct" or "all" of the two; "sr": outlines of structured reports (TID 1500); "ann": of
+            Microscopy Bulk Simple Annotations.
+        files: SeriesInstanceUID -> NIfTI or NRRD file, or a table with the columns series and path; instead of objects,
+            or beside those of `source`.
+        shapes: Polygons of a table or COCO file, see `ShapeIndex`; instead of objects.
+        only: Absolute path of an object -> SeriesInstanceUIDs that it is taken for alone.
         place: "auto": by position, narrowed by reference; "reference": by reference alone; "position".
         between: Contours between slices: "raise", "nearest" (within half the spacing), or "drop".
         choose: Several objects that give one label for one series: "raise", "latest", "all", or a function.
@@ -78,8 +80,10 @@ class MaskIndex:
         source: FrameIndex | None = None,
         *,
         labels: LabelOption = None,
-        kind: Literal["seg", "rtstruct", "all"] = "all",
+        kind: Literal["seg", "rtstruct", "all", "sr", "ann"] = "all",
         files: Any = None,
+        shapes: Any = None,
+        only: Mapping[bytes, Sequence[str]] | None = None,
         place: Place = "auto",
         between: Between = "raise",
         choose: Choose = "raise",
@@ -88,49 +92,66 @@ class MaskIndex:
         path: Path = "in",
         threshold: float = 0.5,
     ) -> None:
-        _check_options(kind, place, between, choose, resample, overlap, path, threshold)
+        check_options(kind, place, between, choose, resample, overlap, path, threshold)
         self.images = images
         self._overlap: Overlap = overlap
+        self._path: Path = path
         self._images = Images(images)
-        self._sources: list[Source] = []
-        self._files: GridFiles | None = None
         self._areas: npt.NDArray[np.int64] | None = None
-        if files is not None:
-            self._open_files(files, labels, resample == "nearest")
-            return
-        self._sources = sources(images if source is None else source, KINDS[kind])
+        self._covered: npt.NDArray[np.bool_] | None = None
+        tree = images if source is None else source
+        if kind in ("sr", "ann"):
+            shapes = annotation_table(tree, KINDS[kind])
+        alone = source is None and (files is not None or shapes is not None)
+        self._tree = None if alone else tree
+        self._sources: list[Source] = (
+            [] if alone or shapes is not None else sources(tree, KINDS[kind], only)
+        )
+        listed = None if shapes is None else read_shapes(shapes)
         about = [s for s in self._sources if len(rows_meant(self._images, s)[0])]
-        self.labels: LabelMap = label_map(labels, all_segments(about or self._sources))
+        segments = all_segments(about or self._sources) + (listed.segments if listed else [])
+        self.labels: LabelMap = (
+            label_map(labels, segments) if files is None else grid_labels(labels, segments)
+        )
         options = PlacingOptions(place, between, choose, resample == "nearest")
-        self._assignment: Assignment = assign(self._images, self._sources, self.labels, options)
-        self.notices: list[str] = self._assignment.notices
-        for notice in self.notices:
-            _logger.warning("%s", notice)
-        parts = self._assignment
-        self._painter: Painter | None = Painter(
+        parts = assign(self._images, self._sources, self.labels, options)
+        self._assignment: Assignment = parts
+        self._painter = Painter(
             self._images, self._sources, parts.planes, self.labels, path, threshold, parts.left_out
         )
         self._grids = SegmentGrids(self._images, self._sources, parts.resampled, self.labels)
-
-    def _open_files(self, files: Any, labels: LabelOption, resamples: bool) -> None:
-        if not isinstance(labels, Mapping) or not all(isinstance(key, str) for key in labels):
-            raise OptionError(
-                "masks in NIfTI or NRRD files hold numbers without names; say what they are: "
-                'labels={"liver": 1, "tumour": 2}'
+        self._files, self._shapes = None, None
+        if files is not None:
+            self._files = GridFiles(
+                self._images, files_of(files), self.labels, resample == "nearest"
             )
-        names, numbers = tuple(map(str, labels)), tuple(labels.values())
-        if len(set(numbers)) < len(numbers):
-            raise OptionError("labels of NIfTI or NRRD files must have different numbers")
-        self.labels = LabelMap(names, numbers, names, numbers)
-        self._files = GridFiles(self._images, files_of(files), self.labels, resamples)
-        known = np.zeros((len(self._images.series.values), len(names)), np.bool_)
-        known[self._files.series] = True
-        self._assignment = Assignment(
-            assign(self._images, [], self.labels, PlacingOptions()).planes, known
-        )
-        self.notices = []
-        self._painter = None
-        self._grids = SegmentGrids(self._images, [], {}, self.labels)
+        if listed is not None:
+            self._shapes = ShapeIndex(self._images, listed, self.labels)
+            self._shapes.check_outlines()
+        self._known = self._all_known(choose)
+        self._is_simple = not (parts.resampled or self._files or self._shapes)
+        self.notices: list[str] = parts.notices
+        for notice in self.notices:
+            _logger.warning("%s", notice)
+
+    def _all_known(self, choose: Choose) -> npt.NDArray[np.bool_]:
+        """(series, K): whether anything has the label for a series.
+
+        Raises:
+            OptionError: An object and a file give one label for one series.
+        """
+        known = self._assignment.known.copy()
+        if self._files is not None:
+            series = self._files.series
+            both = known[series].any(0)
+            if both.any() and choose != "all":
+                number = self.labels.numbers[int(np.flatnonzero(both)[0])]
+                raise OptionError(
+                    f"masks: an object and a NIfTI or NRRD file give the label {number} for one series; leave one out, "
+                    f'or choose="all" takes their union'
+                )
+            known[series] = True
+        return known if self._shapes is None else known | self._shapes.known
 
     def __len__(self) -> int:
         return len(self.images)
@@ -151,25 +172,29 @@ class MaskIndex:
 
     def is_covered(self, position: int) -> bool:
         """Whether a plane of an object lies on a frame; see `covered`."""
-        if self._painter is None or self._assignment.resampled:
-            return bool(self.known(position).any())
-        return self._painter.is_covered(position)
+        if self._is_simple:
+            return self._painter.is_covered(position)
+        return bool(self.covered()[position])
 
     def known(self, position: int) -> npt.NDArray[np.bool_]:
         """(K,), for each label whether an object of the frame's series has it: whether it was looked for."""
-        return np.asarray(self._assignment.known[self._images.series.codes[position]])
+        return np.asarray(self._known[self._images.series.codes[position]])
 
     def labelled(self) -> npt.NDArray[np.bool_]:
         """For each frame whether its series has any object with a wanted label."""
-        return np.asarray(np.any(self._assignment.known, axis=1))[self._images.series.codes]
+        return np.asarray(np.any(self._known, axis=1))[self._images.series.codes]
 
     def covered(self) -> npt.NDArray[np.bool_]:
         """For each frame whether a plane of an object lies on it; of files in volumes whether its series has one."""
-        if self._files is not None or self._assignment.resampled:
-            return self.labelled()
-        result = np.zeros(len(self), np.bool_)
-        result[self._assignment.planes.row] = True
-        return result
+        if self._covered is None:
+            covered = np.zeros(len(self), np.bool_)
+            covered[self._assignment.planes.row] = True
+            series = [*self._assignment.resampled, *(self._files.series if self._files else ())]
+            covered |= np.isin(self._images.series.codes, series)
+            if self._shapes is not None:
+                covered |= self._shapes.covered()
+            self._covered = covered
+        return self._covered
 
     def objects(self, position: int) -> tuple[str, ...]:
         """SOPInstanceUIDs of the objects whose planes lie on a frame."""
@@ -179,41 +204,17 @@ class MaskIndex:
         return tuple(self._sources[n].found.sop_instance_uid for n in numbers)
 
     def table(self) -> pa.Table:
-        """A row for each segment and ROI, wanted or not: name, code, label, object, planes, and why it has no pixels.
+        """A row for each segment, ROI and group of shapes, wanted or not, and for each object that is not used.
 
-        Names are free text that may name a person: they are here and nowhere else.
+        Columns: object, kind, number, name, type, code, label, planes (or shapes), those on images, the reason why it
+        has no pixels, series, SOPInstanceUID, time. Names are free text that may name a person: they are here and
+        nowhere else.
         """
-        rows: list[dict[str, Any]] = []
-        for source in self._sources:
-            reason = rows_meant(self._images, source)[1]
-            for k, segment in enumerate(source.found.segments):
-                if is_background(source.found, segment):
-                    continue
-                label = self.labels.position(segment)
-                planes, lie = self._assignment.counts.get(
-                    (source.number, k), (len(source.planes_of([k])), 0)
-                )
-                why = self._assignment.reasons.get((source.number, k), "")
-                rows.append(
-                    {
-                        "object": source.number,
-                        "kind": source.found.kind,
-                        "number": segment.number,
-                        "name": segment.name,
-                        "type": segment.type.meaning if segment.type else segment.interpreted_type,
-                        "code": f"{segment.type.scheme} {segment.type.value}"
-                        if segment.type
-                        else "",
-                        "label": self.labels.numbers[label] if label >= 0 else 0,
-                        "planes": planes,
-                        "on_images": lie,
-                        "reason": why or reason or ("" if label >= 0 else "no label asks for it"),
-                        "series": source.found.series_uid,
-                        "SOPInstanceUID": source.found.sop_instance_uid,
-                        "time": source.found.time,
-                    }
-                )
-        return pa.Table.from_pylist(rows, schema=SEGMENTS)
+        others = [] if self._tree is None else sources(self._tree, frozenset({"other"}))
+        rows = object_rows(self._images, self._sources, self.labels, self._assignment)
+        if self._shapes is not None:
+            rows += shape_rows(self._shapes)
+        return pa.Table.from_pylist([*rows, *other_rows(others)], schema=SEGMENTS)
 
     def reasons(self) -> str:
         """Why segments make no pixel, in words without names, with their number."""
@@ -221,6 +222,10 @@ class MaskIndex:
             reason for reason in self.table().column("reason").to_pylist() if reason
         )
         listed = [f"{count} segments: {reason}" for reason, count in counts.most_common(3)]
+        if not listed and self._tree is not None and (shaped := sources(self._tree, SHAPE_KINDS)):
+            listed = [
+                f'{len(shaped)} structured reports and annotations: masks="sr" or "ann" takes them'
+            ]
         return f"{'; '.join(listed)}; " if listed else "there is no mask object at all; "
 
     def areas(self) -> npt.NDArray[np.int64]:
@@ -233,8 +238,8 @@ class MaskIndex:
         return self._areas
 
     def _counts(self, position: int) -> Ints:
-        if self._painter is not None and not self._assignment.resampled:
-            with _Context(self, position):
+        if self._is_simple:
+            with OfFrame(self.images, position):
                 return self._painter.counts(position, len(self.labels))
         counts = np.zeros(len(self.labels), np.int64)
         for layer in self.layers(position):
@@ -310,26 +315,7 @@ class MaskIndex:
         Raises:
             DicomTorchError: An object cannot be read.
         """
-        rows: list[dict[str, Any]] = []
-        kind = GEOMETRIC_TYPES.index("POINT")
-        for source in self._sources:
-            marks = np.flatnonzero(source.found.contour_type == kind)
-            if not len(marks):
-                continue
-            found = read_points(source, marks.tolist())
-            for contour, places in zip(marks, found, strict=True):
-                segment = source.found.segments[int(source.found.contour_segment[contour])]
-                label = self.labels.position(segment)
-                rows += [
-                    {
-                        "object": source.number,
-                        "number": segment.number,
-                        "label": self.labels.numbers[label] if label >= 0 else 0,
-                        **dict(zip("xyz", point, strict=True)),
-                    }
-                    for point in places.tolist()
-                ]
-        return pa.Table.from_pylist(rows, schema=POINTS)
+        return pa.Table.from_pylist(point_rows(self._sources, self.labels), schema=POINTS)
 
     # Pixels
 
@@ -341,13 +327,22 @@ class MaskIndex:
         """
         if not 0 <= position < len(self):
             raise FrameIndexError(f"frame {position} is outside the index, which has {len(self)}")
-        with _Context(self, position):
-            if self._files is not None:
-                return self._files.layers(position) or []
-            assert self._painter is not None
+        with OfFrame(self.images, position):
             found = self._painter.layers(position, fractions=fractions)
-            more = self._grids.layers(position) if self._assignment.resampled else None
-            return [*found, *more] if more else found
+            return (
+                found
+                if self._is_simple
+                else united(found + self._more(position), self.shape(position))
+            )
+
+    def _more(self, position: int) -> list[Layer]:
+        """The labels on a frame that come from grids and outlines."""
+        found = self._grids.layers(position) or [] if self._assignment.resampled else []
+        if self._files is not None:
+            found = found + (self._files.layers(position) or [])
+        if self._shapes is not None:
+            found = found + self._shapes.layers(position, self._path)
+        return found
 
     def mask(
         self,
@@ -370,7 +365,7 @@ class MaskIndex:
         if out is None:
             out = np.empty((self.channels(output), rows, columns), self.dtype(output))
         layers = self.layers(position, fractions=output == "fraction")
-        with _Context(self, position):
+        with OfFrame(self.images, position):
             areas = paint(layers, out, output, self.labels, self._overlap)
         return out, areas
 
@@ -383,54 +378,3 @@ class MaskIndex:
         if output == "fraction":
             return np.dtype(np.float32)
         return self.labels.dtype if output == "labels" else np.dtype(np.uint8)
-
-
-class _Context:
-    """Errors in it name the frame whose mask was being made."""
-
-    def __init__(self, masks: MaskIndex, position: int) -> None:
-        self._masks = masks
-        self._position = position
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if not isinstance(error, DicomTorchError):
-            return
-        images, position = self._masks.images, self._position
-        frame = images.gather("frame", np.array([position]))[0]
-        place = images.gather("ImagePositionPatient", np.array([position]))[0]
-        at = f" at {', '.join(f'{x:g}' for x in place)} mm" if all(x == x for x in place) else ""
-        named = type(error)(
-            f"mask of {printable(images.path(position))}, frame {frame} (index {position}){at}: {error}"
-        )
-        raise named from error
-
-
-def _check_options(
-    kind: Any,
-    place: Any,
-    between: Any,
-    choose: Any,
-    resample: Any,
-    overlap: Any,
-    path: Any,
-    threshold: Any,
-) -> None:
-    allowed = {
-        "kind": (kind, tuple(KINDS)),
-        "place": (place, ("auto", "reference", "position")),
-        "between": (between, ("raise", "nearest", "drop")),
-        "choose": ("all" if callable(choose) else choose, ("raise", "latest", "all")),
-        "resample": (resample, (None, "nearest")),
-        "overlap": (overlap, ("raise", "first", "last")),
-        "path": (path, ("in", "half-open")),
-    }
-    for name, (value, values) in allowed.items():
-        if value not in values:
-            raise OptionError(
-                f"{name} must be one of {', '.join(map(repr, values))}; got {value!r}"
-            )
-    if not 0 < threshold <= 1:
-        raise OptionError(f"threshold must be above 0 and at most 1; got {threshold!r}")

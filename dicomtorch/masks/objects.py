@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,7 @@ class Source:
         file: Row of the files table.
         positions: (n,), of the frames of a SEG in `index`.
         frame_segment: (n,), Segment Number of each frame; -1 in a labelmap.
+        only: SeriesInstanceUIDs that it is taken for alone; () for no limit.
     """
 
     number: int
@@ -40,6 +41,7 @@ class Source:
     file: int
     positions: Ints
     frame_segment: Ints
+    only: tuple[str, ...] = ()
 
     @property
     def path(self) -> bytes:
@@ -182,12 +184,15 @@ class Source:
             )
 
 
-def sources(index: FrameIndex, kinds: frozenset[str]) -> list[Source]:
+def sources(
+    index: FrameIndex, kinds: frozenset[str], only: Mapping[bytes, Sequence[str]] | None = None
+) -> list[Source]:
     """The mask objects of a scan, in the order of their files.
 
     Args:
         index: Of it; whether frames were selected does not matter.
         kinds: Those wanted, of `mask_object.Kind`.
+        only: Absolute path -> SeriesInstanceUIDs that the object there is taken for alone.
     """
     whole = index.whole()
     files: Any = whole.files
@@ -202,8 +207,14 @@ def sources(index: FrameIndex, kinds: frozenset[str]) -> list[Source]:
         numbers = np.asarray(whole.values("SegmentNumber", positions), np.int64)
         if found.kind == "seg" and len(found.segments) == 1:
             numbers = np.full(count, found.segments[0].number)
-        result.append(Source(len(result), found, whole, file, positions, numbers))
+        series = tuple((only or {}).get(whole.file_path(file), ()))
+        result.append(Source(len(result), found, whole, file, positions, numbers, series))
     return result
+
+
+def has_objects(index: FrameIndex, kinds: frozenset[str]) -> bool:
+    """Whether a scan has mask objects of some kinds."""
+    return bool(sources(index, kinds))
 
 
 def all_segments(found: Sequence[Source]) -> list[Segment]:

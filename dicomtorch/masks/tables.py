@@ -34,3 +34,35 @@ POINTS = pa.schema(
         *[(name, pa.float64()) for name in "xyz"],
     ]
 )
+ANNOTATIONS = pa.schema(
+    [
+        ("object", pa.int64()),
+        ("kind", pa.string()),
+        ("object_uid", pa.string()),
+        ("group", pa.int64()),
+        ("name", pa.string()),
+        ("code", pa.string()),
+        ("site", pa.string()),
+        ("site_code", pa.string()),
+        ("tracking_id", pa.string()),
+        ("tracking_uid", pa.string()),
+        ("graphic_type", pa.string()),
+        ("purpose", pa.string()),
+        ("space", pa.string()),
+        ("frame_of_reference", pa.string()),
+        ("SOPInstanceUID", pa.string()),
+        ("frame", pa.int64()),
+        ("points", pa.list_(pa.float64())),
+        ("segmentation", pa.string()),
+        ("segment", pa.int64()),
+        (
+            "measurements",
+            pa.list_(
+                pa.struct(
+                    [(name, pa.string()) for name in ("name", "code")]
+                    + [("value", pa.float64()), ("unit", pa.string())]
+                )
+            ),
+        ),
+    ]
+)

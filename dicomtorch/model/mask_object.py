@@ -1,7 +1,8 @@
 """What a SEG or RTSTRUCT says of its segments, of the images it was made from, and of where its contours are.
 
 PS3.3 A.51 (Segmentation), C.8.20 (Segmentation modules), C.8.8.5 and C.8.8.6 (Structure Set, ROI Contour). A scan keeps
-one of these for each such file, as bytes, beside the file's row.
+one of these for each such file, as bytes, beside the file's row. Of structured reports and bulk annotations it keeps
+which they are; their shapes are read when they are asked for.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from dicomtorch.errors import FrameIndexError
 
-Kind = Literal["seg", "labelmap", "rtstruct"]
+Kind = Literal["seg", "labelmap", "rtstruct", "sr", "ann", "other"]
 
 SEGMENTATION: Final = "1.2.840.10008.5.1.4.1.1.66.4"
 LABELMAP_SEGMENTATION: Final = "1.2.840.10008.5.1.4.1.1.66.7"
@@ -26,7 +27,28 @@ KINDS: Final[dict[str, Kind]] = {
     LABELMAP_SEGMENTATION: "labelmap",
     RT_STRUCTURE_SET: "rtstruct",
 }
-"""SOP class -> kind of object."""
+"""SOP class -> kind of object, of those that say which pixels are what."""
+
+_CLASSES = "1.2.840.10008.5.1.4.1.1."
+BULK_ANNOTATIONS: Final = f"{_CLASSES}91.1"
+SHAPES: Final[dict[str, Kind]] = {
+    **{f"{_CLASSES}88.{number}": "sr" for number in (22, 33, 34, 35)},
+    BULK_ANNOTATIONS: "ann",
+}
+"""SOP class -> kind of object, of those that hold points and outlines: Enhanced, Comprehensive, Comprehensive 3D and
+Extensible SR, Microscopy Bulk Simple Annotations."""
+
+OTHERS: Final[dict[str, str]] = {
+    f"{_CLASSES}66.5": "a Surface Segmentation holds surfaces, no pixels",
+    f"{_CLASSES}66.8": "a Height Map Segmentation holds depths of borders, no pixels",
+    f"{_CLASSES}104.3": "an Encapsulated STL holds a surface, no pixels",
+    f"{_CLASSES}104.4": "an Encapsulated OBJ holds a surface, no pixels",
+    f"{_CLASSES}481.11": "an RT Segment Annotation names segments of other objects, which are read themselves",
+    f"{_CLASSES}88.50": "a Mammography CAD SR is a report of another template than TID 1500",
+    f"{_CLASSES}88.65": "a Chest CAD SR is a report of another template than TID 1500",
+    f"{_CLASSES}88.69": "a Colon CAD SR is a report of another template than TID 1500",
+}
+"""SOP class -> why nothing is made of such an object."""
 
 GEOMETRIC_TYPES: Final = (
     *("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "OPEN_PLANAR", "OPEN_NONPLANAR", "POINT"),
@@ -86,10 +108,10 @@ _INT, _FLOAT = "<i8", "<f8"
 
 @dataclass(frozen=True, eq=False)
 class MaskObject:
-    """One SEG or RTSTRUCT.
+    """One SEG, RTSTRUCT, structured report, or file of bulk annotations.
 
     Attributes:
-        kind: "seg", "labelmap" or "rtstruct".
+        kind: "seg", "labelmap" or "rtstruct"; "sr" or "ann"; "other" of one that is not used, `problem` says why.
         sop_instance_uid: Its own.
         series_uid: Of its series.
         study_uid: Of its study.

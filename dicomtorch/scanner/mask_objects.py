@@ -9,7 +9,15 @@ import numpy as np
 from dicomtorch.dicom.elements import Group, Header, floats, integers, texts
 from dicomtorch.dicom.tags import describe
 from dicomtorch.model.limits import LIMITS, Limits
-from dicomtorch.model.mask_object import GEOMETRIC_TYPES, KINDS, Code, MaskObject, Segment
+from dicomtorch.model.mask_object import (
+    GEOMETRIC_TYPES,
+    KINDS,
+    OTHERS,
+    SHAPES,
+    Code,
+    MaskObject,
+    Segment,
+)
 from dicomtorch.scanner.resolve.conversions import TAGS, keywords, tags_of
 
 MASK_TAGS: Final = tags_of(
@@ -33,19 +41,31 @@ MASK_TAGS: Final = tags_of(
 
 
 def mask_object(header: Header, frames: int, limits: Limits = LIMITS) -> bytes:
-    """What is kept of a file, b"" if it is neither SEG nor RTSTRUCT.
+    """What is kept of a file, b"" if it is no object that says which pixels are what.
 
     Args:
         header: Read with `MASK_TAGS`.
         frames: How many frames it has.
         limits: What its contours may claim.
     """
-    kind = KINDS.get(_Values(header).text(header.elements, "SOPClassUID"))
+    values = _Values(header)
+    sop_class = values.text(header.elements, "SOPClassUID")
+    kind = (
+        KINDS.get(sop_class) or SHAPES.get(sop_class) or ("other" if sop_class in OTHERS else None)
+    )
     if kind is None:
         return b""
-    values = _Values(header)
-    found = _structures(values, limits) if kind == "rtstruct" else _segmentation(values, frames)
     top, text = header.elements, values.text
+    if kind == "rtstruct":
+        found = _structures(values, limits)
+    elif kind in ("seg", "labelmap"):
+        found = _segmentation(values, frames)
+    else:
+        found = {
+            "frame_of_reference": text(top, "FrameOfReferenceUID"),
+            "referenced_series": _series(values, [top], "ReferencedSeriesSequence"),
+            "problem": OTHERS.get(sop_class, ""),
+        }
     date = ("StructureSet" if kind == "rtstruct" else "Content") + "Date"
     moment = (text(top, date) + text(top, date.replace("Date", "Time"))).partition(".")[0]
     return MaskObject(

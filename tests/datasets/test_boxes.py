@@ -69,7 +69,10 @@ def test_coco_and_batches(case):
     ("table", "message"),
     [
         ({"x": [1]}, "needs a column SOPInstanceUID"),
-        ({"file": ["ct000"], "x": [1]}, "needs xmin, ymin, xmax, ymax, or x, y, width, height"),
+        (
+            {"file": ["ct000"], "x": [1]},
+            "needs xmin, ymin, xmax, ymax, or x, y, width, height, or polygon",
+        ),
         (
             {"file": ["ct000"], "x": ["a"], "y": [1], "width": [1], "height": [1]},
             "else than numbers",
@@ -94,7 +97,7 @@ def test_what_is_refused(case):
         DicomFrames(folder, boxes=table, masks=True)
     with pytest.raises(OptionError, match="goes with DicomFrames"):
         DicomVolumes(folder, boxes=table)
-    with pytest.raises(OptionError, match="is the label of no row"):
+    with pytest.raises(OptionError, match="'nodule' matches none of 1 names"):
         DicomFrames(folder, boxes=table, labels=["nodule"])
     series(folder / "other", 1)
     with pytest.raises(OptionError, match="2 files are called as one row"):

@@ -12,7 +12,7 @@ import pytest
 
 from dicomtorch import MaskIndex, scan
 from dicomtorch.model.mask_object import KINDS, RT_STRUCTURE_SET
-from tests.support.mask_phantoms import item, segmentation, series, square, structures
+from tests.support.mask_phantoms import item, segmentation, series, slide, square, structures
 from tests.support.requirements import require, samples_folder
 
 HIGHDICOM = "ImagingDataCommons__highdicom/data/test_files"
@@ -293,36 +293,6 @@ def test_segments_of_tiles_are_cut_and_joined(tmp_path):
     np.testing.assert_array_equal(joined, whole)
     assert masks.has("dot").sum() == 24
     assert masks.areas().sum() == whole.sum()
-
-
-def slide(folder: Path, tile: int) -> None:
-    """A microscopy image of 50 x 50 pixels in tiles."""
-    from pydicom.uid import UID
-
-    from tests.support.mask_phantoms import SPACE
-    from tests.support.phantoms import ct, write
-
-    many = 50 // tile
-    pixels = np.arange(many * many * tile * tile, dtype=np.int16).reshape(-1, tile, tile) % 200
-    dataset = ct(pixels.astype(np.uint8), 7, Modality="SM", FrameOfReferenceUID=SPACE)
-    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
-        del dataset[keyword]
-    dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.77.1.6"
-    dataset.file_meta.MediaStorageSOPClassUID = UID(dataset.SOPClassUID)
-    dataset.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
-    dataset.TotalPixelMatrixColumns = dataset.TotalPixelMatrixRows = 50
-    dataset.DimensionOrganizationType = "TILED_FULL"
-    dataset.NumberOfOpticalPaths = 1
-    dataset.TotalPixelMatrixFocalPlanes = 1
-    dataset.ImageOrientationSlide = [0, 1, 0, 1, 0, 0]
-    dataset.OpticalPathSequence = [item(OpticalPathIdentifier="1")]
-    dataset.TotalPixelMatrixOriginSequence = [
-        item(XOffsetInSlideCoordinateSystem=0, YOffsetInSlideCoordinateSystem=0)
-    ]
-    dataset.SharedFunctionalGroupsSequence = [
-        item(PixelMeasuresSequence=[item(PixelSpacing=[0.001, 0.001], SliceThickness=0.01)])
-    ]
-    write(dataset, folder / "slide.dcm")
 
 
 # --- NIfTI and NRRD ---------------------------------------------------------------------------------

@@ -54,7 +54,8 @@ def code(value: str, meaning: str, scheme: str = "SCT") -> Dataset:
     return item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
 
 
-def _object(like: Dataset, sop_class: str, modality: str, name: str) -> Dataset:
+def object_like(like: Dataset, sop_class: str, modality: str, name: str) -> Dataset:
+    """A data set of another class, of the patient and study of an image."""
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -94,7 +95,7 @@ def segmentation(
     """
     like = slices[0]
     sop_class = LABELMAP_STORAGE if kind == "LABELMAP" else SEG_STORAGE
-    dataset = _object(like, sop_class, "SEG", path.name)
+    dataset = object_like(like, sop_class, "SEG", path.name)
     dataset.ImageType = ["DERIVED", "PRIMARY"]
     if "FrameOfReferenceUID" in like:
         dataset.FrameOfReferenceUID = like.FrameOfReferenceUID
@@ -185,7 +186,7 @@ def structures(
         edit: Called with the data set before it is written.
     """
     like = slices[0]
-    dataset = _object(like, STRUCTURES, "RTSTRUCT", path.name)
+    dataset = object_like(like, STRUCTURES, "RTSTRUCT", path.name)
     dataset.StructureSetLabel = "test"
     dataset.StructureSetDate, dataset.StructureSetTime = "20240101", "120000"
     uid = space or like.get("FrameOfReferenceUID", "")
@@ -249,3 +250,29 @@ def to_patient(image: Dataset, u: float, v: float) -> Any:
 def square(low: float, high: float) -> list[tuple[float, float]]:
     """A square contour."""
     return [(low, low), (high, low), (high, high), (low, high)]
+
+
+def slide(folder: Path, tile: int) -> Dataset:
+    """A microscopy image of 50 x 50 pixels in tiles."""
+    many = 50 // tile
+    pixels = np.arange(many * many * tile * tile, dtype=np.int16).reshape(-1, tile, tile) % 200
+    dataset = ct(pixels.astype(np.uint8), 7, Modality="SM", FrameOfReferenceUID=SPACE)
+    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+        del dataset[keyword]
+    dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.77.1.6"
+    dataset.file_meta.MediaStorageSOPClassUID = UID(dataset.SOPClassUID)
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+    dataset.TotalPixelMatrixColumns = dataset.TotalPixelMatrixRows = 50
+    dataset.DimensionOrganizationType = "TILED_FULL"
+    dataset.NumberOfOpticalPaths = 1
+    dataset.TotalPixelMatrixFocalPlanes = 1
+    dataset.ImageOrientationSlide = [0, 1, 0, 1, 0, 0]
+    dataset.OpticalPathSequence = [item(OpticalPathIdentifier="1")]
+    dataset.TotalPixelMatrixOriginSequence = [
+        item(XOffsetInSlideCoordinateSystem=0, YOffsetInSlideCoordinateSystem=0)
+    ]
+    dataset.SharedFunctionalGroupsSequence = [
+        item(PixelMeasuresSequence=[item(PixelSpacing=[0.001, 0.001], SliceThickness=0.01)])
+    ]
+    write(dataset, folder / "slide.dcm")
+    return dataset

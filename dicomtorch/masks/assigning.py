@@ -145,7 +145,10 @@ def rows_meant(images: Images, source: Source) -> tuple[Ints, str]:
         codes = [images.code("series", uid) for uid in source.only]
         rows = rows[np.isin(images.series.codes[rows], codes)]
         if not len(rows):
-            return rows, "the images that it names are of another series than the one that it is given for"
+            return (
+                rows,
+                "the images that it names are of another series than the one that it is given for",
+            )
     return rows, ""
 
 

@@ -24,7 +24,8 @@ BACKENDS = {"imagecodecs", "pydicom", "simpleitk"}  # they do not know each othe
 STILL_LONG: frozenset[str] = frozenset()
 
 TORCH_ROOMS = {"pixels", "reader", "batches", "datasets", "reports", "cli"}
-PYDICOM_ROOMS = {"model", "dicom", "scanner", "backends", "reports", "cli"}
+# masks: structured reports are trees of text, a library reads them.
+PYDICOM_ROOMS = {"model", "dicom", "scanner", "backends", "masks", "reports", "cli"}
 
 
 @dataclass(frozen=True)

@@ -218,9 +218,10 @@ class SeriesMemory:
 
     def _diffusion(self, elements: Group, context: Context, odd: list[str]) -> dict[str, Any]:
         """What `private_diffusion` gives; the images of a series have few different ones."""
-        key = (context, *[item for item in elements.items() if item[0] in PRIVATE_DIFFUSION_TAGS])
-        if len(key) == 1:
+        there = PRIVATE_DIFFUSION_TAGS.intersection(elements)
+        if not there:
             return {}
+        key = (context, *[(tag, elements[tag]) for tag in sorted(there)])
         try:
             found = self._diffusions.get(key)
         except TypeError:  # items where a value should be

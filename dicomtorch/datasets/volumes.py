@@ -36,6 +36,7 @@ from dicomtorch.series.geometry import Floats, Ints, scaled
 from dicomtorch.series.search import Mosaic, check_on_gap, say, stacks
 from dicomtorch.series.stacks import OnGap, Stack, StackList
 from dicomtorch.series.volumes import (
+    b_values,
     common_values,
     gradient_directions,
     on_one_grid,
@@ -217,7 +218,7 @@ class DicomVolumes(StackDataset[Sample_co, Batch_co]):
         self._dose = DoseGrids(frames.index, frames.index) if dose else None
         self._by_series = group == "series"
         self._series = series_volumes(frames.index, found)
-        self._times: dict[int, tuple[float, ...]] = {}
+        self._of_series: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {}
         self.incomplete: tuple[Incomplete, ...] = ()
         self._samples_of = list(self._grouped())
         if self._channels is not None:
@@ -399,10 +400,11 @@ class DicomVolumes(StackDataset[Sample_co, Batch_co]):
     def _volume_meta(self, sample: VolumeSample, found: list[Stack]) -> dict[str, Any]:
         """What is said of the volumes of a sample, as parts of their series."""
         index, series = self.index, self._series[sample.series]
-        if sample.series not in self._times:
+        if sample.series not in self._of_series:
             whole = [self.stacks[k] for k in series.stacks]
-            self._times[sample.series] = volume_times(index, whole)
-        first = sample.volume
+            self._of_series[sample.series] = volume_times(index, whole), b_values(index, whole)
+        times, weights = self._of_series[sample.series]
+        first, end = sample.volume, sample.volume + len(found)
         names = dict.fromkeys(name for stack in found for name in stack.separated_by)
         (coordinates,) = index.gather("coordinates", found[0].positions[:1])
         return {
@@ -410,8 +412,8 @@ class DicomVolumes(StackDataset[Sample_co, Batch_co]):
             "volume_index": first,
             "volume_count": len(series.stacks),
             "separated_by": ", ".join(names),
-            "times": self._times[sample.series][first : first + len(found)],
-            "b_values": common_values(index, "DiffusionBValue", found),
+            "times": times[first:end],
+            "b_values": weights[first:end],
             "gradient_directions": torch.tensor(
                 gradient_directions(index, found), dtype=torch.float64
             ),

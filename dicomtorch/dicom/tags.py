@@ -22,6 +22,7 @@ KEYWORDS: Final[dict[str, tuple[int, str]]] = {
     "Modality": (0x00080060, "CS"),
     "ImageType": (0x00080008, "CS"),
     "Manufacturer": (0x00080070, "LO"),
+    "ImageComments": (0x00204000, "LT"),
     "BurnedInAnnotation": (0x00280301, "CS"),
     "RecognizableVisualFeatures": (0x00280302, "CS"),
     # Where the frames are: cine, concatenations, offset tables.

@@ -105,6 +105,25 @@ def common_values(index: FrameIndex, name: str, found: Sequence[Stack]) -> tuple
     return tuple(values)
 
 
+def b_values(index: FrameIndex, found: Sequence[Stack]) -> tuple[float, ...]:
+    """Diffusion b-value of each volume, s/mm2; nan: unknown.
+
+    Some scanners state it only where a gradient is applied: volumes that state none are 0, if another one of the same
+    Image Type states one.
+    """
+    values = common_values(index, "DiffusionBValue", found)
+    kinds = [str(index.gather("ImageType", stack.positions[:1])[0]) for stack in found]
+    weighted = {kind for kind, value in zip(kinds, values, strict=True) if value == value}
+    return tuple(
+        0.0 if kind in weighted and _states_none(index, stack) else value
+        for kind, value, stack in zip(kinds, values, found, strict=True)
+    )
+
+
+def _states_none(index: FrameIndex, stack: Stack) -> bool:
+    return bool(np.isnan(np.asarray(index.values("DiffusionBValue", stack.positions))).all())
+
+
 def gradient_directions(index: FrameIndex, found: Sequence[Stack]) -> tuple[Direction, ...]:
     """Diffusion Gradient Orientation of each volume in patient coordinates (LPS): the mean of its slices; nan: none."""
     directions = []

@@ -1,20 +1,21 @@
 """b-value and gradient direction of diffusion images: standard attributes, and private ones where these are absent.
 
 MR Diffusion Macro (PS3.3 C.8.13.5.9). The private elements are as their vendors' conformance statements name them.
-Directions are in patient coordinates (LPS). GE and UIH give components along axes of the image instead; those of GE
-depend on the direction of phase encoding.
+Directions are in patient coordinates (LPS). GE, UIH and Canon give components along axes of the image instead; those of
+GE and Canon depend on the direction of phase encoding. Canon writes them into Image Comments.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from dicomtorch.dicom.elements import Group
+from dicomtorch.dicom.elements import Element, Group
 from dicomtorch.dicom.tags import private_tags
 from dicomtorch.model.schema import FRAME_COLUMNS
 from dicomtorch.scanner.resolve.conversions import TAGS, Context, keywords, tags_of
@@ -23,7 +24,9 @@ from dicomtorch.scanner.resolve.groups import Frames
 from dicomtorch.scanner.resolve.private import Private
 
 DIFFUSION_TAGS: Final = tags_of(
-    keywords("DiffusionGradientDirectionSequence InPlanePhaseEncodingDirection")
+    keywords(
+        "DiffusionGradientDirectionSequence InPlanePhaseEncodingDirection Manufacturer ImageComments"
+    )
 )
 """What this module reads beyond single attributes and private ones."""
 
@@ -32,14 +35,23 @@ PRIVATE_DIFFUSION_TAGS: Final = (
     | private_tags(large=True)
     | tags_of(
         keywords(
-            "DiffusionBValue DiffusionGradientOrientation ImageOrientationPatient InPlanePhaseEncodingDirection"
+            """
+            DiffusionBValue DiffusionGradientOrientation ImageOrientationPatient InPlanePhaseEncodingDirection
+            ImageComments
+            """
         )
     )
 )
-"""What `private_diffusion` looks at."""
+"""What `private_diffusion` looks at, besides Manufacturer."""
 
 _B: Final = "DiffusionBValue"
 _ORIENTATION: Final = "DiffusionGradientOrientation"
+_COMMENTS: Final = TAGS["ImageComments"]
+_MANUFACTURER: Final = TAGS["Manufacturer"]
+_CANON: Final = re.compile(
+    rb"\[?b=([0-9.]{1,16})\((-?[0-9.]{1,16}),(-?[0-9.]{1,16}),(-?[0-9.]{1,16})\)\]?\s*"
+)
+_NONE: Final[Element] = ("", b"")
 _GE_OFFSET: Final = (
     10_000  # GE adds multiples of 10^5 or 10^9 to b-values, none of which is as high as this
 )
@@ -72,13 +84,13 @@ def _direction_of(frames: Frames, group: Group) -> tuple[float, ...] | None:
 def private_diffusion(elements: Group, context: Context, notices: list[str]) -> dict[str, Any]:
     """The columns that private elements of an MR image give, where the standard attributes are absent."""
     private = Private(elements, context, notices)
-    if not private.blocks:
+    if not private.blocks and _COMMENTS not in elements:
         return {}
     wanted = [name for name in (_B, _ORIENTATION) if not _has(elements, TAGS[name])]
     if not wanted:
         return {}
-    for vendor, (creators, reader) in _READERS.items():
-        if not any(creator in private.blocks for creator in creators):
+    for vendor, (writes, reader) in _READERS.items():
+        if not writes(private):
             continue
         found = dict(zip((_B, _ORIENTATION), reader(private), strict=True))
         columns: dict[str, Any] = {name: found[name] for name in wanted if found[name] is not None}
@@ -125,15 +137,44 @@ def _ge(private: Private) -> Found:
 
 def _ge_direction(private: Private, parts: Sequence[float]) -> Sequence[float] | None:
     """Patient coordinates of GE's components; `None` where the convention is not known."""
-    encoding = private.elements.get(TAGS["InPlanePhaseEncodingDirection"])
-    along = None if encoding is None else private.context.text(encoding)
-    axes = _axes(private)
+    axes, along = _axes(private), _encoding(private)
     if axes is None or along not in ("COL", "ROW"):
         return None
     if np.argmax(np.abs(axes[2])) == 1:  # coronal: converters disagree
         return None
     x, y, z = parts
     return _turned((-x, -y, z) if along == "COL" else (-y, x, z), axes)
+
+
+def _canon(private: Private) -> Found:
+    found = _CANON.fullmatch(private.elements[_COMMENTS][1])
+    axes, along = _axes(private), _encoding(private)
+    if found is None or axes is None:
+        return None, None
+    try:
+        b, x, y, z = map(float, found.groups())
+    except ValueError:  # several points
+        return None, None
+    if along not in ("COL", "ROW") or np.argmax(np.abs(axes[2])) == 1:
+        return b, None
+    return b, _turned((-y, -x, z) if along == "COL" else (-x, y, z), axes)
+
+
+def _by_canon(private: Private) -> bool:
+    manufacturer, comments = (
+        private.elements.get(tag, _NONE)[1] for tag in (_MANUFACTURER, _COMMENTS)
+    )
+    return (
+        isinstance(manufacturer, bytes)
+        and isinstance(comments, bytes)
+        and manufacturer.startswith(b"CANON")
+    )
+
+
+def _encoding(private: Private) -> str | None:
+    """In-plane Phase Encoding Direction."""
+    element = private.elements.get(TAGS["InPlanePhaseEncodingDirection"])
+    return None if element is None else private.context.text(element)
 
 
 def _axes(private: Private) -> npt.NDArray[np.float64] | None:
@@ -173,10 +214,19 @@ def _uih(private: Private) -> Found:
     return b, None if parts is None or axes is None else _turned(parts, axes)
 
 
-_READERS: Final[dict[str, tuple[tuple[tuple[int, str], ...], _Reader]]] = {
-    "SIEMENS": (((0x0019, "SIEMENS MR HEADER"), (0x0029, "SIEMENS CSA HEADER")), _siemens),
-    "GE": (((0x0043, "GEMS_PARM_01"),), _ge),
-    "Philips": (((0x2001, "Philips Imaging DD 001"),), _philips),
-    "UIH": (((0x0065, "Image Private Header"),), _uih),
+def _reserved(*creators: tuple[int, str]) -> Callable[[Private], bool]:
+    """Whether a data set has a block of some creators."""
+    return lambda private: any(creator in private.blocks for creator in creators)
+
+
+_READERS: Final[dict[str, tuple[Callable[[Private], bool], _Reader]]] = {
+    "SIEMENS": (
+        _reserved((0x0019, "SIEMENS MR HEADER"), (0x0029, "SIEMENS CSA HEADER")),
+        _siemens,
+    ),
+    "GE": (_reserved((0x0043, "GEMS_PARM_01")), _ge),
+    "Philips": (_reserved((0x2001, "Philips Imaging DD 001")), _philips),
+    "UIH": (_reserved((0x0065, "Image Private Header")), _uih),
+    "Canon": (_by_canon, _canon),
 }
-"""Whose elements they are -> the blocks with them, and what reads them."""
+"""Whose elements they are -> whether a data set has some, and what reads them."""

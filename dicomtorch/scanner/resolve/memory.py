@@ -50,6 +50,7 @@ _FUNCTION: Final = TAGS["VOILUTFunction"]
 _VOI_LUTS: Final = TAGS["VOILUTSequence"]
 _MODALITY: Final = TAGS["Modality"]
 _IMAGE_TYPE: Final = TAGS["ImageType"]
+_MANUFACTURER: Final = TAGS["Manufacturer"]
 _NONE: Final[Element] = ("", b"")
 
 # What only these, or only a few images, are resolved with.
@@ -68,7 +69,7 @@ _UNUSED_BY_PLAIN_IMAGES: Final = (
             DerivationImageSequence SourceImageSequence CorrectedImage DecayCorrection SUVType
             PatientWeight ActualFrameDuration SeriesDate SeriesTime AcquisitionDate
             RadiopharmaceuticalInformationSequence DetectorInformationSequence SliceVector
-            ContentDate ContentTime ReferencedSeriesSequence AnatomicRegionSequence
+            ContentDate ContentTime ReferencedSeriesSequence AnatomicRegionSequence ImageComments
         """)
     )
     | private_tags()
@@ -221,7 +222,8 @@ class SeriesMemory:
         there = PRIVATE_DIFFUSION_TAGS.intersection(elements)
         if not there:
             return {}
-        key = (context, *[(tag, elements[tag]) for tag in sorted(there)])
+        maker = elements.get(_MANUFACTURER)
+        key = (context, maker, *[(tag, elements[tag]) for tag in sorted(there)])
         try:
             found = self._diffusions.get(key)
         except TypeError:  # items where a value should be

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dicomtorch._version import __version__
 from dicomtorch.cli.commands import add_commands
 from dicomtorch.cli.console import say
+from dicomtorch.cli.interrupts import interrupts
 from dicomtorch.cli.options import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, PRIVATE, exit_codes
 from dicomtorch.errors import DicomTorchError
 
@@ -34,6 +35,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if hasattr(sys.stdout, "reconfigure"):
         # A name that the terminal cannot show must not end a scan.
         sys.stdout.reconfigure(errors="backslashreplace")
+    with interrupts() as found:
+        try:
+            return _run(arguments)
+        except KeyboardInterrupt:
+            return _fail("interrupted", EXIT_INTERRUPTED)
+        except Exception:
+            if found.came:  # what it fell into made another error of it
+                return _fail("interrupted", EXIT_INTERRUPTED)
+            raise
+
+
+def _run(arguments: argparse.Namespace) -> int:
     redact = getattr(arguments, "redact_paths", False)
     try:
         with _one_line_each(redact):
@@ -43,8 +56,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has seen enough, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
-    except KeyboardInterrupt:
-        return _fail("interrupted", EXIT_INTERRUPTED)
     except (DicomTorchError, OSError) as error:
         return _fail(f"{type(error).__name__} ({PRIVATE})" if redact else str(error))
     return code

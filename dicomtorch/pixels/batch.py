@@ -7,7 +7,7 @@ integers that they are in the file. The same numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -76,31 +76,57 @@ def convert_together(
         (len(stored), frames[0].plan.shape[0], *stored.shape[-2:]), dtype=torch.float32
     )
     applied = [AppliedVOI()] * len(frames)
-    linear: dict[int, Mappings] = {}
-    for k, frame in enumerate(frames):
-        channels = _channels(stored[k], frame)
-        if channels is None:
+    linear: dict[int, _Way] = {}
+    for k, (frame, way) in enumerate(zip(frames, _ways(stored, frames), strict=True)):
+        if way is None:
             applied[k] = _elsewhere(stored[k], frame, images[k])
             continue
-        applied[k] = channels[0].voi if channels else AppliedVOI("full")
-        if frame.plan.is_affine and all(c.kind in ("linear", "constant") for c in channels):
-            linear[k] = channels
+        applied[k] = way.channels[0].voi if way.channels else AppliedVOI("full")
+        if way.numbers:
+            linear[k] = way
         else:
-            values = _looked_up(stored[k], frame.plan, channels)
-            _paint(stored[k], frame.plan, channels, values)
+            values = _looked_up(stored[k], frame.plan, way.channels)
+            _paint(stored[k], frame.plan, way.channels, values)
             images[k] = _colored(values[None], frame.plan)[0]
     if linear:
         some = len(linear) < len(frames)
         rows = torch.tensor(list(linear), device=stored.device)
         part = stored[rows] if some else stored
-        values = _linear(part, [frames[k].plan for k in linear], list(linear.values()))
-        for image, result, (k, channels) in zip(part, values, linear.items(), strict=True):
-            _paint(image, frames[k].plan, channels, result)
+        values = _linear(part, [way.numbers for way in linear.values()])
+        for at, (k, way) in enumerate(linear.items()):
+            if frames[k].plan.background is not None:
+                _paint(part[at], frames[k].plan, way.channels, values[at])
         values = _colored(values, frames[0].plan)
         if not some:
             return values, applied
         images[rows] = values
     return images, applied
+
+
+class _Way(NamedTuple):
+    """How a frame is converted on a device.
+
+    Attributes:
+        channels: Their mappings, ranges measured.
+        numbers: (origin, scale, offset, low, high) of each channel; none where values are looked up.
+    """
+
+    channels: Mappings
+    numbers: Sequence[tuple[float, ...]]
+
+
+def _ways(stored: Tensor, frames: Sequence[Conversion]) -> Iterator[_Way | None]:
+    """For each frame; `None` for those that are not for the device. Worked out once for all that share a plan."""
+    known: dict[tuple[int, int], _Way | None] = {}
+    for image, frame in zip(stored, frames, strict=True):
+        kind = (id(frame.plan), id(frame.shared))
+        if kind in known:
+            yield known[kind]
+            continue
+        way = _way(image, frame)
+        if way is None or all(c.kind != "range" for c in with_range(frame.plan, frame.shared)):
+            known[kind] = way
+        yield way
 
 
 def _by_itself(image: Tensor, frame: Conversion, out: Tensor) -> AppliedVOI:
@@ -123,55 +149,52 @@ def _elsewhere(image: Tensor, frame: Conversion, out: Tensor) -> AppliedVOI:
     return voi
 
 
-def _channels(image: Tensor, frame: Conversion) -> Mappings | None:
-    """The mappings of a frame, ranges measured; `None` if this frame is not for the device."""
+def _way(image: Tensor, frame: Conversion) -> _Way | None:
     plan = frame.plan
     pixel = plan.frame.pixel
     if pixel.is_float or pixel.bits_stored > _EXACT_BITS or plan.options.normalize is not None:
         return None
     channels = with_range(plan, frame.shared)
-    if all(mapping.kind != "range" for mapping in channels):
-        return channels if _fit_float32(plan, channels) else None
-    if not plan.is_affine:
-        return None
+    if any(mapping.kind == "range" for mapping in channels):
+        if not plan.is_affine:
+            return None
+        channels = _measured(image, plan, channels)
+    if not plan.is_affine or any(c.kind not in ("linear", "constant") for c in channels):
+        return _Way(channels, ())
+    numbers = [_coefficients(plan, mapping) for mapping in channels]
+    found = [one for one in numbers if one is not None]
+    return _Way(channels, found) if len(found) == len(numbers) else None
+
+
+def _measured(image: Tensor, plan: Plan, channels: Mappings) -> Mappings:
+    """`channels` with the range of the pixels where one is wanted."""
     mask = _padding(image, plan.padding)
     counted = image if mask is None else image[~mask]
     span = (math.inf, -math.inf)
     if counted.numel():
         ends = modality(plan, torch.stack(torch.aminmax(counted)).cpu().numpy())
         span = (float(ends.min()), float(ends.max()))
-    channels = tuple(
+    return tuple(
         ranged(mapping, span, mapping.voi.voi or "frame") if mapping.kind == "range" else mapping
         for mapping in channels
     )
-    return channels if _fit_float32(plan, channels) else None
 
 
-def _fit_float32(plan: Plan, channels: Mappings) -> bool:
-    """Whether the linear mappings of a frame are computed in float32 on the CPU too."""
-    if not plan.is_affine:
-        return True  # looked up in a table that was made in float64
-    return all(_coefficients(plan, mapping) is not None for mapping in channels)
-
-
-def _linear(stored: Tensor, plans: Sequence[Plan], channels: Sequence[Mappings]) -> Tensor:
+def _linear(stored: Tensor, frames: Sequence[Sequence[tuple[float, ...]]]) -> Tensor:
     """clip((stored - origin) * scale + offset, low, high), rounded step by step as on the CPU: the same numbers."""
-    numbers = np.array(
-        [
-            [_coefficients(plan, c) for c in each]
-            for plan, each in zip(plans, channels, strict=True)
-        ],
-        np.float32,
-    )
+    numbers = np.array(frames, np.float32)
     table = torch.from_numpy(numbers).to(stored.device)
     origin, scale, offset, low, high = table[:, :, None, None].unbind(-1)
+    if stored.dtype == torch.float64:
+        stored = stored.float()  # or torch would compute in float64
     values = torch.sub(stored, origin).mul_(scale).add_(offset)
     if np.isfinite(numbers[..., 3:]).any():
         torch.clamp(values, low, high, out=values)
     return values
 
 
-def _coefficients(plan: Plan, mapping: Mapping) -> tuple[float, float, float, float, float] | None:
+def _coefficients(plan: Plan, mapping: Mapping) -> tuple[float, ...] | None:
+    """Of a mapping; `None` where the CPU computes in float64."""
     if mapping.kind != "linear":
         return (0.0, 0.0, mapping.offset, -math.inf, math.inf)
     scale, offset = plan.folded(mapping)

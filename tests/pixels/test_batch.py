@@ -111,7 +111,7 @@ def test_equals_the_way_of_one_frame(kind: str, options: PixelOptions) -> None:
     except PixelValueError:
         pytest.skip("these options mean nothing for this kind of frame")
     expected, voi = pixels.apply(stored, values, options)
-    for dtype in (torch.int16, torch.int32):
+    for dtype in (torch.int16, torch.int32, torch.float64):
         if (
             dtype == torch.int16
             and values.pixel.bits_stored == 16

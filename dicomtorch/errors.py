@@ -25,6 +25,7 @@ Each class is built from one string, because a `DataLoader` worker sends an exce
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 from types import ModuleType
@@ -126,7 +127,32 @@ def import_optional(module: str, extra: str) -> ModuleType:
         ) from error
 
 
-def printable(path: str | bytes) -> str:
-    """A path for a message: control characters and what is not UTF-8 escaped."""
+def redacting() -> bool:
+    """Whether paths are to be kept out of everything that is said: DICOMTORCH_REDACT=1 in the environment."""
+    return os.environ.get("DICOMTORCH_REDACT", "") not in ("", "0")
+
+
+def escaped(path: str | bytes) -> str:
+    """A path as text: control characters and what is not UTF-8 escaped."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def printable(path: str | bytes | os.PathLike[str]) -> str:
+    """A path for a message, a log or a caption: escaped; or eight digits of its hash where paths are kept out.
+
+    Paths name patients, so this is the one way from a path to words that people see.
+    """
+    raw = os.fsencode(path)
+    if redacting():
+        return f"<file {hashlib.sha256(raw).hexdigest()[:8]}>"
+    return escaped(raw)
+
+
+def without_path(error: Exception) -> Exception:
+    """An error as the cause of ours: where paths are kept out, what the system says without one, else its type."""
+    if not redacting() or isinstance(error, DicomTorchError):
+        return error
+    if isinstance(error, OSError) and error.errno is not None:
+        return OSError(error.errno, os.strerror(error.errno))
+    return RuntimeError(type(error).__name__)

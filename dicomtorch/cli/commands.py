@@ -24,6 +24,7 @@ from dicomtorch.cli.options import (
     source_path,
     whole_number,
 )
+from dicomtorch.cli.purge import add_purge
 from dicomtorch.cli.series import add_series
 from dicomtorch.errors import OptionError
 
@@ -428,6 +429,7 @@ def add_commands(commands: Commands[argparse.ArgumentParser]) -> None:
     _add_doctor(commands)
     add_series(commands)
     _add_verify(commands)
+    add_purge(commands)
     _add_preview(commands)
     _add_show(commands)
     _add_bench(commands)

@@ -19,7 +19,7 @@ from dicomtorch.cli.commands import add_commands
 from dicomtorch.cli.console import say
 from dicomtorch.cli.interrupts import interrupts
 from dicomtorch.cli.options import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, PRIVATE, exit_codes
-from dicomtorch.errors import DicomTorchError
+from dicomtorch.errors import DicomTorchError, redacting
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,9 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    redact = getattr(arguments, "redact_paths", False)
+    redact = arguments.redact_paths = getattr(arguments, "redact_paths", False) or redacting()
     try:
-        with _one_line_each(redact):
+        with _redacted(redact), _one_line_each(redact):
             code: int = arguments.run(arguments)
         if sys.stdout is not None:  # closed by whoever started this
             sys.stdout.flush()
@@ -57,7 +57,8 @@ def _run(arguments: argparse.Namespace) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except (DicomTorchError, OSError) as error:
-        return _fail(f"{type(error).__name__} ({PRIVATE})" if redact else str(error))
+        ours = isinstance(error, DicomTorchError)  # has no path in it then
+        return _fail(str(error) if ours or not redact else f"{type(error).__name__} ({PRIVATE})")
     return code
 
 
@@ -73,6 +74,21 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"dicomtorch {__version__}")
     add_commands(parser.add_subparsers(dest="command", required=True, metavar="COMMAND"))
     return parser
+
+
+@contextlib.contextmanager
+def _redacted(redact: bool) -> Iterator[None]:
+    """Makes `--redact-paths` the rule for all that is said meanwhile, here and in child processes."""
+    before = os.environ.get("DICOMTORCH_REDACT")
+    if redact:
+        os.environ["DICOMTORCH_REDACT"] = "1"
+    try:
+        yield
+    finally:
+        if redact and before is None:
+            del os.environ["DICOMTORCH_REDACT"]
+        elif before is not None:
+            os.environ["DICOMTORCH_REDACT"] = before
 
 
 @contextlib.contextmanager

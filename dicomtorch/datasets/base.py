@@ -180,6 +180,15 @@ class SampleDataset(Dataset[Sample_co], Generic[Asked, Sample_co, Batch_co]):
     def sample_transform(self, transform: Any) -> None:
         self._finish.sample_transform = transform
 
+    @property
+    def identifiers(self) -> dict[str, str]:
+        """The keys of `meta` that identify, with what the profile of PS3.15 table E.1-1 does with each.
+
+        "X" removes the attribute, "Z" empties it, "D" puts another value in its place, "U" another UID. Columns joined
+        to the index are known by their names only, so those called like an attribute.
+        """
+        return dict(self._source.identity.identifiers)
+
     def set_epoch(self, epoch: int) -> None:
         """With `seed=`: which epoch the transforms draw random numbers for; it reaches workers that live on too.
 

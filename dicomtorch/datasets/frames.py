@@ -102,8 +102,9 @@ class DicomFrames(DrawnDataset[int, Sample_co, Batch_co]):
         **more: `isolation="process"`: code streams are decoded in child processes, so that one that ends or hangs a
             decoder is a `DecodeError` of its frame (`Limits` of the index has time and memory); otherwise only where a
             backend is known to end its process. `exclude=FILE`: frames to leave out, as `dicomtorch verify
-            --quarantine` lists them. `masks=True, labels=["liver"]` makes samples `(image, mask, meta)`; see
-            `MaskOptions`.
+            --quarantine` lists them. `uids="hash"`: other UIDs in place of those that identify, the same ones that
+            `index.export(salt=...)` gives for the same `salt=`; `None` takes a random one.
+            `masks=True, labels=["liver"]` makes samples `(image, mask, meta)`; see `MaskOptions`.
         duplicates: "keep" files that repeat the SOPInstanceUID of an earlier one, take the "first" only, or "raise".
 
     Raises:

@@ -92,10 +92,12 @@ class TransformOptions(TypedDict, total=False):
 
 
 class SafetyOptions(TypedDict, total=False):
-    """The options about damaged files."""
+    """The options about damaged files and about privacy."""
 
     isolation: Isolation
     exclude: str | os.PathLike[str] | None
+    uids: Literal["real", "hash"]
+    salt: bytes | None
 
 
 class MoreOptions(MaskOptions, SafetyOptions, total=False):
@@ -198,6 +200,8 @@ class ReadPolicy:
     cache_bytes: int = DEFAULT_BYTES
     isolation: Isolation = None
     exclude: str | os.PathLike[str] | None = None
+    uids: Literal["real", "hash"] = "real"
+    salt: bytes | None = None
 
     def __post_init__(self) -> None:
         if self.on_error not in ("raise", "replace"):

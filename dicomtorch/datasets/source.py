@@ -13,7 +13,14 @@ import numpy as np
 from torch.utils.data import Dataset, Subset
 
 from dicomtorch.backends import capability
-from dicomtorch.batches.metadata import FrameMeta, MetaColumns, MetadataReader, metas_of
+from dicomtorch.batches.metadata import (
+    DEFAULT_KEYS,
+    FrameMeta,
+    MetaColumns,
+    MetadataReader,
+    metas_of,
+)
+from dicomtorch.datasets.identity import Identity
 from dicomtorch.datasets.labelling import open_masks, open_shapes, without_masks
 from dicomtorch.datasets.masked import BoxSource, MaskSource
 from dicomtorch.datasets.options import MaskOptions, ReadPolicy, SourceOptions
@@ -77,6 +84,7 @@ class FrameSource:
         policy: What is asked but of the pixels.
         keywords: Of the tags that samples shall have.
         standardization: Mean and deviation of channels that samples are freed of, beyond what the reader does.
+        identity: What samples say about whom they are of.
         reader: Reads the frames; its index has those that can be decoded.
 
     Raises:
@@ -129,6 +137,8 @@ class FrameSource:
         self.boxes = self._with_boxes(masks, pixels.size)
         self.masks = self._with_masks(masks, pixels.size) if has_masks else None
         self._metadata = MetadataReader(self.index, self.keywords)
+        shown = (*DEFAULT_KEYS, *self.keywords, *self.index.joined)
+        self.identity = Identity(shown, policy.uids, policy.salt)
         if self.standardization is not None:
             with contextlib.suppress(PixelValueError):  # said where the frame is read
                 self.standardization.check(self.reader.shape(0)[0])
@@ -184,6 +194,7 @@ class FrameSource:
     ) -> MetaColumns:
         """Metadata of several frames; see `MetadataReader.of`."""
         columns = self._metadata.of(positions, applied, requested)
+        self.identity.hide(columns)
         for name in self._unshown:
             columns.pop(name, None)
         if self.policy.paths:

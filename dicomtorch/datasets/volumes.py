@@ -389,10 +389,11 @@ class DicomVolumes(StackDataset[Sample_co, Batch_co]):
 
     def _channel_meta(self, channels: Channels, found: list[Stack]) -> dict[str, Any]:
         firsts = np.array([int(stack.positions[0]) for stack in found])
+        series = self.index.gather("SeriesInstanceUID", firsts)
         spaces = self.index.gather("FrameOfReferenceUID", firsts)
         return {
             "channels": channels.names,
-            "channel_series": tuple(self.index.gather("SeriesInstanceUID", firsts)),
+            "channel_series": tuple(self._source.identity.shown(series)),
             "channel_resampled": tuple(int(not on_one_grid([found[0], one])) for one in found),
             "same_frame_of_reference": int(len(set(spaces)) == 1),
         }

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dicomtorch.errors import OptionError, printable
+from dicomtorch.errors import OptionError, escaped
 from dicomtorch.index.columns import ColumnData, Texts, to_arrow
 from dicomtorch.index.drafts import whole_file
 from dicomtorch.model.schema import Column
@@ -108,7 +108,7 @@ def with_paths(
         path_of: The path of a file.
     """
     numbers, inverse = np.unique(files, return_inverse=True)
-    paths = [printable(path_of(number)) for number in numbers.tolist()]
+    paths = [escaped(path_of(number)) for number in numbers.tolist()]
     return table.add_column(0, "path", pa.array(paths, pa.large_string()).take(pa.array(inverse)))
 
 
@@ -136,11 +136,11 @@ def hash_uids(table: pa.Table, salt: bytes | None = None) -> pa.Table:
         table: Some of the columns of an index.
         salt: Any bytes; `None`: a random one, so that nobody can repeat the hashes.
     """
-    key = hashlib.blake2b(secrets.token_bytes(32) if salt is None else salt).digest()
+    hashed_uid = UIDHash(salt)
     for k, name in enumerate(table.column_names):
         if name in HASHED:
             column = table.column(name).combine_chunks()
-            values = [_hashed(uid, key) for uid in column.dictionary.to_pylist()]
+            values = [hashed_uid(uid) for uid in column.dictionary.to_pylist()]
             hashed = pa.array(values, pa.large_string()).take(column.indices)
             table = table.set_column(k, name, hashed)
     return table
@@ -171,13 +171,26 @@ _RULES: Final[dict[str, Callable[[str], str]]] = {
 }
 
 
-def _hashed(uid: str, key: bytes) -> str:
-    # A UUID of the kind for hashes (version 8) as PS3.5 B.2 writes one.
-    digest = hashlib.blake2b(uid.encode(), digest_size=16, key=key).digest()
-    number = uuids.UUID(bytes=digest).int
-    number = number & ~(0xF << 76) | 8 << 76
-    number = number & ~(3 << 62) | 2 << 62
-    return f"2.25.{number}" if uid else ""
+class UIDHash:
+    """Another UID in place of each: the same one for the same, if the salt is. One scheme for tables and samples.
+
+    Args:
+        salt: Any bytes, to be kept secret; `None`: random ones, so that nobody can repeat the hashes.
+    """
+
+    def __init__(self, salt: bytes | None = None) -> None:
+        self._key = hashlib.blake2b(secrets.token_bytes(32) if salt is None else salt).digest()
+
+    def __call__(self, uid: str) -> str:
+        """The UID for a UID, "" for ""; of several, between which there is a backslash, each for itself."""
+        # A UUID of the kind for hashes (version 8) as PS3.5 B.2 writes one.
+        if "\\" in uid:
+            return "\\".join(map(self, uid.split("\\")))
+        digest = hashlib.blake2b(uid.encode(), digest_size=16, key=self._key).digest()
+        number = uuids.UUID(bytes=digest).int
+        number = number & ~(0xF << 76) | 8 << 76
+        number = number & ~(3 << 62) | 2 << 62
+        return f"2.25.{number}" if uid else ""
 
 
 def write_table(table: pa.Table, path: Path) -> None:

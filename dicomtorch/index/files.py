@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dicomtorch.errors import IndexFileError
+from dicomtorch.errors import IndexFileError, printable, without_path
 from dicomtorch.index import columns as tables
 from dicomtorch.index.columns import Packed, Table, Texts
 from dicomtorch.index.drafts import whole_folder, write_durably
@@ -140,7 +140,7 @@ def deserialize(
     frames, files = read_whole("frames", frame_columns(tags)), read_whole("files", FILES)
     lookups = read("lookups", LOOKUPS)
     generation = Generation(uuid, root, tags, frames, files, lookups, folder, mapped, limits)
-    _check(generation, f"the index {folder}" if folder else "an index")
+    _check(generation, f"the index {printable(folder)}" if folder else "an index")
     return generation
 
 
@@ -176,7 +176,7 @@ def write(
     """
     if folder.exists() and not (replace and is_index(folder)):
         what = "is no index" if replace else "exists already"
-        raise IndexFileError(f"{folder} {what}; remove it or choose another name")
+        raise IndexFileError(f"{printable(folder)} {what}; remove it or choose another name")
     make_private_folder(folder.parent)
     contents = {f"{name}.arrow": data for name, data in serialize(generation).items()}
     if rows is not None:
@@ -242,7 +242,7 @@ def read(folder: Path, *, mapped: bool = False) -> Stored:
             raise ValueError("it names other files than an index has")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise IndexFileError(
-            f"{folder / 'manifest.json'} is damaged ({error}); {_AGAIN}"
+            f"{printable(folder / 'manifest.json')} is damaged ({error}); {_AGAIN}"
         ) from error
     buffers = {
         name: _read_file(folder / name, *expected, mapped) for name, expected in sizes.items()
@@ -271,7 +271,9 @@ def read(folder: Path, *, mapped: bool = False) -> Stored:
         batch = tables.read_batch(buffers[f"joined-{k}.arrow"], columns, label)
         numbers = _numbers(buffers[f"joined-{k}.rows"], "<i4", batch.num_rows, folder)
         if len(numbers) != count:
-            raise IndexFileError(f"{folder} is damaged: a joined table has other rows; {_AGAIN}")
+            raise IndexFileError(
+                f"{printable(folder)} is damaged: a joined table has other rows; {_AGAIN}"
+            )
         parts.append(Joined(numbers, tuple(columns), tables.from_arrow(batch, columns)))
     return Stored(generation, rows, tuple(parts))
 
@@ -286,7 +288,9 @@ def _kinds(given: dict[str, str]) -> dict[str, Kind]:
 def _numbers(buffer: Any, dtype: str, end: int, folder: Path) -> npt.NDArray[Any]:
     numbers = np.frombuffer(buffer, dtype, count=len(buffer) // np.dtype(dtype).itemsize)
     if len(numbers) and not (numbers.min() >= 0 and numbers.max() < end):
-        raise IndexFileError(f"{folder} is damaged: its rows are outside the table; {_AGAIN}")
+        raise IndexFileError(
+            f"{printable(folder)} is damaged: its rows are outside the table; {_AGAIN}"
+        )
     return numbers
 
 
@@ -295,22 +299,22 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
         content = path.read_bytes()
         if not is_ours(folder.stat()):
-            raise IndexFileError(f"{folder} belongs to another user; {_AGAIN}")
+            raise IndexFileError(f"{printable(folder)} belongs to another user; {_AGAIN}")
     except OSError as error:
         raise IndexFileError(
-            f"{folder} is no index ({error.strerror}: {path.name}); {_AGAIN}"
-        ) from error
+            f"{printable(folder)} is no index ({error.strerror}: {path.name}); {_AGAIN}"
+        ) from without_path(error)
     text = content[9:-1]
     if content != b"%08x\n%s\n" % (zlib.crc32(text), text):
-        raise IndexFileError(f"{path} is damaged; {_AGAIN}")
+        raise IndexFileError(f"{printable(path)} is damaged; {_AGAIN}")
     try:
         manifest = json.loads(text)
         version = manifest["version"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise IndexFileError(f"{path} is damaged ({error}); {_AGAIN}") from error
+        raise IndexFileError(f"{printable(path)} is damaged ({error}); {_AGAIN}") from error
     if version != VERSION:
         raise IndexFileError(
-            f"{folder} has version {version} and this release reads {VERSION}; {_AGAIN}"
+            f"{printable(folder)} has version {version} and this release reads {VERSION}; {_AGAIN}"
         )
     return manifest  # type: ignore[no-any-return]
 
@@ -320,12 +324,16 @@ def _read_file(path: Path, size: int, expected: int, mapped: bool) -> pa.Buffer:
         with open(path, "rb") as file:
             info = os.fstat(file.fileno())
             if not stat.S_ISREG(info.st_mode) or info.st_size != size:
-                raise IndexFileError(f"{path} has {info.st_size} bytes, {size} expected; {_AGAIN}")
+                raise IndexFileError(
+                    f"{printable(path)} has {info.st_size} bytes, {size} expected; {_AGAIN}"
+                )
             data: Any = _map(file.fileno(), size) if mapped and size else file.read()
     except OSError as error:
-        raise IndexFileError(f"{path} cannot be read ({error.strerror}); {_AGAIN}") from error
+        raise IndexFileError(
+            f"{printable(path)} cannot be read ({error.strerror}); {_AGAIN}"
+        ) from without_path(error)
     if len(data) != size or checksum(data) != expected:
-        raise IndexFileError(f"{path} is damaged (its checksum differs); {_AGAIN}")
+        raise IndexFileError(f"{printable(path)} is damaged (its checksum differs); {_AGAIN}")
     return pa.py_buffer(data)
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dicomtorch.errors import DicomTorchError, OptionError
+from dicomtorch.errors import DicomTorchError, OptionError, without_path
 from dicomtorch.index import columns as tables
 from dicomtorch.index.codes import firsts, numbered
 from dicomtorch.index.columns import HasColumns, Table, Texts
@@ -179,7 +179,10 @@ def read_table(table: Any, on: Sequence[str]) -> pa.Table:
                 f"got {type(table).__name__}"
             )
     except OSError as error:
-        raise OptionError(f"the table cannot be read: {error.strerror or error}") from error
+        why = without_path(error)  # that of Arrow has the path among its words
+        raise OptionError(
+            f"the table cannot be read: {getattr(why, 'strerror', why) or why}"
+        ) from why
     except (pa.ArrowException, ValueError, TypeError) as error:
         if isinstance(error, DicomTorchError):
             raise

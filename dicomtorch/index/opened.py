@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dicomtorch.errors import IndexFileError
+from dicomtorch.errors import IndexFileError, printable
 from dicomtorch.index import columns as tables
 from dicomtorch.index import in_use
 from dicomtorch.index.files import MANIFEST, Stored, deserialize, read, serialize, to_bytes
@@ -32,7 +32,7 @@ def open_generation(folder: Path, uuid: str, *, mapped: bool) -> Generation:
             generation = read(folder, mapped=mapped).generation
             if generation.uuid != uuid:
                 raise IndexFileError(
-                    f"{folder} holds another scan than the one that this index was made from; scan again"
+                    f"{printable(folder)} holds another scan than the one that this index was made from; scan again"
                 )
         except BaseException:
             held.release()

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from dicomtorch.errors import OptionError, printable
+from dicomtorch.errors import OptionError, escaped, printable, redacting, without_path
 from dicomtorch.index.drafts import whole_file
 from dicomtorch.index.frame_index import FrameIndex
 
@@ -52,7 +52,8 @@ def write_quarantine(
     """
     entries = []
     for one in frames:
-        name = {} if redact_paths else {"path": printable(index.file_path(one.file))}
+        redacted = redact_paths or redacting()
+        name = {} if redacted else {"path": escaped(index.file_path(one.file))}
         size, time = (int(index.files[column][one.file]) for column in ("size", "mtime_ns"))
         keys = list(_keys(index, one.file))
         entries.append(
@@ -126,7 +127,7 @@ def _read(path: Path) -> dict[str, tuple[int, int, str]]:
     except OSError as error:
         raise OptionError(
             f"the list of frames to exclude, {printable(os.fsencode(path))}, cannot be read ({error.strerror})"
-        ) from error
+        ) from without_path(error)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise OptionError(
             f"{printable(os.fsencode(path))} is no list of frames to exclude; "

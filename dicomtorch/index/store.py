@@ -15,7 +15,7 @@ from pathlib import Path
 
 import platformdirs
 
-from dicomtorch.errors import IndexFileError
+from dicomtorch.errors import IndexFileError, printable, without_path
 from dicomtorch.index import files as index_file
 from dicomtorch.index import in_use
 from dicomtorch.index.drafts import SUFFIX, whole_file
@@ -132,8 +132,8 @@ class IndexStore:
             return None
         except (OSError, ValueError) as error:
             raise IndexFileError(
-                f"{self.folder / 'current'} is damaged ({error}); scan again to rebuild it"
-            ) from error
+                f"{printable(self.folder / 'current')} is damaged ({type(error).__name__}); scan again to rebuild it"
+            ) from without_path(error)
 
     def _set_current(self, uuid: str) -> None:
         with whole_file(self.folder / "current") as file:

@@ -16,6 +16,7 @@ from dicomtorch.errors import (
     SourceError,
     import_optional,
     printable,
+    without_path,
 )
 from dicomtorch.series.geometry import affine_lps, to_ras
 
@@ -130,7 +131,7 @@ def read_grid(path: str | os.PathLike[str]) -> Grid:
     except Exception as error:  # whatever the readers of two libraries raise
         raise PixelValueError(
             f"masks: {printable(os.fsencode(name))} cannot be read ({type(error).__name__})"
-        ) from error
+        ) from without_path(error)
     values = grid.values
     if values.ndim != 3:
         raise PixelValueError(

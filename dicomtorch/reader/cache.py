@@ -34,9 +34,10 @@ import numpy.typing as npt
 from dicomtorch._version import __version__
 from dicomtorch.backends.base import STORED_VALUES_VERSION, Backend
 from dicomtorch.backends.isolated import inner
-from dicomtorch.errors import OptionError
+from dicomtorch.errors import OptionError, printable, without_path
 from dicomtorch.index.locks import FileLock
 from dicomtorch.index.private import is_ours, make_private_folder, open_private
+from dicomtorch.index.purge import FRAMES
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.syntaxes import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
@@ -103,7 +104,7 @@ class FrameCache:
     def __init__(self, folder: str | os.PathLike[str], max_bytes: int = DEFAULT_BYTES) -> None:
         if max_bytes <= 0:
             raise OptionError(f"cache_bytes must be positive; got {max_bytes}")
-        self.folder = Path(os.path.abspath(folder)) / "frames"
+        self.folder = Path(os.path.abspath(folder)) / FRAMES
         self.max_bytes = max_bytes
         self._since = time.time()
         try:
@@ -111,12 +112,12 @@ class FrameCache:
             owned = is_ours(os.stat(self.folder))
         except OSError as error:
             raise OptionError(
-                f"the cache folder {os.fspath(folder)!r} cannot be made ({error.strerror}); name one that can be "
+                f"the cache folder {printable(folder)} cannot be made ({error.strerror}); name one that can be "
                 f"written, or leave out cache="
-            ) from error
+            ) from without_path(error)
         if not owned:
             raise OptionError(
-                f"the cache folder {os.fspath(self.folder)!r} belongs to another user; name one of your own"
+                f"the cache folder {printable(self.folder)} belongs to another user; name one of your own"
             )
         self._remove_drafts()
         self._renew()

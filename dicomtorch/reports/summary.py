@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomtorch.backends.base import choose_backend
-from dicomtorch.errors import UnsupportedError, printable
+from dicomtorch.errors import UnsupportedError, printable, redacting
 from dicomtorch.index.columns import Texts
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.image import ImagePixel
@@ -76,7 +76,11 @@ def summarize(
         "tags": {keyword: _presence(index.column(keyword)) for keyword in tags},
         "findings": [
             {
-                **({"file": number} if redact_paths else {"path": printable(finding.path)}),
+                **(
+                    {"file": number}
+                    if redact_paths or redacting()
+                    else {"path": printable(finding.path)}
+                ),
                 "class": finding.file_class,
                 "reason": finding.reason,
             }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from dicomtorch.errors import printable
+from dicomtorch.errors import printable, redacting
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.report import CLASS_NAMES, ScanReport
 from dicomtorch.reports.page import Block, Line, listed
@@ -61,7 +61,8 @@ def findings_blocks(findings: list[dict[str, Any]]) -> list[Block]:
 
 def name_file(index: FrameIndex, file: int, *, redact_paths: bool = False) -> dict[str, Any]:
     """How a row of the files table is named: by its path below the root, or by its number in the scan."""
-    return {"file": file} if redact_paths else {"path": printable(index.files["path"][file])}
+    redacted = redact_paths or redacting()
+    return {"file": file} if redacted else {"path": printable(index.files["path"][file])}
 
 
 def format_name(entry: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from dicomtorch.errors import OptionError
+from dicomtorch.errors import OptionError, printable
 from dicomtorch.reports.verify_result import Finding, Result
 
 FORMAT = {"format": "dicomtorch verify", "version": 1}
@@ -22,6 +22,7 @@ class VerifyState:
 
     def __init__(self, path: Path | None, settings: dict[str, Any]) -> None:
         self._path = path
+        self._name = "" if path is None else printable(path)
         self._settings = settings
         self._known: dict[str, Result] = {}
         self._file: BinaryIO | None = None
@@ -57,7 +58,7 @@ class VerifyState:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise OptionError(
-                f"{self._path} is in use by another verify; wait for it, or name another file"
+                f"{self._name} is in use by another verify; wait for it, or name another file"
             ) from error
         except OSError:  # a file system without locks
             return
@@ -90,7 +91,7 @@ class VerifyState:
             if isinstance(error, OptionError):
                 raise
             raise OptionError(
-                f"{self._path} is no state file of verify; name another file"
+                f"{self._name} is no state file of verify; name another file"
             ) from error
         try:
             for line in lines[1:-1]:
@@ -100,7 +101,7 @@ class VerifyState:
                 self._known[entry["key"]] = Result(**noted, findings=findings)
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise OptionError(
-                f"{self._path} is a damaged state file of verify; remove it to start again"
+                f"{self._name} is a damaged state file of verify; remove it to start again"
             ) from error
         end = sum(len(line) + 1 for line in lines[:-1])
         file.truncate(end)  # what follows was not written to its end
@@ -114,7 +115,7 @@ class VerifyState:
             before = ", ".join(f"{name} {entry.get(name)!r}" for name in names)
             now = ", ".join(f"{name} {self._settings[name]!r}" for name in names)
             raise OptionError(
-                f"{self._path} belongs to a run with {before}; this one has {now}. Name another file"
+                f"{self._name} belongs to a run with {before}; this one has {now}. Name another file"
             )
 
     def _write(self, entry: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import Final
 
-from dicomtorch.errors import HeaderError, SourceError
+from dicomtorch.errors import HeaderError, SourceError, without_path
 from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.scanner.dicomdir import _DICOMDIR, _file_ids, _walk_directory
 from dicomtorch.scanner.entries import UNREAD, Entry, _entry, _stat_entry, failed, fault_of
@@ -32,7 +32,7 @@ def roots(source: Source) -> tuple[bytes, list[bytes]]:
         try:
             os.stat(start)
         except (OSError, ValueError) as error:
-            raise why_not_there(start, path, error) from error
+            raise why_not_there(start, path, error) from without_path(error)
         starts.append(start)
     folders = [start if os.path.isdir(start) else os.path.dirname(start) for start in starts]
     try:

@@ -11,7 +11,13 @@ import stat
 from collections.abc import Sequence
 from types import TracebackType
 
-from dicomtorch.errors import DicomTorchError, StaleIndexError, StorageError, printable
+from dicomtorch.errors import (
+    DicomTorchError,
+    StaleIndexError,
+    StorageError,
+    printable,
+    without_path,
+)
 from dicomtorch.storage.base import ByteRange, Identity, Scratch
 from dicomtorch.storage.files import identity_of, kind_of, open_at_once, reason_of
 
@@ -44,8 +50,8 @@ class LocalFile:
             if identity is not None and isinstance(error, FileNotFoundError | NotADirectoryError):
                 raise StaleIndexError(
                     f"the file is gone since it was indexed; {_REFRESH}"
-                ) from error
-            raise storage_error("opened", error) from error
+                ) from without_path(error)
+            raise storage_error("opened", error) from without_path(error)
         try:
             self.identity = self._identified(identity)
         except BaseException:

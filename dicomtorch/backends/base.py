@@ -68,11 +68,14 @@ class _Decoding(threading.local):
         where: Names the file, for a notice; set by the layer that knows it, for as long as it decodes.
         limits: What the scan of the file admitted; set likewise.
         notices: What takes notices in place of the log, in a process that decodes for another one.
+        threads: How many a codec may use for one frame; more than 1 where too few frames are decoded at once to keep
+            all threads busy.
     """
 
     where: Callable[[], str] | None = None
     limits: Limits = LIMITS
     notices: list[str] | None = None
+    threads: int = 1
 
 
 decoding = _Decoding()

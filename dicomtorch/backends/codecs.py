@@ -5,8 +5,12 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from dicomtorch.backends.base import Array, Buffer
+from dicomtorch.backends.base import Array, Buffer, decoding
+from dicomtorch.backends.jpeg2000 import J2KStream
 from dicomtorch.errors import DecodeError, import_optional
+
+_LARGE = 1 << 20
+"""Pixels from which on a second thread gains more than it takes to start it."""
 
 
 @cache
@@ -22,6 +26,15 @@ def call(codec: str, data: Buffer, **arguments: Any) -> Array:
     except (RuntimeError, ValueError, TypeError, OverflowError) as error:
         raise DecodeError(f"the code stream is damaged: imagecodecs.{codec}: {error}") from error
     return decoded
+
+
+def decode_jpeg2k(
+    codestream: memoryview, target: Array, stream: J2KStream, **arguments: Any
+) -> Array:
+    """Decodes with OpenJPEG, a large frame with all threads that are allowed: its code blocks are independent."""
+    is_large = stream.rows * stream.columns >= _LARGE
+    threads = decoding.threads if is_large else 1
+    return call("jpeg2k_decode", codestream, numthreads=threads, out=target, **arguments)
 
 
 def decode_htj2k(codestream: memoryview, target: Array, **arguments: Any) -> Array:

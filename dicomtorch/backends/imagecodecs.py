@@ -218,7 +218,7 @@ def _decode_j2k(data: Buffer, pixel: ImagePixel, stream: J2KStream, out: Array |
                 result, stream.precision, signed=stream.signed, lossless=lossless
             )
     else:  # OpenJPH writes beyond its memory where components have blocks of another size
-        result = codecs.call("jpeg2k_decode", codestream, numthreads=1, out=target)
+        result = codecs.decode_jpeg2k(codestream, target, stream)
     return stored.finish(
         color.j2k_to_rgb(result, stream, pixel),
         pixel,

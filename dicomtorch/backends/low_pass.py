@@ -55,7 +55,7 @@ def decode_j2k(data: Buffer, pixel: ImagePixel, stream: J2KStream, levels: int) 
     elif skips_resolutions():
         word = f"{'i' if stream.signed else 'u'}{1 if bits <= 8 else 2}"
         target = np.empty(shape, word)
-        samples = codecs.call("jpeg2k_decode", codestream, skipres=levels, numthreads=1, out=target)
+        samples = codecs.decode_jpeg2k(codestream, target, stream, skipres=levels)
     else:
         say_once(
             "decode='reduced': this imagecodecs decodes JPEG 2000 whole; 2026.10.10 and later, which need Python 3.12, "

@@ -310,7 +310,7 @@ class DicomClips(DrawnDataset[Clip, Sample_co, Batch_co]):
 
     def _meta(self, asked: Clip, voi: AppliedVOI) -> FrameMeta:
         positions = self._positions(asked)
-        (meta,) = self._source.metas(positions[:1], [voi], positions[:1])
+        (meta,) = self._source.metas(positions[:1], [voi], positions[:1], positions)
         times = self.sequences.times[self._places(asked)]
         meta.update(
             index=asked.number,

@@ -133,11 +133,6 @@ class FrameOptions(ReadOptions, total=False):
     """The options of `DicomFrames` but `context`, for datasets that are made of frames."""
 
     size: tuple[int, int] | None
-
-
-class SourceOptions(FrameOptions, total=False):
-    """All options of `DicomFrames` that say how one frame is read."""
-
     decode: Literal["exact", "reduced"]
 
 
@@ -149,7 +144,7 @@ class ContextOptions(TypedDict, total=False):
     on_gap: OnGap
 
 
-class AllOptions(SourceOptions, ContextOptions, total=False):
+class AllOptions(FrameOptions, ContextOptions, total=False):
     """All options of `DicomFrames`."""
 
 
@@ -167,12 +162,11 @@ class UntransformedFrames(UntransformedReading, total=False):
     """The same of `FrameOptions`."""
 
     size: tuple[int, int] | None
+    decode: Literal["exact", "reduced"]
 
 
 class UntransformedAll(UntransformedFrames, ContextOptions, total=False):
     """The same of `AllOptions`."""
-
-    decode: Literal["exact", "reduced"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from dicomtorch.batches.metadata import (
 from dicomtorch.datasets.identity import Identity
 from dicomtorch.datasets.labelling import open_masks, open_shapes, without_masks
 from dicomtorch.datasets.masked import BoxSource, MaskSource
-from dicomtorch.datasets.options import MaskOptions, ReadPolicy, SourceOptions
+from dicomtorch.datasets.options import FrameOptions, MaskOptions, ReadPolicy
 from dicomtorch.datasets.standardize import standardization
 from dicomtorch.errors import OptionError, PixelValueError, SourceError, UnsupportedError, printable
 from dicomtorch.index.frame_index import FrameIndex
@@ -99,7 +99,7 @@ class FrameSource:
         *,
         within: Callable[[FrameIndex], FrameIndex] | None = None,
         columns: Sequence[str] = (),
-        **options: Unpack[SourceOptions],
+        **options: Unpack[FrameOptions],
     ) -> None:
         given: dict[str, Any] = dict(options)
         masks: Any = {name: given.pop(name) for name in _MASKS & given.keys()}
@@ -190,9 +190,20 @@ class FrameSource:
         return replace(self.index.report(), **self._met)
 
     def columns(
-        self, positions: Sequence[int], applied: Sequence[AppliedVOI], requested: Sequence[int]
+        self,
+        positions: Sequence[int],
+        applied: Sequence[AppliedVOI],
+        requested: Sequence[int],
+        together: Sequence[int] = (),
     ) -> MetaColumns:
-        """Metadata of several frames; see `MetadataReader.of`."""
+        """Metadata of several frames; see `MetadataReader.of`.
+
+        Args:
+            positions: In the index.
+            applied: How each was made display values.
+            requested: What was asked for in the place of each.
+            together: Frames of the one sample that they belong to, if they do.
+        """
         columns = self._metadata.of(positions, applied, requested)
         self.identity.hide(columns)
         for name in self._unshown:
@@ -202,7 +213,7 @@ class FrameSource:
         size = self.reader.options.size
         if size is not None:
             sizes = zip(columns["Rows"], columns["Columns"], strict=True)
-            factors = self.reader.factors(positions)
+            factors = self.reader.factors(positions, together)
             where = [
                 resized(int(rows), int(many), size)._replace(reduced=factor)
                 for (rows, many), factor in zip(sizes, factors, strict=True)
@@ -211,10 +222,14 @@ class FrameSource:
         return columns
 
     def metas(
-        self, positions: Sequence[int], applied: Sequence[AppliedVOI], requested: Sequence[int]
+        self,
+        positions: Sequence[int],
+        applied: Sequence[AppliedVOI],
+        requested: Sequence[int],
+        together: Sequence[int] = (),
     ) -> list[FrameMeta]:
         """The same as one mapping for each frame."""
-        return metas_of(self.columns(positions, applied, requested))
+        return metas_of(self.columns(positions, applied, requested, together))
 
     def _decodable(self, reader: FrameReader) -> FrameReader:
         """The reader without the frames that nothing decodes."""

@@ -23,6 +23,7 @@ from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.model.mask_object import KINDS
 from dicomtorch.pixels.memory import new_batch
+from dicomtorch.pixels.resize import resized
 from dicomtorch.reader.windows import read_windows, window_shape
 from dicomtorch.series.geometry import Floats, Ints, to_ras
 from dicomtorch.series.stacks import Stack, StackList
@@ -97,7 +98,7 @@ class StackDataset(DrawnDataset[int, Sample_co, Batch_co]):
         self, number: int, stack: Stack, positions: Sequence[int], affine: Floats, voi: AppliedVOI
     ) -> FrameMeta:
         """What the slices have in common; what differs among them is missing."""
-        metas = self._source.metas(positions, [voi] * len(positions), positions)
+        metas = self._source.metas(positions, [voi] * len(positions), positions, positions)
         meta = FrameMeta(metas[0])
         position = meta["ImagePositionPatient"]
         if stack.windows is not None:  # a sheet has no position of its own
@@ -108,6 +109,9 @@ class StackDataset(DrawnDataset[int, Sample_co, Batch_co]):
                 meta[key] = (missing,) * len(value) if isinstance(value, tuple) else missing
         if stack.windows is not None:
             meta.update(Rows=stack.shape[1], Columns=stack.shape[2])
+            size = self._reader.options.size
+            if size is not None:
+                meta["resized"] = tuple(map(float, resized(*stack.shape[1:], size)))
         meta.update(
             index=number,
             requested_index=number,

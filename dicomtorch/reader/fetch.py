@@ -89,18 +89,25 @@ class FrameFetcher:
     ) -> None:
         """Calls `work` for each of several frames, in several threads, each in the order of files and offsets.
 
+        Where there are fewer frames than threads, each frame may be decoded with several of them.
+
         Args:
             located: The frames.
             work: Takes the number of a frame in `located`, and the files of its thread.
             num_threads: At most so many at once; `None`: as many as this process may use.
         """
         order = sorted(range(len(located)), key=lambda k: (located[k].file, located[k].span))
-        threads = min(num_threads or usable_threads(), len(order))
+        most = num_threads or usable_threads()
+        threads = min(most, len(order))
 
         def do(part: Sequence[int]) -> None:
-            with self.files() as files:
-                for k in part:
-                    work(k, files)
+            decoding.threads = most // max(threads, 1)
+            try:
+                with self.files() as files:
+                    for k in part:
+                        work(k, files)
+            finally:
+                decoding.threads = 1
 
         if threads <= 1:
             do(order)

@@ -178,13 +178,18 @@ class FrameReader:
         except DicomTorchError as error:
             raise self.fetcher.named(error, position) from error
 
-    def factors(self, positions: Sequence[int]) -> list[int]:
+    def factors(self, positions: Sequence[int], together: Sequence[int] = ()) -> list[int]:
         """Pixels of the file, in each direction, for one that is decoded: 1 but with `decode="reduced"`.
+
+        Args:
+            positions: In the index.
+            together: Frames of the one sample that they belong to, if they do: `read_together` decodes all of them
+                whole where the values of all are needed.
 
         Raises:
             DicomTorchError: What is asked for cannot be made of a frame; the message names it.
         """
-        if self.options.decode == "exact":
+        if self.options.decode == "exact" or (together and self._is_measured(together)):
             return [1] * len(positions)
         found = []
         for where in self.index.locate(positions):
@@ -245,13 +250,7 @@ class FrameReader:
         """
         located = self.index.locate(positions)
         results: list[Any] = [None] * len(located)
-        recipes: dict[int, Recipe] = {}
-        for where in located:
-            try:
-                if where.value_group not in recipes:
-                    recipes[where.value_group] = self.recipe(where)
-            except DicomTorchError as error:
-                raise self.fetcher.named(error, where.position) from error
+        recipes = self._recipes_of(located)
         sample = Sample([recipe.values for recipe in recipes.values()], self.options)
         if sample.is_independent and self.options.decode == "exact":
             whole = out if isinstance(out, Tensor) else None
@@ -259,6 +258,12 @@ class FrameReader:
             if all(plain):
                 return cast("list[Frame]", plain)
         if sample.is_measured:
+            if any(recipe.levels for recipe in recipes.values()):
+                self._say(
+                    "decode='reduced': samples whose frames have a range or a background in common that their pixels "
+                    "decide are decoded whole",
+                    located[0].position,
+                )
             stored = self._all_stored(located, num_threads)
             sample.measure(stored, [recipes[where.value_group].plan for where in located])
 
@@ -275,6 +280,22 @@ class FrameReader:
             if isinstance(result, DicomTorchError):
                 raise result
         return results
+
+    def _recipes_of(self, located: Sequence[FrameLocation]) -> dict[int, Recipe]:
+        """How the frames of one sample become tensors, by what they share."""
+        recipes: dict[int, Recipe] = {}
+        for where in located:
+            try:
+                if where.value_group not in recipes:
+                    recipes[where.value_group] = self.recipe(where)
+            except DicomTorchError as error:
+                raise self.fetcher.named(error, where.position) from error
+        return recipes
+
+    def _is_measured(self, positions: Sequence[int]) -> bool:
+        """Whether the stored values of all frames of a sample are needed before the first can be converted."""
+        recipes = self._recipes_of(self.index.locate(positions))
+        return Sample([recipe.values for recipe in recipes.values()], self.options).is_measured
 
     def _read_plain(
         self, positions: Sequence[int], out: Tensor | None, num_threads: int | None
@@ -386,7 +407,7 @@ class FrameReader:
             if sample is not None:
                 plan, shared = sample.plan(plan), sample.ranges(plan, shared)
             decoded: npt.NDArray[Any] | Reduced | None = stored
-            if stored is None and recipe.levels and sample is None:
+            if stored is None and recipe.levels:
                 decoded = self.fetcher.reduced(
                     where, files, values.pixel, recipe.backend, recipe.levels
                 )
@@ -414,11 +435,15 @@ class FrameReader:
             levels = reduction_levels(plan)
             known = Recipe(values, backend, plan, self.ranges.sharers(plan), levels)
             self._recipes[where.value_group] = known
-            for notice in {*plan.notices, *whole_notices(plan)} - self._noticed:
-                self._noticed.add(notice)
-                path = printable(self.index.path(where.position))
-                _logger.warning("%s (first seen in %s; said once)", notice, path)
+            for notice in (*plan.notices, *whole_notices(plan)):
+                self._say(notice, where.position)
         return known
+
+    def _say(self, notice: str, position: int) -> None:
+        if notice not in self._noticed:
+            self._noticed.add(notice)
+            path = printable(self.index.path(position))
+            _logger.warning("%s (first seen in %s; said once)", notice, path)
 
     def __getstate__(self) -> tuple[FrameFetcher, PixelOptions]:
         return self.fetcher, self.options

@@ -13,7 +13,7 @@ import pytest
 import torch
 from pydicom.dataset import Dataset
 
-from dicomtorch import DicomFrames
+from dicomtorch import DicomClips, DicomFrames, DicomVolumes
 from dicomtorch.backends import codecs, low_pass
 from dicomtorch.backends.base import get_backend
 from dicomtorch.backends.reduced import block_means, decode_reduced, reduced_shape
@@ -461,3 +461,58 @@ def test_backends_that_decode_whole_frames_give_means(tmp_path: Path, name: str)
     exact, reduced, meta = both(path, (100, 80), backend=name)
     assert meta["resized"][-1] == 4
     assert 255 * np.sqrt(np.square(reduced - exact).mean()) <= 0.7
+
+
+def slices(folder: Path, count: int, **attributes: Any) -> Path:
+    """A series of HTJ2K slices, larger than those of CT."""
+    for k in range(count):
+        pixels = radiograph(400, 320, 12) + k
+        window = {"WindowCenter": 2048, "WindowWidth": 4096, **attributes}
+        window = {keyword: value for keyword, value in window.items() if value is not None}
+        dataset = dataset_of(pixels, HTJ2K_LOSSLESS, 12, **window)
+        dataset = encapsulated(dataset, [htj2k_of(pixels, 12)], HTJ2K_LOSSLESS)
+        dataset.SOPInstanceUID = f"1.2.{k}"
+        dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        dataset.ImagePositionPatient = [0, 0, 2 * k]
+        dataset.PixelSpacing = [0.5, 0.5]
+        write(dataset, folder / f"{k}.dcm")
+    return folder
+
+
+def test_volumes_and_clips(tmp_path: Path) -> None:
+    slices(tmp_path, 3)
+    frames = DicomFrames(tmp_path, size=(100, 80), decode="reduced")[:][0]
+    volume, meta = DicomVolumes(tmp_path, size=(100, 80), decode="reduced")[0]
+    assert meta["resized"][-1] == 4
+    assert torch.equal(volume, frames.movedim(0, 1))
+    exact, meta = DicomVolumes(tmp_path, size=(100, 80))[0]
+    assert meta["resized"][-1] == 1
+    assert not torch.equal(exact, volume)
+    assert 255 * (exact - volume).square().mean().sqrt() <= 0.7
+    clips = DicomClips(tmp_path, 1, size=(100, 80), decode="reduced")
+    clip, meta = clips[0]
+    assert meta["resized"][-1] == 4
+    assert torch.equal(clip[0], frames[0])
+
+
+@pytest.mark.parametrize(
+    ("attributes", "options"),
+    [
+        pytest.param({"WindowWidth": None}, {}, id="no window"),
+        pytest.param({}, {"values": "modality", "size": (100, 100)}, id="borders of one value"),
+    ],
+)
+def test_volumes_whose_slices_have_a_value_in_common_are_decoded_whole(
+    tmp_path: Path,
+    attributes: dict[str, Any],
+    options: dict[str, Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    slices(tmp_path, 3, **attributes)
+    options = {"size": (100, 80), **options}
+    exact, _ = DicomVolumes(tmp_path, **options)[0]
+    with caplog.at_level("WARNING", "dicomtorch"):
+        volume, meta = DicomVolumes(tmp_path, decode="reduced", **options)[0]
+    assert torch.equal(volume, exact)
+    assert meta["resized"][-1] == 1
+    assert sum("decoded whole" in record.getMessage() for record in caplog.records) == 1

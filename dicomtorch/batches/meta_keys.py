@@ -30,6 +30,7 @@ Numbers = Literal[
     "WindowWidth",
     "position_error",
     "tilt",
+    "foreground",
 ]
 Strings = Literal[
     "SOPInstanceUID",
@@ -48,6 +49,8 @@ Strings = Literal[
 Pairs = Literal["PixelSpacing"]
 Triples = Literal["ImagePositionPatient", "spacing", "center", "point"]
 Sixes = Literal["ImageOrientationPatient"]
+Fours = Literal["box"]
+IntegerFours = Literal["window", "window_valid"]
 IntegerSixes = Literal["valid", "dose_valid"]
 ManyIntegers = Literal["frames", "mask_known", "mask_area"]
 ManyNumbers = Literal["times", "b_values", "echo_times", "resized"]

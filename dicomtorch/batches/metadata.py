@@ -75,6 +75,10 @@ class FrameMeta(dict[str, Any]):
         @overload
         def __getitem__(self, key: keys.Sixes, /) -> _Six: ...
         @overload
+        def __getitem__(self, key: keys.Fours, /) -> tuple[float, float, float, float]: ...
+        @overload
+        def __getitem__(self, key: keys.IntegerFours, /) -> tuple[int, int, int, int]: ...
+        @overload
         def __getitem__(self, key: keys.IntegerSixes, /) -> tuple[int, int, int, int, int, int]: ...
         @overload
         def __getitem__(self, key: keys.ManyIntegers, /) -> tuple[int, ...]: ...
@@ -105,6 +109,8 @@ if TYPE_CHECKING:
         | keys.Pairs
         | keys.Triples
         | keys.Sixes
+        | keys.Fours
+        | keys.IntegerFours
         | keys.IntegerSixes
         | keys.ManyIntegers
         | keys.ManyNumbers

@@ -133,6 +133,11 @@ class SampleDataset(Dataset[Sample_co], Generic[Asked, Sample_co, Batch_co]):
     # What it holds
 
     @property
+    def source(self) -> FrameSource:
+        """What frames are read from, for datasets that are made of this one."""
+        return self._source
+
+    @property
     def index(self) -> FrameIndex:
         """The index of the frames; for `DicomFrames` its positions are those of the dataset."""
         return self._source.index
@@ -316,10 +321,14 @@ class SampleDataset(Dataset[Sample_co], Generic[Asked, Sample_co, Batch_co]):
         self, asked: Sequence[Asked], batch: Tensor | None, masks: Tensor | None
     ) -> FrameSamples:
         """Samples, of which number k lies in `batch[k]` where it fits, and its mask in `masks[k]`."""
+        ready = self._read_ahead(asked, batch)
         return FrameSamples(
             (
                 self._sample(
-                    one, None if batch is None else batch[k], None if masks is None else masks[k]
+                    one,
+                    None if batch is None else batch[k],
+                    None if masks is None else masks[k],
+                    ready=ready[k],
                 )
                 for k, one in enumerate(asked)
             ),
@@ -327,16 +336,25 @@ class SampleDataset(Dataset[Sample_co], Generic[Asked, Sample_co, Batch_co]):
             masks,
         )
 
+    def _read_ahead(
+        self, asked: Sequence[Asked], batch: Tensor | None
+    ) -> Sequence[Frame | DicomTorchError | None]:
+        """What was read of several samples together; `None` for those that are read when it is their turn."""
+        return [None] * len(asked)
+
     def _sample(
         self,
         asked: Asked,
         out: Tensor | None = None,
         mask_out: Tensor | None = None,
         finish: Finisher | None = None,
+        ready: Frame | DicomTorchError | None = None,
     ) -> Any:
         read = asked
         try:
-            frame, mask = self._read(asked, out), self._mask_in(asked, mask_out)
+            if isinstance(ready, DicomTorchError):
+                raise ready
+            frame, mask = ready or self._read(asked, out), self._mask_in(asked, mask_out)
         except DicomTorchError as error:
             read, frame, mask = self._replaced(asked, error, out, mask_out)
         if self._source.standardization is not None:

@@ -1,51 +1,58 @@
-"""`DicomCrops`: a part of a volume around each candidate of a table."""
+"""`DicomCrops`: parts of volumes and of frames around the candidates of a table."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Unpack, overload
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from dicomtorch.batches.metadata import FrameMeta
-from dicomtorch.datasets.base import memory_for
-from dicomtorch.datasets.candidates import Candidates, is_value, name_rows
+from dicomtorch.datasets.candidates import BoxCandidates, Candidates
+from dicomtorch.datasets.drawn import DrawnDataset
+from dicomtorch.datasets.frame_crops import FrameCrops
 from dicomtorch.datasets.kinds import Batch_co, Pair, PairBatch, Sample_co, Triple, TripleBatch
-from dicomtorch.datasets.masked import MASK_KEYS, Mask
+from dicomtorch.datasets.masked import Mask
 from dicomtorch.datasets.options import ReadOptions, UntransformedReading
-from dicomtorch.datasets.source import FrameSource, Given
-from dicomtorch.datasets.stacked import VOLUME_KEYS, StackDataset, to_stack
-from dicomtorch.errors import GeometryError, OptionError
-from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.datasets.parts import Border
+from dicomtorch.datasets.source import Given
+from dicomtorch.datasets.volume_crops import VolumeCrops
+from dicomtorch.errors import DicomTorchError, OptionError
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.reader.reader import Frame
-from dicomtorch.series.geometry import Floats, Ints, shifted
-from dicomtorch.series.search import stacks
-from dicomtorch.series.stacks import OnGap, Stack
+from dicomtorch.series.geometry import Ints
+from dicomtorch.series.stacks import OnGap, StackList
 
-Border = Literal["pad", "shift", "clip"]
-
-_SAME_DISTANCE = 1e-3  # millimetres
-
-_OWN = ("candidate", "start", "valid", "center", "point")
+Size = tuple[int, int, int] | tuple[int, int] | None
+Coordinates = Literal["mm", "voxel"] | None
 
 
-class DicomCrops(StackDataset[Sample_co, Batch_co]):
-    """A crop (C, d, h, w) around each candidate of a table, of which only the slices that it touches are read.
+class DicomCrops(DrawnDataset[int, Sample_co, Batch_co]):
+    """A crop around each candidate of a table: of a volume (C, d, h, w), or of a frame (C, h, w).
 
-    The voxel that holds the candidate's point is voxel `size // 2` of the crop. Where a crop reaches beyond the volume,
-    `border` says what happens:
+    `size` says which: three numbers are crops of volumes, of which only the slices that a crop touches are read; two,
+    or `None`, crops of frames, as of mammograms, radiographs and tiles of slides, of which only the rows are read where
+    the file is not compressed.
+
+    The voxel or pixel that holds the candidate's point, or the middle of its box, is number `size // 2` of the crop.
+    Where a crop reaches beyond volume or frame, `border` says what happens:
     - "pad": what is outside is filled: with the number of `padding=` if there is one, else with 0 in display and after
       `normalize`, else with the lowest value of the crop (air in a CT);
     - "shift": the crop is moved inside; where the volume is smaller than the crop, the rest is filled as with "pad";
     - "clip": the crop is smaller there.
 
-    `meta` is that of `DicomVolumes`, of the slices read (`frames` is -1 and `SOPInstanceUIDs` "" for slices outside);
-    `affine` describes the crop. There are also `start`, the crop's first voxel in its volume; `valid`, the part of the
-    crop that is inside (first and end of slices, rows, columns); `center`, the candidate's point in voxels of the crop;
-    `point`, the same in millimetres (LPS); `candidate`, the row in the table, from 0; and every further column of it.
+    `meta` of crops of volumes is that of `DicomVolumes`, of the slices read (`frames` is -1 and `SOPInstanceUIDs` ""
+    for slices outside); `affine` describes the crop. There are also `start`, the crop's first voxel in its volume;
+    `valid`, the part of the crop that is inside (first and end of slices, rows, columns); `center`, the candidate's
+    point in voxels of the crop; `point`, the same in millimetres (LPS).
+
+    `meta` of crops of frames is that of `DicomFrames`, its geometry that of the file. There are also `frames`, the
+    position in `index`; `window`, the crop's first row and column in its frame, which are negative outside of it, and
+    its rows and columns; `window_valid`, the part of the crop that is inside (first and end of rows, of columns);
+    `box`, the candidate's box in pixels of the crop (left, top, right, bottom; of a point twice the point).
+
+    Both have `candidate`, the row in the table, from 0, and every further column of it.
 
     In a series of several volumes a column of the table says which is meant: `volume_index`, from 0, or one with the
     name of an attribute that tells them apart (`stack.separated_by`). Between two stacks that follow each other the
@@ -53,30 +60,35 @@ class DicomCrops(StackDataset[Sample_co, Batch_co]):
 
     Args:
         source: As in `DicomFrames`. Only the series that the candidates name are put into stacks.
-        candidates: A pandas DataFrame, an Arrow table, a dict of lists, or the path of a CSV file: one row each.
-        size: (d, h, w), in voxels.
-        coordinates: "mm": x, y, z are millimetres in LPS, as in DICOM and ITK. "voxel": x is the column, y the row, z
-            the slice, from 0, in the order of `stacks`.
-        columns: Names of the columns with the series and the coordinates, where they are not "SeriesInstanceUID",
-            "x", "y", "z": {"SeriesInstanceUID": "seriesuid", "x": "coordX"}.
+        candidates: A pandas DataFrame, an Arrow table, a dict of lists, or the path of a CSV file: one row each. For
+            frames also a COCO file, or what `read_annotations` gives, of which the boxes are taken. Rows are boxes or
+            points: a column SOPInstanceUID, or file_name, file, path or image, perhaps `frame` (from 0), and xmin,
+            ymin, xmax, ymax, or x, y, width, height, or x, y; see `masks.shape_index.ShapeIndex`.
+        size: (d, h, w), in voxels; (h, w), in pixels; `None`: each box of a frame as large as it is, rounded outwards.
+        coordinates: Of volumes. "mm": x, y, z are millimetres in LPS, as in DICOM and ITK. "voxel": x is the column, y
+            the row, z the slice, from 0, in the order of `stacks`. `None`: "mm". Points and boxes of frames are in
+            pixels, 0 being the corner of the first pixel: x runs along its row, y down.
+        columns: What columns are called where they are not called as above: {"SeriesInstanceUID": "seriesuid", "x":
+            "coordX"}, or {"xmin": "x0"}.
         border: See above.
-        absent: For candidates whose series is not in the index, as after a split: "raise", or "drop", which keeps the
-            numbers of their rows in `dropped`.
-        split_by: See `stacks`, as for the next.
-        on_gap: "raise" for missing slices, unequal spacing and repeats, "warn", or "keep".
+        absent: For candidates whose series or frame is not in the index, as after a split: "raise", or "drop", which
+            keeps the numbers of their rows in `dropped`.
+        split_by: Of volumes; see `stacks`, as for the next.
+        on_gap: Of volumes: "raise" for missing slices, unequal spacing and repeats, "warn", or "keep".
         **options: Those of `DicomFrames` but `size`; `transform` gets the crop.
 
     Attributes:
-        candidates: The rows of the table that there are crops of.
-        dropped: Numbers of the rows that `absent="drop"` has left out.
+        size: As given.
+        border: As given.
 
     Raises:
-        GeometryError: A series makes no stack, or a candidate is outside of it.
+        GeometryError: A series makes no stack, or a candidate is outside of its volume or frame.
         OptionError: An option means nothing, or the table lacks something.
 
     Example:
         >>> crops = DicomCrops("ct/", "candidates.csv", size=(32, 48, 48), values="modality")   # doctest: +SKIP
         >>> for images, meta in DataLoader(crops, batch_size=8): meta["label"]                 # doctest: +SKIP
+        >>> DicomCrops("mammograms/", "boxes.csv", size=(512, 512))                            # doctest: +SKIP
     """
 
     sample_name = "crop"
@@ -86,9 +98,9 @@ class DicomCrops(StackDataset[Sample_co, Batch_co]):
         self: DicomCrops[Pair, PairBatch],
         source: Given,
         candidates: Any,
-        size: tuple[int, int, int],
+        size: Size,
         *,
-        coordinates: Literal["mm", "voxel"] = ...,
+        coordinates: Coordinates = ...,
         columns: Mapping[str, str] | None = ...,
         border: Border = ...,
         absent: Literal["raise", "drop"] = ...,
@@ -102,9 +114,9 @@ class DicomCrops(StackDataset[Sample_co, Batch_co]):
         self: DicomCrops[Triple, TripleBatch],
         source: Given,
         candidates: Any,
-        size: tuple[int, int, int],
+        size: Size,
         *,
-        coordinates: Literal["mm", "voxel"] = ...,
+        coordinates: Coordinates = ...,
         columns: Mapping[str, str] | None = ...,
         border: Border = ...,
         absent: Literal["raise", "drop"] = ...,
@@ -118,9 +130,9 @@ class DicomCrops(StackDataset[Sample_co, Batch_co]):
         self: DicomCrops[Any, Any],
         source: Given,
         candidates: Any,
-        size: tuple[int, int, int],
+        size: Size,
         *,
-        coordinates: Literal["mm", "voxel"] = ...,
+        coordinates: Coordinates = ...,
         columns: Mapping[str, str] | None = ...,
         border: Border = ...,
         absent: Literal["raise", "drop"] = ...,
@@ -132,9 +144,9 @@ class DicomCrops(StackDataset[Sample_co, Batch_co]):
         self,
         source: Given,
         candidates: Any,
-        size: tuple[int, int, int],
+        size: Size,
         *,
-        coordinates: Literal["mm", "voxel"] = "mm",
+        coordinates: Coordinates = None,
         columns: Mapping[str, str] | None = None,
         border: Border = "pad",
         absent: Literal["raise", "drop"] = "raise",
@@ -144,175 +156,70 @@ class DicomCrops(StackDataset[Sample_co, Batch_co]):
     ) -> None:
         if border not in ("pad", "shift", "clip"):
             raise OptionError(f'border must be "pad", "shift" or "clip"; got {border!r}')
-        if coordinates not in ("mm", "voxel"):
+        if coordinates not in (None, "mm", "voxel"):
             raise OptionError(f'coordinates must be "mm" or "voxel"; got {coordinates!r}')
         if absent not in ("raise", "drop"):
             raise OptionError(f'absent must be "raise" or "drop"; got {absent!r}')
         self.size, self.border = _crop_size(size), border
-        self.candidates = Candidates(candidates, columns or {})
-        self.dropped: Ints = np.empty(0, np.int64)
-        frames = FrameSource(source, within=lambda index: self._in_table(index, absent), **options)
-        super().__init__(frames, stacks(frames.index, split_by=split_by, on_gap=on_gap))
-        self._place(coordinates)
-        taken = {*frames.metas([0], [AppliedVOI()], [0])[0], *VOLUME_KEYS, *MASK_KEYS, *_OWN}
-        clashes = sorted(taken & set(self.candidates.labels))
-        if clashes:
-            raise OptionError(
-                f"the table's columns {', '.join(clashes)} have names that meta uses already; rename them"
+        self._crops: VolumeCrops | FrameCrops
+        if self.size is not None and len(self.size) == 3:
+            self._crops = VolumeCrops(
+                source,
+                candidates,
+                self.size,
+                coordinates=coordinates or "mm",
+                columns=columns or {},
+                border=border,
+                absent=absent,
+                split_by=split_by,
+                on_gap=on_gap,
+                **options,
             )
-
-    def _in_table(self, index: FrameIndex, absent: str) -> FrameIndex:
-        """The frames of the series that the candidates name."""
-        table = self.candidates
-        if not len(table):
-            raise OptionError("the table of candidates has no row")
-        series = index.column("SeriesInstanceUID")
-        codes = series.codes_of(table.uids)
-        wanted = np.isin(series.codes, codes[codes >= 0])
-        there = np.isin(codes, series.codes[wanted])[table.series]
-        if not there.all():
-            if absent == "raise" or not there.any():
-                raise GeometryError(
-                    f"the series of {name_rows(table.rows[~there])} of the table is not in the index; "
-                    f'absent="drop" leaves such rows out'
+        else:
+            if coordinates == "mm" or split_by is not None or on_gap != "raise":
+                raise OptionError(
+                    'coordinates="mm", split_by= and on_gap= go with crops of volumes, whose size is (d, h, w); '
+                    f"got size={size!r}"
                 )
-            self.dropped = table.rows[~there]
-            table.keep(there)
-        return index.select(wanted)
-
-    def _place(self, coordinates: str) -> None:
-        """Finds stack, voxel and point of every candidate."""
-        table = self.candidates
-        self._stack = np.full(len(table), -1)
-        self._voxel, self._point = np.zeros((len(table), 3)), np.zeros((len(table), 3))
-        series = self.index.column("SeriesInstanceUID")
-        of_series: dict[str, list[int]] = {}
-        for number, stack in enumerate(self.stacks):
-            of_series.setdefault(series[int(stack.positions[0])], []).append(number)
-        order = np.argsort(table.series, kind="stable")
-        ends = np.cumsum(np.bincount(table.series, minlength=len(table.uids)))[:-1]
-        for uid, rows in zip(table.uids, np.split(order, ends), strict=True):
-            numbers = of_series.get(uid, [])
-            if not numbers and len(rows):
-                raise GeometryError(
-                    f"the series of {name_rows(table.rows[rows])} of the table makes no volume "
-                    f"({self.stacks.reasons()})"
-                )
-            for part, chosen in self._named_volumes(rows, numbers):
-                self._place_in(part, chosen, coordinates)
-
-    def _named_volumes(self, rows: Ints, numbers: list[int]) -> Iterator[tuple[Ints, list[int]]]:
-        """Rows of one series, with the stacks that columns of the table leave to them.
-
-        Such a column is `volume_index`, or has the name of an attribute that tells the stacks apart.
-        """
-        if len(numbers) < 2 or not len(rows):
-            yield rows, numbers
-            return
-        labels = self.candidates.labels
-        names = [name for name in self._choices(numbers) if name in labels]
-        if not names:
-            yield rows, numbers
-            return
-        stated = [[labels[name][k] for name in names] for k in rows.tolist()]
-        known = [[self._is(name, number, k) for name in names] for k, number in enumerate(numbers)]
-        for wanted in {tuple(values): None for values in stated}:
-            part = rows[[tuple(values) == wanted for values in stated]]
-            chosen = [
-                number
-                for number, values in zip(numbers, known, strict=True)
-                if all(is_value(a, b) for a, b in zip(values, wanted, strict=True))
-            ]
-            if not chosen:
-                said = " and ".join(names)
-                if names == ["volume_index"]:
-                    said = f"volume_index {wanted[0]}"
-                raise GeometryError(
-                    f"the series of {name_rows(self.candidates.rows[part])} of the table has {len(numbers)} volumes, "
-                    f"none with the {said} of the table"
-                )
-            yield part, chosen
-
-    def _choices(self, numbers: list[int]) -> list[str]:
-        """Names of columns that a table may have to say which of some stacks is meant."""
-        names = [name for number in numbers for name in self.stacks[number].separated_by]
-        return list(dict.fromkeys(("volume_index", *names)))
-
-    def _is(self, name: str, number: int, k: int) -> Any:
-        """What a stack has for one of those columns."""
-        if name == "volume_index":
-            return k
-        return self.index.gather(name, self.stacks[number].positions[:1])[0]
-
-    def _place_in(self, rows: Ints, numbers: list[int], coordinates: str) -> None:
-        if coordinates == "voxel" and len(numbers) > 1:
-            raise self._ambiguous(rows, numbers, 'coordinates="voxel" do not say which is meant')
-        points = self.candidates.points[rows]
-        hits = np.zeros(len(rows), np.int64)
-        nearest = np.full(len(rows), np.inf)
-        for number in numbers:
-            stack = self.stacks[number]
-            if coordinates == "voxel":
-                voxels, places = points[:, ::-1], stack.voxel_to_patient(points[:, ::-1])
-            else:
-                voxels, places = stack.patient_to_voxel(points), points
-            _, _, low, high = self._boxes(stack, voxels, "pad")  # not yet shifted inside
-            inside = (low < high).all(axis=1)
-            away = np.zeros(len(rows))
-            if len(numbers) > 1:  # then it is the point itself that tells
-                rounded = np.floor(voxels + 0.5)
-                inside = ((rounded >= 0) & (rounded < stack.shape)).all(axis=1)
-                away = np.abs(voxels[:, 0] - rounded[:, 0]) * stack.spacing[0]
-            nearer = inside & (away < nearest - _SAME_DISTANCE)
-            hits = np.where(nearer, 1, hits + (inside & (away < nearest + _SAME_DISTANCE)))
-            nearest = np.where(nearer, away, nearest)
-            chosen = rows[nearer]
-            self._stack[chosen] = number
-            self._voxel[chosen], self._point[chosen] = voxels[nearer], places[nearer]
-        outside, several = (rows[mask] for mask in (hits == 0, hits > 1))
-        if len(outside):
-            unit = "voxels" if coordinates == "voxel" else "millimetres in LPS"
-            raise GeometryError(
-                f"the crops of {name_rows(self.candidates.rows[outside])} of the table are outside of their volume; "
-                f"are x, y, z {unit}?"
+            self._crops = FrameCrops(
+                source,
+                candidates,
+                self.size,
+                columns=columns or {},
+                border=border,
+                absent=absent,
+                **options,
             )
-        if len(several):
-            raise self._ambiguous(several, numbers, "its point is inside of several")
-
-    def _ambiguous(self, rows: Ints, numbers: list[int], why: str) -> GeometryError:
-        choices = " or ".join(self._choices(numbers))
-        return GeometryError(
-            f"the series of {name_rows(self.candidates.rows[rows])} of the table has {len(numbers)} volumes, and "
-            f"{why}; name one in a column {choices} (volume_index is 0 to {len(numbers) - 1}), or filter the index"
-        )
-
-    def _boxes(self, stack: Stack, voxels: Floats, border: Border) -> tuple[Ints, Ints, Ints, Ints]:
-        """Of crops around (n, 3) voxels: first voxel, size, and first and end of the part that the volume has."""
-        shape, size = np.array(stack.shape), np.broadcast_to(self.size, voxels.shape)
-        start = np.floor(voxels + 0.5).astype(np.int64) - size // 2
-        if border == "shift":
-            start = np.clip(start, 0, np.maximum(shape - size, 0))
-        low, high = np.clip(start, 0, shape), np.clip(start + size, 0, shape)
-        if border == "clip":
-            start, size = low, high - low
-        return start, size, low, high
-
-    def _box(self, i: int) -> tuple[Stack, Ints, Ints, Ints, Ints]:
-        stack = self.stacks[int(self._stack[i])]
-        start, size, low, high = self._boxes(stack, self._voxel[i : i + 1], self.border)
-        return stack, start[0], size[0], low[0], high[0]
+        super().__init__(self._crops.source)
 
     # What it holds
 
+    @property
+    def candidates(self) -> Candidates | BoxCandidates:
+        """The rows of the table that there are crops of."""
+        return self._crops.candidates
+
+    @property
+    def dropped(self) -> Ints:
+        """Numbers of the rows that `absent="drop"` has left out."""
+        return self._crops.dropped
+
+    @property
+    def stacks(self) -> StackList:
+        """The volumes that crops are of.
+
+        Raises:
+            OptionError: They are crops of frames.
+        """
+        if isinstance(self._crops, FrameCrops):
+            raise OptionError("these are crops of frames, which are in no stack")
+        return self._crops.stacks
+
     def __len__(self) -> int:
-        return len(self.candidates)
+        return len(self._crops)
 
     def __repr__(self) -> str:
-        size = " x ".join(map(str, self.size))
-        dropped = f", {len(self.dropped):,} rows dropped" if len(self.dropped) else ""
-        return (
-            f"DicomCrops({len(self):,} crops of {size} from {len(self.stacks):,} volumes{dropped})"
-        )
+        return repr(self._crops)
 
     def column(self, name: str) -> Any:
         """A further column of the table, one value for each crop; `BalancedSampler(crops, by="label")` reads it.
@@ -323,128 +230,71 @@ class DicomCrops(StackDataset[Sample_co, Batch_co]):
         Raises:
             OptionError: There is no such column.
         """
-        labels = self.candidates.labels
-        if name not in labels:
-            raise OptionError(
-                f"the table of candidates has no further column {name!r}; it has {', '.join(labels) or 'none'}"
-            )
-        return labels[name]
+        return self.candidates.column(name)
 
-    def shape(self, i: int) -> tuple[int, int, int, int]:
-        """(C, d, h, w) of crop `i`, without reading it."""
-        stack, _, size, _, _ = self._box(self._asked(i))
-        depth, rows, columns = size.tolist()
-        return (self._slice_shape(stack)[0], depth, rows, columns)
-
-    def _positions(self, asked: int) -> list[int]:
-        stack, _, _, low, high = self._box(asked)
-        positions: list[int] = stack.positions[low[0] : high[0]].tolist()
-        return positions
-
-    def _label_names(self) -> list[str]:
-        return [*super()._label_names(), *self.candidates.labels]
-
-    # Samples
-
-    def _matching(self, equals: dict[str, Any]) -> Ints:
-        """Of the crops whose row of the table, or a slice of whose volume, has what is asked for."""
-        found = np.ones(len(self), np.bool_)
-        labels, of_frames = self.candidates.labels, {}
-        for name, wanted in equals.items():
-            if name == "candidate":
-                found &= self.candidates.rows == wanted
-            elif name in labels:
-                found &= np.asarray(labels[name] == wanted)
-            else:
-                of_frames[name] = wanted
-        if of_frames:
-            found &= self._stacks_with(of_frames)[self._stack]
-        return np.flatnonzero(found)
-
-    def _read(self, asked: int, out: Tensor | None) -> Frame:
-        stack, start, _, low, high = self._box(asked)
-        image = memory_for(self.shape(asked), self._reader.dtype, out)
-        positions = self._positions(asked)
-        whole = self._scratch((len(image), len(positions), *stack.shape[1:]))
-        windows = None if stack.windows is None else stack.windows[low[0] : high[0]]
-        voi = self._read_slices(positions, windows, whole.movedim(1, 0))
-        part = whole[:, :, low[1] : high[1], low[2] : high[2]]
-        first, end = (low - start).tolist(), (high - start).tolist()
-        if part.shape != image.shape:
-            image.fill_(self._outside(part))
-        image[:, first[0] : end[0], first[1] : end[1], first[2] : end[2]] = part
-        return Frame(image, voi)
-
-    def _mask(self, asked: int, out: Tensor) -> Mask:
-        masks = self._masks
-        assert masks is not None
-        stack, start, _, low, high = self._box(asked)
-        positions = self._positions(asked)
-        whole = torch.empty((len(out), len(positions), *stack.shape[1:]), dtype=masks.dtype)
-        masks.read(positions, whole.movedim(1, 0))
-        part = whole[:, :, low[1] : high[1], low[2] : high[2]]
-        first, end = (low - start).tolist(), (high - start).tolist()
-        if part.shape != out.shape:
-            out.zero_()
-        out[:, first[0] : end[0], first[1] : end[1], first[2] : end[2]] = part
-        return masks.finished(out, positions, None)
+    def shape(self, i: int) -> tuple[int, ...]:
+        """(C, d, h, w) or (C, h, w) of crop `i`, without reading it."""
+        return self._crops.shape(i)
 
     def to_grid(self, i: int, prediction: Tensor) -> Tensor:
-        """What was made on crop `i` on the voxels of its whole volume, 0 outside of the crop.
+        """What was made on crop `i` on the voxels of its whole volume or frame, 0 outside of the crop.
 
         Args:
             i: Of the crop.
-            prediction: (..., d, h, w), as large as the crop.
+            prediction: (..., d, h, w) or (..., h, w), as large as the crop.
 
         Returns:
-            (..., D, rows, columns).
+            (..., D, rows, columns) or (..., rows, columns).
 
         Raises:
             OptionError: It has another size than the crop.
         """
-        asked = self._asked(i)
-        stack, start, _, low, high = self._box(asked)
-        to_stack(prediction, self.shape(i)[1:], stack, None)
-        whole = prediction.new_zeros((*prediction.shape[:-3], *stack.shape))
-        first, end = (low - start).tolist(), (high - start).tolist()
-        part = prediction[..., first[0] : end[0], first[1] : end[1], first[2] : end[2]]
-        whole[..., low[0] : high[0], low[1] : high[1], low[2] : high[2]] = part
-        return whole
+        return self._crops.to_grid(i, prediction)
+
+    def will_need(self, indices: Sequence[Any]) -> None:
+        """Says which crops are asked for soon, so that the system reads them into its cache; `FrameLoader` does."""
+        self._crops.will_need(indices)
+
+    # What a crop is, the crops of volumes or of frames say
+
+    def _shape(self, asked: int) -> tuple[int, ...]:
+        return self._crops.shape(asked)
+
+    def _positions(self, asked: int) -> Sequence[int]:
+        return self._crops._positions(asked)
+
+    def _planes(self, image: Tensor) -> Tensor:
+        return self._crops._planes(image)
+
+    def _label_names(self) -> list[str]:
+        return [*super()._label_names(), *self.candidates.labels]
+
+    def _matching(self, equals: dict[str, Any]) -> Ints:
+        return self._crops._matching(equals)
+
+    def _read_ahead(
+        self, asked: Sequence[int], batch: Tensor | None
+    ) -> Sequence[Frame | DicomTorchError | None]:
+        return self._crops._read_ahead(asked, batch)
+
+    def _read(self, asked: int, out: Tensor | None) -> Frame:
+        return self._crops._read(asked, out)
+
+    def _mask(self, asked: int, out: Tensor) -> Mask:
+        return self._crops._mask(asked, out)
 
     def _meta(self, asked: int, voi: AppliedVOI) -> FrameMeta:
-        stack, start, size, low, high = self._box(asked)
-        first, end = (low - start).tolist(), (high - start).tolist()
-        affine = stack.affine_of(int(low[0]), int(high[0]))
-        affine = shifted(affine, (start[0] - low[0], start[1], start[2]))
-        meta = self._stack_meta(asked, stack, self._positions(asked), affine, voi)
-        before, after = first[0], int(size[0]) - end[0]
-        meta.update(
-            candidate=int(self.candidates.rows[asked]),
-            frames=(-1,) * before + meta["frames"] + (-1,) * after,
-            SOPInstanceUIDs=("",) * before + meta["SOPInstanceUIDs"] + ("",) * after,
-            start=tuple(start.tolist()),
-            valid=tuple(number for pair in zip(first, end, strict=True) for number in pair),
-            center=tuple((self._voxel[asked] - start).tolist()),
-            point=tuple(self._point[asked].tolist()),
-        )
-        meta.update(self.candidates.row(asked))
-        return meta
-
-    def _outside(self, part: Tensor) -> float:
-        """What voxels outside of the volume get."""
-        options = self._reader.options
-        if not isinstance(options.padding, str):
-            return options.padding
-        if options.values == "display" or options.normalize is not None:
-            return 0.0
-        counted = part[torch.isfinite(part)] if part.dtype.is_floating_point else part
-        return float(counted.min()) if counted.numel() else 0.0
+        return self._crops._meta(asked, voi)
 
 
-def _crop_size(size: Sequence[int]) -> tuple[int, int, int]:
+def _crop_size(size: Any) -> Size:
+    if size is None:
+        return None
     sizes: tuple[Any, ...] = tuple(size)
-    if len(sizes) != 3 or not all(isinstance(n, int | np.integer) and n > 0 for n in sizes):
+    if len(sizes) not in (2, 3) or not all(
+        isinstance(n, int | np.integer) and n > 0 for n in sizes
+    ):
         raise OptionError(
-            f"size must be three numbers of voxels (d, h, w), 1 or more; got {size!r}"
+            f"size must be three numbers of voxels (d, h, w) or two of pixels (h, w), 1 or more; got {size!r}"
         )
-    return (int(sizes[0]), int(sizes[1]), int(sizes[2]))
+    return tuple(map(int, sizes))  # type: ignore[return-value]

@@ -44,6 +44,8 @@ class DrawnDataset(SampleDataset[Asked, Sample_co, Batch_co]):
         """
         asked = self._asked(self._first if i is None else i)
         image, mask, meta = self._drawn(asked)
+        if isinstance(image, Tensor) and image.ndim == 3:  # a part of one frame
+            image, mask = image[None], None if mask is None else mask[None]
         if not isinstance(image, Tensor) or image.ndim != 4:
             raise OptionError(
                 f"show draws {self.sample_name}s; this transform gives something else"

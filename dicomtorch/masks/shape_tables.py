@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,9 +29,9 @@ from dicomtorch.masks.shapes import (
 )
 from dicomtorch.model.mask_object import Code, Segment
 
-_KEYS = ("SOPInstanceUID", "file_name", "file", "path", "image")
-_CORNERS = ("xmin", "ymin", "xmax", "ymax")
-_SIZES = ("x", "y", "width", "height")
+KEYS = ("SOPInstanceUID", "file_name", "file", "path", "image")
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+SIZES = ("x", "y", "width", "height")
 _POLYGONS = ("polygon", "segmentation")
 _SEPARATORS = re.compile(r"[\s,;()\[\]]+")
 
@@ -78,16 +79,25 @@ def read_shapes(table: Any) -> Listed:
         given = read_table(table, ())
         return _of_annotations(given) if "graphic_type" in given.column_names else _of_table(given)
     name = os.fspath(table)
+    if name.lower().endswith(".json"):
+        if not os.path.isfile(name):
+            raise SourceError(f"there is no file {printable(os.fsencode(name))}")
+        return _of_coco(name)
+    return _of_table(read_csv(name, KEYS))
+
+
+def read_csv(name: str, texts: Collection[str]) -> pa.Table:
+    """A CSV file, of which the columns in `texts` are text: "0012" is no number.
+
+    Raises:
+        SourceError: There is no such file.
+        OptionError: It cannot be read.
+    """
     if not os.path.isfile(name):
         raise SourceError(f"there is no file {printable(os.fsencode(name))}")
-    if name.lower().endswith(".json"):
-        return _of_coco(name)
-    return _of_table(read_table(name, ("SOPInstanceUID",) if _has_uid(name) else ()))
-
-
-def _has_uid(name: str) -> bool:
-    with open(name, encoding="utf-8-sig") as file:
-        return "SOPInstanceUID" in file.readline().strip().split(",")
+    with open(name, encoding="utf-8-sig", newline="") as file:
+        header = next(csv.reader(file), [])
+    return read_table(name, [column for column in header if column in texts])
 
 
 # --- Tables of a row for each shape ------------------------------------------------------------------
@@ -95,16 +105,16 @@ def _has_uid(name: str) -> bool:
 
 def _of_table(given: pa.Table) -> Listed:
     names = given.column_names
-    key = next((name for name in _KEYS if name in names), None)
+    key = next((name for name in KEYS if name in names), None)
     if key is None:
         raise OptionError(
-            f"a table of boxes, points or polygons needs a column {', '.join(_KEYS[:-1])} or {_KEYS[-1]}; it has "
+            f"a table of boxes, points or polygons needs a column {', '.join(KEYS[:-1])} or {KEYS[-1]}; it has "
             f"{', '.join(names)}"
         )
     keys = [str(value or "").strip() for value in given.column(key).to_pylist()]
     frames = np.full(len(keys), UNSTATED)
     if "frame" in names:
-        stated = _numbers(given, "frame")
+        stated = numbers_of(given, "frame")
         frames = np.where(np.isfinite(stated), stated, UNSTATED).astype(np.int64)
     texts = ["1"] * len(keys)
     if "label" in names:
@@ -113,7 +123,7 @@ def _of_table(given: pa.Table) -> Listed:
     rows, parts, alone = _geometry(given)
     if not parts:
         raise OptionError(
-            f"a table of boxes, points or polygons needs {', '.join(_CORNERS)}, or {', '.join(_SIZES)}, or polygon, or "
+            f"a table of boxes, points or polygons needs {', '.join(CORNERS)}, or {', '.join(SIZES)}, or polygon, or "
             f"x, y; it has {', '.join(sorted(names))}"
         )
     shapes = Shapes.joined(parts)
@@ -142,18 +152,18 @@ def _geometry(given: pa.Table) -> tuple[Ints, list[Shapes], int]:
         which = [k for k, points in enumerate(found) if len(points)]
         outlined[which] = True
         rows.append(np.array(which, np.int64))
-        has_box = bool(names.issuperset(_CORNERS) or names.issuperset(_SIZES))
+        has_box = bool(names.issuperset(CORNERS) or names.issuperset(SIZES))
         drawn = [(POLYGON, found[k]) for k in which]
         parts.append(shapes_of(drawn, which, [not has_box] * len(which)))
     alone = 0
-    columns = _CORNERS if names.issuperset(_CORNERS) else _SIZES
+    columns = CORNERS if names.issuperset(CORNERS) else SIZES
     if names.issuperset(columns):
         boxes, which_boxes = _boxes(given, columns)
         alone = int((~outlined[which_boxes]).sum())
         rows.append(which_boxes)
         parts.append(_simple(BOX, boxes.reshape(-1, 2), 2))
     elif polygon is None and names.issuperset("xy"):
-        points = np.stack([_numbers(given, name) for name in "xy"], 1)
+        points = np.stack([numbers_of(given, name) for name in "xy"], 1)
         whole = _whole_rows(points)
         rows.append(whole)
         parts.append(_simple(POINT, points[whole], 1))
@@ -168,10 +178,10 @@ def _simple(kind: int, points: npt.NDArray[np.float64], each: int) -> Shapes:
 
 
 def _boxes(given: pa.Table, columns: Sequence[str]) -> tuple[npt.NDArray[np.float64], Ints]:
-    values = np.stack([_numbers(given, name) for name in columns], 1)
+    values = np.stack([numbers_of(given, name) for name in columns], 1)
     whole = _whole_rows(values)
     boxes = values[whole]
-    if columns == _SIZES:
+    if columns == SIZES:
         boxes[:, 2:] += boxes[:, :2]
     bad = np.flatnonzero((boxes[:, :2] > boxes[:, 2:]).any(1))
     if len(bad):
@@ -192,7 +202,12 @@ def _whole_rows(values: npt.NDArray[np.float64]) -> Ints:
     return np.flatnonzero(finite.all(1))
 
 
-def _numbers(table: pa.Table, name: str) -> npt.NDArray[np.float64]:
+def numbers_of(table: pa.Table, name: str) -> npt.NDArray[np.float64]:
+    """A column of numbers, nan where there is none.
+
+    Raises:
+        OptionError: It holds something else.
+    """
     try:
         column = table.column(name).cast(pa.float64()).fill_null(float("nan"))
     except pa.ArrowException as error:

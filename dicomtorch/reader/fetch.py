@@ -33,6 +33,7 @@ from dicomtorch.index.location import FrameLocation
 from dicomtorch.model.frame import Reduced
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.limits import LIMITS, Limits
+from dicomtorch.model.syntaxes import EXPLICIT_VR_BIG_ENDIAN
 from dicomtorch.reader.cache import EXPENSIVE, FrameCache, frame_key, reduced_key
 from dicomtorch.reader.choice import ChosenBackends
 from dicomtorch.reader.threads import decode_pool, usable_threads
@@ -125,12 +126,16 @@ class FrameFetcher:
 
     def will_need(self, positions: Sequence[int]) -> None:
         """Asks the storage to have frames at hand soon; it may not, and nothing is said of errors."""
-        ranges = []
-        for where in self.index.locate(positions):
-            start, length = (0, 0) if where.deflated else where.span[:2]
-            path = self.index.file_path(where.file)
-            ranges.append(ByteRange(path, identity_of(where), start, length))
-        self.storage.will_need(ranges)
+        self.storage.will_need([self.byte_range(where) for where in self.index.locate(positions)])
+
+    def byte_range(
+        self, where: FrameLocation, pixel: ImagePixel | None = None, rows: range | None = None
+    ) -> ByteRange:
+        """Where the bytes of a frame are, or those of some of its rows if `reads_rows` says that they are apart."""
+        start, length = (0, 0) if where.deflated else where.span[:2]
+        if pixel is not None and rows is not None:
+            start, length = _rows_of(start, pixel, rows)
+        return ByteRange(self.index.file_path(where.file), identity_of(where), start, length)
 
     def encoded(self, position: int) -> bytes:
         """The code stream of one frame as the file has it: fragments joined, nothing decoded.
@@ -210,20 +215,11 @@ class FrameFetcher:
         backend: Backend,
         rows: range,
     ) -> Array:
-        """Some rows of what `stored` gives; of a native frame with whole words a row nothing else is read."""
-        if (
-            pixel.is_encapsulated
-            or where.deflated
-            or where.span.bit_offset
-            or pixel.samples_per_pixel > 1
-            or pixel.bits_allocated % 16
-        ):
+        """Some rows of what `stored` gives; if `reads_rows`, nothing else is read."""
+        if not reads_rows(where, pixel):
             return self.stored(where, files, pixel, backend)[rows.start : rows.stop]
-        row = pixel.columns * pixel.bits_allocated // 8
-        span = where.span._replace(
-            offset=where.span.offset + rows.start * row,
-            length=len(rows) * row,
-        )
+        offset, length = _rows_of(where.span.offset, pixel, rows)
+        span = where.span._replace(offset=offset, length=length)
         part = replace(pixel, rows=len(rows))
         return self._decoded(where._replace(span=span), files, part, backend)
 
@@ -349,6 +345,30 @@ class OpenFiles:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def reads_rows(where: FrameLocation, pixel: ImagePixel) -> bool:
+    """Whether rows of a frame lie one after the other in its file, each on whole bytes (PS3.5 8.1 and 8.2).
+
+    Not where they are compressed, in one plane for each sample, share samples of colour, or begin inside a byte; bytes
+    in big endian words of 16 bits (OW) are another order than that of the pixels.
+    """
+    is_big = pixel.transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN
+    return not (
+        pixel.is_encapsulated
+        or where.deflated
+        or where.span.fragments
+        or where.span.bit_offset
+        or pixel.bits_allocated % (16 if is_big else 8)
+        or (pixel.samples_per_pixel > 1 and pixel.planar_configuration == 1)
+        or pixel.photometric_interpretation in ("YBR_FULL_422", "YBR_PARTIAL_422")
+    )
+
+
+def _rows_of(start: int, pixel: ImagePixel, rows: range) -> tuple[int, int]:
+    """Offset and length of some rows of a frame that begins at `start`."""
+    row = pixel.columns * pixel.samples_per_pixel * pixel.bits_allocated // 8
+    return start + rows.start * row, len(rows) * row
 
 
 def identity_of(where: FrameLocation) -> Identity:

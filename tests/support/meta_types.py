@@ -29,6 +29,8 @@ _FITS = {
     "Pairs": _many(float, 2),
     "Triples": _many(float, 3),
     "Sixes": _many(float, 6),
+    "Fours": _many(float, 4),
+    "IntegerFours": _many(int, 4),
     "IntegerSixes": _many(int, 6),
     "ManyIntegers": _many(int),
     "ManyNumbers": _many(float),

@@ -1,0 +1,177 @@
+"""Reads parts of frames, each as `FrameReader` gives it there: of an uncompressed frame only the rows of the part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from dicomtorch.errors import DicomTorchError
+from dicomtorch.index.location import FrameLocation
+from dicomtorch.pixels import frame as pixels
+from dicomtorch.reader.fetch import OpenFiles, reads_rows
+from dicomtorch.reader.reader import Frame, FrameReader, Recipe
+from dicomtorch.storage.base import ByteRange
+
+
+class Part(NamedTuple):
+    """A rectangle of a frame, inside of it.
+
+    Attributes:
+        position: Of the frame, in the index.
+        top: First row.
+        left: First column.
+        rows: How many.
+        columns: How many.
+    """
+
+    position: int
+    top: int
+    left: int
+    rows: int
+    columns: int
+
+
+class _Job(NamedTuple):
+    """What is read at once: one part of an uncompressed frame, or all parts of another."""
+
+    where: FrameLocation
+    recipe: Recipe
+    numbers: list[int]
+
+
+def read_parts(
+    reader: FrameReader,
+    parts: Sequence[Part],
+    out: Sequence[Tensor],
+    *,
+    num_threads: int | None = None,
+) -> list[Frame | DicomTorchError]:
+    """Reads parts of frames; each frame that has to be decoded is decoded once, however many parts it has.
+
+    A part has the values that the whole frame has there. Where those depend on all pixels (a display range that the
+    pixels decide, statistics), the whole frame is read.
+
+    Args:
+        reader: Of the frames, without `size`.
+        parts: Rectangles.
+        out: Part k is read into `out[k]`, (C, rows, columns).
+        num_threads: At most so many at once; `None`: as many as this process may use.
+
+    Returns:
+        Each, or its error, in the order asked for.
+    """
+    results: list[Any] = [None] * len(parts)
+    jobs = _jobs(reader, parts, results)
+
+    def read(k: int, files: OpenFiles) -> None:
+        job = jobs[k]
+        try:
+            _read(reader, job, parts, out, files, results)
+        except DicomTorchError as error:
+            named = reader.fetcher.named(error, job.where.position)
+            for number in job.numbers:
+                results[number] = named
+
+    reader.fetcher.each([job.where for job in jobs], read, num_threads)
+    return cast("list[Frame | DicomTorchError]", results)
+
+
+def _jobs(reader: FrameReader, parts: Sequence[Part], results: list[Any]) -> list[_Job]:
+    of_frame: dict[int, list[int]] = {}
+    for k in sorted(range(len(parts)), key=lambda k: parts[k].top):
+        of_frame.setdefault(parts[k].position, []).append(k)
+    jobs = []
+    for where in reader.index.locate(list(of_frame)):
+        numbers = of_frame[where.position]
+        try:
+            recipe = reader.recipe(where)
+        except DicomTorchError as error:
+            named = reader.fetcher.named(error, where.position)
+            for k in numbers:
+                results[k] = named
+            continue
+        alone = is_read_by_rows(where, recipe)
+        jobs += [
+            _Job(where, recipe, some) for some in ([[k] for k in numbers] if alone else [numbers])
+        ]
+    return jobs
+
+
+def is_read_by_rows(where: FrameLocation, recipe: Recipe) -> bool:
+    """Whether of a frame no more is read than the rows of its parts."""
+    return reads_rows(where, recipe.values.pixel) and _is_pixelwise(recipe)
+
+
+def _is_pixelwise(recipe: Recipe) -> bool:
+    """Whether the value of a pixel depends on no other pixel of the frame."""
+    plan, options = recipe.plan, recipe.plan.options
+    ranges = [k for k, mapping in enumerate(plan.channels) if mapping.kind == "range"]
+    shares = recipe.shares or ("",) * len(plan.channels)
+    background = plan.background
+    return (
+        not isinstance(options.normalize, str)
+        and all(shares[k] for k in ranges)
+        and (background is None or background == background)  # nan: the lowest of the frame
+    )
+
+
+def _read(
+    reader: FrameReader,
+    job: _Job,
+    parts: Sequence[Part],
+    out: Sequence[Tensor],
+    files: OpenFiles,
+    results: list[Any],
+) -> None:
+    where, recipe, numbers = job
+    if not _is_pixelwise(recipe):
+        (whole,) = reader.read_many([where.position], num_threads=1)
+        if isinstance(whole, DicomTorchError):
+            raise whole
+        for k in numbers:
+            _, top, left, rows, columns = parts[k]
+            out[k].copy_(whole.image[:, top : top + rows, left : left + columns])
+            results[k] = Frame(out[k], whole.voi)
+        return
+    # First, because measuring other frames goes through the same memory.
+    shared = reader.ranges.of(where, recipe.shares) if recipe.shares else None
+    stored, first = _stored(reader, job, parts, files)
+    for k in numbers:
+        _, top, left, rows, columns = parts[k]
+        piece = stored[top - first : top - first + rows, left : left + columns]
+        values = replace(
+            recipe.values, pixel=replace(recipe.values.pixel, rows=rows, columns=columns)
+        )
+        image, voi = pixels.apply(
+            piece, values, reader.options, out[k], shared=shared, plan=recipe.plan
+        )
+        results[k] = Frame(image, voi)
+
+
+def _stored(
+    reader: FrameReader, job: _Job, parts: Sequence[Part], files: OpenFiles
+) -> tuple[npt.NDArray[np.generic], int]:
+    """Stored values of a frame or of the rows of its one part, and which row is the first of them."""
+    where, recipe, numbers = job
+    pixel, backend = recipe.values.pixel, recipe.backend
+    if not reads_rows(where, pixel):
+        return reader.fetcher.stored(where, files, pixel, backend), 0
+    _, top, _, rows, _ = parts[numbers[0]]
+    return reader.fetcher.band(where, files, pixel, backend, range(top, top + rows)), top
+
+
+def will_need_parts(reader: FrameReader, parts: Sequence[Part]) -> None:
+    """Asks the storage to have parts of frames at hand soon; nothing is said of errors."""
+    ranges: dict[ByteRange, None] = {}
+    for part, where in zip(
+        parts, reader.index.locate([part.position for part in parts]), strict=True
+    ):
+        pixel = reader.index.image_pixel(part.position)
+        rows = range(part.top, part.top + part.rows) if reads_rows(where, pixel) else None
+        ranges[reader.fetcher.byte_range(where, pixel, rows)] = None
+    reader.fetcher.storage.will_need(list(ranges))

@@ -30,7 +30,6 @@ Numbers = Literal[
     "WindowWidth",
     "position_error",
     "tilt",
-    "foreground",
 ]
 Strings = Literal[
     "SOPInstanceUID",
@@ -57,4 +56,4 @@ ManyNumbers = Literal["times", "b_values", "echo_times", "resized"]
 ManyStrings = Literal["SOPInstanceUIDs"]
 Tensors = Literal["affine", "affine_ras", "gradient_directions", "dose"]
 Starts = Literal["start"]
-"""An integer in clips, three in crops."""
+"""An integer in clips, three in crops of volumes."""

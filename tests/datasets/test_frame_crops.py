@@ -289,7 +289,7 @@ def test_loaders_samplers_and_pickles(tmp_path: Path) -> None:
     assert crops.find(candidate=4) == 4
     assert crops.find(SOPInstanceUID="1.2.1", label=1, candidate=7) == 7
     crops.will_need([0, 1])
-    assert crops.report.counts["indexed"] == 3
+    assert sum(crops.report.counts.values()) == 3
 
 
 def test_tables_of_files(tmp_path: Path) -> None:

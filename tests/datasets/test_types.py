@@ -115,6 +115,11 @@ crops = DicomCrops("x", "candidates.csv", size=(32, 48, 48), border="shift")
 reveal_type(crops[0])  # -> tuple[Tensor, FrameMeta]
 reveal_type(crops[0][1]["center"])  # -> tuple[float, float, float]
 reveal_type(crops[:2][1]["candidate"])  # -> Tensor
+parts = DicomCrops("x", "boxes.csv", (512, 512))
+reveal_type(parts[0])  # -> tuple[Tensor, FrameMeta]
+reveal_type(parts[0][1]["window"])  # -> tuple[int, int, int, int]
+reveal_type(DicomCrops("x", "boxes.csv", None, masks=True)[0])  # -> tuple[Tensor, Tensor, FrameMeta]
+reveal_type(DicomVolumes("x", size=(8, 8), decode="reduced")[0])  # -> tuple[Tensor, FrameMeta]
 reveal_type(DicomCrops("x", {}, (1, 1, 1), transform=flipped)[0])  # -> Any
 
 
@@ -229,6 +234,9 @@ def samples(folder: Path) -> Iterator[tuple[FrameMeta, Any]]:
     }
     crops = DicomCrops(folder / "ct", table, (2, 4, 4), coordinates="voxel")
     yield crops[0][1], crops[:][1]
+    boxes = {"SOPInstanceUID": [frames[0][1]["SOPInstanceUID"]], "x": [4], "y": [4]}
+    parts = DicomCrops(folder / "ct", boxes, (4, 4))
+    yield parts[0][1], parts[:][1]
     cine = ct(np.stack([ct_pixels(k) for k in range(5)]), FrameTime="40")
     write(cine, folder / "cine" / "0.dcm")
     clips = DicomClips(folder / "cine", 2)

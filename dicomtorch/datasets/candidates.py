@@ -10,11 +10,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dicomtorch.datasets.box_tables import KEYS, NAMES, boxes_of, frames_of, key_of, read_boxes
+from dicomtorch.datasets.box_tables import NAMES, boxes_of, frames_of, key_of, read_boxes
 from dicomtorch.errors import OptionError
 from dicomtorch.index.columns import Texts
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.joins import read_table, refuse_repeated, to_column
+from dicomtorch.masks.shape_tables import KEYS
 from dicomtorch.series.geometry import Floats, Ints
 
 _NAMES = ("SeriesInstanceUID", "x", "y", "z")

@@ -44,6 +44,7 @@ from dicomtorch.reader.threads import usable_threads
 _logger = logging.getLogger("dicomtorch")
 
 _MOST_RECIPES = 4096
+_MEASURED = "decode='reduced': samples with a range or background that the pixels of all frames decide are decoded whole"
 
 
 @dataclass(slots=True)
@@ -183,8 +184,7 @@ class FrameReader:
 
         Args:
             positions: In the index.
-            together: Frames of the one sample that they belong to, if they do: `read_together` decodes all of them
-                whole where the values of all are needed.
+            together: Frames of the sample that they are of, which `read_together` may have to decode whole.
 
         Raises:
             DicomTorchError: What is asked for cannot be made of a frame; the message names it.
@@ -259,11 +259,7 @@ class FrameReader:
                 return cast("list[Frame]", plain)
         if sample.is_measured:
             if any(recipe.levels for recipe in recipes.values()):
-                self._say(
-                    "decode='reduced': samples whose frames have a range or a background in common that their pixels "
-                    "decide are decoded whole",
-                    located[0].position,
-                )
+                self._say(_MEASURED, located[0].position)
             stored = self._all_stored(located, num_threads)
             sample.measure(stored, [recipes[where.value_group].plan for where in located])
 

@@ -77,7 +77,7 @@ def test_a_crop_is_what_the_frame_is_there(tmp_path: Path, compressed: bool) -> 
     assert len(crops) == 2
     assert repr(crops) == "DicomCrops(2 crops of 16 x 24 from 2 frames)"
     image, meta = crops[0]
-    assert image.shape == crops.shape(0) == (1, 16, 24)
+    assert tuple(image.shape) == crops.shape(0) == (1, 16, 24)
     whole, of_frame = frames[frames.find(SOPInstanceUID="1.2.1")]
     # The middle of the box, (25, 15), is pixel number size // 2.
     assert torch.equal(image, whole[:, 7:23, 13:37])

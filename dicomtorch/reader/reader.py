@@ -44,7 +44,7 @@ from dicomtorch.reader.threads import usable_threads
 _logger = logging.getLogger("dicomtorch")
 
 _MOST_RECIPES = 4096
-_MEASURED = "decode='reduced': samples with a range or background that the pixels of all frames decide are decoded whole"
+_MEASURED = "decode='reduced': samples with a range or background that all their pixels decide are decoded whole"
 
 
 @dataclass(slots=True)

@@ -77,7 +77,8 @@ def test_a_crop_is_what_the_frame_is_there(tmp_path: Path, compressed: bool) -> 
     assert len(crops) == 2
     assert repr(crops) == "DicomCrops(2 crops of 16 x 24 from 2 frames)"
     image, meta = crops[0]
-    assert tuple(image.shape) == crops.shape(0) == (1, 16, 24)
+    assert tuple(image.shape) == (1, 16, 24)
+    assert crops.shape(0) == (1, 16, 24)
     whole, of_frame = frames[frames.find(SOPInstanceUID="1.2.1")]
     # The middle of the box, (25, 15), is pixel number size // 2.
     assert torch.equal(image, whole[:, 7:23, 13:37])
@@ -100,7 +101,7 @@ def test_points_are_pixels(tmp_path: Path) -> None:
     table = {"SOPInstanceUID": ["1.2.0"] * 2, "x": [40, 41.2], "y": [20, 20.9]}
     crops = DicomCrops(tmp_path, table, (1, 1), values="stored")
     assert [crops[k][0].item() for k in (0, 1)] == [pixels_of(0)[20, 40], pixels_of(0)[20, 41]]
-    assert crops[0][1]["box"] == (0, 0, 0, 0)
+    assert crops[0][1]["box"] == (0.0, 0.0, 0.0, 0.0)
     assert crops[1][1]["box"] == pytest.approx((0.2, 0.9, 0.2, 0.9))
     with pytest.raises(OptionError, match="points x, y have no size"):
         DicomCrops(tmp_path, table, None)

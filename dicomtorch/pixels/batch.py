@@ -17,6 +17,7 @@ from torch import Tensor
 from dicomtorch.errors import OptionError
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.pixels import frame as pixels
+from dicomtorch.pixels.dtypes import Array
 from dicomtorch.pixels.formulas import evaluate, modality, with_range
 from dicomtorch.pixels.linear import coefficients
 from dicomtorch.pixels.memory import new_batch
@@ -90,8 +91,8 @@ def convert_together(
             images[k] = _colored(values[None], frame.plan)[0]
     if linear:
         some = len(linear) < len(frames)
-        rows = torch.tensor(list(linear), device=stored.device)
-        part = stored[rows] if some else stored
+        rows = _sent(np.array(list(linear)), stored.device) if some else slice(None)
+        part = stored[rows]
         values = _linear(part, [way.numbers for way in linear.values()])
         for at, (k, way) in enumerate(linear.items()):
             if frames[k].plan.background is not None:
@@ -183,7 +184,7 @@ def _measured(image: Tensor, plan: Plan, channels: Mappings) -> Mappings:
 def _linear(stored: Tensor, frames: Sequence[Sequence[tuple[float, ...]]]) -> Tensor:
     """clip((stored - origin) * scale + offset, low, high), rounded step by step as on the CPU: the same numbers."""
     numbers = np.array(frames, np.float32)
-    table = torch.from_numpy(numbers).to(stored.device)
+    table = _sent(numbers, stored.device)
     origin, scale, offset, low, high = table[:, :, None, None].unbind(-1)
     if stored.dtype == torch.float64:
         stored = stored.float()  # or torch would compute in float64
@@ -191,6 +192,14 @@ def _linear(stored: Tensor, frames: Sequence[Sequence[tuple[float, ...]]]) -> Te
     if np.isfinite(numbers[..., 3:]).any():
         torch.clamp(values, low, high, out=values)
     return values
+
+
+def _sent(numbers: Array, device: torch.device) -> Tensor:
+    """A few numbers on their way to a device. A copy that is waited for waits for the batches of other threads too."""
+    tensor = torch.from_numpy(numbers)
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _coefficients(plan: Plan, mapping: Mapping) -> tuple[float, ...] | None:

@@ -20,7 +20,8 @@ def test_without_a_device(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA is not available")
 def test_with_a_device(tmp_path: Path) -> None:
-    small = "--frames 8 --size 64 --epoch 64 --repeats 1 --threads 2 --workers 1".split()
+    small = ["--frames", "8", "--size", "64", "--epoch", "64", "--repeats", "1"]
+    small += ["--threads", "2", "--workers", "1"]
     where = ["--data", str(tmp_path), "--output", str(tmp_path / "found")]
     assert device.main(small + where) == 0
     found = json.loads((tmp_path / "found").read_text())

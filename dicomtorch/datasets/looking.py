@@ -12,6 +12,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from dicomtorch.errors import GeometryError, MissingDependencyError, OptionError, printable
+from dicomtorch.index.burned_in import burned_in
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.options import PixelOptions
 from dicomtorch.model.shown import shown
@@ -192,11 +193,7 @@ def overview_html(
 def _thumbnails(reader: Reader, covers: Ints) -> tuple[str, str]:
     """(a picture of some frames as HTML, what to say)."""
     index = reader.index
-    silent = (index.column("BurnedInAnnotation") != "NO") & index.where(
-        Modality=html.OFTEN_BURNED_IN
-    )
-    seen = index.where(BurnedInAnnotation="YES") | index.where(RecognizableVisualFeatures="YES")
-    fit = ~(silent | seen) & index.image_mask()
+    fit = ~np.logical_or.reduce(burned_in(index)) & index.image_mask()
     shown = covers[fit[covers]]
     if not len(shown):
         return "", "No thumbnails, because the pixels may show who it is; show() draws frames."

@@ -12,9 +12,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-OFTEN_BURNED_IN = ["US", "SC", "ES", "OT", "XC"]
-"""Modalities whose pixels often show names while Burned In Annotation is silent."""
-
 _MOST = 8
 
 

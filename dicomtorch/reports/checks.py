@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomtorch.backends.capability import Capability
+from dicomtorch.index.burned_in import OFTEN_BURNED_IN, SECONDARY_CAPTURE
+from dicomtorch.index.burned_in import burned_in as masks_of_burned_in
 from dicomtorch.index.codes import Codes, numbered
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.report import ScanReport
@@ -21,16 +23,6 @@ Level = Literal["problem", "warning", "note"]
 Mask = npt.NDArray[np.bool_]
 
 _CROSS_SECTIONAL = ("CT", "MR", "PT")
-_BURNED_IN_MODALITIES = ("US", "SC", "ES", "OT", "XC")
-# Secondary Capture and its multi-frame forms (PS3.4 annex B.5), whatever Modality says.
-_SECONDARY_CAPTURE = (
-    "1.2.840.10008.5.1.4.1.1.7",
-    "1.2.840.10008.5.1.4.1.1.7.1",
-    "1.2.840.10008.5.1.4.1.1.7.2",
-    "1.2.840.10008.5.1.4.1.1.7.3",
-    "1.2.840.10008.5.1.4.1.1.7.4",
-)
-_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 _NOT_WINDOWED = ("SEG", "RTDOSE")
 
 
@@ -184,40 +176,30 @@ def _ranges(index: FrameIndex) -> list[Remark]:
 
 def burned_in(index: FrameIndex) -> list[Remark]:
     """Images that may show names or faces: what files say of that, and kinds of images that often do."""
-    absent = index.where(BurnedInAnnotation="")
-    often = index.where(Modality=_BURNED_IN_MODALITIES)
-    often |= index.where(SOPClassUID=_SECONDARY_CAPTURE)
-    slides = index.where(SOPClassUID=_SLIDE)
-    flavors = index.column("ImageType")
-    named = [
-        code
-        for code in np.unique(flavors.codes).tolist()
-        if {"LABEL", "OVERVIEW"} & set(flavors.value(code).upper().split("\\"))
-    ]
-    slides &= np.isin(flavors.codes, named)
+    found = masks_of_burned_in(index)
     look = "look at them (`dicomtorch preview`) before you pass them on"
     checks = (
         (
             "burned_in",
-            index.where(BurnedInAnnotation="YES"),
+            found.stated,
             "with burned-in text (BurnedInAnnotation YES)",
             look,
         ),
         (
             "burned_in_unstated",
-            absent & often,
-            f"of kinds that often have burned-in text ({', '.join(_BURNED_IN_MODALITIES)}), BurnedInAnnotation absent",
+            found.unstated,
+            f"of kinds that often have burned-in text ({', '.join(OFTEN_BURNED_IN)}), BurnedInAnnotation absent",
             look,
         ),
         (
             "recognizable",
-            index.where(RecognizableVisualFeatures="YES"),
+            found.recognizable,
             "in which a person may be recognised (RecognizableVisualFeatures YES)",
             look,
         ),
         (
             "slide_labels",
-            slides,
+            found.slide_labels,
             "of slide labels or overviews, which show names",
             "leave them out",
         ),
@@ -260,9 +242,7 @@ def _duplicates(index: FrameIndex) -> list[Remark]:
 
 def _geometry(index: FrameIndex) -> list[Remark]:
     remarks = []
-    sectional = index.where(Modality=_CROSS_SECTIONAL) & ~index.where(
-        SOPClassUID=_SECONDARY_CAPTURE
-    )
+    sectional = index.where(Modality=_CROSS_SECTIONAL) & ~index.where(SOPClassUID=SECONDARY_CAPTURE)
     sectional &= index.where(mosaic="")  # slices of a sheet have places of their own
     of = f"of {', '.join(_CROSS_SECTIONAL)}"
     for check, names, what, advice in (

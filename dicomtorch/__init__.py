@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from dicomtorch.series.geometry import patient_to_voxel, voxel_to_patient
     from dicomtorch.series.search import stacks
     from dicomtorch.series.stacks import Stack
+    from dicomtorch.viewer.server import view
 
 __all__ = [
     "Backend",
@@ -116,6 +117,7 @@ __all__ = [
     "read_annotations",
     "scan",
     "stacks",
+    "view",
     "voxel_to_patient",
 ]
 
@@ -167,6 +169,7 @@ _MODULES = {
     "read_annotations": "dicomtorch.datasets.labelling",
     "scan": "dicomtorch.scanner.scan",
     "stacks": "dicomtorch.series.search",
+    "view": "dicomtorch.viewer.server",
     "voxel_to_patient": "dicomtorch.series.geometry",
 }
 

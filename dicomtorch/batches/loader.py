@@ -321,9 +321,13 @@ class FrameLoader(Generic[Batch_co]):
                 f"show_batch draws batches of datasets of this package; this is a {type(drawing).__name__}"
             )
         (indices,) = drawn(self.batch_sampler, self._order, most=1)
-        batch = self._fetch.deliver(self._fetch(indices, ()))
-        picture: Image = drawing.draw_batch(batch, columns=columns, tile=tile)
+        picture: Image = drawing.draw_batch(self.make_batch(indices), columns=columns, tile=tile)
         return picture
+
+    def make_batch(self, indices: Sequence[Any]) -> Batch_co:
+        """The batch of some samples, as a loop gets it; the sampler is not asked."""
+        batch: Batch_co = self._fetch.deliver(self._fetch(indices, ()))
+        return batch
 
 
 def _tell_epoch(dataset: Any, epoch: int) -> None:

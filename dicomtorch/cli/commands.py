@@ -26,6 +26,7 @@ from dicomtorch.cli.options import (
 )
 from dicomtorch.cli.purge import add_purge
 from dicomtorch.cli.series import add_series
+from dicomtorch.cli.view import add_view
 from dicomtorch.errors import OptionError
 
 if TYPE_CHECKING:
@@ -432,5 +433,6 @@ def add_commands(commands: Commands[argparse.ArgumentParser]) -> None:
     add_purge(commands)
     _add_preview(commands)
     _add_show(commands)
+    add_view(commands)
     _add_bench(commands)
     _add_demo(commands)

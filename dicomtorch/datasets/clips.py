@@ -250,6 +250,11 @@ class DicomClips(DrawnDataset[Clip, Sample_co, Batch_co]):
             )
         return Clip(number, *self._fixed[number].tolist())
 
+    def _looked(self, i: int) -> Clip:
+        if self._fixed is None:  # the first of those that the sampler may draw
+            return self._asked((one_position(i, len(self), "clip") % len(self.sequences), 0))
+        return self._asked(i)
+
     def _number(self, asked: Clip) -> int:
         return asked.number
 

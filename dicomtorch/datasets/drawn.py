@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import copy
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from torch import Tensor
@@ -14,7 +15,9 @@ from dicomtorch.datasets.base import Asked, SampleDataset
 from dicomtorch.datasets.kinds import Batch_co, Sample_co
 from dicomtorch.datasets.positions import several_positions
 from dicomtorch.errors import OptionError
+from dicomtorch.masks.mask_index import MaskIndex
 from dicomtorch.pictures.plot import contact_sheet, show_frames
+from dicomtorch.reader.reader import FrameReader
 from dicomtorch.series.geometry import Ints
 
 if TYPE_CHECKING:
@@ -30,6 +33,61 @@ class DrawnDataset(SampleDataset[Asked, Sample_co, Batch_co]):
     def _planes(self, image: Tensor) -> Tensor:
         """The pictures (N, C, H, W) that a sample is drawn as, one for each of its frames."""
         return image
+
+    # For the viewer
+
+    @property
+    def frame_reader(self) -> FrameReader:
+        """Reads the frames of `index`, with the options of this dataset."""
+        return self._source.reader
+
+    @property
+    def mask_index(self) -> MaskIndex | None:
+        """As `masks`, `None` where there are none."""
+        return None if self._masks is None else self._masks.masks
+
+    @property
+    def legend(self) -> list[tuple[int, str]]:
+        """Number and name of each label of the masks or boxes; names that the files gave are left out."""
+        if self._targets is not None:
+            boxes = self._targets.boxes
+            return list(zip(boxes.numbers, boxes.names, strict=True))
+        if self._masks is None:
+            return []
+        labels = self._masks.masks.labels
+        names = labels.names if self._source.names_labels else ("",) * len(labels)
+        return list(zip(labels.numbers, names, strict=True))
+
+    @property
+    def label_names(self) -> list[str]:
+        """Keys of `meta` that the user brought or asked for."""
+        return self._label_names()
+
+    @property
+    def drawn_epoch(self) -> int | None:
+        """With `seed=` the epoch that transforms draw random numbers for, else `None`."""
+        return self._finish.epoch
+
+    def frames_of(self, i: int) -> Sequence[int]:
+        """The frames that sample `i` is read from, by position in `index`."""
+        return self._positions(self._looked(i))
+
+    def whole_sample(self, i: int) -> tuple[Any, Any, Mapping[str, Any]]:
+        """Image, mask (or boxes, or `None`) and metadata of sample `i` as training gets it, whatever `target=` says."""
+        return self._drawn(self._looked(i))
+
+    def apart(self) -> Self:
+        """A copy for looking at: its epoch and its failures are its own."""
+        other = copy.copy(self)
+        other._finish = self._finish.apart()
+        other._failures = list(self._failures)
+        return other
+
+    def _looked(self, i: int) -> Asked:
+        """What stands for sample `i` where it is only looked at."""
+        return self._asked(i)
+
+    # Looking
 
     def show(self, i: Any = None) -> Figure:
         """Draws the slices or frames of one sample with a slider, and returns the matplotlib figure.

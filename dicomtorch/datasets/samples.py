@@ -58,6 +58,17 @@ class Finisher:
         """Whether a sample is the tensor and the metadata that were read."""
         return self.keeps_images and self.target is None and self._random is None
 
+    @property
+    def epoch(self) -> int | None:
+        """Which epoch random numbers are drawn for; `None` without a seed."""
+        return None if self._random is None else self._random.epoch
+
+    def apart(self) -> Finisher:
+        """One with an epoch of its own."""
+        other = copy.copy(self)
+        other._random = None if self._random is None else self._random.apart()
+        return other
+
     def set_epoch(self, epoch: int) -> None:
         """Which epoch random numbers are drawn for."""
         if self._random is not None:
@@ -157,6 +168,17 @@ class RandomStates:
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+
+    @property
+    def epoch(self) -> int:
+        """Which it is."""
+        return int(self._epoch)
+
+    def apart(self) -> RandomStates:
+        """The same with an epoch of its own."""
+        other = RandomStates(self._seed)
+        other.set_epoch(self.epoch)
+        return other
 
     def set_epoch(self, epoch: int) -> None:
         """Begins another epoch.

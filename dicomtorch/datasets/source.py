@@ -86,6 +86,7 @@ class FrameSource:
         standardization: Mean and deviation of channels that samples are freed of, beyond what the reader does.
         identity: What samples say about whom they are of.
         reader: Reads the frames; its index has those that can be decoded.
+        names_labels: Whether labels of masks have the names that the user gave them.
 
     Raises:
         SourceError: There is nothing at `source`, or no image.
@@ -125,6 +126,7 @@ class FrameSource:
             index = within(index)
         index = _without_excluded(index, policy.exclude).deduplicate(policy.duplicates)
         has_masks = masks.get("masks") is not None and masks["masks"] is not False
+        self.names_labels = masks.get("labels") is not None
         if has_masks:
             index = without_masks(index)
         elif masks.get("boxes") is masks.get("points") is None and masks.keys() - {"masks"}:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,12 +27,23 @@ def series_folder() -> Path | None:
     return Path(folder) if folder and Path(folder).is_dir() else None
 
 
+def browser() -> str:
+    """The path of Chromium, where playwright is there to drive it; "" if not."""
+    if importlib.util.find_spec("playwright") is None:
+        return ""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), "")
+
+
 def reason_to_skip(name: str) -> str:
     """Why what is called `name` cannot be used; "" if it can."""
     if name == "samples":
         return "" if samples_folder() else "DICOMTORCH_SAMPLES does not name a folder of samples"
     if name == "series":
         return "" if series_folder() else "DICOMTORCH_SERIES does not name a folder of series"
+    if name == "browser":
+        return (
+            "" if browser() else "browser is not installed (Chromium, and playwright to drive it)"
+        )
     missing = importlib.util.find_spec(MODULES.get(name, name)) is None
     return f"{name} is not installed" if missing else ""
 

@@ -58,9 +58,13 @@ ROOMS: dict[str, Room] = {
         "which samples in which order, samples to batches, the threads that make them",
         "model pixels index reader",
     ),
+    "viewer": _room(
+        "frames, samples and batches in a browser or a notebook",
+        "model pixels index series reader masks batches",
+    ),
     "datasets": _room(
         "what a user holds: frames, clips, volumes, crops",
-        "model backends pixels index series scanner reader batches pictures masks",
+        "model backends pixels index series scanner reader batches pictures masks viewer",
     ),
     "reports": _room(
         "what to know about an index before training on it",
@@ -68,7 +72,7 @@ ROOMS: dict[str, Room] = {
     ),
     "cli": _room(
         "arguments, printing, exit codes",
-        "model pictures index scanner datasets reports",
+        "model pictures index scanner datasets reports viewer",
     ),
 }
 """From the ground up: a room imports only from rooms above it in this table, and of these only what is named."""

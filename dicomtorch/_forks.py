@@ -11,7 +11,8 @@ whoever wants it in the child would wait for ever. Nothing of the package is suc
 | `masks.gridded`, `masks.dose` | locks around grids that are read once | free in the child (`ForkedLock`) |
 | `pixels.slots` | the lock around the segments of a worker | made anew; the child has segments of its own |
 | `datasets.samples` | the lock around the global random generators | made anew |
-| `viewer.aside` | the lock around the child that runs code of users | free in the child (`ForkedLock`), which is not the child's to use |
+| `viewer.aside` | the lock around the child that runs code of users | free in the child (`ForkedLock`) |
+| `viewer.server` | the thread that answers a browser | the child has none |
 | `batches.crew` | the threads of one pass of a `FrameLoader`, their tasks | the child begins a pass of its own |
 | `scanner.pool` | the processes of one scan, a thread for each, their queues | the child begins a scan of its own |
 | `reports.verify` | the threads of one check | the child begins a check of its own |

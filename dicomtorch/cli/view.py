@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
-import threading
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from dicomtorch.cli.options import (
     positive_number,
     whole_number,
 )
+
+if TYPE_CHECKING:
+    from dicomtorch.viewer.server import Viewing
 
 
 def add_view(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -104,18 +107,15 @@ def _view(arguments: argparse.Namespace) -> int:
         print(
             f"{viewing.url}\nCtrl-C ends it; whoever has the address sees the images.", flush=True
         )
-        _wait()
+        _wait(viewing)
     return EXIT_OK
 
 
-def _wait() -> None:
+def _wait(viewing: Viewing) -> None:
     """Until somebody wants it to end: Ctrl-C, or the system."""
-    ended = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: ended.set())
-    try:
-        ended.wait()
-    except KeyboardInterrupt:
-        print()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt):
+        viewing.wait()
 
 
 def _dataset(arguments: argparse.Namespace) -> tuple[Any, dict[str, Any]]:

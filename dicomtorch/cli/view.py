@@ -121,8 +121,8 @@ def _wait(viewing: Viewing) -> None:
 def _dataset(arguments: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """The dataset, and where its frames are in the index if nothing decodes some of them."""
     from dicomtorch.datasets.frames import DicomFrames
-    from dicomtorch.reader.reader import FrameReader
     from dicomtorch.scanner.scan import with_tags
+    from dicomtorch.viewer.looked import decodable
 
     options: dict[str, Any] = {
         "window": arguments.window and tuple(arguments.window),
@@ -136,7 +136,7 @@ def _dataset(arguments: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         if arguments.labels:
             options["labels"] = arguments.labels
         return DicomFrames(index, **options), {}
-    able = FrameReader(index).decodable()
+    able = decodable(index)
     if able.all() or not able.any():
         return DicomFrames(index, **options), {}
     positions = np.flatnonzero(able)

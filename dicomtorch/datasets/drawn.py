@@ -19,6 +19,7 @@ from dicomtorch.masks.mask_index import MaskIndex
 from dicomtorch.pictures.plot import contact_sheet, show_frames
 from dicomtorch.reader.reader import FrameReader
 from dicomtorch.series.geometry import Ints
+from dicomtorch.viewer.notebook import NotebookView
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,6 +35,17 @@ class DrawnDataset(SampleDataset[Asked, Sample_co, Batch_co]):
         """The pictures (N, C, H, W) that a sample is drawn as, one for each of its frames."""
         return image
 
+    def widget(self, *, embed: bool = True, show_paths: bool = False) -> NotebookView:
+        """The viewer in a cell of a notebook: what files have, and beside it what training gets; see `dicomtorch.view`.
+
+        Pixels are not saved with the notebook. Without anywidget a contact sheet is shown, which is saved.
+
+        Args:
+            embed: Whether such a contact sheet may be.
+            show_paths: Whether files are named, by their path below the root.
+        """
+        return NotebookView(self, embed=embed, show_paths=show_paths)
+
     # For the viewer
 
     @property
@@ -48,10 +60,10 @@ class DrawnDataset(SampleDataset[Asked, Sample_co, Batch_co]):
 
     @property
     def legend(self) -> list[tuple[int, str]]:
-        """Number and name of each label of the masks or boxes; names that the files gave are left out."""
+        """Number and name of each label of masks, boxes or points; names that the files gave are left out."""
         if self._targets is not None:
-            boxes = self._targets.boxes
-            return list(zip(boxes.numbers, boxes.names, strict=True))
+            shapes = self._targets.shapes.labels
+            return list(zip(shapes.numbers, shapes.names, strict=True))
         if self._masks is None:
             return []
         labels = self._masks.masks.labels

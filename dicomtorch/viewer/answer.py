@@ -28,9 +28,14 @@ class Answer(NamedTuple):
     data: bytes | memoryview | None = None
 
     @property
+    def plain(self) -> Any:
+        """`info` as JSON can hold it."""
+        return plain(self.info)
+
+    @property
     def json(self) -> str:
         """`info` as JSON in ASCII."""
-        return json.dumps(plain(self.info), separators=(",", ":"), allow_nan=False)
+        return json.dumps(self.plain, separators=(",", ":"), allow_nan=False)
 
 
 class NotThereError(LookupError):

@@ -41,6 +41,10 @@ class Looked(Protocol):
         """Numbers and names of the labels of its masks or boxes."""
 
     @property
+    def drawn_epoch(self) -> int | None:
+        """With `seed=` the epoch that transforms draw for, else `None`."""
+
+    @property
     def label_names(self) -> list[str]:
         """Keys of `meta` that the user brought or asked for."""
 
@@ -56,8 +60,13 @@ class Looked(Protocol):
     def set_epoch(self, epoch: int) -> None:
         """Which epoch transforms draw for."""
 
-    def draw_batch(self, batch: Any) -> Any:
-        """A picture of a batch."""
+    def show_batch(self, i: Any = None) -> Any:
+        """A picture of several samples."""
+
+
+def decodable(index: FrameIndex) -> npt.NDArray[np.bool_]:
+    """For each frame whether something that is installed decodes it."""
+    return FrameReader(index).decodable()
 
 
 class Opened:

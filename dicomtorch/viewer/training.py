@@ -66,7 +66,7 @@ class Training:
         self._opened = opened
         self._drawn_as: Any = drawn_as if draws else _untouched
         self._dataset: Looked = opened.dataset.apart()
-        self._seeded = _epoch_of(opened.dataset)
+        self._seeded = opened.dataset.drawn_epoch
         self._samples: OrderedDict[tuple[int, int], Sample] = OrderedDict()
         self._batches: list[list[Any]] | None = None
         self._batch: tuple[int, Any] = (-1, None)
@@ -240,12 +240,6 @@ def _collated(loader: Any, indices: Sequence[Any]) -> Any:
     return (loader.collate_fn or default_collate)(samples)
 
 
-def _epoch_of(dataset: Any) -> int | None:
-    """The epoch that the transforms of a dataset with `seed=` draw for; `None` without a seed."""
-    found: int | None = dataset.drawn_epoch
-    return found
-
-
 @contextlib.contextmanager
 def drawn_as(*key: int) -> Iterator[None]:
     """The global generators of Python, NumPy and torch (CPU) draw the same for the same key, and go on as before."""
@@ -309,8 +303,9 @@ def _values(image: Tensor) -> Answer:
 
 
 def _boxes(target: Any) -> list[list[float]] | None:
-    """[left, top, right, bottom, number of the label] of each box of a target."""
-    if not isinstance(target, Mapping) or "boxes" not in target:
+    """[left, top, right, bottom, number of the label] of each box of a target; points are boxes without extent."""
+    if not isinstance(target, Mapping) or not target.keys() & {"boxes", "points"}:
         return None
-    boxes, labels = target["boxes"].tolist(), target["labels"].tolist()
+    boxes = target["boxes"] if "boxes" in target else target["points"].repeat(1, 2)
+    boxes, labels = boxes.tolist(), target["labels"].tolist()
     return [[*box, label] for box, label in zip(boxes, labels, strict=True)]

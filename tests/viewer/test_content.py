@@ -23,11 +23,13 @@ def content_of(given, **options):
 
 
 def answer(content, path, **query) -> Answer:
-    return content.answer(path, {name: str(value) for name, value in query.items()})
+    found: Answer = content.answer(path, {name: str(value) for name, value in query.items()})
+    return found
 
 
 def array(found: Answer):
     assert found.status == 200, found.info
+    assert found.data is not None
     return np.frombuffer(found.data, f"<{found.info['dtype']}").reshape(found.info["shape"])
 
 

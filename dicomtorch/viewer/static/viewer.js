@@ -361,7 +361,11 @@ class Pane {
       if (layers.hidden.has(place)) continue;
       context.strokeStyle = COLOURS[Math.max(place, 0) % COLOURS.length];
       const x = at.x + left * at.sx, y = at.y + top * at.sy;
-      context.strokeRect(x, y, (right - left) * at.sx, (bottom - top) * at.sy);
+      if (left === right && top === bottom) {
+        context.beginPath();
+        context.arc(x, y, 5 * ratio, 0, 2 * Math.PI);
+        context.stroke();
+      } else context.strokeRect(x, y, (right - left) * at.sx, (bottom - top) * at.sy);
       const text = layers.legend[place]?.name || `label ${number}`, wide = context.measureText(text).width;
       context.fillStyle = "rgba(0,0,0,.7)";
       context.fillRect(x, y - 16 * ratio, wide + 8 * ratio, 16 * ratio);

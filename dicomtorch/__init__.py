@@ -4,9 +4,10 @@
     loader = dicomtorch.FrameLoader(frames, batch_size=32, shuffle=True)
 
 Datasets: `DicomFrames`, `DicomClips` (runs of frames in time), `DicomVolumes` (stacks of slices), `DicomCrops` (parts
-of volumes around the candidates of a table). Indexes: `scan`, `FrameIndex` (filter, join labels, split by patient),
-`stacks`, `MaskIndex`, `read_annotations`, `check_leakage`. Loading: `FrameLoader`, `collate_frames` for torch's
-`DataLoader`, and samplers. Every error is a `DicomTorchError` and names the file, the frame and what to do next.
+of volumes around the candidates of a table), `DicomTiles` (squares of the whole slide images of `DicomSlides`).
+Indexes: `scan`, `FrameIndex` (filter, join labels, split by patient), `stacks`, `MaskIndex`, `read_annotations`,
+`check_leakage`. Loading: `FrameLoader`, `collate_frames` for torch's `DataLoader`, and samplers. Every error is a
+`DicomTorchError` and names the file, the frame and what to do next.
 
 Public names are loaded when they are first used, so that `import dicomtorch` costs nothing.
 """
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from dicomtorch.datasets.crops import DicomCrops
     from dicomtorch.datasets.frames import DicomFrames
     from dicomtorch.datasets.labelling import read_annotations
+    from dicomtorch.datasets.slides import DicomSlides
+    from dicomtorch.datasets.tiles import DicomTiles
     from dicomtorch.datasets.volumes import DicomVolumes
     from dicomtorch.errors import (
         DecodeError,
@@ -78,6 +81,8 @@ __all__ = [
     "DicomClips",
     "DicomCrops",
     "DicomFrames",
+    "DicomSlides",
+    "DicomTiles",
     "DicomTorchError",
     "DicomVolumes",
     "EncapsulationError",
@@ -131,6 +136,8 @@ _MODULES = {
     "DicomCrops": "dicomtorch.datasets.crops",
     "DicomFrames": "dicomtorch.datasets.frames",
     "DicomTorchError": "dicomtorch.errors",
+    "DicomSlides": "dicomtorch.datasets.slides",
+    "DicomTiles": "dicomtorch.datasets.tiles",
     "DicomVolumes": "dicomtorch.datasets.volumes",
     "EncapsulationError": "dicomtorch.errors",
     "FrameIndex": "dicomtorch.index.frame_index",

@@ -20,6 +20,10 @@ Integers = Literal[
     "volume_count",
     "candidate",
     "mask_present",
+    "slide",
+    "level",
+    "row",
+    "column",
 ]
 Numbers = Literal[
     "SliceThickness",
@@ -30,6 +34,11 @@ Numbers = Literal[
     "WindowWidth",
     "position_error",
     "tilt",
+    "mpp",
+    "x_mm",
+    "y_mm",
+    "coverage",
+    "tissue",
 ]
 Strings = Literal[
     "SOPInstanceUID",
@@ -46,6 +55,7 @@ Strings = Literal[
     "DoseUnits",
 ]
 Pairs = Literal["PixelSpacing"]
+IntegerPairs = Literal["inside"]
 Triples = Literal["ImagePositionPatient", "spacing", "center", "point"]
 Sixes = Literal["ImageOrientationPatient"]
 Fours = Literal["box"]

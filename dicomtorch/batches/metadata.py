@@ -79,6 +79,8 @@ class FrameMeta(dict[str, Any]):
         @overload
         def __getitem__(self, key: keys.IntegerFours, /) -> tuple[int, int, int, int]: ...
         @overload
+        def __getitem__(self, key: keys.IntegerPairs, /) -> tuple[int, int]: ...
+        @overload
         def __getitem__(self, key: keys.IntegerSixes, /) -> tuple[int, int, int, int, int, int]: ...
         @overload
         def __getitem__(self, key: keys.ManyIntegers, /) -> tuple[int, ...]: ...
@@ -111,6 +113,7 @@ if TYPE_CHECKING:
         | keys.Sixes
         | keys.Fours
         | keys.IntegerFours
+        | keys.IntegerPairs
         | keys.IntegerSixes
         | keys.ManyIntegers
         | keys.ManyNumbers

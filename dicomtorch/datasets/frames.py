@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from dicomtorch.backends.base import Backend
-from dicomtorch.batches.collate import FrameSamples, collate_meta
-from dicomtorch.batches.metadata import FrameMeta, metas_of
-from dicomtorch.datasets.drawn import DrawnDataset
+from dicomtorch.batches.collate import collate_meta
+from dicomtorch.batches.metadata import FrameMeta, MetaColumns
+from dicomtorch.datasets.images import ImageDataset
 from dicomtorch.datasets.kinds import Batch_co, Pair, PairBatch, Sample_co, Triple, TripleBatch
 from dicomtorch.datasets.late import LateValues
-from dicomtorch.datasets.looking import Titles, overlaid, picture_of
-from dicomtorch.datasets.masked import BoxTarget, Mask, mask_columns, masks_fit
+from dicomtorch.datasets.masked import Mask
 from dicomtorch.datasets.options import (
     AllOptions,
     MoreOptions,
@@ -27,13 +26,11 @@ from dicomtorch.datasets.options import (
     Transform,
     UntransformedAll,
 )
-from dicomtorch.datasets.positions import several_positions
 from dicomtorch.datasets.source import FrameSource, Given
 from dicomtorch.datasets.standardize import Statistics, measure, standardization
 from dicomtorch.errors import DicomTorchError, OptionError, PixelValueError
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.model.options import PixelOptions, Values
-from dicomtorch.pictures.plot import show_frames
 from dicomtorch.reader.cache import DEFAULT_BYTES
 from dicomtorch.reader.context import ContextReader
 from dicomtorch.reader.reader import Frame
@@ -42,12 +39,12 @@ from dicomtorch.series.geometry import Ints
 from dicomtorch.series.stacks import OnGap
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 Meta = TypeVar("Meta", bound=FrameMeta)
 
 
-class DicomFrames(DrawnDataset[int, Sample_co, Batch_co]):
+class DicomFrames(ImageDataset[Sample_co, Batch_co]):
     """Every frame of every DICOM file below a folder, decoded when asked for.
 
     `frames[i]` is `(image, meta)`: a tensor (C, H, W) and a dict. `frames[[3, 5]]` and `frames[10:20]` are a batch,
@@ -210,15 +207,6 @@ class DicomFrames(DrawnDataset[int, Sample_co, Batch_co]):
             self._reader = ContextReader(self._source.reader, context, context_edge, on_gap)
         self._check_target()
 
-    def _check_target(self) -> None:
-        target = self._finish.target
-        if not isinstance(target, str) or self.sample_transform is not None:
-            return
-        if target not in self._meta(0, AppliedVOI()):
-            raise OptionError(
-                f"target={target!r} is no key of meta; join a table that has it, or give a function of meta"
-            )
-
     # What it holds
 
     def find(self, **equals: Any) -> int:
@@ -306,15 +294,15 @@ class DicomFrames(DrawnDataset[int, Sample_co, Batch_co]):
     def _matching(self, equals: dict[str, Any]) -> Ints:
         return np.flatnonzero(self.index.where(**equals))
 
-    def _read(self, asked: int, out: Tensor | None) -> Frame:
-        (found,) = self._reader.read_many([asked], None if out is None else out[None])
-        if isinstance(found, DicomTorchError):
-            raise found
-        return found
+    def _read_many(
+        self, asked: Sequence[int], batch: Tensor | None
+    ) -> list[Frame | DicomTorchError]:
+        return self._reader.read_many(asked, batch)
 
-    def _meta(self, asked: int, voi: AppliedVOI) -> FrameMeta:
-        (meta,) = self._source.metas([asked], [voi], [asked])
-        return meta
+    def _columns(
+        self, read: Sequence[int], applied: Sequence[AppliedVOI], asked: Sequence[int]
+    ) -> MetaColumns:
+        return self._source.columns(read, applied, asked)
 
     def _mask(self, asked: int, out: Tensor) -> Mask:
         masks = self._masks
@@ -324,48 +312,6 @@ class DicomFrames(DrawnDataset[int, Sample_co, Batch_co]):
     def _mask_shape(self, asked: int) -> tuple[int, ...]:
         assert self._masks is not None
         return self._masks.shape(asked)
-
-    def _samples(
-        self, asked: Sequence[int], batch: Tensor | None, mask_batch: Tensor | None
-    ) -> FrameSamples:
-        # In place of one after the other: read and decoded together, and no mapping made for each.
-        results = self._reader.read_many(asked, batch)
-        positions = list(asked)
-        masks: list[Mask | BoxTarget | None] = [None] * len(positions)
-        for k, result in enumerate(results):
-            mask_out = None if mask_batch is None else mask_batch[k]
-            try:
-                if isinstance(result, DicomTorchError):
-                    raise result
-                masks[k] = self._mask_in(asked[k], mask_out)
-            except DicomTorchError as error:
-                out = None if batch is None else batch[k]
-                positions[k], results[k], masks[k] = self._replaced(asked[k], error, out, mask_out)
-        frames = cast(list[Frame], results)
-        self._standardize(frames, batch)
-        columns = self._source.columns(positions, [frame.voi for frame in frames], asked)
-        together = batch is not None and self._finish.keeps_images and _fit(frames, batch)
-        fitting = self._targets is None and (self._masks is None or masks_fit(masks, mask_batch))
-        if together and fitting and self._finish.keeps_samples:
-            if self._masks is not None:
-                columns |= mask_columns(masks)
-            return FrameSamples.of(cast(Tensor, batch), columns, mask_batch)
-        read = zip(asked, frames, metas_of(columns), masks, strict=True)
-        return FrameSamples(
-            (self._finish(frame.image, meta, (at,), mask) for at, frame, meta, mask in read),
-            batch if together else None,
-            mask_batch,
-        )
-
-    def _standardize(self, frames: Sequence[Frame], batch: Tensor | None) -> None:
-        standard, many = self._source.standardization, self._num_frames
-        if standard is None:
-            return
-        if batch is not None and _fit(frames, batch):
-            standard.apply(batch, 1, many)
-        else:
-            for frame in frames:
-                standard.apply(frame.image, 0, many)
 
     def statistics(self, fraction: float = 1.0, *, seed: int = 0) -> Statistics:
         """Mean and standard deviation of each channel over frames of this dataset, for `normalize=`.
@@ -390,36 +336,6 @@ class DicomFrames(DrawnDataset[int, Sample_co, Batch_co]):
         """
         return measure(self._source.reader, fraction, seed, self.on_error == "replace")
 
-    # Looking
-
-    def show(self, i: Any = None) -> Figure:
-        """Draws a frame, or several with a slider and the mouse wheel, and returns the matplotlib figure.
-
-        The title says which frame it is, of which file, where in its series, and how it was made display values. Of the
-        frames of `context=` the middle one is drawn; several windows are drawn side by side.
-
-        Args:
-            i: A position, or several, as in `frames[i]`; `None` for all.
-
-        Raises:
-            MissingDependencyError: matplotlib is not installed.
-        """
-        several = several_positions(slice(None) if i is None else i, len(self), self.sample_name)
-        positions = [i] if several is None else several
-        if not isinstance(positions, range):
-            positions = [self._asked(k) for k in positions]
-        titles = Titles(self.index, self._reader.options)
-
-        def get(k: int) -> tuple[np.ndarray[Any, Any], str]:
-            image, mask, meta = self._drawn(positions[k])
-            picture, note = picture_of(image, self._reader)
-            if mask is not None:
-                picture = overlaid(picture, mask)
-            at = int(meta.get("index", positions[k]))
-            return picture, titles.of(f"frame {at} of {len(self)}", at, meta, note)
-
-        return show_frames(get, len(positions))
-
 
 def _check_context(context: Any, edge: Any, decode: str) -> None:
     if type(context) is not int or context < 0 or edge not in ("repeat", "reflect"):
@@ -428,8 +344,3 @@ def _check_context(context: Any, edge: Any, decode: str) -> None:
         )
     if context and decode == "reduced":
         raise OptionError("decode='reduced' has no meaning with context: use decode='exact'")
-
-
-def _fit(frames: Sequence[Frame], batch: Tensor) -> bool:
-    """Whether all lie in the batch: one that replaces another may have another size."""
-    return all(frame.image.shape == batch.shape[1:] for frame in frames)

@@ -31,6 +31,7 @@ _FITS = {
     "Sixes": _many(float, 6),
     "Fours": _many(float, 4),
     "IntegerFours": _many(int, 4),
+    "IntegerPairs": _many(int, 2),
     "IntegerSixes": _many(int, 6),
     "ManyIntegers": _many(int),
     "ManyNumbers": _many(float),

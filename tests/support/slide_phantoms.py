@@ -46,7 +46,7 @@ def halved(pixels: Pixels, times: int = 1) -> Pixels:
 
 def tiles_of(pixels: Pixels, tile: int, places: Places, beyond: int = 17) -> list[Pixels]:
     """Squares that begin at `places` (row, column from 0); what is beyond the picture has the value `beyond`."""
-    shape = (pixels.shape[0] + tile, pixels.shape[1] + tile, *pixels.shape[2:])
+    shape = (pixels.shape[0] + 4 * tile, pixels.shape[1] + 4 * tile, *pixels.shape[2:])
     wide = np.full(shape, beyond, pixels.dtype)
     wide[: pixels.shape[0], : pixels.shape[1]] = pixels
     return [wide[r : r + tile, c : c + tile] for r, c in places]
@@ -93,6 +93,9 @@ def level(
         dataset.PerFrameFunctionalGroupsSequence = Items([_place(*place) for place in places])
     for keyword, value in attributes.items():
         setattr(dataset, keyword, value)
+    shared = dataset.get("SharedFunctionalGroupsSequence")
+    if shared:
+        shared[0].WholeSlideMicroscopyImageFrameTypeSequence[0].FrameType = list(dataset.ImageType)
     if encode is not None:
         return encapsulated(dataset, [encode(frame) for frame in frames], syntax)
     dataset.PixelData = b"".join(frame.tobytes() for frame in frames)

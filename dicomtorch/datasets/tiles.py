@@ -177,6 +177,7 @@ class DicomTiles(ImageDataset[Sample_co, Batch_co]):
         self.slides = [Slide(k, each, frames) for k, each in enumerate(pyramids(reader.index))]
         self._samplings = [self._sampling(slide, mpp, level) for slide in self.slides]
         self._say_unaligned()
+        self._check_masks()
         finder = None if tissue is None else TissueFinder(reader, tissue_mask, frames.policy)
         self._places = self._placed(finder, tissue, absent == "keep")
         self._index = self._of_tiles(frames.index)
@@ -206,6 +207,19 @@ class DicomTiles(ImageDataset[Sample_co, Batch_co]):
                     *(*self.tile, *self.stride, height, width),
                 )
                 return
+
+    def _check_masks(self) -> None:
+        """Refuses levels without masks where others of the slide have some: theirs would all be empty."""
+        if self._masks is None:
+            return
+        covered = self._masks.masks.covered()
+        for slide, part in zip(self.slides, self._samplings, strict=True):
+            there = [each.number for each in slide.levels if covered[each.positions].any()]
+            if there and part.level.number not in there:
+                raise OptionError(
+                    f"the masks of slide {slide.number} are of level {', '.join(map(str, there))}, and tiles are read "
+                    f"from level {part.level.number}; give level="
+                )
 
     def _placed(self, finder: TissueFinder | None, least: float | None, keep: bool) -> Places:
         parts = [

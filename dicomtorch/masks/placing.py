@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomtorch._forks import lazy
+from dicomtorch.index.codes import numbered, pieces
 from dicomtorch.index.columns import Texts
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.series.geometry import SAME_PLACE, is_orientation, slice_normal
@@ -381,7 +382,7 @@ def _on_grid(
 def _by_tile(images: Images, rows: Ints, planes: Planes) -> Links:
     """Tiles of masks on the tiles of images that they overlap, in one total pixel matrix."""
     parts = []
-    for group in images.groups(rows) or [rows]:
+    for group in _levels(images, rows):
         if not _one_matrix(images, group, planes):
             continue
         shape, tile = images.shape[group[0]], images.tile[group]
@@ -399,6 +400,12 @@ def _by_tile(images: Images, rows: Ints, planes: Planes) -> Links:
                 Links(near[a], mine[b], down[a, b].astype(np.int64), right.astype(np.int64))
             )
     return Links.joined(parts)
+
+
+def _levels(images: Images, rows: Ints) -> list[Ints]:
+    """Rows by the level of the slide that they are of: tiles of several levels are at the same rows and columns."""
+    columns = (images.frame_of_reference.codes, images.spacing, images.shape)
+    return pieces(numbered([column[rows] for column in columns], len(rows)), rows)
 
 
 def _one_matrix(images: Images, group: Ints, planes: Planes) -> bool:

@@ -89,7 +89,7 @@ def test_regions_are_the_pixels_of_the_matrix(whole: Any, number: int, box: Any)
             slides[0].region(number, *box)
         return
     image, mask = slides[0].region(number, *box)
-    expected, there = at(pixels, *box, fill=255)
+    expected, there = at(pixels, row, column, rows, columns, 255)
     assert np.array_equal(picture(image), expected)
     assert np.array_equal(mask.numpy(), there)
 
@@ -260,7 +260,7 @@ def test_slides_without_spacing_have_levels_by_number(tmp_path: Path) -> None:
 
 def test_what_a_folder_of_slides_holds(tmp_path: Path) -> None:
     for k in range(3):
-        own = {
+        own: dict[str, Any] = {
             "SeriesInstanceUID": f"1.3.{k}",
             "FrameOfReferenceUID": f"1.4.{k}",
             "PatientID": f"p{k}",
@@ -284,7 +284,7 @@ def test_what_a_folder_of_slides_holds(tmp_path: Path) -> None:
     assert len(slides[1:]) == 2
     with pytest.raises(FrameIndexError, match="slide 3 is outside"):
         slides[3]
-    train, rest = slides.index.split([0.5, 0.5], seed=5)
+    train, rest = slides.index.kfold(3)[0]
     assert (
         len(DicomSlides(train, duplicates="keep")) + len(DicomSlides(rest, duplicates="keep")) == 3
     )

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dicomtorch import DicomClips, DicomCrops, DicomFrames, DicomVolumes, FrameMeta
+from dicomtorch import DicomClips, DicomCrops, DicomFrames, DicomTiles, DicomVolumes, FrameMeta
 from tests.support.mask_phantoms import segmentation
 from tests.support.mask_phantoms import series as mask_series
 from tests.support.meta_types import GROUPS, TYPE_OF, misfits, misfits_in_batch
 from tests.support.phantoms import ct, ct_pixels, write, write_series
 from tests.support.requirements import require
+from tests.support.slide_phantoms import write_slide
 
 REPOSITORY = Path(__file__).parents[2]
 MARK = "  # -> "
@@ -28,6 +29,7 @@ SCRIPT = """\
 import torch
 
 from dicomtorch import BatchMeta, DicomClips, DicomCrops, DicomFrames, DicomVolumes, FrameLoader, FrameMeta
+from dicomtorch import DicomSlides, DicomTiles
 
 
 def flipped(image: torch.Tensor) -> torch.Tensor:
@@ -121,6 +123,18 @@ reveal_type(parts[0][1]["window"])  # -> tuple[int, int, int, int]
 reveal_type(DicomCrops("x", "boxes.csv", None, masks=True)[0])  # -> tuple[Tensor, Tensor, FrameMeta]
 reveal_type(DicomVolumes("x", size=(8, 8), decode="reduced")[0])  # -> tuple[Tensor, FrameMeta]
 reveal_type(DicomCrops("x", {}, (1, 1, 1), transform=flipped)[0])  # -> Any
+
+slides = DicomSlides("x")
+reveal_type(slides[0].region(0, 0, 0, 5, 5).mask)  # -> Tensor
+reveal_type(slides[0:2])  # -> DicomSlides
+tiles = DicomTiles(slides, 256, mpp=0.5, tissue=0.5)
+reveal_type(tiles[0])  # -> tuple[Tensor, FrameMeta]
+reveal_type(tiles[:4])  # -> tuple[Tensor, BatchMeta]
+reveal_type(tiles[0][1]["inside"])  # -> tuple[int, int]
+reveal_type(tiles[0][1]["x_mm"])  # -> float
+reveal_type(DicomTiles(slides, masks=True)[0])  # -> tuple[Tensor, Tensor, FrameMeta]
+reveal_type(DicomTiles("x", transform=flipped)[0])  # -> Any
+DicomTiles("x", strid=3)  # -> error
 
 
 def step(batch: tuple[torch.Tensor, BatchMeta], frames: DicomFrames, loader: FrameLoader) -> FrameMeta:
@@ -241,6 +255,9 @@ def samples(folder: Path) -> Iterator[tuple[FrameMeta, Any]]:
     write(cine, folder / "cine" / "0.dcm")
     clips = DicomClips(folder / "cine", 2)
     yield clips[0][1], clips[:2][1]
+    write_slide(folder / "slide", 32, 32)
+    tiles = DicomTiles(folder / "slide", 16)
+    yield tiles[0][1], tiles[:][1]
     slices = mask_series(folder / "masks", 2)
     mask = np.ones((12, 16), np.uint8)
     segmentation(folder / "masks" / "seg.dcm", slices, [(1, 0, mask)], names=["a"])

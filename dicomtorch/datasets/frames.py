@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
+from typing import Any, Literal, TypeVar, Unpack, cast, overload
 
 import numpy as np
 import torch
@@ -37,9 +37,6 @@ from dicomtorch.reader.reader import Frame
 from dicomtorch.scanner.keywords import Tag
 from dicomtorch.series.geometry import Ints
 from dicomtorch.series.stacks import OnGap
-
-if TYPE_CHECKING:
-    pass
 
 Meta = TypeVar("Meta", bound=FrameMeta)
 

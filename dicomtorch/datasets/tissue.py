@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomtorch.datasets.glass import fill_of
-from dicomtorch.datasets.masked import open_masks
+from dicomtorch.datasets.labelling import open_masks
 from dicomtorch.datasets.options import ReadPolicy
 from dicomtorch.datasets.regions import Box, RegionReader, patches_of
 from dicomtorch.errors import DicomTorchError, OptionError, printable

@@ -264,6 +264,7 @@ def test_what_a_folder_of_slides_holds(tmp_path: Path) -> None:
             "SeriesInstanceUID": f"1.3.{k}",
             "FrameOfReferenceUID": f"1.4.{k}",
             "PatientID": f"p{k}",
+            "StudyInstanceUID": f"1.5.{k}",
         }
         write_slide(tmp_path / str(k), 40, 40, levels=2, **own)
     slides = DicomSlides(tmp_path)

@@ -65,6 +65,12 @@ def test_a_network_learns_masks_from_both_kinds_of_objects(tmp_path):
     assert dice[-1] > 0.9
 
 
+def test_a_network_learns_tissue_of_a_slide_that_the_example_makes(tmp_path):
+    output = run([sys.executable, EXAMPLES / "slides.py", tmp_path])
+    assert accuracies(output)[-1] > 0.9
+    assert len([*tmp_path.rglob("*.dcm")]) == 6
+
+
 @pytest.mark.slow
 @examples
 def test_two_ranks(name, data, tmp_path):

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -126,10 +126,10 @@ def level(image: Pixels, spacing: float, number: int) -> Dataset:
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.file_meta.MediaStorageSOPClassUID = WHOLE_SLIDE
+    dataset.file_meta.MediaStorageSOPClassUID = UID(WHOLE_SLIDE)
     dataset.SOPClassUID = WHOLE_SLIDE
     dataset.SOPInstanceUID = generate_uid()
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = UID(dataset.SOPInstanceUID)
     names = ("SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
     for name in names:
         setattr(dataset, name, uid(number))

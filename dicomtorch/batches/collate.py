@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data._utils.collate import collate as torch_collate
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from dicomtorch.batches.metadata import FrameMeta, MetaColumns, metas_of
+from dicomtorch.batches.packed import PackedMeta
 from dicomtorch.errors import OptionError
 from dicomtorch.pixels.memory import new_batch
 
 CollateMap = Mapping[Any, Callable[..., Any]]
-
-_INLINE = 1 << 16  # bytes of a tensor up to which it travels with the message
 
 
 class FrameSample(tuple[Any, ...]):
@@ -101,7 +98,7 @@ class FrameSamples(Sequence[FrameSample]):
                 masks is not None and not _are_slices([sample[1]], masks[k : k + 1])
             ):
                 return None
-        meta = FrameMeta((key, _batch_of(v)) for key, v in self._columns.items())
+        meta = PackedMeta(self._columns)
         return (images, meta) if masks is None else (images, masks, meta)
 
 
@@ -166,12 +163,6 @@ def collate_meta(
     return batch
 
 
-def _batch_of(values: npt.NDArray[Any] | list[str]) -> Tensor | list[str]:
-    if isinstance(values, list):
-        return values
-    return torch.from_numpy(values.astype(np.float64 if values.dtype.kind == "f" else np.int64))
-
-
 def _type_of_numbers(values: list[Any]) -> type | None:
     """`int` or `float` if all values are that (`float` if they are mixed), or tuples of one length of it."""
     kind = type(values[0])
@@ -228,28 +219,4 @@ def _with_default(collate_fn_map: CollateMap | None) -> Any:
     return default_collate_fn_map if collate_fn_map is None else collate_fn_map
 
 
-def _reduce_meta(meta: FrameMeta) -> tuple[Any, ...]:
-    """Numbers go with the message: torch would make a shared segment, with a descriptor, for each key of each batch."""
-    inline = [key for key, value in meta.items() if _is_small(value)]
-    return _restore_meta, ({**meta, **{key: meta[key].numpy() for key in inline}}, inline)
-
-
-def _is_small(value: Any) -> bool:
-    return (
-        type(value) is Tensor
-        and value.device.type == "cpu"
-        and value.layout == torch.strided
-        and not value.requires_grad
-        and value.dtype != torch.bfloat16
-        and value.nbytes <= _INLINE
-    )
-
-
-def _restore_meta(items: dict[str, Any], inline: list[str]) -> FrameMeta:
-    for key in inline:
-        items[key] = torch.from_numpy(items[key])
-    return FrameMeta(items)
-
-
 default_collate_fn_map[FrameSample] = collate_frames
-ForkingPickler.register(FrameMeta, _reduce_meta)

@@ -30,7 +30,6 @@ from dicomtorch.storage.local import LocalStorage
 
 ABI = 2
 _OWN = "dicomtorch.backends."
-_WIDTHS = np.array([int(name[1]) for name in TYPES])
 JOB = np.dtype(
     [
         *((name, np.int64) for name in ("path", "path_length", "size", "mtime_ns", "inode")),
@@ -164,19 +163,13 @@ class PlainReader:
         """
         module = kernels().module
         done = np.zeros(len(positions), np.bool_)
-        known: dict[int, int] = {}
-        distinct: list[Template] = []
-        numbers = np.full(len(positions), -1, np.int64)
-        for k, each in enumerate(templates):
-            if each is not None:
-                number = known.setdefault(id(each), len(distinct))
-                if number == len(distinct):
-                    distinct.append(each)
-                numbers[k] = number
+        distinct = {id(each): each for each in templates if each is not None}
         if module is None or not distinct:
             return done
-        table, taps = together(distinct)
-        (which,) = np.nonzero(self._readable(positions, numbers, table))
+        number_of = {id(None): -1} | {name: number for number, name in enumerate(distinct)}
+        numbers = np.array([number_of[id(each)] for each in templates])
+        lengths = np.array([each.nbytes for each in distinct.values()])[np.maximum(numbers, 0)]
+        (which,) = np.nonzero((numbers >= 0) & self._readable(positions, lengths))
         if not len(which):
             return done
         jobs = self._jobs(positions[which], numbers[which])
@@ -184,30 +177,23 @@ class PlainReader:
         order = np.lexsort((jobs["offset"], jobs["path"]))
         jobs, which = jobs[order], which[order]
         memory = out.numpy().reshape(-1).view(np.uint8)
+        table, taps = together(list(distinct.values()))
         paths: Any = self._index.files["path"]
         module.read(jobs, table, taps, self._index.path_prefix, paths.data, memory, num_threads)
         done[which] = jobs["error"] == 0
         return done
 
     def _readable(
-        self,
-        positions: npt.NDArray[np.int64],
-        numbers: npt.NDArray[np.int64],
-        templates: Record,
+        self, positions: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.bool_]:
         """Whether each frame lies in one piece, on whole bytes, inside a file that is not deflated."""
-        file, offset, fragments, bit_offset = (
-            np.asarray(self._index.values(name, positions))
-            for name in ("file", "offset", "fragments", "bit_offset")
-        )
-        files: Any = self._index.files
-        kind = templates[np.maximum(numbers, 0)]
-        ends = offset + kind["pixels"] * kind["samples"] * _WIDTHS[kind["type"]]
-        whole = (numbers >= 0) & (fragments == 0) & (bit_offset == 0)
-        readable: npt.NDArray[np.bool_] = (
-            whole & (files["deflated"][file] != 1) & (ends <= files["size"][file])
-        )
-        return readable
+        values, files = self._index.values, self._index.files
+        file = np.asarray(values("file", positions))
+        whole: npt.NDArray[np.bool_] = np.asarray(values("fragments", positions)) == 0
+        whole &= np.asarray(values("bit_offset", positions)) == 0
+        whole &= files["deflated"][file] != 1
+        whole &= np.asarray(values("offset", positions)) + lengths <= files["size"][file]
+        return whole
 
     def _jobs(
         self, positions: npt.NDArray[np.int64], numbers: npt.NDArray[np.int64]
@@ -228,6 +214,8 @@ class PlainReader:
 
 def together(templates: list[Template]) -> tuple[Record, Record]:
     """Records of several templates, and the taps of all."""
+    if len(templates) == 1:
+        return templates[0][:2]
     table = np.concatenate([each.record for each in templates])
     lengths = [len(each.taps) for each in templates]
     if any(lengths):

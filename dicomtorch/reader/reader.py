@@ -201,7 +201,9 @@ class FrameReader:
 
     def shapes(self, positions: Sequence[int]) -> set[tuple[int, int, int]]:
         """The (C, H, W) that occur among several frames."""
-        alike = {where.value_group: where.position for where in self.index.locate(positions)}
+        at = np.asarray(positions, np.int64)
+        kinds = np.asarray(self.index.values("frame_values", at)).tolist()
+        alike = dict(zip(kinds, positions, strict=True))
         return {self.shape(position) for position in alike.values()}
 
     def read_many(
@@ -220,6 +222,8 @@ class FrameReader:
         """
         results = self._read_plain(positions, out, num_threads)
         left = [k for k, result in enumerate(results) if result is None]
+        if not left:
+            return cast("list[Frame | DicomTorchError]", results)
         located = self.index.locate([positions[k] for k in left])
 
         def read(k: int, files: OpenFiles) -> None:
@@ -308,8 +312,9 @@ class FrameReader:
         ]
         templates = [kind.template if kind.shape == out.shape[1:] else None for kind in found]
         done = self._plain.read(at, templates, out, num_threads or usable_threads())
+        images = out.unbind()
         for k in np.flatnonzero(done).tolist():
-            results[k] = Frame(out[k], found[k].voi)
+            results[k] = Frame(images[k], found[k].voi)
         return results
 
     def _plain_kind(self, kind: int, position: int) -> _PlainKind:

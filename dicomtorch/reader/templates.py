@@ -60,6 +60,12 @@ class Template(NamedTuple):
     record: Record
     taps: Record = np.zeros(0, TAP)
 
+    @property
+    def nbytes(self) -> int:
+        """Of a frame in its file."""
+        (width,) = self.record["type"]
+        return int(self.record["pixels"][0] * self.record["samples"][0]) * int(TYPES[width][1])
+
 
 def template(plan: Plan, dtype: torch.dtype, levels: int = 0) -> Template | None:
     """How frames of one kind are converted, `None` where more is to be done than the kernels can.

@@ -22,6 +22,7 @@ from torch import Tensor
 from dicomtorch.backends.base import Backend
 from dicomtorch.backends.isolated import inner
 from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.pixels import linear
 from dicomtorch.pixels.plan import Plan
 from dicomtorch.reader.templates import TAP, TEMPLATE, TYPES, Record, Template, scaled, template
@@ -115,6 +116,14 @@ def _first_difference(module: Module) -> str:
                 if got.tobytes() != expected.tobytes():
                     return f"{dtype} at level {level}"
     return ""
+
+
+class PlainKind(NamedTuple):
+    """Frames that share their values, as the compiled kernels read them."""
+
+    template: Template | None  # None: they go the way of all frames
+    shape: tuple[int, ...]
+    voi: AppliedVOI
 
 
 class PlainReader:

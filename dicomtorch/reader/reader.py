@@ -36,9 +36,8 @@ from dicomtorch.pixels.voi import SharedRange
 from dicomtorch.reader.cache import FrameCache
 from dicomtorch.reader.choice import ChosenBackends, Isolation
 from dicomtorch.reader.fetch import FrameFetcher, OpenFiles
-from dicomtorch.reader.kernels import PlainReader
+from dicomtorch.reader.kernels import PlainKind, PlainReader
 from dicomtorch.reader.ranges import SharedRanges
-from dicomtorch.reader.templates import Template
 from dicomtorch.reader.threads import usable_threads
 
 _logger = logging.getLogger("dicomtorch")
@@ -68,14 +67,6 @@ class Recipe(NamedTuple):
     plan: Plan
     shares: tuple[str, ...]  # for each channel: "file" or "series" whose mapping it has, or ""
     levels: int  # how often the resolution is halved while decoding
-
-
-class _PlainKind(NamedTuple):
-    """Frames that share their values, as the compiled kernels read them."""
-
-    template: Template | None  # None: they go the way of all frames
-    shape: tuple[int, ...]
-    voi: AppliedVOI
 
 
 class FrameReader:
@@ -117,7 +108,7 @@ class FrameReader:
         self._recipes: dict[int, Recipe] = {}
         self._noticed: set[str] = set()
         self._plain = PlainReader(fetcher.index, fetcher.storage)
-        self._plain_kinds: dict[int, _PlainKind] = {}
+        self._plain_kinds: dict[int, PlainKind] = {}
 
     @property
     def index(self) -> FrameIndex:
@@ -317,18 +308,18 @@ class FrameReader:
             results[k] = Frame(images[k], found[k].voi)
         return results
 
-    def _plain_kind(self, kind: int, position: int) -> _PlainKind:
+    def _plain_kind(self, kind: int, position: int) -> PlainKind:
         """How the kernels read the frames that share their values with that at `position`."""
         known = self._plain_kinds.get(kind)
         if known is None:
-            known = _PlainKind(None, (), AppliedVOI())
+            known = PlainKind(None, (), AppliedVOI())
             try:
                 (where,) = self.index.locate([position])
                 recipe = self.recipe(where)
                 plan = recipe.plan
                 template = self._plain.template(plan, recipe.backend, self.dtype, recipe.levels)
                 if template is not None and not recipe.shares:
-                    known = _PlainKind(template, plan.shape, plan.channels[0].voi)
+                    known = PlainKind(template, plan.shape, plan.channels[0].voi)
             except DicomTorchError:
                 pass  # reading the frame says so
             if len(self._plain_kinds) >= _MOST_RECIPES:

@@ -46,8 +46,10 @@ def private_element(elements: Group, name: str, blocks: Blocks) -> tuple[int, El
 
 def needs_large(elements: Group) -> bool:
     """Whether attributes of `LARGE` say something about an image: of a sheet, or of diffusion by an old scanner."""
+    if _CSA_CREATOR not in elements:
+        return False
     kind = elements.get(TAGS["ImageType"], _NONE)[1]
-    if not isinstance(kind, bytes) or _CSA_CREATOR not in elements:
+    if not isinstance(kind, bytes):
         return False
     return b"MOSAIC" in kind or (b"DIFFUSION" in kind and _B_VALUE not in elements)
 

@@ -59,6 +59,8 @@ $(VENV)/.test: $(VENV)/.pip $(REQUIREMENTS) $(KERNELS)
 
 $(VENV)/.services: $(VENV)/.test
 	$(PIP) --editable ".[all]" --group services
+	rm -rf $(VENV)/torchvision # apart, for the one script that asks for it: beside torch for the CPU others could not import it
+	$(PIP) --no-deps --target $(VENV)/torchvision torchvision
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.pip $(REQUIREMENTS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import Subset
@@ -55,14 +55,27 @@ class Fetch:
                 self._hint(ahead)
         began, worked = time.perf_counter(), time.thread_time()
         if self._transfer is None:
-            batch = self._transformed(self._collated(indices))
+            batch = self._made(indices)
         else:
             with allocated_by(self._transfer.allocate):
-                batch = self._collated(indices)
-            batch = self._transfer.send(batch, self._transformed)
+                batch = self._made(indices)
+        if not isinstance(batch, _Unfinished):
+            batch = self._sent(batch)
         passed = time.perf_counter() - began
         self._waits = passed > 2 * (time.thread_time() - worked)
         return batch
+
+    def _made(self, indices: Indices) -> Any:
+        """The batch, or what it is made of where only the thread of the loop may draw random numbers."""
+        read = _draws(self._dataset)
+        if read is not None:
+            return _Unfinished(read(indices))
+        return self._collated(indices)
+
+    def _sent(self, batch: Any) -> Any:
+        if self._transfer is None:
+            return self._transformed(batch)
+        return self._transfer.send(batch, self._transformed)
 
     def _collated(self, indices: Indices) -> Any:
         if self._many is not None:
@@ -74,7 +87,23 @@ class Fetch:
 
     def deliver(self, batch: Any) -> Any:
         """What the loop gets, in the thread of the loop."""
+        if isinstance(batch, _Unfinished):
+            batch = self._sent(self._collate(batch.finished()))
         return batch if self._transfer is None else self._transfer.receive(batch)
+
+
+class _Unfinished(NamedTuple):
+    """Samples that were read; the call runs their transforms."""
+
+    finished: Callable[[], Any]
+
+
+def _draws(dataset: Any) -> Callable[[Indices], Callable[[], Any]] | None:
+    """What reads samples of a dataset whose transforms draw from generators that threads share; `None`: no such one."""
+    if isinstance(dataset, Subset):
+        inner, chosen = _draws(dataset.dataset), dataset.indices
+        return None if inner is None else lambda indices: inner([chosen[i] for i in indices])
+    return dataset.read_unfinished if getattr(dataset, "draws", False) is True else None
 
 
 def _hint(dataset: Any) -> Hint | None:

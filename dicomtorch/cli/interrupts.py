@@ -17,6 +17,7 @@ from typing import Final
 
 _SOON: Final = 0.02  # seconds
 _START: Final = BaseProcess.start.__code__
+_LOADER: Final = os.path.join("torch", "utils", "data", "dataloader.py")
 
 
 class Interrupts:
@@ -31,23 +32,24 @@ class Interrupts:
         self._process = os.getpid()
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Handles a signal: interrupts, but for a process that is being started, which is waited for.
+        """Interrupts, but not while workers are being started: that is waited for.
 
         Raises:
-            KeyboardInterrupt: No process is being started.
+            KeyboardInterrupt: None are.
         """
         if os.getpid() != self._process:
             return
         self.came = True
-        if not _starts_a_process(frame) or not hasattr(signal, "setitimer"):
+        if not _starts_workers(frame) or not hasattr(signal, "setitimer"):
             raise KeyboardInterrupt
         signal.signal(signal.SIGALRM, self.handle)
         signal.setitimer(signal.ITIMER_REAL, _SOON)
 
 
-def _starts_a_process(frame: FrameType | None) -> bool:
+def _starts_workers(frame: FrameType | None) -> bool:
     while frame is not None:
-        if frame.f_code is _START:
+        code = frame.f_code
+        if code is _START or (code.co_name == "__init__" and code.co_filename.endswith(_LOADER)):
             return True
         frame = frame.f_back
     return False

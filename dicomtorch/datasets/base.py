@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, cast, overload
 
@@ -41,6 +41,8 @@ from dicomtorch.reader.reader import Frame, FrameReader
 from dicomtorch.series.geometry import Ints
 
 Asked = TypeVar("Asked")
+Finish = Callable[..., Any]
+"""`Finisher`, or what stands for it."""
 _PACKAGE = str(Path(__file__).parents[1])
 
 
@@ -257,10 +259,32 @@ class SampleDataset(Dataset[Sample_co], Generic[Asked, Sample_co, Batch_co]):
     def __getitems__(self, indices: Sequence[Any]) -> Any:
         """Several samples, read straight into one batch if they have one shape; `DataLoader` calls this."""
         asked = self._all_asked(indices)
-        samples = self._samples(asked, self._batch(asked), self._mask_batch(asked))
+        return self._as_torch_wants(
+            self._samples(asked, self._batch(asked), self._mask_batch(asked))
+        )
+
+    @property
+    def draws(self) -> bool:
+        """Whether transforms draw from generators that all threads share, so that one thread has to run them."""
+        return self._finish.draws
+
+    def read_unfinished(self, indices: Sequence[Any]) -> Callable[[], Any]:
+        """Reads several samples in any thread; what is returned runs transforms, and gives what `__getitems__` does."""
+        asked = self._all_asked(indices)
+        masks = self._mask_batch(asked)
+        read = self._samples(asked, self._batch(asked), masks, _kept)
+
+        def finished() -> Any:
+            return self._as_torch_wants(
+                FrameSamples((self._finish(*parts) for parts in read), None, masks)
+            )
+
+        return finished
+
+    def _as_torch_wants(self, samples: FrameSamples) -> Any:
         if self._finish.keeps_samples or not isinstance(samples[0], Tensor):
             return samples
-        return list(samples)  # as torch's collation wants bare tensors
+        return list(samples)  # its collation wants bare tensors
 
     def __iter__(self) -> Iterator[Sample_co]:
         for i in range(len(self)):
@@ -318,23 +342,20 @@ class SampleDataset(Dataset[Sample_co], Generic[Asked, Sample_co, Batch_co]):
         return shapes
 
     def _samples(
-        self, asked: Sequence[Asked], batch: Tensor | None, masks: Tensor | None
+        self,
+        asked: Sequence[Asked],
+        batch: Tensor | None,
+        masks: Tensor | None,
+        finish: Finish | None = None,
     ) -> FrameSamples:
         """Samples, of which number k lies in `batch[k]` where it fits, and its mask in `masks[k]`."""
         ready = self._read_ahead(asked, batch)
-        return FrameSamples(
-            (
-                self._sample(
-                    one,
-                    None if batch is None else batch[k],
-                    None if masks is None else masks[k],
-                    ready=ready[k],
-                )
-                for k, one in enumerate(asked)
-            ),
-            batch if self._finish.keeps_images else None,
-            masks,
-        )
+        made = []
+        for k, one in enumerate(asked):
+            out = None if batch is None else batch[k]
+            mask_out = None if masks is None else masks[k]
+            made.append(self._sample(one, out, mask_out, finish, ready[k]))
+        return FrameSamples(made, batch if self._finish.keeps_images else None, masks)
 
     def _read_ahead(
         self, asked: Sequence[Asked], batch: Tensor | None
@@ -347,7 +368,7 @@ class SampleDataset(Dataset[Sample_co], Generic[Asked, Sample_co, Batch_co]):
         asked: Asked,
         out: Tensor | None = None,
         mask_out: Tensor | None = None,
-        finish: Finisher | None = None,
+        finish: Finish | None = None,
         ready: Frame | DicomTorchError | None = None,
     ) -> Any:
         read = asked
@@ -435,6 +456,11 @@ def _level_of_caller() -> int:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         level, frame = level + 1, frame.f_back
     return level
+
+
+def _kept(*parts: Any) -> tuple[Any, ...]:
+    """What a `Finisher` is called with."""
+    return parts
 
 
 def memory_for(shape: tuple[int, ...], dtype: torch.dtype, out: Tensor | None) -> Tensor:

@@ -86,7 +86,8 @@ class DicomFrames(ImageDataset[Sample_co, Batch_co]):
         seed: Random transforms draw the same for the same (seed, epoch, position), whatever the number of workers;
             `set_epoch` says which epoch it is. Holds for the global generators of Python, NumPy and torch, and for
             transforms with `set_random_state` (MONAI) or `set_random_seed` (Albumentations); others may use
-            `meta["seed"]`. In one process these transforms are then called one at a time.
+            `meta["seed"]`. In one process these transforms are then called one at a time, with `FrameLoader` in the
+            thread of the loop.
         on_error: "raise", or "replace": the next readable frame, `meta["index"]` differing from `requested_index`.
         refresh: Compare the tree with the index first.
         cache_dir: Where indexes are kept; `None`: the user's cache folder.

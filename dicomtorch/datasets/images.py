@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dicomtorch.batches.collate import FrameSamples
 from dicomtorch.batches.metadata import FrameMeta, MetaColumns, metas_of
+from dicomtorch.datasets.base import Finish
 from dicomtorch.datasets.drawn import DrawnDataset
 from dicomtorch.datasets.kinds import Batch_co, Sample_co
 from dicomtorch.datasets.looking import Titles, overlaid, picture_of
@@ -60,7 +61,11 @@ class ImageDataset(DrawnDataset[int, Sample_co, Batch_co]):
         return meta
 
     def _samples(
-        self, asked: Sequence[int], batch: Tensor | None, mask_batch: Tensor | None
+        self,
+        asked: Sequence[int],
+        batch: Tensor | None,
+        mask_batch: Tensor | None,
+        finish: Finish | None = None,
     ) -> FrameSamples:
         # In place of one after the other: read and decoded together, and no mapping made for each.
         results = self._read_many(asked, batch)
@@ -85,8 +90,9 @@ class ImageDataset(DrawnDataset[int, Sample_co, Batch_co]):
                 columns |= mask_columns(masks)
             return FrameSamples.of(cast(Tensor, batch), columns, mask_batch)
         read = zip(asked, frames, metas_of(columns), masks, strict=True)
+        finish = finish or self._finish
         return FrameSamples(
-            (self._finish(frame.image, meta, (at,), mask) for at, frame, meta, mask in read),
+            (finish(frame.image, meta, (at,), mask) for at, frame, meta, mask in read),
             batch if together else None,
             mask_batch,
         )

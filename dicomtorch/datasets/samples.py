@@ -69,6 +69,11 @@ class Finisher:
         other._random = None if self._random is None else self._random.apart()
         return other
 
+    @property
+    def draws(self) -> bool:
+        """Whether transforms run with the state of the global generators set, which other threads would disturb."""
+        return self._random is not None and not self.keeps_images
+
     def set_epoch(self, epoch: int) -> None:
         """Which epoch random numbers are drawn for."""
         if self._random is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -239,6 +240,40 @@ def test_what_is_drawn_elsewhere_goes_on_as_if_nothing_had_been(series: Path) ->
         between()
         drawn.append((random.random(), float(np.random.rand()), float(torch.rand(1))))
     assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_threads_of_a_loader_leave_the_draws_of_the_loop_alone(series: Path, whole: bool) -> None:
+    """The loop draws too (dropout): neither it nor the samples get numbers of the other."""
+    frames = seeded(series)
+    expected = noise(frames)
+    threads: set[int] = set()
+    waiting = threading.Event()
+
+    def slow(image: torch.Tensor) -> torch.Tensor:
+        threads.add(threading.get_ident())
+        waiting.wait(0.01)
+        return noisy(image)
+
+    frames.transform = slow
+    dataset: Any = Subset(frames, range(COUNT)) if whole else frames
+    drawn = []
+    for loader in ((), FrameLoader(dataset, batch_size=2, num_threads=3)):
+        random.seed(5)
+        np.random.seed(5)
+        torch.manual_seed(5)
+        found, numbers = {}, []
+        for k in range(-(-COUNT // 2)):
+            if loader and not k:
+                batches = iter(loader)
+            if loader:
+                images, meta = next(batches)
+                found.update(zip(meta["index"].tolist(), images[:, 0, 0, 0].tolist(), strict=True))
+            numbers += [random.random(), float(np.random.rand()), float(torch.rand(1))]
+        drawn.append(numbers)
+    assert drawn[0] == drawn[1]
+    assert [found[k] for k in sorted(found)] == expected
+    assert threads == {threading.get_ident()}
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

@@ -18,7 +18,9 @@ class Network(lightning.LightningModule):
 
     def training_step(self, batch, _):
         images, _meta = batch
-        return self.layer(images).square().mean()
+        loss = self.layer(images).square().mean()
+        self.log("loss", loss, batch_size=len(images))  # else it guesses from all of the batch
+        return loss
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), 0.01)
@@ -26,9 +28,10 @@ class Network(lightning.LightningModule):
 
 if __name__ == "__main__":
     frames = DicomFrames(sys.argv[1])
-    trainer = lightning.Trainer(
-        accelerator="cpu", devices=2, strategy="ddp", max_epochs=1, barebones=True
+    quiet = dict.fromkeys(
+        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
     )
+    trainer = lightning.Trainer(accelerator="cpu", devices=2, strategy="ddp", max_epochs=1, **quiet)
     trainer.fit(Network(), DataLoader(frames, batch_size=2, sampler=ShuffleSampler(frames)))
     if trainer.is_global_zero:
         print(trainer.global_step)

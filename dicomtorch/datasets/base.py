@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, cast, overload
 
 import numpy as np
@@ -17,6 +14,7 @@ from torch.utils.data import Dataset, default_collate
 from dicomtorch.batches.collate import FrameSamples, collate_frames
 from dicomtorch.batches.metadata import FrameMeta
 from dicomtorch.datasets.dicts import SampleDicts
+from dicomtorch.datasets.failures import warn_of, with_way_out
 from dicomtorch.datasets.kinds import Batch_co, Sample_co, Several
 from dicomtorch.datasets.masked import BoxTarget, Mask
 from dicomtorch.datasets.options import Failure, ReadPolicy
@@ -27,8 +25,6 @@ from dicomtorch.errors import (
     DicomTorchError,
     FrameNotFoundError,
     OptionError,
-    StaleIndexError,
-    StorageError,
 )
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.masks.coded_names import LabelMap
@@ -43,7 +39,6 @@ from dicomtorch.series.geometry import Ints
 Asked = TypeVar("Asked")
 Finish = Callable[..., Any]
 """`Finisher`, or what stands for it."""
-_PACKAGE = str(Path(__file__).parents[1])
 
 
 class SampleDataset(Dataset[Sample_co], Generic[Asked, Sample_co, Batch_co]):
@@ -417,7 +412,7 @@ class SampleDataset(Dataset[Sample_co], Generic[Asked, Sample_co, Batch_co]):
     ) -> tuple[Asked, Frame, Mask | BoxTarget | None]:
         """The next one that can be read; in a tensor of its own where it does not fit into `out`."""
         if self.on_error == "raise":
-            raise self._with_way_out(error)
+            raise with_way_out(error, self.sample_name)
         for other in self._others(asked):
             try:
                 fits = out is not None and self._shape(other) == out.shape
@@ -427,35 +422,12 @@ class SampleDataset(Dataset[Sample_co], Generic[Asked, Sample_co, Batch_co]):
                 continue
             self._note(Failure(self._number(asked), str(error), self._number(other)))
             return other, frame, mask
-        raise self._with_way_out(error)
+        raise with_way_out(error, self.sample_name)
 
     def _note(self, failure: Failure) -> None:
         self._failures.append(failure)
         if len(self._failures) == 1:
-            warnings.warn(
-                f"{failure.error}. {self.sample_name.capitalize()} {failure.index} was replaced by "
-                f"{self.sample_name} {failure.replaced_by}; further ones are replaced without a warning and listed in "
-                f"{self.sample_name}s.failures",
-                stacklevel=_level_of_caller(),
-            )
-
-    def _with_way_out(self, error: DicomTorchError) -> DicomTorchError:
-        """The error as it is raised: where a sample can be left out, saying how."""
-        if isinstance(error, StaleIndexError | StorageError):
-            return error
-        named = type(error)(
-            f'{error}. Leave it out with {self.sample_name}s.index.select(...), or use on_error="replace"'
-        )
-        named.__cause__ = error
-        return named
-
-
-def _level_of_caller() -> int:
-    """For `warnings.warn` in the function that calls this: the first frame outside of the package."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        level, frame = level + 1, frame.f_back
-    return level
+            warn_of(failure, self.sample_name)
 
 
 def _kept(*parts: Any) -> tuple[Any, ...]:

@@ -253,7 +253,8 @@ def test_threads_of_a_loader_leave_the_draws_of_the_loop_alone(series: Path, who
     def slow(image: torch.Tensor) -> torch.Tensor:
         threads.add(threading.get_ident())
         waiting.wait(0.01)
-        return noisy(image)
+        made: torch.Tensor = noisy(image)
+        return made
 
     frames.transform = slow
     dataset: Any = Subset(frames, range(COUNT)) if whole else frames
@@ -262,7 +263,8 @@ def test_threads_of_a_loader_leave_the_draws_of_the_loop_alone(series: Path, who
         random.seed(5)
         np.random.seed(5)
         torch.manual_seed(5)
-        found, numbers = {}, []
+        found: dict[int, float] = {}
+        numbers: list[float] = []
         for k in range(-(-COUNT // 2)):
             if loader and not k:
                 batches = iter(loader)

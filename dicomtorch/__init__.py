@@ -4,10 +4,10 @@
     loader = dicomtorch.FrameLoader(frames, batch_size=32, shuffle=True)
 
 Datasets: `DicomFrames`, `DicomClips` (runs of frames in time), `DicomVolumes` (stacks of slices), `DicomCrops` (parts
-of volumes around the candidates of a table), `DicomTiles` (squares of the whole slide images of `DicomSlides`).
-Indexes: `scan`, `FrameIndex` (filter, join labels, split by patient), `stacks`, `MaskIndex`, `read_annotations`,
-`check_leakage`. Loading: `FrameLoader`, `collate_frames` for torch's `DataLoader`, and samplers. Every error is a
-`DicomTorchError` and names the file, the frame and what to do next.
+of volumes and frames around the candidates of a table), `DicomPatches` (random parts of frames), `DicomTiles` (squares
+of the whole slide images of `DicomSlides`). Indexes: `scan`, `FrameIndex` (filter, join labels, split by patient),
+`stacks`, `MaskIndex`, `read_annotations`, `check_leakage`. Loading: `FrameLoader`, `collate_frames` for torch's
+`DataLoader`, and samplers. Every error is a `DicomTorchError` and names the file, the frame and what to do next.
 
 Public names are loaded when they are first used, so that `import dicomtorch` costs nothing.
 """
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from dicomtorch.datasets.crops import DicomCrops
     from dicomtorch.datasets.frames import DicomFrames
     from dicomtorch.datasets.labelling import read_annotations
+    from dicomtorch.datasets.patches import DicomPatches
     from dicomtorch.datasets.slides import DicomSlides
     from dicomtorch.datasets.tiles import DicomTiles
     from dicomtorch.datasets.volumes import DicomVolumes
@@ -81,6 +82,7 @@ __all__ = [
     "DicomClips",
     "DicomCrops",
     "DicomFrames",
+    "DicomPatches",
     "DicomSlides",
     "DicomTiles",
     "DicomTorchError",
@@ -135,6 +137,7 @@ _MODULES = {
     "DicomClips": "dicomtorch.datasets.clips",
     "DicomCrops": "dicomtorch.datasets.crops",
     "DicomFrames": "dicomtorch.datasets.frames",
+    "DicomPatches": "dicomtorch.datasets.patches",
     "DicomTorchError": "dicomtorch.errors",
     "DicomSlides": "dicomtorch.datasets.slides",
     "DicomTiles": "dicomtorch.datasets.tiles",

@@ -71,6 +71,11 @@ def decode_j2k(data: Buffer, pixel: ImagePixel, stream: J2KStream, levels: int) 
     return Reduced(numbers, 1 << levels, 0.0)
 
 
+def has_scaled_dct() -> bool:
+    """Whether there is a library that scales 8-bit JPEG while it decodes."""
+    return _simplejpeg() is not None
+
+
 @cache
 def skips_resolutions() -> bool:
     """Whether this imagecodecs decodes JPEG 2000 at less than its resolution, as from 2026.10.10 on."""

@@ -268,6 +268,32 @@ class ClipSampler(EpochSampler[tuple[int, int]]):
         return [self.num_clips, checksum(self._starts)]
 
 
+class RunSampler(EpochSampler[int]):
+    """Runs of items that follow each other, in random order; made by `DicomPatches.sampler`.
+
+    Every rank gets a stretch of the order.
+
+    Args:
+        source: A dataset, whose samples k * length to (k + 1) * length - 1 are run k.
+        length: Items of a run.
+        **options: `seed`, `num_replicas`, `rank`, `drop_last`, as in `EpochSampler`.
+    """
+
+    _contiguous = True
+
+    def __init__(self, source: Sized, length: int, **options: Unpack[EpochOptions]) -> None:
+        super().__init__(len(source), source=source, **options)
+        self._length = length
+
+    def _order(self, epoch: int) -> Ints:
+        runs = self._permutation(epoch, self._num_items // self._length)
+        order: Ints = (runs[:, None] * self._length + np.arange(self._length)).reshape(-1)
+        return order
+
+    def _fingerprint(self) -> list[Any]:
+        return [self._length]
+
+
 def shuffle_within(codes: Ints, bits: npt.NDArray[np.uint64]) -> Ints:
     """A permutation that shuffles within runs of equal codes; `codes` ascend."""
     return np.lexsort((bits, codes))

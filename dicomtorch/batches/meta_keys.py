@@ -19,6 +19,8 @@ Integers = Literal[
     "volume_index",
     "volume_count",
     "candidate",
+    "patch",
+    "foreground",
     "mask_present",
     "slide",
     "level",

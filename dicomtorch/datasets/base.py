@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, default_collate
 from dicomtorch.batches.collate import FrameSamples, collate_frames
 from dicomtorch.batches.metadata import FrameMeta
 from dicomtorch.datasets.dicts import SampleDicts
-from dicomtorch.datasets.failures import warn_of, with_way_out
+from dicomtorch.datasets.failures import plural, warn_of, with_way_out
 from dicomtorch.datasets.kinds import Batch_co, Sample_co, Several
 from dicomtorch.datasets.masked import BoxTarget, Mask
 from dicomtorch.datasets.options import Failure, ReadPolicy
@@ -229,7 +229,7 @@ class SampleDataset(Dataset[Sample_co], Generic[Asked, Sample_co, Batch_co]):
             count = f"{len(found):,}" if len(found) else "no"
             listed = f" (positions {', '.join(map(str, found[:5].tolist()))}{', ...' if len(found) > 5 else ''})"
             raise FrameNotFoundError(
-                f"{count} {self.sample_name}s of {len(self):,} match {', '.join(equals) or 'nothing'}; find needs "
+                f"{count} {plural(self.sample_name)} of {len(self):,} match {', '.join(equals) or 'nothing'}; find needs "
                 f"exactly one{listed if len(found) else ''}"
             )
         return int(found[0])

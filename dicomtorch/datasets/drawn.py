@@ -12,6 +12,7 @@ from torch import Tensor
 from dicomtorch.batches.collate import FrameSample
 from dicomtorch.datasets import looking
 from dicomtorch.datasets.base import Asked, SampleDataset
+from dicomtorch.datasets.failures import plural
 from dicomtorch.datasets.kinds import Batch_co, Sample_co
 from dicomtorch.datasets.positions import several_positions
 from dicomtorch.errors import OptionError
@@ -118,7 +119,7 @@ class DrawnDataset(SampleDataset[Asked, Sample_co, Batch_co]):
             image, mask = image[None], None if mask is None else mask[None]
         if not isinstance(image, Tensor) or image.ndim != 4:
             raise OptionError(
-                f"show draws {self.sample_name}s; this transform gives something else"
+                f"show draws {plural(self.sample_name)}; this transform gives something else"
             )
         planes, positions = self._planes(image), meta.get("frames", ())
         masks = self._planes(mask) if isinstance(mask, Tensor) else None
@@ -215,7 +216,7 @@ class DrawnDataset(SampleDataset[Asked, Sample_co, Batch_co]):
 
     def _overview(self) -> dict[str, str]:
         """Rows of what notebooks show."""
-        counted = {f"{self.sample_name.capitalize()}s": f"{len(self):,}"}
+        counted = {plural(self.sample_name).capitalize(): f"{len(self):,}"}
         return counted | self.index.overview() | {"Values": self._reader.options.values}
 
     def _covers(self) -> Ints:

@@ -12,11 +12,17 @@ from dicomtorch.errors import DicomTorchError, StaleIndexError, StorageError
 _PACKAGE = str(Path(__file__).parents[1])
 
 
+def plural(sample_name: str) -> str:
+    """What several samples are called."""
+    return f"{sample_name}{'es' if sample_name.endswith('ch') else 's'}"
+
+
 def warn_of(failure: Failure, sample_name: str) -> None:
     """Warns of the first sample that was replaced, where the package was called."""
     warnings.warn(
         f"{failure.error}. {sample_name.capitalize()} {failure.index} was replaced by {sample_name} "
-        f"{failure.replaced_by}; further ones are replaced without a warning and listed in {sample_name}s.failures",
+        f"{failure.replaced_by}; further ones are replaced without a warning and listed in "
+        f"{plural(sample_name)}.failures",
         stacklevel=_level_of_caller(),
     )
 
@@ -26,7 +32,7 @@ def with_way_out(error: DicomTorchError, sample_name: str) -> DicomTorchError:
     if isinstance(error, StaleIndexError | StorageError):
         return error
     named = type(error)(
-        f'{error}. Leave it out with {sample_name}s.index.select(...), or use on_error="replace"'
+        f'{error}. Leave it out with {plural(sample_name)}.index.select(...), or use on_error="replace"'
     )
     named.__cause__ = error
     return named

@@ -21,6 +21,7 @@ from dicomtorch.model.shown import shown, shown_uid
 from dicomtorch.reader.kernels import kernels
 from dicomtorch.reports import checks, series
 from dicomtorch.reports.checks import Level, Remark
+from dicomtorch.reports.large import of_large_frames
 from dicomtorch.reports.mask_checks import of_masks
 from dicomtorch.reports.page import (
     PLAIN,
@@ -68,6 +69,7 @@ def examine(index: FrameIndex, report: ScanReport) -> Examination:
     remarks = (
         checks.of_files(report, index)
         + checks.of_frames(index, decoding)
+        + of_large_frames(index)
         + check_streams(index)
         + of_masks(index)
     )

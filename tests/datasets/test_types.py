@@ -14,7 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dicomtorch import DicomClips, DicomCrops, DicomFrames, DicomTiles, DicomVolumes, FrameMeta
+from dicomtorch import (
+    DicomClips,
+    DicomCrops,
+    DicomFrames,
+    DicomPatches,
+    DicomTiles,
+    DicomVolumes,
+    FrameMeta,
+)
 from tests.support.mask_phantoms import segmentation
 from tests.support.mask_phantoms import series as mask_series
 from tests.support.meta_types import GROUPS, TYPE_OF, misfits, misfits_in_batch
@@ -29,7 +37,7 @@ SCRIPT = """\
 import torch
 
 from dicomtorch import BatchMeta, DicomClips, DicomCrops, DicomFrames, DicomVolumes, FrameLoader, FrameMeta
-from dicomtorch import DicomSlides, DicomTiles
+from dicomtorch import DicomPatches, DicomSlides, DicomTiles
 
 
 def flipped(image: torch.Tensor) -> torch.Tensor:
@@ -121,6 +129,10 @@ parts = DicomCrops("x", "boxes.csv", (512, 512))
 reveal_type(parts[0])  # -> tuple[Tensor, FrameMeta]
 reveal_type(parts[0][1]["window"])  # -> tuple[int, int, int, int]
 reveal_type(DicomCrops("x", "boxes.csv", None, masks=True)[0])  # -> tuple[Tensor, Tensor, FrameMeta]
+patches = DicomPatches("x", (512, 512), per_frame=8, foreground=0.5, seed=1)
+reveal_type(patches[0])  # -> tuple[Tensor, FrameMeta]
+reveal_type(patches[:2][1]["foreground"])  # -> Tensor
+reveal_type(DicomPatches("x", (8, 8), masks=True)[0])  # -> tuple[Tensor, Tensor, FrameMeta]
 reveal_type(DicomVolumes("x", size=(8, 8), decode="reduced")[0])  # -> tuple[Tensor, FrameMeta]
 reveal_type(DicomCrops("x", {}, (1, 1, 1), transform=flipped)[0])  # -> Any
 
@@ -251,6 +263,8 @@ def samples(folder: Path) -> Iterator[tuple[FrameMeta, Any]]:
     boxes = {"SOPInstanceUID": [frames[0][1]["SOPInstanceUID"]], "x": [4], "y": [4]}
     parts = DicomCrops(folder / "ct", boxes, (4, 4))
     yield parts[0][1], parts[:][1]
+    patches = DicomPatches(folder / "ct", (4, 4), foreground=0.5)
+    yield patches[0][1], patches[:2][1]
     cine = ct(np.stack([ct_pixels(k) for k in range(5)]), FrameTime="40")
     write(cine, folder / "cine" / "0.dcm")
     clips = DicomClips(folder / "cine", 2)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dicomtorch.datasets.tissue import otsu_tissue
 from dicomtorch.errors import DicomTorchError
 from dicomtorch.masks.mask_index import MaskIndex
 from dicomtorch.model.options import PixelOptions
@@ -16,10 +17,8 @@ from dicomtorch.reader.parts import Part, read_parts
 from dicomtorch.reader.reader import FrameReader
 
 _CELLS = 128  # of the longer side of a frame
-_LEAST_SATURATION = 0.05
 _MOST_PICTURES, _MOST_MASKS = 4096, 8  # frames whose foreground is remembered in a process
 
-Bools = npt.NDArray[np.bool_]
 Spots = npt.NDArray[np.int64]
 
 
@@ -27,9 +26,8 @@ class Foreground:
     """Pixels of the foreground of frames, found once for each frame that is asked for.
 
     With masks: the pixels of labels, of which each is as likely as any other. Without: square cells, 128 along the
-    longer side of the frame, that are brighter than Otsu's threshold in the frame as it is displayed with its first
-    window; of colour those that are more saturated than Otsu's threshold, and than 0.05. One row of each cell is looked
-    at. Picklable, and safe to use from several threads.
+    longer side of the frame, that stand out (`tissue.otsu_tissue`) in the frame as it is displayed with its first
+    window. One row of each cell is looked at. Picklable, and safe to use from several threads.
 
     Args:
         reader: Of the frames.
@@ -83,10 +81,10 @@ class Foreground:
         return tuple(pixels for pixels in found if len(pixels))
 
     def _find_cells(self, position: int) -> npt.NDArray[np.int32]:
-        return np.flatnonzero(stands_out(self.picture(position))).astype(np.int32)
+        return np.flatnonzero(otsu_tissue(self.picture(position))).astype(np.int32)
 
     def picture(self, position: int) -> npt.NDArray[np.float32]:
-        """(C, rows, columns): display values of the cells of a frame, means of pieces of one row.
+        """(rows, columns, C): display values of the cells of a frame, means of pieces of one row.
 
         Raises:
             DicomTorchError: It cannot be read.
@@ -102,7 +100,7 @@ class Foreground:
         begins = np.arange(0, columns, edge)
         sums = np.add.reduceat(lines[:, :, 0].numpy(), begins, axis=2)
         means = sums / np.diff(begins, append=columns)
-        return means.swapaxes(0, 1).astype(np.float32)
+        return np.ascontiguousarray(means.transpose(0, 2, 1), np.float32)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_reader": self._reader, "_masks": self._masks}
@@ -115,28 +113,3 @@ class Foreground:
 def cell_edge(shape: tuple[int, int]) -> int:
     """Pixels of the edge of the cells that a frame of (rows, columns) is looked at in."""
     return max(1, -(-max(shape) // _CELLS))
-
-
-def stands_out(picture: npt.NDArray[np.float32]) -> Bools:
-    """What is brighter than Otsu's threshold; in colour what is more saturated than that, and than 0.05.
-
-    Args:
-        picture: (1 or 3, rows, columns), in [0, 1].
-    """
-    values, least = picture[0], 0.0
-    if len(picture) == 3:
-        high, low = picture.max(axis=0), picture.min(axis=0)
-        values, least = (high - low) / np.maximum(high, 1 / 255), _LEAST_SATURATION
-    return np.asarray(values > max(_otsu(values), least))
-
-
-def _otsu(values: npt.NDArray[np.float32]) -> float:
-    """The threshold that parts a histogram into two classes with the most variance between them."""
-    counts, edges = np.histogram(values, 256, (0.0, 1.0))
-    below = np.cumsum(counts)[:-1]
-    above = len(values.ravel()) - below
-    sums = np.cumsum(counts * (edges[:-1] + edges[1:]) / 2)
-    apart = sums[:-1] / np.maximum(below, 1) - (sums[-1] - sums[:-1]) / np.maximum(above, 1)
-    between = np.where((below > 0) & (above > 0), below * above * apart**2, 0.0)
-    best = np.flatnonzero(between == between.max())  # between two peaks all are as good
-    return float(edges[1:-1][best].mean())

@@ -229,8 +229,8 @@ class SampleDataset(Dataset[Sample_co], Generic[Asked, Sample_co, Batch_co]):
             count = f"{len(found):,}" if len(found) else "no"
             listed = f" (positions {', '.join(map(str, found[:5].tolist()))}{', ...' if len(found) > 5 else ''})"
             raise FrameNotFoundError(
-                f"{count} {plural(self.sample_name)} of {len(self):,} match {', '.join(equals) or 'nothing'}; find needs "
-                f"exactly one{listed if len(found) else ''}"
+                f"{count} {plural(self.sample_name)} of {len(self):,} match {', '.join(equals) or 'nothing'}; find "
+                f"needs exactly one{listed if len(found) else ''}"
             )
         return int(found[0])
 

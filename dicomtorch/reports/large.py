@@ -14,7 +14,7 @@ from dicomtorch.reports.text import format_count
 
 _LARGE = 1 << 20  # pixels
 
-NEWER = "Python 3.12 takes imagecodecs 2026.10.10, which decodes a quarter of their resolution ten times as fast"
+NEWER = "Python 3.12 takes imagecodecs 2026.10.10, which decodes a quarter of their resolution 10 times as fast"
 SCALED = 'pip install "dicomtorch[reduced]" lets libjpeg scale them while it decodes'
 
 

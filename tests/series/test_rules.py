@@ -126,6 +126,12 @@ def test_a_frame_of_reference_for_each_slice(tmp_path: Path) -> None:
         np.testing.assert_array_equal(image[channel], alone[k][0][0])
 
 
+def test_one_place_that_drifts_is_no_volume(tmp_path: Path) -> None:
+    index = made(tmp_path, [{"z": round(0.002 * k, 3), "Modality": "MR"} for k in range(60)])
+    stacks_ = found(index)
+    assert (list(stacks_), stacks_.reasons()) == ([], "60: a single place, which is no volume")
+
+
 def test_times_a_little_beside_each_other(tmp_path: Path) -> None:
     index = made(
         tmp_path,

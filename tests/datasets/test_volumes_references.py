@@ -15,6 +15,7 @@ import pytest
 
 from dicomtorch import DicomVolumes, FrameIndex, Stack, scan, stacks
 from tests.support.phantoms import ct, ct_pixels, write, write_series
+from tests.support.requirements import require
 
 sitk = pytest.importorskip("SimpleITK")
 
@@ -186,3 +187,65 @@ def test_simpleitk_forgets_the_shear_of_a_tilted_gantry(tmp_path: Path) -> None:
     np.testing.assert_allclose((affine @ (9, 0, 0, 1))[:3], (0, 0, 45), atol=1e-6)
     beside = np.linalg.norm((its_affine @ (9, 0, 0, 1))[:3] - (0, 0, 45))
     assert beside > 10
+
+
+def oblique(folder: Path, count: int = 7) -> list[str]:
+    """A regular series of oblique slices in files whose names are in another order, with rescale."""
+    row, column = np.array([0.8, 0.6, 0.0]), np.array([-0.48, 0.64, -0.6])
+    normal = np.cross(row, column)
+    paths = []
+    for name, k in enumerate([3, 0, 6, 2, 5, 1, 4][:count]):
+        place = np.array([-40.0, 25.0, 10.0]) + 2.5 * k * normal
+        dataset = ct(ct_pixels(k), k, ImagePositionPatient=[f"{x:.10f}" for x in place])
+        dataset.ImageOrientationPatient = [f"{x:.10f}" for x in (*row, *column)]
+        dataset.RescaleSlope, dataset.RescaleIntercept = 2, -1000
+        dataset.FrameOfReferenceUID = "1.2.3"
+        paths.append(str(write(dataset, folder / f"{name}.dcm")))
+    return paths
+
+
+def test_a_series_of_files_is_that_of_highdicom(tmp_path: Path) -> None:
+    highdicom = pytest.importorskip("highdicom")
+    paths = oblique(tmp_path)
+    index, _ = scan(tmp_path)
+    (stack,) = stacks(index)
+    theirs = highdicom.get_volume_from_series([pydicom.dcmread(path) for path in paths])
+    compare(ours(index, stack), (theirs.array, np.array(theirs.affine)), "series")
+
+
+def by_monai(folder: Path) -> tuple[Array, Array]:
+    """Values (slice, row, column) and their affine to LPS, by MONAI's reader; its axes are (column, row, slice)."""
+    require("monai")
+    from monai.data.image_reader import PydicomReader
+
+    reader = PydicomReader(affine_lps_to_ras=False)
+    values, meta = reader.get_data(reader.read(str(folder)))
+    affine = np.asarray(meta["affine"], np.float64)[:, [2, 1, 0, 3]]
+    return np.transpose(np.asarray(values), (2, 1, 0)), affine
+
+
+def test_a_series_of_files_is_that_of_monai(tmp_path: Path) -> None:
+    oblique(tmp_path)
+    index, _ = scan(tmp_path)
+    (stack,) = stacks(index)
+    compare(ours(index, stack), by_monai(tmp_path), "series")
+
+
+def test_monai_knows_nothing_of_times(tmp_path: Path) -> None:
+    """It stacks all files of a folder along one axis. (0020,0100) Temporal Position Identifier tells images at one
+    place apart (PS3.3 C.7.6.16.2.2.1 for its enhanced form), and an axis from slice to slice has one step.
+    """
+    for time in range(2):
+        for k in range(4):
+            dataset = ct(ct_pixels(10 * time + k), 10 * time + k)
+            dataset.ImagePositionPatient = [0, 0, 3 * k]
+            dataset.TemporalPositionIdentifier = time + 1
+            write(dataset, tmp_path / f"{time}-{k}.dcm")
+    index, _ = scan(tmp_path)
+    values, _ = by_monai(tmp_path)
+    assert len(values) == 8
+    assert [len(stack) for stack in stacks(index)] == [4, 4]
+    for time, stack in enumerate(stacks(index)):
+        volume, affine = ours(index, stack)
+        np.testing.assert_array_equal(volume, [ct_pixels(10 * time + k) for k in range(4)])
+        assert affine[2, 0] == 3

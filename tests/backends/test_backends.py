@@ -440,10 +440,10 @@ def test_truncated_frames_are_refused_within_10_ms(family: str) -> None:
     for data, pixel in fuzz_backends.own_frames(family):
         times = []
         for cut in (0, 1, 30, len(data) // 2, len(data) * 9 // 10, len(data) - 3):
-            start = time.perf_counter()
+            start = time.process_time()
             with pytest.raises(DecodeError):
                 backend.decode(data[:cut], pixel)
-            times.append(time.perf_counter() - start)
+            times.append(time.process_time() - start)
         assert sorted(times)[-2] < 0.01, pixel  # one may have met a busy machine
 
 
@@ -476,19 +476,19 @@ def test_rle_that_was_cut_is_refused_by_its_last_segment(backend: Backend) -> No
 def fastest(work: Callable[[], object]) -> float:
     times = []
     for _ in range(4):
-        start = time.perf_counter()
+        start = time.process_time()
         work()
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return min(times)
 
 
 def test_truncated_jpeg_ls_of_usual_size_is_refused_at_once() -> None:
     image = streams_by_encoders.picture((512, 512), 12)
     data, pixel = streams_by_encoders.encode(image, JPEG_LS_LOSSLESS, 12)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(DecodeError):
         get_backend("imagecodecs").decode(data[: len(data) // 2], pixel)
-    assert time.perf_counter() - start < 0.5  # without an end marker CharLS takes seconds
+    assert time.process_time() - start < 0.5  # without an end marker CharLS takes seconds
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -673,10 +673,10 @@ def test_samples_without_an_image_are_refused(name: str) -> None:
     ds = frames_by_pydicom.read(folder / name)
     pixel = frames_by_pydicom.image_pixel(ds)
     data = frames_by_pydicom.frames(ds, {0})[0]
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(DecodeError, match=WITHOUT_PIXELS_TO_DECODE[name]):
         get_backend("imagecodecs").decode(data, pixel)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 _ORTHANC = "orthanc-mirrors__orthanc-tests/history-2b7423ff"

@@ -293,11 +293,11 @@ def test_a_table_of_some_patients_does_not_name_the_others(
 def test_many_texts_are_found_at_once() -> None:
     """Comparing each of thousands with each of hundreds of thousands took minutes."""
     texts = Texts.of(f"1.2.840.{k:05}" for k in range(60_000))
-    began = time.perf_counter()
+    began = time.process_time()
     wanted = [f"1.2.840.{k:05}" for k in range(58_000, 62_000)]
     expected = [*range(58_000, 60_000), *[-1] * 2_000]
     assert texts.codes_of(wanted).tolist() == expected
-    assert time.perf_counter() - began < 2.0
+    assert time.process_time() - began < 2.0
     assert texts.codes_of([]).tolist() == []
     assert (texts.code("1.2.840.59999"), texts.code("1.2.840")) == (59_999, -1)
     assert texts.codes_of(["1.2.840.00007"]).tolist() == [7]

@@ -227,7 +227,8 @@ def _add_preview(commands: Commands[argparse.ArgumentParser]) -> None:
         "Draw frames of all series as training sees them, and a histogram of their values, in one picture.",
         "  dicomtorch preview studies/ -o studies.png\n"
         "  dicomtorch preview ct/ --window 40 400 -o soft-tissue.png\n"
-        "  dicomtorch preview ct/ --values modality --frames 64 -o hounsfield.png\n",
+        "  dicomtorch preview ct/ --values modality --frames 64 -o hounsfield.png\n"
+        "  dicomtorch preview ct/ --masks -o masks.png\n",
         found="some of the frames chosen cannot be read; the others are drawn",
     )
     add_root(parser)
@@ -252,6 +253,9 @@ def _add_preview(commands: Commands[argparse.ArgumentParser]) -> None:
         default="display",
         help="as in DicomFrames(values=...); default: %(default)s",
     )
+    parser.add_argument(
+        "--masks", action="store_true", help="draw the labels of SEG and RTSTRUCT beside the images"
+    )
     add_window(parser)
     add_redact_paths(parser)
     parser.set_defaults(run=_preview)
@@ -261,13 +265,17 @@ def _preview(arguments: argparse.Namespace) -> int:
     from dicomtorch.model.options import PixelOptions
     from dicomtorch.reports.checks import burned_in
     from dicomtorch.reports.page import harmless
-    from dicomtorch.reports.preview import write_preview
+    from dicomtorch.reports.preview import masks_to_look_at, write_preview
     from dicomtorch.reports.text import format_name, name_file
 
     window = arguments.window and tuple(arguments.window)
     options = PixelOptions(values=arguments.values, window=window)
-    index = open_frames(arguments.root)
-    drawn = write_preview(index, arguments.output, count=arguments.frames, options=options)
+    index, masks = open_frames(arguments.root), None
+    if arguments.masks:
+        index, masks = masks_to_look_at(index)
+    drawn = write_preview(
+        index, arguments.output, count=arguments.frames, options=options, masks=masks
+    )
     output = "the picture" if arguments.redact_paths else arguments.output
     print(
         f"Wrote {output}: {len(drawn.positions)} of {len(index):,} frames, {arguments.values} values."

@@ -17,24 +17,33 @@ from dicomtorch.errors import OptionError, import_optional
 _TORCHVISION, _MONAI, _TORCHIO = "torchvision", "monai", "torchio"
 
 
-def to_tv_tensors(image: Tensor, mask: Tensor, meta: Any) -> tuple[Any, Any, Any]:
-    """A sample whose image and mask `torchvision.transforms.v2` moves in one call.
+def to_tv_tensors(image: Tensor, mask: Any, meta: Any) -> tuple[Any, Any, Any]:
+    """A sample whose image and mask, boxes or points `torchvision.transforms.v2` moves in one call.
 
     Of several plain tensors those transforms take only the first, and leave a mask where it was.
 
     Args:
         image: (C, H, W).
-        mask: (1 or K, H, W); comes out with its type, and by nearest neighbour.
+        mask: (1 or K, H, W); comes out with its type, and by nearest neighbour. Of a dataset with `boxes=` or `points=`
+            its dict.
         meta: Comes out as it is.
 
     Returns:
-        (Image, Mask, meta) of `torchvision.tv_tensors`.
+        (Image, Mask, meta) of `torchvision.tv_tensors`, or a dict with `BoundingBoxes` or `KeyPoints` for the mask.
 
     Raises:
         MissingDependencyError: torchvision is not installed.
     """
     tv_tensors: Any = import_optional("torchvision.tv_tensors", _TORCHVISION)
-    return tv_tensors.Image(image), tv_tensors.Mask(mask), meta
+    if not isinstance(mask, dict):
+        return tv_tensors.Image(image), tv_tensors.Mask(mask), meta
+    size = tuple(image.shape[-2:])
+    target = dict(mask)
+    if "boxes" in mask:
+        target["boxes"] = tv_tensors.BoundingBoxes(mask["boxes"], format="XYXY", canvas_size=size)
+    if "points" in mask:
+        target["points"] = tv_tensors.KeyPoints(mask["points"], canvas_size=size)
+    return tv_tensors.Image(image), target, meta
 
 
 def to_monai(image: Tensor, mask: Tensor, meta: Any) -> dict[str, Any]:

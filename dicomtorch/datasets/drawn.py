@@ -14,6 +14,7 @@ from dicomtorch.datasets import looking
 from dicomtorch.datasets.base import Asked, SampleDataset
 from dicomtorch.datasets.failures import plural
 from dicomtorch.datasets.kinds import Batch_co, Sample_co
+from dicomtorch.datasets.overlays import overlaid
 from dicomtorch.datasets.positions import several_positions
 from dicomtorch.errors import OptionError
 from dicomtorch.masks.mask_index import MaskIndex
@@ -127,7 +128,7 @@ class DrawnDataset(SampleDataset[Asked, Sample_co, Batch_co]):
 
         def get(k: int) -> tuple[Any, str]:
             picture, note = looking.picture_of(planes[k], self._reader)
-            picture = picture if masks is None else looking.overlaid(picture, masks[k])
+            picture = picture if masks is None else overlaid(picture, masks[k])
             number = meta.get("index", self._number(asked))
             what = f"{self.sample_name} {number} of {len(self)}, {k + 1} of {len(planes)}"
             known = len(positions) == len(planes) and positions[k] >= 0 and "resampled" not in meta

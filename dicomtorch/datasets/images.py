@@ -14,8 +14,9 @@ from dicomtorch.batches.metadata import FrameMeta, MetaColumns, metas_of
 from dicomtorch.datasets.base import Finish
 from dicomtorch.datasets.drawn import DrawnDataset
 from dicomtorch.datasets.kinds import Batch_co, Sample_co
-from dicomtorch.datasets.looking import Titles, overlaid, picture_of
+from dicomtorch.datasets.looking import Titles, picture_of
 from dicomtorch.datasets.masked import BoxTarget, Mask, mask_columns, masks_fit
+from dicomtorch.datasets.overlays import overlaid
 from dicomtorch.datasets.positions import several_positions
 from dicomtorch.errors import DicomTorchError, OptionError
 from dicomtorch.model.frame import AppliedVOI

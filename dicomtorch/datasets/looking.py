@@ -50,42 +50,6 @@ def picture_of(image: Any, reader: Reader) -> tuple[Array, str]:
     return drawable(image, frames, [_window(window) for window in reader.options.windows])
 
 
-_COLOURS = np.array(
-    [
-        *((230, 60, 60), (60, 170, 230), (90, 200, 90), (240, 200, 60), (190, 110, 230)),
-        *((240, 140, 50), (70, 210, 200), (235, 120, 180)),
-    ],
-    np.float32,
-)
-
-
-def overlaid(picture: Array, mask: Any) -> Array:
-    """A picture with the labels of a mask in colours.
-
-    Args:
-        picture: (H, W) or (H, W, 3); several beside each other are all drawn on.
-        mask: (C, H, W): numbers in one channel, or one channel for each label.
-
-    Returns:
-        (H, W, 3), float32 in [0, 1].
-    """
-    labels = np.asarray(mask)
-    if len(labels) > 1 or labels.dtype.kind == "f":
-        numbers = (np.arange(len(labels)) + 1)[:, None, None]
-        labels = np.max(np.where(labels > 0.5, numbers, 0), axis=0)
-    else:
-        labels = labels[0]
-    low, high = float(np.min(picture)), float(np.max(picture))
-    gray = (np.asarray(picture, np.float32) - low) / max(high - low, 1e-6)
-    result = gray if gray.ndim == 3 else np.repeat(gray[..., None], 3, axis=2)
-    labels = np.tile(labels, (1, result.shape[1] // max(labels.shape[1], 1)))
-    if labels.shape != result.shape[:2]:
-        raise OptionError("this transform gives images of another size than their masks")
-    some = labels > 0
-    result[some] = 0.6 * result[some] + 0.4 * _COLOURS[(labels[some] - 1) % len(_COLOURS)] / 255
-    return result
-
-
 class Titles:
     """Says of frames which they are: in the dataset, in their series, in which file, and how they were made.
 

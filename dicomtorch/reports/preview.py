@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from dicomtorch.datasets.labelling import without_masks
+from dicomtorch.datasets.overlays import overlaid
 from dicomtorch.errors import DicomTorchError, OptionError, SourceError, import_optional
 from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.masks.mask_index import MaskIndex
 from dicomtorch.model.options import PixelOptions
 from dicomtorch.model.shown import shown
 from dicomtorch.pictures import plot
@@ -51,6 +54,7 @@ def write_preview(
     *,
     count: int = 32,
     options: PixelOptions | None = None,
+    masks: MaskIndex | None = None,
 ) -> Preview:
     """Writes a contact sheet with a histogram below it.
 
@@ -59,6 +63,8 @@ def write_preview(
         path: The picture; its suffix decides the format.
         count: At most so many frames, spread over the series, and over each of them.
         options: What training asks of the pixels; `None` for display values.
+        masks: Of `index`: their labels are drawn in colours, on frames that have a plane of an object, and on those of
+            series without any.
 
     Raises:
         MissingDependencyError: matplotlib or Pillow is not installed.
@@ -75,15 +81,18 @@ def write_preview(
     images: list[npt.NDArray[Any]] = []
     captions: list[str] = []
     values: list[npt.NDArray[Any]] = []
-    for position in spread(index, count):
-        (frame,) = reader.read_many([position])
-        if isinstance(frame, DicomTorchError):
-            result.failures.append((position, str(frame.__cause__ or frame)))
+    among = np.arange(len(index))
+    if masks is not None:
+        among = np.flatnonzero(masks.covered() | ~masks.labelled())
+    for position in among[spread(index.select(among), count)].tolist():
+        try:
+            image, picture = _drawn(reader, masks, position)
+        except DicomTorchError as error:
+            result.failures.append((position, str(error.__cause__ or error)))
             continue
-        image = frame.image.numpy()
         flat = image.reshape(-1)
         values.append(flat[:: -(-len(flat) // _VALUES_PER_FRAME)])
-        images.append(image)
+        images.append(picture)
         captions.append(_caption(index, position))
         result.positions.append(position)
     if not images:
@@ -92,6 +101,31 @@ def write_preview(
     picture = _with_histogram(sheet, np.concatenate(values), _UNITS.get(options.values, ""))
     plot.write(path, lambda file, kind: picture.save(file, format=kind))
     return result
+
+
+def masks_to_look_at(index: FrameIndex) -> tuple[FrameIndex, MaskIndex]:
+    """(the frames that are no masks, the masks of SEG and RTSTRUCT beside them), as leniently as may be.
+
+    Raises:
+        DicomTorchError: An object is damaged.
+    """
+    images = without_masks(index)
+    return images, MaskIndex(images, index, choose="all", between="nearest", resample="nearest")
+
+
+def _drawn(
+    reader: FrameReader, masks: MaskIndex | None, position: int
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """(a frame, what is drawn of it)."""
+    (frame,) = reader.read_many([position])
+    if isinstance(frame, DicomTorchError):
+        raise frame
+    image = frame.image.numpy()
+    if masks is None or not masks.is_covered(position):
+        return image, image
+    mask, _ = masks.mask(position, "channels")
+    gray = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+    return image, overlaid(gray, mask)
 
 
 def spread(index: FrameIndex, count: int) -> list[int]:

@@ -15,6 +15,7 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
 
@@ -24,6 +25,7 @@ from dicomtorch.cli.demo import run as run_demo
 from dicomtorch.cli.options import EXIT_ERROR, EXIT_FOUND_PROBLEMS, EXIT_INTERRUPTED, EXIT_OK
 from dicomtorch.errors import OptionError
 from dicomtorch.reports.preview import write_preview
+from tests.support.mask_phantoms import segmentation, series
 
 PROGRAM = [sys.executable, "-m", "dicomtorch"]
 COMMANDS = (
@@ -612,3 +614,25 @@ def test_an_interrupt_that_became_another_error(monkeypatch, capsys, tmp_path):
     code, out, err = run(capsys, "scan", tmp_path)
     assert (code, out, err) == (EXIT_INTERRUPTED, "", "dicomtorch: interrupted\n")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_preview_draws_masks(capsys, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    pytest.importorskip("matplotlib")
+    slices = series(tmp_path / "ct", 3, (64, 64))
+    block = np.zeros((64, 64), np.uint8)
+    block[8:40, 8:40] = 1
+    segmentation(tmp_path / "ct" / "seg.dcm", slices, [(1, 1, block)], names=["secret"])
+    pictures = {}
+    for name, more in (("plain", []), ("masks", ["--masks"])):
+        code, out, err = run(
+            capsys, "preview", tmp_path / "ct", "-o", tmp_path / f"{name}.png", *more
+        )
+        assert (code, err) == (EXIT_OK, "")
+        assert "secret" not in out
+        with image.open(tmp_path / f"{name}.png") as drawn:
+            pictures[name] = np.asarray(drawn, np.int64)[:136]
+    # With masks the one slice that has one is drawn, in colour where it is labelled.
+    colours = {name: np.ptp(picture, axis=2) > 40 for name, picture in pictures.items()}
+    assert not colours["plain"].any()
+    assert 0.2 < colours["masks"][:, :136].mean() < 0.3

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from dicomtorch import DicomFrames, DicomVolumes
 from dicomtorch.errors import OptionError, SourceError
 from tests.support.mask_phantoms import series
+from tests.support.requirements import require
 
 
 @pytest.fixture
@@ -106,3 +107,44 @@ def test_what_is_refused(case):
     counts = [len(exact[k][1]["boxes"]) for k in range(4)]
     assert sum(counts) == 1
     assert np.argmax(counts) == exact.find(InstanceNumber=1, SliceThickness=2.0, file=3)
+
+
+def test_boxes_and_points_are_drawn(case):
+    require("matplotlib")
+    folder, _, _ = case
+    for option, more in (("boxes", {"width": [5], "height": [4]}), ("points", {})):
+        given = {option: {"image": ["ct001"], "x": [10], "y": [20], **more}}
+        figure = DicomFrames(folder, **given).show(1)
+        (shown,) = figure.axes[0].get_images()
+        coloured = np.ptp(np.asarray(shown.get_array()), axis=2) > 0.1
+        rows, columns = np.nonzero(coloured)
+        if option == "boxes":
+            assert (rows.min(), rows.max(), columns.min(), columns.max()) == (20, 23, 10, 14)
+            assert coloured.sum() == 2 * (5 + 4) - 4
+        else:
+            assert coloured.sum() == 9
+            assert coloured[20, 8:13].all()
+            assert coloured[18:23, 10].all()
+
+
+def test_torchvision_moves_boxes_and_points(case):
+    require("torchvision")
+    from torchvision import tv_tensors
+    from torchvision.transforms import v2
+
+    from dicomtorch.datasets.adapters import to_tv_tensors
+
+    folder, _, _ = case
+    flip = v2.RandomHorizontalFlip(1.0)
+    table = {"image": ["ct001"], "x": [10], "y": [20]}
+
+    def flipped(*sample):
+        return flip(*to_tv_tensors(*sample))
+
+    boxes = DicomFrames(
+        folder, boxes=table | {"width": [5], "height": [4]}, sample_transform=flipped
+    )
+    assert boxes[1][1]["boxes"].tolist() == [[49, 20, 54, 24]]
+    if hasattr(tv_tensors, "KeyPoints"):
+        points = DicomFrames(folder, points=table, sample_transform=flipped)
+        assert points[1][1]["points"].shape == (1, 2)

@@ -362,7 +362,7 @@ def test_masks_are_drawn(folder):
 
 
 def test_labels_are_coloured_where_they_are():
-    from dicomtorch.datasets.looking import overlaid
+    from dicomtorch.datasets.overlays import overlaid
 
     mask = np.zeros((1, 4, 5), np.uint8)
     mask[0, 1, 2] = 2

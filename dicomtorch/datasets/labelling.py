@@ -22,6 +22,7 @@ from dicomtorch.masks.objects import has_objects
 from dicomtorch.masks.placing import Images
 from dicomtorch.masks.shape_index import ShapeIndex
 from dicomtorch.model.mask_object import KINDS
+from dicomtorch.reader.cache import FrameCache
 from dicomtorch.scanner.open import open_source
 
 _COCO = ".json"
@@ -53,6 +54,8 @@ def open_masks(images: FrameIndex, policy: ReadPolicy, options: MaskOptions) -> 
                 "a MaskIndex as masks= must be of the same frames, and has its labels and options already"
             )
         return given
+    if policy.cache is not None:
+        more["cache"] = FrameCache(policy.cache, policy.cache_bytes)
     if given is True or (isinstance(given, str) and given in KINDS_OF_MASKS):
         kind: Any = "all" if given is True else given
         return MaskIndex(images, images.whole(), kind=kind, **more)

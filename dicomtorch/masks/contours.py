@@ -60,9 +60,26 @@ def _texts(source: Source, contours: Sequence[int]) -> list[bytes]:
                 scratch = Scratch()
                 parts = [bytes(file.read_exactly(*span, scratch)) for span in spans]
     except DicomTorchError as error:
-        kind = StorageError if isinstance(error, HeaderError) else type(error)
-        raise kind(f"masks: {source.name}: {error}") from error
+        raise _named(source, error) from error
     return [part.strip(b" \0") for part in parts]
+
+
+def check_unchanged(source: Source) -> None:
+    """Refuses an object whose file is not the one that was indexed.
+
+    Raises:
+        StaleIndexError: It is not.
+        StorageError: It cannot be opened.
+    """
+    try:
+        LocalFile(source.path, source.identity).close()
+    except DicomTorchError as error:
+        raise _named(source, error) from error
+
+
+def _named(source: Source, error: DicomTorchError) -> DicomTorchError:
+    kind = StorageError if isinstance(error, HeaderError) else type(error)
+    return kind(f"masks: {source.name}: {error}")
 
 
 def _numbers(text: bytes) -> Floats | None:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomtorch.errors import PixelValueError
+from dicomtorch.masks.bits import Bits
 from dicomtorch.masks.coded_names import LabelMap
 from dicomtorch.masks.polygons import Runs
 
@@ -25,17 +26,17 @@ class Layer(NamedTuple):
 
     Attributes:
         label: Position of the label.
-        pixels: (rows, columns) of bool or float32, the distinct flat positions of its pixels, or runs.
+        pixels: (rows, columns) of bool or float32, the distinct flat positions of its pixels, runs, or bits.
     """
 
     label: int
-    pixels: Array | Runs
+    pixels: Array | Runs | Bits
 
     @property
     def area(self) -> int:
         """Pixels of it."""
         pixels = self.pixels
-        if isinstance(pixels, Runs):
+        if isinstance(pixels, Runs | Bits):
             return pixels.area
         return len(pixels) if pixels.ndim == 1 else int(np.count_nonzero(pixels))
 
@@ -44,12 +45,16 @@ class Layer(NamedTuple):
         pixels = self.pixels
         if isinstance(pixels, Runs):
             return pixels.flat(columns)
+        if isinstance(pixels, Bits):
+            return pixels.flat()
         return pixels if pixels.ndim == 1 else np.flatnonzero(pixels)
 
     def write(self, channel: Array, value: int = 1) -> None:
         """Writes `value` into its pixels of a C-contiguous array (rows, columns); of fractions the fractions."""
         pixels = self.pixels
-        if isinstance(pixels, Runs):
+        if isinstance(pixels, Bits):
+            pixels.write(channel, value)
+        elif isinstance(pixels, Runs):
             _write_runs(pixels, channel, value)
         elif pixels.ndim == 1:
             channel.reshape(-1)[pixels] = value
@@ -81,7 +86,7 @@ def united(found: list[Layer], shape: tuple[int, int]) -> list[Layer]:
         if len(parts) == 1:
             result.append(parts[0])
             continue
-        fractions = [part.pixels for part in parts if is_fraction(part)]
+        fractions: list[Any] = [part.pixels for part in parts if is_fraction(part)]
         whole: Array = np.zeros(shape, np.float32 if fractions else np.bool_)
         for share in fractions:
             np.maximum(whole, share, out=whole)
@@ -94,7 +99,7 @@ def united(found: list[Layer], shape: tuple[int, int]) -> list[Layer]:
 
 def is_fraction(layer: Layer) -> bool:
     """Whether a layer has fractions instead of pixels."""
-    return not isinstance(layer.pixels, Runs) and layer.pixels.dtype.kind == "f"
+    return not isinstance(layer.pixels, Runs | Bits) and layer.pixels.dtype.kind == "f"
 
 
 def paint(

@@ -35,6 +35,7 @@ from dicomtorch.masks.segment_rows import object_rows, other_rows, point_rows, s
 from dicomtorch.masks.shape_index import ShapeIndex
 from dicomtorch.masks.shape_tables import read_shapes
 from dicomtorch.masks.tables import CENTERS, POINTS, SEGMENTS
+from dicomtorch.reader.cache import FrameCache
 
 _logger = logging.getLogger("dicomtorch")
 
@@ -62,6 +63,7 @@ class MaskIndex:
         overlap: Pixels of two labels in a label map: "raise", "first" or "last" in the order of labels.
         path: Pixel centres on a contour: "in" as the standard has it, or "half-open".
         threshold: What a fraction must reach to be 1.
+        cache: Where filled contours are kept on disk, so that further processes and runs only paint them.
 
     Attributes:
         images: As given.
@@ -91,6 +93,7 @@ class MaskIndex:
         overlap: Overlap = "raise",
         path: Path = "in",
         threshold: float = 0.5,
+        cache: FrameCache | None = None,
     ) -> None:
         check_options(kind, place, between, choose, resample, overlap, path, threshold)
         self.images = images
@@ -117,7 +120,14 @@ class MaskIndex:
         parts = assign(self._images, self._sources, self.labels, options)
         self._assignment: Assignment = parts
         self._painter = Painter(
-            self._images, self._sources, parts.planes, self.labels, path, threshold, parts.left_out
+            self._images,
+            self._sources,
+            parts.planes,
+            self.labels,
+            path,
+            threshold,
+            parts.left_out,
+            cache,
         )
         self._grids = SegmentGrids(self._images, self._sources, parts.resampled, self.labels)
         self._files, self._shapes = None, None

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from dicomtorch.errors import DicomTorchError, PixelValueError
 from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.masks.bits import WORD, Bits, Found, bits_of, words_with_pixels
 from dicomtorch.masks.objects import Source
 from dicomtorch.reader.fetch import FrameFetcher
 from dicomtorch.reader.reader import FrameReader
@@ -43,13 +44,18 @@ class SegmentationReader:
             self._decoded(source, plane) for plane in planes
         ]
 
-    def positions(self, source: Source, planes: Sequence[int]) -> list[Array]:
-        """Flat positions of the pixels that are set in native frames of one bit; [] of other objects.
+    def bits(self, source: Source, planes: Sequence[int]) -> list[Array | Bits]:
+        """The pixels that are set in native frames of one bit, as bits or flat positions; [] of other objects.
 
         Raises:
             DicomTorchError: A frame cannot be read; the message names the file and the frame.
         """
-        return self._each(source, planes, _positions)
+        found = self._each(source, planes, _words)
+        if not found:
+            return []
+        bits = bits_of(found)
+        size = int(np.prod(self.shape(source)))
+        return [each if not size % WORD else each.flat() for each in bits]
 
     def shape(self, source: Source) -> tuple[int, int]:
         """(rows, columns) of the frames of an object."""
@@ -97,19 +103,17 @@ def _count(data: Bytes, rows: int, columns: int) -> int:
     return count + (int(data[whole]) & (1 << rest) - 1).bit_count() if rest else count
 
 
-def _positions(data: Bytes, rows: int, columns: int) -> Array:
-    """Where bits are set; most of the words of a segment are 0, and only the others are unpacked."""
+def _words(data: Bytes, rows: int, columns: int) -> Found:
+    """The words with pixels; most of a segment are 0, and only the others are looked at."""
     size = rows * columns
-    words = data[: len(data) // 8 * 8].view(np.uint64)
-    some = np.flatnonzero(words != 0)  # of truth values nonzero is several times faster
-    unpacked = np.unpackbits(words[some].view(np.uint8), bitorder="little")
-    bits = np.flatnonzero(unpacked.view(np.bool_))
-    found = bits + ((some - np.arange(len(some))) * 64)[bits >> 6]
-    rest = data[len(words) * 8 :]
-    if len(rest):
-        tail = np.flatnonzero(np.unpackbits(rest, bitorder="little")) + len(words) * 64
-        found = np.concatenate([found, tail])
-    return np.asarray(found[: np.searchsorted(found, size)])
+    if not size % WORD:
+        return words_with_pixels(data[: size // 8].view(np.uint64))
+    words = np.zeros(-(-size // WORD), np.uint64)
+    whole = words.view(np.uint8)
+    whole[: size // 8] = data[: size // 8]
+    if size % 8:
+        whole[size // 8] = data[size // 8] & (1 << size % 8) - 1
+    return words_with_pixels(words)
 
 
 def _unpacked(data: Bytes, rows: int, columns: int) -> Array:

@@ -73,6 +73,7 @@ _HEAD = struct.Struct("<8sIBB4s3I32s")
 _HEAD_BYTES = 128
 _CRC_END = 12
 _RAW, _BLOSC2 = 0, 1
+_MOST_OF_ARRAY = 1 << 28  # bytes of an entry that is no frame
 _BLOSC2_HEAD_BYTES = 32
 _TYPES = frozenset(f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)) | {"f4", "f8"}
 
@@ -152,6 +153,20 @@ class FrameCache:
             scratch: Memory of the calling thread; the result may lie in it.
             out: Written to if shape and type fit.
         """
+        return self._read(key, pixel.shape, _HEAD_BYTES + 8 * math.prod(pixel.shape), scratch, out)
+
+    def read_array(self, key: bytes, scratch: Scratch) -> Array | None:
+        """The same of other arrays that were written here, whose shape is not known beforehand."""
+        return self._read(key, None, _MOST_OF_ARRAY, scratch, None)
+
+    def _read(
+        self,
+        key: bytes,
+        shape: tuple[int, ...] | None,
+        most: int,
+        scratch: Scratch,
+        out: Array | None,
+    ) -> Array | None:
         path = self._path(key)
         try:
             with open(path, "rb", buffering=0, opener=_open_entry) as file:
@@ -161,7 +176,7 @@ class FrameCache:
                         "an entry of the cache belongs to another user; it is not used, its frame decoded again"
                     )
                     return None
-                if info.st_size > _HEAD_BYTES + 8 * math.prod(pixel.shape):
+                if info.st_size > most:
                     view = memoryview(b"")
                 else:
                     view = scratch.view(info.st_size)
@@ -171,7 +186,7 @@ class FrameCache:
         except OSError as error:
             self._say_once("an entry of the cache cannot be read; frames are decoded again", error)
             return None
-        stored = _unpack(view, key, pixel.shape, out)
+        stored = _unpack(view, key, shape, out)
         with contextlib.suppress(OSError):  # it may be gone, or read-only
             if stored is None:
                 path.unlink()
@@ -371,7 +386,7 @@ def _pack(key: bytes, stored: Array) -> tuple[bytes, Any]:
 
 
 def _unpack(
-    entry: memoryview, key: bytes, shape: tuple[int, ...], out: Array | None
+    entry: memoryview, key: bytes, expected: tuple[int, ...] | None, out: Array | None
 ) -> Array | None:
     """The values of an entry, in its own memory or in `out`; `None` if it is not what was written for `key`."""
     if len(entry) < _HEAD_BYTES:
@@ -380,7 +395,8 @@ def _unpack(
     if magic != _MAGIC or checksum != zlib.crc32(entry[_CRC_END:]):
         return None
     kind = kind.rstrip(b"\0").decode("ascii", "replace")
-    if written_for != key or tuple(sizes[:axes]) != shape or kind not in _TYPES:
+    shape = tuple(sizes[:axes])
+    if written_for != key or expected not in (None, shape) or kind not in _TYPES:
         return None
     dtype, body = np.dtype(f"<{kind}"), entry[_HEAD_BYTES:]
     nbytes = math.prod(shape) * dtype.itemsize

@@ -86,13 +86,13 @@ def write_preview(
         among = np.flatnonzero(masks.covered() | ~masks.labelled())
     for position in among[spread(index.select(among), count)].tolist():
         try:
-            image, picture = _drawn(reader, masks, position)
+            image, drawn = _drawn(reader, masks, position)
         except DicomTorchError as error:
             result.failures.append((position, str(error.__cause__ or error)))
             continue
         flat = image.reshape(-1)
         values.append(flat[:: -(-len(flat) // _VALUES_PER_FRAME)])
-        images.append(picture)
+        images.append(drawn)
         captions.append(_caption(index, position))
         result.positions.append(position)
     if not images:

@@ -223,16 +223,17 @@ class ContourPainter:
                 f"(orientation {orientation.ravel().tolist()}): its points lie {spread[worst]:.3g} mm apart along the "
                 f"normal; contours were drawn on a series of another orientation"
             )
-        return np.split((whole - origin) @ (axes / step[:, None]).T, starts[1:])
+        moved = (whole - origin) @ (axes / step[:, None]).T
+        ends = (starts + counts).tolist()
+        return [moved[start:end] for start, end in zip(starts.tolist(), ends, strict=True)]
 
     def _tell_crossings(
         self, points: list[Array], structures: Ints, shape: tuple[int, int]
     ) -> None:
         """A notice where contours cross instead of nesting: a union would have more pixels."""
-        for structure in np.unique(structures).tolist():
+        count = np.bincount(structures, minlength=1)
+        for structure in np.flatnonzero((count > 1) & (count <= _MOST_COMPARED)).tolist():
             own = [points[k] for k in np.flatnonzero(structures == structure).tolist()]
-            if not 1 < len(own) <= _MOST_COMPARED:
-                continue
             low = np.array([p.min(0) for p in own])
             high = np.array([p.max(0) for p in own])
             touch = (low[:, None] <= high[None]).all(2) & (low[None] <= high[:, None]).all(2)

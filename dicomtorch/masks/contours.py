@@ -43,8 +43,11 @@ def read_points(source: Source, contours: Sequence[int]) -> list[Floats]:
         for k, part, count in zip(contours, parts, expected, strict=True):
             _check(source, k, part, count)
         raise _damaged(source, contours[0], "holds more numbers than it says")
-    ends = np.cumsum(expected)[:-1]
-    return [points.reshape(-1, 3) for points in np.split(values, ends)]
+    points = values.reshape(-1, 3)
+    ends = np.cumsum(expected) // 3
+    return [
+        points[end - count // 3 : end] for end, count in zip(ends.tolist(), expected, strict=True)
+    ]
 
 
 def _texts(source: Source, contours: Sequence[int]) -> list[bytes]:

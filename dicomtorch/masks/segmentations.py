@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dicomtorch.dicom.fragments import packs_into_big_endian_words
 from dicomtorch.errors import DicomTorchError, PixelValueError
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.masks.bits import WORD, Bits, Found, bits_of, words_with_pixels
@@ -73,7 +74,7 @@ class SegmentationReader:
         """`work` of the bytes of native frames of one bit, each beginning on a byte; [] of others."""
         located = self._index.locate(source.positions[np.asarray(planes, np.int64)])
         pixel = self._index.image_pixel(located[0].position)
-        if pixel.bits_allocated != 1 or pixel.is_encapsulated:
+        if pixel.bits_allocated != 1 or pixel.is_encapsulated or packs_into_big_endian_words(pixel):
             return []
         result = []
         with self._fetcher.files() as files:

@@ -583,3 +583,23 @@ def test_contours_of_nothing_but_separators_and_of_very_many_points(tmp_path):
     written(b"1\\1\\0\\" * 10, 10_000_000)
     with pytest.raises(PixelValueError, match=r"10000000, more than Limits\.contour_points"):
         masks_of(tmp_path)
+
+
+def test_bits_in_big_endian_words(tmp_path):
+    """Explicit VR Big Endian: the bytes of 16-bit words are swapped, those of bits too (PS3.5 section 8.1.1)."""
+    from pydicom.uid import ExplicitVRBigEndian
+
+    slices = series(tmp_path, 2, (8, 32))
+    frames = [(1, k, np.random.default_rng(k).integers(0, 2, (8, 32))) for k in range(2)]
+
+    def edit(dataset):
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+        words = np.frombuffer(dataset.PixelData, np.uint16)
+        dataset.PixelData = words.byteswap().tobytes()
+        dataset["PixelData"].VR = "OW"
+
+    segmentation(tmp_path / "seg.dcm", slices, frames, names=["one"], edit=edit)
+    masks = masks_of(tmp_path)
+    for k, (_, _, pixels) in enumerate(frames):
+        np.testing.assert_array_equal(masks.mask(k)[0][0], pixels)
+    assert masks.areas()[:, 0].tolist() == [int(pixels.sum()) for _, _, pixels in frames]

@@ -107,9 +107,7 @@ def polygon_sets(draw):
 @given(polygon_sets())
 def test_equal_to_rational_arithmetic(case):
     contours, shape = case
-    # The nearest a centre can be to an edge of such vertices without being on it is 1 / (8 * length of the edge), at
-    # most 17 * sqrt(2) pixels: 0.005. Pixels of 10 mm make the tolerance 0.001 pixels.
-    spacing = (10.0, 10.0)
+    spacing = EXACT
     np.testing.assert_array_equal(
         filled(contours, shape, "half-open", spacing), exact(contours, shape, on_path=False)
     )
@@ -118,19 +116,59 @@ def test_equal_to_rational_arithmetic(case):
     )
 
 
-def test_many_random_polygon_sets_equal_rational_arithmetic():
-    generator = np.random.default_rng(7)
-    for _ in range(100):
-        step = generator.choice([1, 2, 4, 8])
-        contours = [
-            [tuple(p) for p in (generator.integers(-step, 9 * step, (n, 2)) / step).tolist()]
-            for n in generator.integers(3, 8, generator.integers(1, 4))
-        ]
-        for path in ("in", "half-open"):
-            np.testing.assert_array_equal(
-                filled(contours, (8, 8), path, (10.0, 10.0)),
-                exact(contours, (8, 8), on_path=path == "in"),
-            )
+# The nearest a centre can be to an edge of vertices on 1/8 pixel without being on it is 1 / (64 * length of the edge),
+# which is at most 18 * sqrt(2) pixels: 0.0006. Pixels of 100 mm make the tolerance of 0.01 mm 0.0001 pixels.
+EXACT = (100.0, 100.0)
+EIGHTHS = 8  # what all vertices and centres are whole numbers of
+
+
+def exact_in_eighths(contours, shape):
+    """(half-open, in): the same as `exact` in whole numbers, fast enough for many sets; see the test below."""
+    edges = []
+    for contour in contours:
+        points = [(round(x * EIGHTHS), round(y * EIGHTHS)) for x, y in contour]
+        if len(points) >= 3:
+            edges += [(*p, *q) for p, q in zip(points, points[1:] + points[:1], strict=True)]
+    rows, columns = (EIGHTHS * axis for axis in np.mgrid[: shape[0], : shape[1]])
+    odd, on = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
+    for x0, y0, x1, y1 in edges:
+        cross = (x1 - x0) * (rows - y0) - (y1 - y0) * (columns - x0)
+        # The edge is left of the centre, or through it: divided by a height that may be negative.
+        crossed = (rows >= min(y0, y1)) & (rows < max(y0, y1))
+        odd ^= crossed & ((cross <= 0) if y1 > y0 else (cross >= 0))
+        inside = (columns >= min(x0, x1)) & (columns <= max(x0, x1))
+        inside &= (rows >= min(y0, y1)) & (rows <= max(y0, y1))
+        on |= (cross == 0) & inside
+    return odd, odd | on
+
+
+def random_polygons(generator):
+    """(contours, shape): vertices on 1, 1/2, 1/4 or 1/8 pixel, also beyond the image."""
+    step = int(generator.choice([1, 2, 4, 8]))
+    rows, columns = generator.integers(1, 15, 2).tolist()
+    contours = [
+        (generator.integers(-2 * step, 16 * step, (n, 2)) / step).tolist()
+        for n in generator.integers(1, 9, generator.integers(1, 5))
+    ]
+    return contours, (rows, columns)
+
+
+def test_ten_thousand_random_polygon_sets_equal_exact_arithmetic():
+    generator = np.random.default_rng(15)
+    wrong = pixels = on_path = 0
+    for number in range(10_000):
+        contours, shape = random_polygons(generator)
+        half_open, with_path = exact_in_eighths(contours, shape)
+        for path, expected in (("half-open", half_open), ("in", with_path)):
+            wrong += int((filled(contours, shape, path, EXACT) != expected).sum())
+        pixels += int(with_path.sum())
+        on_path += int((with_path & ~half_open).sum())
+        if number % 200 == 0:  # the oracle in whole numbers is the one in fractions
+            np.testing.assert_array_equal(with_path, exact(contours, shape, on_path=True))
+            np.testing.assert_array_equal(half_open, exact(contours, shape, on_path=False))
+    assert wrong == 0
+    assert pixels > 150_000
+    assert on_path > 8_000
 
 
 def test_equal_to_shapely_within_the_path_rule():

@@ -19,6 +19,7 @@ from dicomtorch import (
 )
 from dicomtorch.batches.collate import FrameSamples, collate_frames
 from dicomtorch.errors import OptionError, PixelValueError
+from dicomtorch.pixels.slots import SharedBatch
 from tests.support.mask_phantoms import segmentation, series, square, structures
 
 
@@ -398,3 +399,31 @@ def test_a_sample_transform_gets_the_mask_and_a_target_goes_with_it(folder):
     assert masks is samples.masks
     assert torch.equal(masks[1], plain[1][1])
     assert targets.tolist() == [plain[k][2]["InstanceNumber"] for k in (0, 1)]
+
+
+def collated_and_counted(samples):
+    """The batch, and for images and masks whether they are the memory that they were made in, sent by its address."""
+    images, masks, meta = collate_frames(samples)
+    made = [images is samples.images, masks is samples.masks]
+    sent = [isinstance(each, SharedBatch) and each.is_as_made() for each in (images, masks)]
+    return images, masks, meta, made, sent
+
+
+def test_masks_of_a_batch_of_32_reach_the_process_uncopied(tmp_path):
+    shape, count = (96, 128), 64
+    slices = series(tmp_path, count, shape)
+    generator = np.random.default_rng(4)
+    frames_of_seg = [(1, k, generator.integers(0, 2, shape)) for k in range(count)]
+    segmentation(tmp_path / "seg.dcm", slices, frames_of_seg, names=["one"])
+    frames = DicomFrames(tmp_path, masks=True)
+    loader = DataLoader(frames, batch_size=32, num_workers=2, collate_fn=collated_and_counted)
+    position = 0
+    for images, masks, meta, made, sent in loader:
+        assert made == [True, True]
+        assert sent == [True, True]
+        assert images.shape == masks.shape == (32, 1, *shape)
+        assert meta["index"].tolist() == list(range(position, position + 32))
+        for mask, (_, _, pixels) in zip(masks, frames_of_seg[position:], strict=False):
+            np.testing.assert_array_equal(mask[0], pixels)
+        position += 32
+    assert position == count

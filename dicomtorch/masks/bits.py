@@ -5,7 +5,6 @@ Painting them moves words, not pixels: positions of pixels would be 64 times as 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -77,32 +76,27 @@ def _expanded(words: Words) -> Words:
     return masks
 
 
-class Found(NamedTuple):
-    """The words of an image that have pixels; see `Bits`."""
+def bits_of(sheets: Words) -> list[Bits]:
+    """The bits of several images.
 
-    where: Ints
-    words: Words
-
-
-def words_with_pixels(words: Words) -> Found:
-    """Of all words of an image."""
-    where = (words != 0).nonzero()[0]
-    return Found(where, words.take(where))
-
-
-def bits_of(found: Sequence[Found]) -> list[Bits]:
-    """The bits of several planes; what can be done for all at once is."""
-    words = np.concatenate([each.words for each in found])
+    Args:
+        sheets: (n, words of an image); what can be done for all at once is.
+    """
+    count, size = sheets.shape
+    flat = sheets.reshape(-1)
+    where = (flat != 0).nonzero()[0]
+    words = flat.take(where)
+    bounds = where.searchsorted(np.arange(count + 1) * size)
+    where -= np.repeat(np.arange(count) * size, np.diff(bounds))
+    masks = _expanded(words)
     total = np.zeros(len(words) + 1, np.int64)
     np.cumsum(np.bitwise_count(words), dtype=np.int64, out=total[1:])
-    masks = _expanded(words)
-    result, first, before = [], 0, 0
-    for where, own in found:
-        end = first + len(where)
-        count = total.item(end)
-        result.append(Bits(where, own, _NONE, count - before, masks[8 * first : 8 * end]))
-        first, before = end, count
-    return result
+    areas = np.diff(total.take(bounds)).tolist()
+    ends = bounds.tolist()
+    return [
+        Bits(where[a:b], words[a:b], _NONE, area, masks[8 * a : 8 * b])
+        for a, b, area in zip(ends[:-1], ends[1:], areas, strict=True)
+    ]
 
 
 def planes_of(runs: Runs, planes: int, shape: tuple[int, int]) -> list[Bits]:

@@ -77,6 +77,9 @@ def _write_runs(runs: Runs, channel: Array, value: int) -> None:
 
 def united(found: list[Layer], shape: tuple[int, int]) -> list[Layer]:
     """One layer for each label: the union, of fractions the largest."""
+    labels = [layer.label for layer in found]
+    if len(set(labels)) == len(labels):
+        return found if labels == sorted(labels) else sorted(found, key=_label)
     by_label: dict[int, list[Layer]] = {}
     for layer in found:
         by_label.setdefault(layer.label, []).append(layer)
@@ -95,6 +98,10 @@ def united(found: list[Layer], shape: tuple[int, int]) -> list[Layer]:
                 part.write(whole)
         result.append(Layer(label, whole))
     return result
+
+
+def _label(layer: Layer) -> int:
+    return layer.label
 
 
 def is_fraction(layer: Layer) -> bool:

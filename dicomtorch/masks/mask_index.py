@@ -120,24 +120,17 @@ class MaskIndex:
         parts = assign(self._images, self._sources, self.labels, options)
         self._assignment: Assignment = parts
         self._painter = Painter(
-            self._images,
-            self._sources,
-            parts.planes,
-            self.labels,
-            path,
-            threshold,
-            parts.left_out,
-            cache,
+            self._images, self._sources, parts, self.labels, path, threshold, cache
         )
         self._grids = SegmentGrids(self._images, self._sources, parts.resampled, self.labels)
-        self._files, self._shapes = None, None
-        if files is not None:
-            self._files = GridFiles(
-                self._images, files_of(files), self.labels, resample == "nearest"
-            )
-        if listed is not None:
-            self._shapes = ShapeIndex(self._images, listed, self.labels)
-            self._shapes.check_outlines()
+        self._files = (
+            None
+            if files is None
+            else GridFiles(self._images, files_of(files), self.labels, options.resamples)
+        )
+        self._shapes = (
+            None if listed is None else ShapeIndex(self._images, listed, self.labels, filled=True)
+        )
         self._known = self._all_known(choose)
         self._is_simple = not (parts.resampled or self._files or self._shapes)
         self.notices: list[str] = parts.notices

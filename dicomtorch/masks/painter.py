@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dicomtorch.masks.assigning import Assigned
+from dicomtorch.masks.assigning import Assignment
 from dicomtorch.masks.bits import Bits
 from dicomtorch.masks.coded_names import LabelMap
 from dicomtorch.masks.contour_painter import ContourPainter
@@ -28,11 +28,10 @@ class Painter:
     Args:
         images: What masks are made for.
         sources: The objects.
-        planes: Which plane makes which label of which image.
+        found: Which plane makes which label of which image.
         labels: The labels.
         path: Whether pixels on a contour belong to it.
         threshold: What a fraction must reach to be 1.
-        left_out: (object, code of the series) -> labels that are taken from elsewhere.
         cache: Where runs of contours are kept on disk.
     """
 
@@ -40,19 +39,18 @@ class Painter:
         self,
         images: Images,
         sources: Sequence[Source],
-        planes: Assigned,
+        found: Assignment,
         labels: LabelMap,
         path: Path,
         threshold: float,
-        left_out: dict[tuple[int, int], set[int]],
         cache: FrameCache | None = None,
     ) -> None:
         self._images = images
         self._sources = list(sources)
-        self._planes = planes
+        planes = self._planes = found.planes
         self._labels = labels
         self._threshold = threshold
-        self._left_out = left_out
+        self._left_out = found.left_out
         self._first = np.searchsorted(planes.row, np.arange(len(images.index) + 1))
         self._segmentations = SegmentationReader(sources[0].index) if sources else None
         self._contours = ContourPainter(images, self._sources, planes, self._first, path, cache)

@@ -11,13 +11,54 @@ import numpy.typing as npt
 from dicomtorch.dicom.fragments import packs_into_big_endian_words
 from dicomtorch.errors import DicomTorchError, PixelValueError
 from dicomtorch.index.frame_index import FrameIndex
-from dicomtorch.masks.bits import WORD, Bits, Found, bits_of, words_with_pixels
+from dicomtorch.masks.bits import WORD, Bits, bits_of
 from dicomtorch.masks.objects import Source
+from dicomtorch.model.image import ImagePixel
 from dicomtorch.reader.fetch import FrameFetcher
 from dicomtorch.reader.reader import FrameReader
+from dicomtorch.storage.base import Scratch
 
 Array = npt.NDArray[Any]
-Bytes = npt.NDArray[np.uint8]
+
+
+class _Sheets(Scratch):
+    """Memory that frames are read into one after the other, so that all can be looked at together.
+
+    Args:
+        count: Of frames.
+        length: Bytes of each, of which a frame may fill fewer.
+
+    Attributes:
+        bytes: (count, length).
+    """
+
+    def __init__(self, count: int, length: int) -> None:
+        self.bytes = np.zeros((count, length), np.uint8)
+        self._next = 0
+        self._row: Any = None
+
+    def view(self, length: int) -> memoryview:
+        """The memory of the next frame."""
+        if length > self.bytes.shape[1]:
+            return memoryview(bytearray(length))
+        self._row = self.bytes[self._next]
+        return memoryview(self._row)[:length]
+
+    def keep(self, data: memoryview | bytes, pixel: ImagePixel) -> bool:
+        """Takes the bytes of the next frame, which mostly are where they belong."""
+        if not isinstance(data, memoryview) or data.obj is not self._row:
+            some = min(len(data), self.bytes.shape[1])
+            self.bytes[self._next, :some] = np.frombuffer(data, np.uint8, some)
+        self._next += 1
+        return True
+
+    def cut(self, size: int) -> None:
+        """Clears what lies behind the last pixel of each frame."""
+        whole, rest = divmod(size, 8)
+        if rest:
+            self.bytes[:, whole] &= (1 << rest) - 1
+            whole += 1
+        self.bytes[:, whole:] = 0
 
 
 class SegmentationReader:
@@ -41,7 +82,7 @@ class SegmentationReader:
         Raises:
             DicomTorchError: A frame cannot be read; the message names the file and the frame.
         """
-        return self._each(source, planes, _unpacked) or [
+        return self._each(source, planes, _unpacked, Scratch()) or [
             self._decoded(source, plane) for plane in planes
         ]
 
@@ -51,12 +92,16 @@ class SegmentationReader:
         Raises:
             DicomTorchError: A frame cannot be read; the message names the file and the frame.
         """
-        found = self._each(source, planes, _words)
-        if not found:
+        pixel = self._index.image_pixel(int(source.positions[0]))
+        size = pixel.rows * pixel.columns
+        words = -(-size // WORD)
+        sheets = _Sheets(len(planes), 8 * words)
+        if not self._each(source, planes, sheets.keep, sheets):
             return []
-        bits = bits_of(found)
-        size = int(np.prod(self.shape(source)))
-        return [each if not size % WORD else each.flat() for each in bits]
+        if size % WORD:
+            sheets.cut(size)
+        found = bits_of(sheets.bytes.view(np.uint64))
+        return [each if not size % WORD else each.flat() for each in found]
 
     def shape(self, source: Source) -> tuple[int, int]:
         """(rows, columns) of the frames of an object."""
@@ -65,11 +110,15 @@ class SegmentationReader:
 
     def counts(self, source: Source, planes: Sequence[int]) -> list[int]:
         """Pixels that are set in frames of one bit, without making an array of them."""
-        counted = self._each(source, planes, _count)
+        counted = self._each(source, planes, _count, Scratch())
         return counted or [int(np.count_nonzero(each)) for each in self.stored(source, planes)]
 
     def _each(
-        self, source: Source, planes: Sequence[int], work: Callable[[Bytes, int, int], Any]
+        self,
+        source: Source,
+        planes: Sequence[int],
+        work: Callable[[memoryview | bytes, ImagePixel], Any],
+        scratch: Scratch,
     ) -> list[Any]:
         """`work` of the bytes of native frames of one bit, each beginning on a byte; [] of others."""
         located = self._index.locate(source.positions[np.asarray(planes, np.int64)])
@@ -80,10 +129,10 @@ class SegmentationReader:
         with self._fetcher.files() as files:
             for plane, where in zip(planes, located, strict=True):
                 try:
-                    data = self._fetcher.read_encoded(where, files, pixel)
+                    data = self._fetcher.read_encoded(where, files, pixel, scratch)
                 except DicomTorchError as error:
                     raise _named(error, source, plane) from error
-                result.append(work(np.frombuffer(data, np.uint8), pixel.rows, pixel.columns))
+                result.append(work(data, pixel))
         return result
 
     def _decoded(self, source: Source, plane: int) -> Array:
@@ -97,37 +146,18 @@ class SegmentationReader:
             raise _named(error, source, plane) from error
 
 
-def _count(data: Bytes, rows: int, columns: int) -> int:
+def _count(data: memoryview | bytes, pixel: ImagePixel) -> int:
     """Bits that are set among the first rows x columns, the least significant first."""
-    whole, rest = divmod(rows * columns, 8)
-    count = int(np.bitwise_count(data[:whole]).sum(dtype=np.int64))
-    return count + (int(data[whole]) & (1 << rest) - 1).bit_count() if rest else count
+    whole, rest = divmod(pixel.rows * pixel.columns, 8)
+    count = int(np.bitwise_count(np.frombuffer(data, np.uint8, whole)).sum(dtype=np.int64))
+    return count + (data[whole] & (1 << rest) - 1).bit_count() if rest else count
 
 
-def _words(data: Bytes, rows: int, columns: int) -> Found:
-    """The words with pixels; most of a segment are 0, and only the others are looked at."""
-    size = rows * columns
-    if not size % WORD:
-        return words_with_pixels(data[: size // 8].view(np.uint64))
-    words = np.zeros(-(-size // WORD), np.uint64)
-    whole = words.view(np.uint8)
-    whole[: size // 8] = data[: size // 8]
-    if size % 8:
-        whole[size // 8] = data[size // 8] & (1 << size % 8) - 1
-    return words_with_pixels(words)
-
-
-def _unpacked(data: Bytes, rows: int, columns: int) -> Array:
-    """Pixels of one bit; where rows begin on bytes, only those with pixels are unpacked."""
-    if columns % 8:
-        return np.unpackbits(data, count=rows * columns, bitorder="little").reshape(rows, columns)
-    packed = data[: rows * columns // 8].reshape(rows, columns // 8)
-    frame = np.zeros((rows, columns), np.uint8)
-    some = np.flatnonzero(packed.any(1))
-    if len(some):
-        first, end = int(some[0]), int(some[-1]) + 1
-        frame[first:end] = np.unpackbits(packed[first:end], axis=1, bitorder="little")
-    return frame
+def _unpacked(data: memoryview | bytes, pixel: ImagePixel) -> Array:
+    """Pixels of one bit."""
+    size = pixel.rows * pixel.columns
+    bits = np.unpackbits(np.frombuffer(data, np.uint8), count=size, bitorder="little")
+    return bits.reshape(pixel.rows, pixel.columns)
 
 
 def _named(error: DicomTorchError, source: Source, plane: int) -> DicomTorchError:

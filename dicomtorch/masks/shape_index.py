@@ -45,6 +45,7 @@ class ShapeIndex:
             `segmentation`), as a list or a text. `label` is a text or a whole number. A row without numbers says that
             the image was looked at.
         labels: As in `MaskIndex`: {name, pattern or Code: number}, a list numbered from 1, or `None` for all, sorted.
+        filled: Whether they are to be masks, for which boxes without a polygon, and points alone, are refused.
 
     Attributes:
         images: As given.
@@ -58,7 +59,14 @@ class ShapeIndex:
         SourceError: There is no such file.
     """
 
-    def __init__(self, images: Images, table: Any, labels: LabelOption | LabelMap = None) -> None:
+    def __init__(
+        self,
+        images: Images,
+        table: Any,
+        labels: LabelOption | LabelMap = None,
+        *,
+        filled: bool = False,
+    ) -> None:
         listed = table if isinstance(table, Listed) else read_shapes(table)
         self.images = images
         self.segments = listed.segments
@@ -93,8 +101,10 @@ class ShapeIndex:
         self.known[images.series.codes[self._on.row], self._shapes.segment[self._on.shape]] = True
         looked_at = np.isin(of_rows, keys_of(images.index, listed.looked_at)[1])
         self.known[images.series.codes[looked_at]] = True
+        if filled:
+            self._check_outlines()
 
-    def check_outlines(self) -> None:
+    def _check_outlines(self) -> None:
         """Refuses to fill what has no inside.
 
         Raises:

@@ -179,15 +179,19 @@ class FrameFetcher:
         return data[8 : 8 + int.from_bytes(data[4:8], "little")]
 
     def read_encoded(
-        self, where: FrameLocation, files: OpenFiles, pixel: ImagePixel
+        self,
+        where: FrameLocation,
+        files: OpenFiles,
+        pixel: ImagePixel,
+        scratch: Scratch | None = None,
     ) -> memoryview | bytes:
-        """The bytes of a frame that a decoder takes, in memory of this thread that the next frame overwrites."""
+        """The bytes of a frame that a decoder takes, in `scratch` or memory of this thread that the next overwrites."""
         offset, length, fragments, bit_offset, _ = where.span
         file = files.of(where)
         if where.deflated:
             data = _inflated_range(where, files, file)
         else:
-            data = file.read_exactly(offset, length, self._local.scratch)
+            data = file.read_exactly(offset, length, scratch or self._local.scratch)
         if fragments:
             return join(data, where.span)
         return align(data, bit_offset, pixel) if bit_offset else data

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dicomtorch.masks.bits import bits_of, planes_of, words_with_pixels
+from dicomtorch.masks.bits import bits_of, planes_of
 from dicomtorch.masks.polygons import fill
 
 SHAPES = [(8, 8), (4, 16), (16, 100), (64, 64), (2, 160)]
@@ -16,10 +16,10 @@ SHAPES = [(8, 8), (4, 16), (16, 100), (64, 64), (2, 160)]
 def test_bits_of_packed_pixels(shape, share):
     pixels = np.random.default_rng(1).random(shape) < share
     packed = np.packbits(pixels.reshape(-1), bitorder="little")
-    words = words_with_pixels(packed.view(np.uint64))
-    none = words_with_pixels(np.zeros(pixels.size // 64, np.uint64))
-    empty, bits = bits_of([none, words])
-    assert (empty.area, len(empty.flat())) == (0, 0)
+    words = packed.view(np.uint64)
+    empty, bits, last = bits_of(np.stack([0 * words, words, 0 * words]))
+    for none in (empty, last):
+        assert (none.area, len(none.flat())) == (0, 0)
     assert bits.area == pixels.sum()
     np.testing.assert_array_equal(bits.flat(), np.flatnonzero(pixels))
     for dtype, value in ((np.uint8, 7), (np.uint8, 255), (np.int32, 700), (np.float32, 1)):

@@ -9,7 +9,7 @@ KERNELS := $(wildcard kernels/*.toml kernels/*.py kernels/src/*)
 WITHOUT_KERNELS := tests/conformance tests/pixels/test_cases_files.py tests/reader tests/datasets tests/batches/test_loader.py
 SERVICES := tests/users tests/conformance/test_series.py tests/conformance/test_vendors.py $(shell grep -rlE 'require\("(monai|torchio)"\)' tests --include='test_*.py')
 
-.PHONY: demo test test-services lint format bench clean
+.PHONY: demo test test-services long lint format bench clean
 
 # Index the files that come with pydicom, load one epoch, print what was found, write a contact sheet.
 demo: $(VENV)/.view
@@ -25,6 +25,11 @@ test: $(VENV)/.test
 # What needs other programs and libraries beside ours: peers as oracles, scripts as their users write them.
 test-services: $(VENV)/.services
 	$(BIN)/python -m pytest -n 2 $(SERVICES) $(PYTEST_ARGS)
+
+# Loops that look for what tests of seconds do not find, some minutes each: mutated streams and indexes, loaders under stress,
+# and the compiled kernels built with sanitizers (gcc). LONG_ARGS="--minutes 10 --only stress_batches".
+long: $(VENV)/.test
+	$(BIN)/python -m tests.long $(LONG_ARGS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .

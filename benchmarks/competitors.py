@@ -112,6 +112,13 @@ def dicomsdl_modality(path: Path) -> Values:
     return _rescaled(dataset, dataset.pixelData(storedvalue=True))
 
 
+def fastdicom_modality(path: Path) -> Values:
+    """`dcmread`, `pixel_array`, rescale."""
+    fastdicom: Any = importlib.import_module("fastdicom")
+    dataset = fastdicom.dcmread(str(path))
+    return _rescaled(dataset, dataset.pixel_array)
+
+
 def _rescaled(dataset: Any, stored: npt.NDArray[Any]) -> Values:
     values = stored.astype(np.float32)
     values *= float(dataset.RescaleSlope)
@@ -126,6 +133,7 @@ MODALITY: dict[str, Callable[[Path], Values]] = {
     "TorchIO": torchio_modality,
     "highdicom": highdicom_modality,
     "dicomsdl": dicomsdl_modality,
+    "fastdicom": fastdicom_modality,
 }
 
 
@@ -174,6 +182,7 @@ FRAME: dict[str, Callable[[Path, int], npt.NDArray[np.uint8]]] = {
     "TorchIO": reads_whole_files,
     "highdicom": highdicom_frame,
     "dicomsdl": dicomsdl_frame,
+    "fastdicom": reads_whole_files,
 }
 
 
@@ -223,6 +232,7 @@ class FrameDataset(Dataset[Any]):
 
 
 LIBRARIES = tuple(MODALITY)
+MAY_END_THE_PROCESS = ("dicomsdl", "fastdicom")
 CONVERTED = ("npy", "png")
 
 

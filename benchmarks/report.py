@@ -16,7 +16,7 @@ from dicomtorch._version import __version__
 OURS = "dicomtorch"
 PACKAGES = (
     *("torch", "numpy", "pydicom", "SimpleITK", "imagecodecs", "pyarrow"),
-    *("monai", "torchio", "highdicom", "dicomsdl", "pillow"),
+    *("monai", "torchio", "highdicom", "dicomsdl", "fastdicom", "pillow"),
     *("pylibjpeg-openjpeg", "pylibjpeg-rle", "pylibjpeg-libjpeg", "pyjpegls", "python-gdcm"),
 )
 

@@ -2,6 +2,7 @@
 
 `python -m tests.long.fuzz_kernels --sanitizer address,undefined --seconds 60` builds the kernels with the sanitizer in
 a folder of its own and runs itself there; `--sanitizer thread` likewise, `--sanitizer ""` as they are built for users.
+`--tests` runs `tests/reader/test_kernels.py` with that build.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def build(folder: Path, sanitizer: str) -> dict[str, str]:
         environment["LD_PRELOAD"] = " ".join(libraries)
         # Python itself keeps memory until its end.
         environment["ASAN_OPTIONS"] = "detect_leaks=0"
-        environment["TSAN_OPTIONS"] = "report_signal_unsafe=0"
+        environment["TSAN_OPTIONS"] = "report_signal_unsafe=0 die_after_fork=0"
         environment["OPENBLAS_NUM_THREADS"] = "1"
     return environment
 
@@ -121,6 +122,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--here", action="store_true", help="in this process, as it is")
+    parser.add_argument("--tests", action="store_true", help="their tests in place of random jobs")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if arguments.here:
@@ -129,6 +131,9 @@ def main() -> None:
         environment = build(Path(folder), arguments.sanitizer)
         command = [sys.executable, "-m", "tests.long.fuzz_kernels", "--here"]
         command += ["--seconds", str(arguments.seconds), "--seed", str(arguments.seed)]
+        if arguments.tests:
+            command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider"]
+            command += ["-k", "not environment", "tests/reader/test_kernels.py"]
         done = subprocess.run(command, env=environment, check=False)
         sys.exit(done.returncode)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import itertools
 import os
 import random
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +18,19 @@ import torch
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from torch.utils.data import DataLoader
 
-from dicomtorch import DicomFrames, DicomVolumes, FrameLoader, FrameReader, PixelOptions, scan
+from dicomtorch import (
+    DicomClips,
+    DicomCrops,
+    DicomFrames,
+    DicomVolumes,
+    FrameLoader,
+    FrameReader,
+    PixelOptions,
+    scan,
+)
 from dicomtorch.backends.base import get_backend
 from dicomtorch.errors import DicomTorchError
+from dicomtorch.pixels import linear
 from dicomtorch.pixels.resize import resized
 from dicomtorch.reader import kernels as k
 from dicomtorch.reader import templates as t
@@ -275,6 +288,52 @@ def test_every_loader_uses_them(tmp_path: Path, counted: list[int]) -> None:
     assert torch.equal(torch.cat([images.clone() for images, _ in workers]), alone)
 
 
+def test_every_dataset_uses_them(tmp_path: Path, counted: list[int]) -> None:
+    paths = write_series(tmp_path, 8)
+    volumes = DicomVolumes(paths, values="modality")
+    volume = volumes[0][0]
+    assert counted == [8]
+    at = volumes.index.record(4)
+    x, y, z = at["ImagePositionPatient"]
+    table = tmp_path / "places.csv"
+    table.write_text(f"SeriesInstanceUID,x,y,z\n{at['SeriesInstanceUID']},{x + 8},{y + 8},{z}\n")
+    counted.clear()
+    crop, meta = DicomCrops(paths, str(table), size=(4, 6, 8), values="modality")[0]
+    first, top, left = meta["start"]
+    inside = np.s_[:, first : first + 4, top : top + 6, left : left + 8]
+    assert torch.equal(crop, volume[inside])
+    assert counted == [4]
+    stored = np.random.default_rng(0).integers(0, 4000, (9, 24, 32)).astype(np.uint16)
+    cine = write(image(stored, FrameTime=30.0, Modality="US"), tmp_path / "cine.dcm")
+    counted.clear()
+    clip, _ = DicomClips(cine, 4, values="stored")[1]
+    np.testing.assert_array_equal(clip[:, 0].numpy(), stored[1:5])
+    assert counted == [4]
+
+
+@pytest.mark.skipif(not hasattr(select, "epoll"), reason="counts with inotify, of Linux")
+def test_a_file_of_many_frames_is_opened_once(tmp_path: Path, counted: list[int]) -> None:
+    stored = np.random.default_rng(0).integers(0, 4000, (3, 9, 24, 32)).astype(np.uint16)
+    for number in range(3):
+        write(image(stored[number]), tmp_path / f"{number}.dcm")
+    index, _ = scan(tmp_path)
+    reader = FrameReader(index, options=PixelOptions(values="stored"))
+    out = torch.empty((27, 1, 24, 32), dtype=reader.dtype)
+    reader.read_many(range(27), out, num_threads=1)
+    libc = ctypes.CDLL(None, use_errno=True)
+    watched = libc.inotify_init1(os.O_NONBLOCK)
+    assert libc.inotify_add_watch(watched, os.fsencode(tmp_path), 0x20) >= 0  # IN_OPEN
+    try:
+        order = np.random.default_rng(1).permutation(27).tolist()
+        reader.read_many(order, out, num_threads=1)
+        events = os.read(watched, 1 << 16)
+    finally:
+        os.close(watched)
+    np.testing.assert_array_equal(out[:, 0].numpy(), stored.reshape(27, 24, 32)[order])
+    assert counted == [27, 27]
+    assert sum(events.count(f"{number}.dcm".encode()) for number in range(3)) == 3
+
+
 def spoil_truncate(path: Path) -> None:
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size - 100)
@@ -457,18 +516,49 @@ def test_random_calls_agree_with_numpy(tmp_path: Path, module: k.Module) -> None
         job = kernel_jobs.make_job(rng, paths, template)
         job["out"] = 0
         out = np.zeros(1 << 21, np.uint8)
-        try:
-            if module.read(job, template, taps, b"", b"".join(paths), out, 1):
+        for level in range(module.LEVELS):
+            try:
+                if module.read(job, template, taps, b"", b"".join(paths), out, 1, level):
+                    continue
+            except ValueError:
                 continue
-        except ValueError:
-            continue
-        with np.errstate(all="ignore"):
-            expected = kernel_jobs.expected(job[0], template[0], taps, paths)
-        if expected is not None:
-            got = out[: expected.nbytes].view(expected.dtype)
-            np.testing.assert_array_equal(got, expected)
-            right += 1
+            with np.errstate(all="ignore"):
+                expected = kernel_jobs.expected(job[0], template[0], taps, paths)
+            if expected is not None:
+                got = out[: expected.nbytes].view(expected.dtype)
+                np.testing.assert_array_equal(got, expected)
+                right += 1
     assert right > 100
+
+
+SLOPES = (1.0, -1.0, 2.0, 255.0, 256.0, 0.1, 1 / 3, 2.5, 1e-3, 1.7e-29, 3e-31, 7e30, 0.0)
+INTERCEPTS = (0.0, 1.0, -1024.0, -1024.5, 12345.6, 1e9)
+RANGES = ((-np.inf, np.inf), (0.0, 1.0), (-np.inf, 3.0), (-100.0, np.inf), (-7.5, 1e4))
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_every_step_has_the_same_bits_with_every_instruction_set(
+    module: k.Module, dtype: str
+) -> None:
+    rng, kind = np.random.default_rng(8), np.dtype(dtype)
+    if kind.kind == "f":
+        stored = rng.normal(0, 1e4, 4096).astype(kind)
+        stored[:6] = [0, -0.0, np.nan, np.inf, -np.inf, 1e-40]
+    else:
+        ends = np.iinfo(kind)
+        stored = rng.integers(ends.min, ends.max, 4096, kind, endpoint=True)
+        stored[:2] = ends.min, ends.max
+    planes, expected, got = stored[None, None], np.empty((2, 1, 1, 4096), np.float32), 0
+    for scale, offset, (low, high) in itertools.product(SLOPES, INTERCEPTS, RANGES):
+        with np.errstate(all="ignore"):
+            linear.fill_linear(planes, expected[0], scale, offset, low, high)
+            record = t.scaled(kind, 4096, 1, 0, scale, offset, low, high)
+        for level in range(module.LEVELS):
+            expected[1] = 77
+            assert module.convert(record, b"", stored, expected[1], level) == 0
+            assert expected[0].tobytes() == expected[1].tobytes(), (scale, offset, low, high, level)
+            got += 1
+    assert got >= len(SLOPES) * len(INTERCEPTS) * len(RANGES)
 
 
 def test_another_version_or_other_bits_are_not_used(

@@ -218,7 +218,27 @@ class DrawnDataset(SampleDataset[Asked, Sample_co, Batch_co]):
     def _overview(self) -> dict[str, str]:
         """Rows of what notebooks show."""
         counted = {plural(self.sample_name).capitalize(): f"{len(self):,}"}
-        return counted | self.index.overview() | {"Values": self._reader.options.values}
+        return counted | self.index.overview() | self._reading()
+
+    def _reading(self) -> dict[str, str]:
+        """What is made of frames."""
+        options = self._reader.options
+        if options.decode == "exact":
+            return {"Values": options.values}
+        parts = [
+            f"{frames:,} whole" if factor == 1 else f"{frames:,} at 1/{factor}"
+            for factor, frames in self.factors().items()
+        ]
+        return {"Values": options.values, "Decoded": ", ".join(parts)}
+
+    def factors(self) -> dict[int, int]:
+        """With `decode="reduced"`: how many frames are decoded at which part of their resolution.
+
+        Returns:
+            Pixels of the file, in each direction, for one that is decoded (1, 2, 4, 8) -> frames; frames of one sample
+            count as if each were alone.
+        """
+        return self._source.factors()
 
     def _covers(self) -> Ints:
         """Frames that may be thumbnails: of some samples the one in the middle."""

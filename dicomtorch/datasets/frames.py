@@ -218,7 +218,7 @@ class DicomFrames(ImageDataset[Sample_co, Batch_co]):
         return f"DicomFrames({self.index!r}, values={self._reader.options.values!r})"
 
     def _overview(self) -> dict[str, str]:
-        return self.index.overview() | {"Values": self._reader.options.values}
+        return self.index.overview() | self._reading()
 
     def _covers(self) -> Ints:
         return np.arange(len(self))

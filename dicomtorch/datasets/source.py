@@ -25,7 +25,14 @@ from dicomtorch.datasets.labelling import open_masks, open_shapes, without_masks
 from dicomtorch.datasets.masked import BoxSource, MaskSource
 from dicomtorch.datasets.options import FrameOptions, MaskOptions, ReadPolicy
 from dicomtorch.datasets.standardize import standardization
-from dicomtorch.errors import OptionError, PixelValueError, SourceError, UnsupportedError, printable
+from dicomtorch.errors import (
+    DicomTorchError,
+    OptionError,
+    PixelValueError,
+    SourceError,
+    UnsupportedError,
+    printable,
+)
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.quarantine import without_quarantined
 from dicomtorch.model.frame import AppliedVOI
@@ -232,6 +239,22 @@ class FrameSource:
     ) -> list[FrameMeta]:
         """The same as one mapping for each frame."""
         return metas_of(self.columns(positions, applied, requested, together))
+
+    def factors(self) -> dict[int, int]:
+        """How many frames are decoded at a half, a quarter, an eighth of their resolution, and at all of it.
+
+        Returns:
+            Pixels of the file, in each direction, for one that is decoded -> frames; those that cannot be made are left
+            out, and frames of one sample count as if each were alone.
+        """
+        counts: dict[int, int] = {}
+        kinds = np.asarray(self.index.column("frame_values"))
+        _, first, number = np.unique(kinds, return_index=True, return_counts=True)
+        for position, frames in zip(first.tolist(), number.tolist(), strict=True):
+            with contextlib.suppress(DicomTorchError):
+                (factor,) = self.reader.factors([position])
+                counts[factor] = counts.get(factor, 0) + frames
+        return dict(sorted(counts.items()))
 
     def _decodable(self, reader: FrameReader) -> FrameReader:
         """The reader without the frames that nothing decodes."""

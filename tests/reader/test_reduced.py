@@ -441,6 +441,9 @@ def test_batches_workers_and_pickles(tmp_path: Path) -> None:
     frames = DicomFrames(tmp_path, size=(100, 80), decode="reduced")
     images, meta = frames[:]
     assert sorted(meta["resized"][:, -1].tolist()) == [1, 4, 8]
+    assert frames.factors() == {1: 1, 4: 1, 8: 1}
+    assert "1 whole, 1 at 1/4, 1 at 1/8" in frames._repr_html_()
+    assert DicomFrames(tmp_path).factors() == {1: 3}
     alone = torch.stack([frames[k][0] for k in range(3)])
     assert torch.equal(images, alone)
     assert torch.equal(pickle.loads(pickle.dumps(frames))[:][0], images)

@@ -109,9 +109,11 @@ class _Crew:
             )
             try:
                 thread.start()
-            except RuntimeError:  # there are too many
+            except RuntimeError as error:  # no memory for its stack, or too many threads
                 self.stop()
-                raise
+                raise MemoryError(
+                    f"thread {k + 1} of {num_threads} of a FrameLoader cannot be started; take fewer (num_threads=)"
+                ) from error
             _running[thread] = self.stop
 
     @property

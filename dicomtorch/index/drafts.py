@@ -6,6 +6,7 @@ Only their owner may read them, because an index holds identifiers. What a kille
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import sys
@@ -56,13 +57,45 @@ def whole_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     try:
         yield draft
         sync_folder(draft)
-        if replace:
-            shutil.rmtree(path, ignore_errors=True)
-        os.rename(draft, path)
+        if replace and path.exists():
+            _put_in_place_of(draft, path)
+        else:
+            os.rename(draft, path)
         sync_folder(path.parent)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+
+
+def _put_in_place_of(draft: Path, path: Path) -> None:
+    """Renames a folder to the name of another one, which goes: at one stroke where the system can exchange names."""
+    if _exchanged(draft, path):
+        shutil.rmtree(draft, ignore_errors=True)
+        return
+    old = draft.with_name(f"{draft.name}.old{SUFFIX}")
+    os.rename(path, old)
+    try:
+        os.rename(draft, path)
+    except BaseException:
+        os.rename(old, path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Whether two names were exchanged, as Linux can on most file systems."""
+    if sys.platform != "linux":
+        return False
+    try:
+        exchange = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):  # an old libc
+        return False
+    names = (os.fsencode(one), os.fsencode(other))
+    done: int = exchange(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE)
+    return done == 0
 
 
 def write_durably(path: Path, data: bytes) -> None:

@@ -20,9 +20,9 @@ from dicomtorch import (
     FrameReader,
     scan,
 )
-from dicomtorch.errors import OptionError, SourceError, StaleIndexError
+from dicomtorch.errors import OptionError, SourceError, StaleIndexError, UnsupportedError
 from dicomtorch.scanner.file import read_file
-from tests.support.phantoms import ct, ct_pixels, write, write_series
+from tests.support.phantoms import ct, ct_pixels, encapsulated, write, write_series
 
 
 def test_the_report_says_what_was_read_and_how_long_it_took(tmp_path: Path) -> None:
@@ -192,3 +192,25 @@ def test_tags_are_not_read_from_other_files_than_those_indexed(tmp_path: Path) -
         DicomFrames(index, tags=["XRayTubeCurrent"])
     with pytest.raises(OptionError, match="'Nonsense' is no keyword"):
         DicomFrames(index, tags=["Nonsense"])
+
+
+def test_unsupported_frames_are_named_at_once(tmp_path: Path) -> None:
+    """When the dataset is made, before anything is read."""
+    write_series(tmp_path, 1)
+    dataset = encapsulated(ct(ct_pixels(), 1), [b"\0" * 64], "1.2.840.10008.1.2.4.110")
+    write(dataset, tmp_path / "jxl.dcm")
+    with pytest.raises(UnsupportedError, match=r"1 of 2 frames cannot be decoded: .*JPEG XL"):
+        DicomFrames(tmp_path, backend="pydicom")
+    with pytest.warns(UserWarning, match="1 of 2 frames are left out"):
+        assert len(DicomFrames(tmp_path, backend="pydicom", on_error="replace")) == 1
+
+
+def test_video_is_in_the_report(tmp_path: Path) -> None:
+    write_series(tmp_path, 1)
+    dataset = encapsulated(ct(ct_pixels(), 1), [b"\0" * 64], "1.2.840.10008.1.2.4.102")
+    write(dataset, tmp_path / "video.dcm")
+    frames = DicomFrames(tmp_path)
+    assert len(frames) == 1
+    (finding,) = [one for one in frames.report.findings if one.reason]
+    assert (finding.path, finding.file_class) == ("video.dcm", "unsupported")
+    assert "MPEG" in finding.reason

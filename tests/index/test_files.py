@@ -133,7 +133,7 @@ def test_a_frame_inside_its_bytes_is_taken(
 
 
 def test_damaged_copies_are_refused_and_end_no_process(memory_path: Path) -> None:
-    script = Path(__file__).parents[1] / "long/mutate_index.py"
+    script = Path(__file__).parents[1] / "support/mutate_index.py"
     command = [sys.executable, "-W", "error", str(script), str(memory_path / "x"), "3000"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     state = (memory_path / "x" / "state").read_text()

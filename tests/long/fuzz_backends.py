@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import struct
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -189,9 +191,29 @@ def peak_mb() -> str:
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6:.0f}"
 
 
+def run_all(backend_name: str, seconds: float, seed: int) -> int:
+    """Each family in a process of its own; prints one line for all in the end."""
+    began, failed, mutations = time.monotonic(), [], 0
+    for family in FAMILIES:
+        share = str(seconds / len(FAMILIES))
+        command = [sys.executable, "-m", "tests.long.fuzz_backends", "--family", family]
+        command += ["--backend", backend_name, "--seconds", share, "--seed", str(seed)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        print(done.stdout, end="", flush=True)
+        found = re.search(r"(\d+) mutations", done.stdout)
+        mutations += int(found[1]) if found else 0
+        if done.returncode:
+            failed.append(f"{family} ({done.returncode})")
+    print(
+        f"fuzz_backends: {mutations:,} mutated streams of {len(FAMILIES)} families by {backend_name} in "
+        f"{time.monotonic() - began:.0f} s, {', '.join(failed) or 'no'} problem"
+    )
+    return int(bool(failed))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--family", choices=FAMILIES, required=True)
+    parser.add_argument("--family", choices=FAMILIES, help="one of them; default: each in turn")
     parser.add_argument("--backend", default="imagecodecs")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
@@ -200,6 +222,8 @@ def main() -> int:
         "--progress", type=int, default=-1, help="descriptor that gets the number of each mutation"
     )
     given = parser.parse_args()
+    if given.family is None:
+        return run_all(given.backend, given.seconds, given.seed)
     problem = run(
         given.family, given.backend, given.seconds, given.seed, given.only, given.progress
     )

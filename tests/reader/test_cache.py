@@ -42,7 +42,7 @@ from dicomtorch.model.image import ImagePixel
 from dicomtorch.reader import cache as cache_module
 from dicomtorch.reader.cache import FrameCache, frame_key
 from dicomtorch.storage.base import Scratch
-from tests.long.hammer_cache import hammer, values
+from tests.support.hammer_cache import hammer, values
 from tests.support.phantoms import ct, ct_pixels, encapsulated, write
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
@@ -653,7 +653,7 @@ def test_a_link_in_the_place_of_the_total_is_not_followed(cache, tmp_path):
 
 def start(*arguments):
     root = Path(__file__).parents[2]
-    command = [sys.executable, "-m", "tests.long.hammer_cache", *map(str, arguments)]
+    command = [sys.executable, "-m", "tests.support.hammer_cache", *map(str, arguments)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=root)
     assert process.stdout is not None
     process.stdout.readline()

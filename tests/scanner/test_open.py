@@ -27,7 +27,7 @@ from dicomtorch.scanner import scan as scanner
 from dicomtorch.scanner import worker as scan_worker
 from dicomtorch.scanner.open import open_index
 from dicomtorch.scanner.scan import _Reading
-from tests.long import kill_refresh
+from tests.support import kill_refresh
 
 HERE = Path(__file__).parent
 
@@ -48,7 +48,7 @@ def run(*arguments: str) -> subprocess.Popen[str]:
 
 @needs_fork
 def test_whatever_ends_a_refresh_the_store_is_whole(memory_path: Path) -> None:
-    process = run(str(HERE.parent / "long" / "kill_refresh.py"), str(memory_path))
+    process = run(str(HERE.parent / "support" / "kill_refresh.py"), str(memory_path))
     output, errors = process.communicate(timeout=280)
     assert process.returncode == 0, errors
     results = json.loads(output)

@@ -13,7 +13,9 @@ from dicomtorch import ImagePixel
 from dicomtorch.backends.base import say_once
 from dicomtorch.errors import DecodeError
 
-FINE, CRASH, ABORT, LEAVE, HANG, HUNGRY, PANIC, BROKEN, SIGNED, WIDE, SPEAK = range(11)
+FINE, CRASH, ABORT, LEAVE, HANG, HUNGRY, PANIC, BROKEN, SIGNED, WIDE, SPEAK, ALLOCATE, PAUSE = (
+    range(13)
+)
 
 
 class PanicError(BaseException):
@@ -42,6 +44,10 @@ class Misbehaving:
             time.sleep(600)
         if what == HUNGRY:
             np.ones(1 << 31, np.uint8).sum()
+        if what == ALLOCATE:
+            np.ones(data[1] << 20, np.uint8).sum()
+        if what == PAUSE:
+            time.sleep(0.05)
         if what == PANIC:
             raise PanicError("index out of bounds")
         if what == BROKEN:

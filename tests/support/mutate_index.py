@@ -94,11 +94,11 @@ def use(index: FrameIndex) -> None:
         index.frame_values(i)
 
 
-def main(folder: Path, count: int) -> None:
+def main(folder: Path, count: int, seed: int) -> None:
     """Prints how many copies were refused, and how many opened and were used."""
     make(folder)
     wholes = {path.name: path.read_bytes() for path in folder.iterdir()}
-    chosen = random.Random(count)
+    chosen = random.Random(seed)
     results = {"refused": 0, "unclear": 0, "used": 0, "odd": 0}
     for n in range(count):
         name = chosen.choice(sorted(wholes))
@@ -130,4 +130,4 @@ def main(folder: Path, count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[-1]))

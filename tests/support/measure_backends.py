@@ -1,6 +1,6 @@
 """What the guard costs a frame, and what a truncated frame costs until it is refused.
 
-`DICOMTORCH_SAMPLES=folder python -m tests.long.measure_backends guard` and `... truncated --backend simpleitk`: over
+`DICOMTORCH_SAMPLES=folder python -m tests.support.measure_backends guard` and `... truncated --backend simpleitk`: over
 the frames of the samples that have a reference, the least of several times.
 """
 

@@ -1,4 +1,4 @@
-"""Several processes at one cache: `python -m tests.long.hammer_cache FOLDER MAX_BYTES SEED ROUNDS`.
+"""Several processes at one cache: `python -m tests.support.hammer_cache FOLDER MAX_BYTES SEED ROUNDS`.
 
 Imports no torch.
 """

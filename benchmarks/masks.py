@@ -1,9 +1,14 @@
 """`python -m benchmarks.masks`: masks from SEG and RTSTRUCT beside highdicom and rt-utils.
 
 A CT series, a SEG of 20 segments in sparse frames of one bit, and an RTSTRUCT of five organs with 120 points a contour
-are written once. Those who are not installed are left out. What others give is compared with ours before it is timed:
-highdicom's must be equal, of rt-utils the share of voxels that it has more or less is reported. Files are in the cache
-of the system; repeats are interleaved and medians are reported.
+are written once. What others give is compared with ours before it is timed: highdicom's must be equal, of rt-utils the
+share of voxels that it has more is reported. Steps are interleaved round by round, ratios are those of one round, and
+medians over the rounds are printed beside what they should be at least or at most. Files are in the cache of the
+system.
+
+rt-utils installs a package called `tests`, so it runs in an environment of its own:
+`python -m venv ENV; ENV/bin/pip install rt-utils==1.2.7`, then `--rt-utils ENV/bin/python` or the variable
+DICOMTORCH_RT_UTILS.
 """
 
 from __future__ import annotations
@@ -11,13 +16,15 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import statistics
+import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pydicom
@@ -31,8 +38,35 @@ SEGMENTS, ORGANS, POINTS = 20, 5, 120
 SPACE = "1.2.826.0.1.3680043.8.498.77"
 _SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 _STRUCTURES = "1.2.840.10008.5.1.4.1.1.481.3"
+_SLICES_COMPARED = 12  # of the SEG, evenly spaced
 
 Step = Callable[[], Any]
+
+
+class Row(NamedTuple):
+    """One number of the table.
+
+    Attributes:
+        name: Of it.
+        value: Milliseconds, "times" or per cent.
+        unit: "ms", "x" or "%".
+        bar: What it should be: at least for "x", at most for "ms"; `None` for no bar.
+    """
+
+    name: str
+    value: float
+    unit: str = "ms"
+    bar: float | None = None
+
+    def line(self) -> str:
+        """As it is printed."""
+        text = f"{self.name:52}{self.value:12.3f} {self.unit:3}"
+        if self.bar is None:
+            return text
+        kept = self.value >= self.bar if self.unit == "x" else self.value <= self.bar
+        return (
+            f"{text} {'>=' if self.unit == 'x' else '<='} {self.bar:g}: {'yes' if kept else 'NO'}"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,126 +76,172 @@ def main(argv: Sequence[str] | None = None) -> int:
     make(folder, options.data, options.slices, options.size)
     index, _ = scan(folder)
     images = index.filter(Modality="CT")
-    results: dict[str, Any] = {"settings": {"slices": options.slices, "size": options.size}}
+    rows: list[Row] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what other libraries say while they read
-        results["seg"] = seg(folder, images, index, options.repeats)
-        results["rtstruct"] = contours(folder, images, index, options.repeats)
-        results["frames"] = frames(images, options.repeats)
-    for part, rows in results.items():
-        for name, value in rows.items():
-            if part != "settings":
-                shown = f"{1000 * value:12.3f} ms" if not name.startswith("%") else f"{value:12.2f}"
-                print(f"{part:10}{name:44}{shown}")
+        for part in (
+            seg(folder, images, index, options.repeats),
+            contours(folder, images, index, options.repeats, options.rt_utils),
+            frames(images, options.repeats),
+        ):
+            for row in part:
+                print(row.line(), flush=True)
+            rows += part
     if options.output:
-        options.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        found = {
+            "settings": {"slices": options.slices, "size": options.size},
+            "rows": [row._asdict() for row in rows],
+        }
+        options.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return 0
 
 
-def timed(steps: dict[str, Step], repeats: int) -> dict[str, float]:
-    """Median seconds of each step."""
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
+def rounds(steps: dict[str, Step], repeats: int) -> dict[str, list[float]]:
+    """Milliseconds of each step in each round."""
+    found: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(repeats):
         for name, step in steps.items():
             start = time.perf_counter()
             step()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+            found[name].append(1000 * (time.perf_counter() - start))
+    return found
 
 
-def seg(folder: Path, images: FrameIndex, index: FrameIndex, repeats: int) -> dict[str, float]:
-    """Scanning the SEG, one slice and all slices as label maps."""
+def medians(found: dict[str, list[float]]) -> list[Row]:
+    """A row for each step."""
+    return [Row(name, statistics.median(values)) for name, values in found.items()]
+
+
+def ratio(theirs: Sequence[float], ours: Sequence[float]) -> float:
+    """The median of the ratios of the rounds."""
+    return statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
+
+
+def seg(folder: Path, images: FrameIndex, index: FrameIndex, repeats: int) -> list[Row]:
+    """Scanning the SEG, slices as label maps beside highdicom."""
     path = folder / "seg.dcm"
     masks = MaskIndex(images, index, kind="seg", overlap="last")
-    middle = len(images) // 2
-    uid = images.column("SOPInstanceUID")[middle]
+    count = len(images)
+    chosen = [count * (2 * k + 1) // (2 * _SLICES_COMPARED) for k in range(_SLICES_COMPARED)]
+    scanned = statistics.median(rounds({"scan": lambda: scan(path)}, repeats)["scan"])
+    rows = [Row("SEG: scan of the file", scanned, bar=200)]
     steps: dict[str, Step] = {
-        "scan of the file": lambda: scan(path),
-        "placing its frames": lambda: MaskIndex(images, index, kind="seg", overlap="last"),
-        "dicomtorch, one slice": lambda: masks.mask(middle),
-        "dicomtorch, all slices": lambda: [masks.mask(k) for k in range(len(images))],
-        "dicomtorch, one slice, 20 channels": lambda: masks.mask(middle, "channels"),
+        "SEG: placing its frames": lambda: MaskIndex(images, index, kind="seg", overlap="last"),
+        "SEG: a slice": lambda: [masks.mask(k) for k in chosen],
+        "SEG: a slice, 20 channels": lambda: [masks.mask(k, "channels") for k in chosen],
     }
     try:
         highdicom: Any = importlib.import_module("highdicom")
     except ImportError:
         print("highdicom is not installed: not measured")
-        return timed(steps, repeats)
+        return rows + _of_slices(rounds(steps, repeats))
     opened = highdicom.seg.segread(path)
-    combined = {"combine_segments": True, "skip_overlap_checks": True}
-    theirs = opened.get_pixels_by_source_instance([uid], **combined)[0]
-    np.testing.assert_array_equal(masks.mask(middle)[0][0], theirs)
-    steps["highdicom, open"] = lambda: highdicom.seg.segread(path)
-    steps["highdicom, one slice"] = lambda: opened.get_pixels_by_source_instance([uid], **combined)
     uids = images.column("SOPInstanceUID").tolist()
-    steps["highdicom, all slices"] = lambda: opened.get_pixels_by_source_instance(uids, **combined)
-    found = timed(steps, repeats)
-    found["% times as fast, one slice"] = (
-        found["highdicom, one slice"] / found["dicomtorch, one slice"]
-    )
-    return found
+    combined = {"combine_segments": True, "skip_overlap_checks": True}
+
+    def theirs() -> list[Any]:
+        return [opened.get_pixels_by_source_instance([uids[k]], **combined)[0] for k in chosen]
+
+    for k, expected in zip(chosen, theirs(), strict=True):
+        np.testing.assert_array_equal(masks.mask(k)[0][0], expected)
+    steps["SEG: a slice, highdicom"] = theirs
+    found = rounds(steps, repeats)
+    times = ratio(found["SEG: a slice, highdicom"], found["SEG: a slice"])
+    return [
+        *rows,
+        *_of_slices(found),
+        Row("SEG: a slice, times as fast as highdicom", times, "x", 20),
+    ]
 
 
-def contours(folder: Path, images: FrameIndex, index: FrameIndex, repeats: int) -> dict[str, float]:
-    """Five organs on all slices: opened, parsed, filled and painted."""
+def _of_slices(found: dict[str, list[float]]) -> list[Row]:
+    return [
+        row._replace(value=row.value / _SLICES_COMPARED) if "slice" in row.name else row
+        for row in medians(found)
+    ]
+
+
+def contours(
+    folder: Path, images: FrameIndex, index: FrameIndex, repeats: int, rt_utils: str
+) -> list[Row]:
+    """Five organs on all slices: opened, parsed, filled and painted; rt-utils in turn, in its own process."""
 
     def ours() -> Any:
         masks = MaskIndex(images, index, kind="rtstruct")
         return np.stack([masks.mask(k, "channels")[0] for k in range(len(images))], 1)
 
-    steps: dict[str, Step] = {"dicomtorch, five organs": ours}
-    try:
-        rt_utils: Any = importlib.import_module("rt_utils")
-    except ImportError:
-        print("rt-utils is not installed: not measured")
-        return timed(steps, repeats)
-
-    def theirs() -> Any:
-        opened = rt_utils.RTStructBuilder.create_from(
-            dicom_series_path=str(folder / "ct"), rt_struct_path=str(folder / "rs.dcm")
+    whole = ours()
+    if not rt_utils:
+        print(
+            "rt-utils is not measured: name an interpreter that has it, --rt-utils ENV/bin/python"
         )
-        names = sorted(opened.get_roi_names())
-        return np.stack([np.moveaxis(opened.get_roi_mask_by_name(n), -1, 0) for n in names])
+        return medians(rounds({"RTSTRUCT: five organs": ours}, repeats))
+    mine, others, voxels = [], [], []
+    for _ in range(min(repeats, 3)):
+        mine += rounds({"": ours}, 1)[""]
+        done = subprocess.run(
+            [rt_utils, "-c", _RT_UTILS, folder / "ct", folder / "rs.dcm"],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=folder,
+            env={k: v for k, v in os.environ.items() if not k.startswith("PYTHON")},
+        )
+        if done.returncode:
+            print(f"rt-utils fails, not measured: {done.stderr.strip().splitlines()[-1]}")
+            return [Row("RTSTRUCT: five organs", statistics.median(mine))]
+        milliseconds, voxels = json.loads(done.stdout.splitlines()[-1])
+        others.append(milliseconds)
+    rows = [
+        Row("RTSTRUCT: five organs", statistics.median(mine)),
+        Row("RTSTRUCT: five organs, rt-utils", statistics.median(others)),
+        Row("RTSTRUCT: times as fast as rt-utils", ratio(others, mine), "x", 10),
+    ]
+    for k, count in enumerate(voxels):
+        more = 100 * (count / int(whole[k].sum()) - 1)
+        rows.append(Row(f"RTSTRUCT: voxels that rt-utils has more, organ {k + 1}", more, "%"))
+    return rows
 
-    steps["rt-utils, five organs"] = theirs
-    whole, other = ours(), theirs()
-    found = timed(steps, 1)
-    found["% times as fast"] = found["rt-utils, five organs"] / found["dicomtorch, five organs"]
-    for k in range(ORGANS):
-        more = other[k].sum() / whole[k].sum() - 1
-        found[f"% voxels that rt-utils has more, organ {k}"] = 100 * float(more)
-    return found
+
+_RT_UTILS = """
+import json, sys, time, warnings
+warnings.simplefilter("ignore")
+import rt_utils
+start = time.perf_counter()
+opened = rt_utils.RTStructBuilder.create_from(dicom_series_path=sys.argv[1], rt_struct_path=sys.argv[2])
+masks = [opened.get_roi_mask_by_name(name) for name in sorted(opened.get_roi_names())]
+print(json.dumps([1000 * (time.perf_counter() - start), [int(mask.sum()) for mask in masks]]))
+"""
 
 
-def frames(images: FrameIndex, repeats: int) -> dict[str, float]:
-    """Milliseconds that a mask adds to a frame of a dataset."""
-    plain = DicomFrames(images, values="stored")
+def frames(images: FrameIndex, repeats: int) -> list[Row]:
+    """What a mask adds to a frame of a dataset, in shuffled order."""
     order = np.random.default_rng(0).permutation(len(images)).tolist()
+
+    def of(kind: str) -> DicomFrames[Any, Any]:
+        return DicomFrames(images, values="stored", masks=kind, overlap="last")
 
     def epoch(dataset: DicomFrames[Any, Any]) -> Step:
         return lambda: [dataset[k] for k in order]
 
-    def first() -> float:
-        masked = DicomFrames(images, values="stored", masks="rtstruct", overlap="last")
-        start = time.perf_counter()
-        epoch(masked)()
-        return time.perf_counter() - start
-
-    several = {
-        "SEG, 20 segments": DicomFrames(images, values="stored", masks="seg", overlap="last"),
-        "5 structures, kept runs": DicomFrames(
-            images, values="stored", masks="rtstruct", overlap="last"
-        ),
-    }
-    for dataset in several.values():
-        epoch(dataset)()
-    found = timed({"plain": epoch(plain)} | {n: epoch(d) for n, d in several.items()}, repeats)
-    base = found.pop("plain") / len(order)
-    result = {f"a mask adds: {name}": value / len(order) - base for name, value in found.items()}
-    result["a mask adds: 5 structures, first time"] = (
-        statistics.median(first() for _ in range(repeats)) / len(order) - base
-    )
-    return result
+    bars = {"SEG, 20 segments": 0.35, "5 structures, kept": 0.25, "5 structures, first time": 1.5}
+    seg_frames, kept_frames = of("seg"), of("rtstruct")
+    steps = {"plain": epoch(DicomFrames(images, values="stored"))}
+    steps |= {"SEG, 20 segments": epoch(seg_frames), "5 structures, kept": epoch(kept_frames)}
+    for step in steps.values():
+        step()
+    found: dict[str, list[float]] = {name: [] for name in (*steps, *bars)}
+    for _ in range(repeats):
+        fresh = epoch(of("rtstruct"))  # made before it is timed
+        once = rounds(steps | {"5 structures, first time": fresh}, 1)
+        for name, values in once.items():
+            found[name] += values
+    base = found.pop("plain")
+    rows = [Row("a frame without mask", statistics.median(base) / len(order))]
+    for name, values in found.items():
+        added = statistics.median(a - b for a, b in zip(values, base, strict=True)) / len(order)
+        rows.append(Row(f"a mask adds: {name}", added, bar=bars[name]))
+    return rows
 
 
 # --- Files ------------------------------------------------------------------------------------------
@@ -386,6 +466,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--slices", type=int, default=200)
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument(
+        "--rt-utils",
+        default=os.environ.get("DICOMTORCH_RT_UTILS", ""),
+        help="interpreter of an environment with rt-utils",
+    )
     parser.add_argument("--output", type=Path, help="a JSON file for the numbers")
     return parser
 

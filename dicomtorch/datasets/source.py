@@ -172,6 +172,10 @@ class FrameSource:
             )
         if unlabelled not in ("raise", "zero", "drop"):
             raise OptionError(f'unlabelled must be "raise", "zero" or "drop"; got {unlabelled!r}')
+        if output == "fraction" and options.get("resample") is not None:
+            raise OptionError(
+                'resample="nearest" samples labels; it does not go with mask_output="fraction"'
+            )
         masks = open_masks(self.index, self.policy, options)
         there = masks.labelled()
         if not there.all():

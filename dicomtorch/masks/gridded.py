@@ -11,6 +11,7 @@ import numpy as np
 from dicomtorch._forks import ForkedLock
 from dicomtorch.errors import GeometryError, OptionError, printable
 from dicomtorch.index.joins import read_table
+from dicomtorch.masks.assigning import Assignment
 from dicomtorch.masks.coded_names import LabelMap
 from dicomtorch.masks.grids import Grid, off_grid, read_grid
 from dicomtorch.masks.layers import Layer
@@ -82,11 +83,8 @@ class GridFiles:
         values = on_image(grid, self._images, row, self._resamples, path)
         if values is None:
             return None
-        return [
-            Layer(k, values == number)
-            for k, number in enumerate(self._labels.numbers)
-            if (values == number).any()
-        ]
+        layers = (Layer(k, values == number) for k, number in enumerate(self._labels.numbers))
+        return [layer for layer in layers if layer.area]
 
     def _grid(self, code: int, path: str) -> Grid:
         with self._lock:
@@ -104,21 +102,25 @@ class SegmentGrids:
     Args:
         images: What masks are made for.
         sources: All objects.
-        resampled: Code of a series -> numbers of those that are sampled.
+        found: Which are sampled for which series, and which labels are taken from elsewhere.
         labels: The labels.
+        threshold: What a fraction must reach to be 1.
     """
 
     def __init__(
         self,
         images: Images,
         sources: Sequence[Source],
-        resampled: Mapping[int, Sequence[int]],
+        found: Assignment,
         labels: LabelMap,
+        threshold: float,
     ) -> None:
         self._images = images
         self._sources = list(sources)
-        self._resampled = dict(resampled)
+        self._resampled = dict(found.resampled)
+        self._left_out = found.left_out
         self._labels = labels
+        self._threshold = threshold
         self._renew()
 
     def _renew(self) -> None:
@@ -134,12 +136,16 @@ class SegmentGrids:
 
     def layers(self, row: int) -> list[Layer] | None:
         """The labels on an image, `None` if no object is sampled for its series."""
-        numbers = self._resampled.get(int(self._images.series.codes[row]))
+        series = int(self._images.series.codes[row])
+        numbers = self._resampled.get(series)
         if not numbers:
             return None
         found = []
         for number in numbers:
+            left_out = self._left_out.get((number, series), set())
             for label, grid in self._grids(number).items():
+                if label in left_out:
+                    continue
                 values = on_image(grid, self._images, row, True, "")
                 if values is not None and values.any():
                     found.append(Layer(label, values != 0))
@@ -149,13 +155,15 @@ class SegmentGrids:
         with self._lock:
             made = self._made.get(number)
             if made is None:
-                made = self._made[number] = _label_grids(self._sources[number], self._labels)
+                made = self._made[number] = _label_grids(
+                    self._sources[number], self._labels, self._threshold
+                )
                 if len(self._made) > _MOST_OPEN:
                     self._made.popitem(last=False)
             return made
 
 
-def _label_grids(source: Source, labels: LabelMap) -> dict[int, Grid]:
+def _label_grids(source: Source, labels: LabelMap, threshold: float) -> dict[int, Grid]:
     """A volume of 0 and 1 for each label of a SEG; planes that are not stored are background.
 
     Raises:
@@ -195,15 +203,16 @@ def _label_grids(source: Source, labels: LabelMap) -> dict[int, Grid]:
             if label not in grids:
                 shape = (int(number.max()) + 1, *frame.shape)
                 grids[label] = Grid(np.zeros(shape, np.uint8), affine)
-            grids[label].values[number[plane]] |= _is_set(frame, source, segment.number)
+            grids[label].values[number[plane]] |= _is_set(frame, source, segment.number, threshold)
     return grids
 
 
-def _is_set(frame: Any, source: Source, number: int) -> Any:
+def _is_set(frame: Any, source: Source, number: int, threshold: float) -> Any:
     if source.found.kind == "labelmap":
         return frame == number
     if source.found.segmentation_type == "FRACTIONAL":
-        return frame >= 0.5 * source.found.maximum_fractional
+        share = frame.astype(np.float32) / np.float32(source.found.maximum_fractional)
+        return share >= threshold
     return frame != 0
 
 

@@ -122,7 +122,7 @@ class MaskIndex:
         self._painter = Painter(
             self._images, self._sources, parts, self.labels, path, threshold, cache
         )
-        self._grids = SegmentGrids(self._images, self._sources, parts.resampled, self.labels)
+        self._grids = SegmentGrids(self._images, self._sources, parts, self.labels, threshold)
         self._files = (
             None
             if files is None

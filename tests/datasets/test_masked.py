@@ -317,6 +317,10 @@ def test_nothing_that_could_be_a_mask(tmp_path):
         ({"masks": True, "mask_output": "x"}, "mask_output must be"),
         ({"masks": True, "unlabelled": "x"}, "unlabelled must be"),
         ({"masks": 3.5}, "masks must be"),
+        (
+            {"masks": True, "mask_output": "fraction", "resample": "nearest"},
+            "does not go with mask_output",
+        ),
         ({"labels": ["liver"]}, "need masks="),
     ],
 )

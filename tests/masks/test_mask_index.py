@@ -603,3 +603,29 @@ def test_bits_in_big_endian_words(tmp_path):
     for k, (_, _, pixels) in enumerate(frames):
         np.testing.assert_array_equal(masks.mask(k)[0][0], pixels)
     assert masks.areas()[:, 0].tolist() == [int(pixels.sum()) for _, _, pixels in frames]
+
+
+def test_sampled_objects_are_chosen_among_and_keep_their_threshold(tmp_path):
+    """Two SEGs off the pixels: the later one alone where that is asked for, fractions from the threshold on."""
+    slices = series(tmp_path, 2)
+    first, second = block(), block(rows=slice(8, 11))
+    place = (0.4, 0.0, 0.0)
+    segmentation(tmp_path / "a.dcm", slices, [(1, place, first)], names=["one"])
+    fractions = np.where(second, 100, 0).astype(np.uint8)
+    segmentation(
+        tmp_path / "b.dcm",
+        slices,
+        [(1, place, fractions)],
+        names=["one"],
+        kind="FRACTIONAL",
+        ContentTime="130000",
+    )
+    options = {"labels": ["one"], "resample": "nearest", "threshold": 0.3}
+    with pytest.raises(OptionError, match="several objects give the label 1"):
+        masks_of(tmp_path, **options)
+    latest = masks_of(tmp_path, choose="latest", **options)
+    np.testing.assert_array_equal(latest.mask(0)[0][0], second)
+    union = masks_of(tmp_path, choose="all", **options)
+    np.testing.assert_array_equal(union.mask(0)[0][0], first | second)
+    high = masks_of(tmp_path, choose="latest", **(options | {"threshold": 0.5}))
+    assert not high.areas().any()

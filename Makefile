@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 REQUIREMENTS := pyproject.toml constraints.txt
 KERNELS := $(wildcard kernels/*.toml kernels/*.py kernels/src/*)
 WITHOUT_KERNELS := tests/conformance tests/pixels/test_cases_files.py tests/reader tests/datasets tests/batches/test_loader.py
-SERVICES := tests/users tests/conformance/test_series.py tests/conformance/test_vendors.py $(shell grep -rlE 'require\("(monai|torchio)"\)' tests --include='test_*.py')
+SERVICES := tests/users tests/viewer/test_page.py tests/conformance/test_series.py tests/conformance/test_vendors.py $(shell grep -rlE 'require\("(monai|torchio)"\)' tests --include='test_*.py')
 
 .PHONY: demo test test-services long lint format bench clean
 
@@ -22,7 +22,7 @@ test: $(VENV)/.test
 	@if $(BIN)/python -c 'import dicomtorch_kernels' 2>/dev/null && [ -z "$(PYTEST_ARGS)" ]; then \
 		DICOMTORCH_KERNELS=0 $(BIN)/python -m pytest -n 2 $(WITHOUT_KERNELS); fi
 
-# What needs other programs and libraries beside ours: peers as oracles, scripts as their users write them.
+# What needs other programs and libraries beside ours: peers as oracles, scripts as their users write them, a browser.
 test-services: $(VENV)/.services
 	$(BIN)/python -m pytest -n 2 $(SERVICES) $(PYTEST_ARGS)
 
@@ -66,6 +66,10 @@ $(VENV)/.services: $(VENV)/.test
 	$(PIP) --editable ".[all]" --group services
 	rm -rf $(VENV)/torchvision # apart, for the one script that asks for it: beside torch for the CPU others could not import it
 	$(PIP) --no-deps --target $(VENV)/torchvision torchvision
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
+		{ command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null; } || \
+		echo "Chromium is not installed; the tests of the viewer's page are skipped."
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.pip $(REQUIREMENTS)

@@ -78,7 +78,8 @@ class NotebookView:
 def _widget(content: Content) -> Any:
     """A widget whose front end is the page's module, and whose messages are answered by `content`."""
     anywidget: Any = import_optional("anywidget", "notebook")
-    made: Any = anywidget.AnyWidget(_esm=static("viewer.js"), _css=static("viewer.css"))
+    front = {"_esm": static("viewer.js"), "_css": static("viewer.css")}
+    made: Any = type("DicomtorchViewer", (anywidget.AnyWidget,), front)()
 
     def answer(_: Any, message: Any, buffers: Any) -> None:
         # A thread for each, so that a slow frame keeps the kernel free.

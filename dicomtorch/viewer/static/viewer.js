@@ -44,7 +44,10 @@ export function fetchTransport(token) {
       const begun = performance.now();
       const reply = await fetch(address, { headers: { Authorization: `Bearer ${token}` }, cache: "no-store" });
       const kind = reply.headers.get("Content-Type") || "";
-      if (kind.startsWith("application/json")) return { status: reply.status, info: await reply.json(), data: null };
+      if (kind.startsWith("application/json")) {
+        const info = await reply.json();
+        return { status: info.error ? 422 : reply.status, info, data: null };
+      }
       if (!reply.ok) return { status: reply.status, info: { error: (await reply.text()).trim() }, data: null };
       const info = JSON.parse(reply.headers.get("X-Info"));
       let data = await reply.arrayBuffer();
@@ -833,7 +836,12 @@ export class Viewer {
     if (!path) { pane.fail(this.sampleError || "Training does not get this frame: nothing that is installed decodes it."); pane.caption.textContent = ""; return true; }
     const entry = this.entryOf(path);
     if (!entry || entry.info.dropped) return false;
-    if (!entry.array) { pane.fail(entry.info.error || "There is no answer."); pane.caption.textContent = ""; return true; }
+    if (!entry.array) {
+      if (axis === 0) this.trained = null;
+      pane.fail(entry.info.error || "There is no answer.");
+      pane.caption.textContent = "";
+      return true;
+    }
     const [channels, rows, columns] = entry.info.shape;
     if (axis === 0) this.channels(channels);
     this.bounds = trainingBounds(entry, this.bounds);

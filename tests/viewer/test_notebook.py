@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ class Comm:
     """What a widget sends, in place of a browser."""
 
     def __init__(self) -> None:
-        self.sent: list[tuple[dict, list]] = []
+        self.sent: list[tuple[dict[str, Any], list[Any]]] = []
 
     def send(self, message, buffers=None):
         self.sent.append((message, buffers or []))

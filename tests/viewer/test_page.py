@@ -233,7 +233,7 @@ def kinds(folder: Path) -> list[Path]:
         "lut": {"VOILUTSequence": voi},
         "modality": {"ModalityLUTSequence": rescaling},
     }
-    paths = []
+    paths: list[Path] = []
     for name, attributes in more.items():
         made = ct(pixels, len(paths), SeriesInstanceUID=f"1.2.{len(paths)}", **attributes)
         if name == "modality":
@@ -248,25 +248,15 @@ def kinds(folder: Path) -> list[Path]:
         PixelData=colour.tobytes(),
     )
     paths.append(write(rgb, folder / "rgb.dcm"))
-    table = {
-        f"{name}PaletteColorLookupTableData": np.random.default_rng(k)
-        .integers(0, 65536, 256)
-        .astype("<u2")
-        .tobytes()
-        for k, name in enumerate(("Red", "Green", "Blue"))
-    }
-    described = {
-        f"{name}PaletteColorLookupTableDescriptor": [256, 0, 16]
-        for name in ("Red", "Green", "Blue")
-    }
-    palette = image(colour[..., 1], PhotometricInterpretation="PALETTE COLOR", **table, **described)
-    paths.append(write(palette, folder / "palette.dcm"))
-    paths.append(
-        write(
-            image(np.random.default_rng(1).normal(0, 40, (24, 32)).astype(np.float32)),
-            folder / "float.dcm",
-        )
-    )
+    tables: dict[str, Any] = {}
+    for k, name in enumerate(("Red", "Green", "Blue")):
+        entries = np.random.default_rng(k).integers(0, 65536, 256).astype("<u2")
+        tables[f"{name}PaletteColorLookupTableData"] = entries.tobytes()
+        tables[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
+    tables["PhotometricInterpretation"] = "PALETTE COLOR"
+    paths.append(write(image(colour[..., 1], **tables), folder / "palette.dcm"))
+    floats = np.random.default_rng(1).normal(0, 40, (24, 32)).astype(np.float32)
+    paths.append(write(image(floats), folder / "float.dcm"))
     return paths
 
 

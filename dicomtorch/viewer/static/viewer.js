@@ -93,7 +93,7 @@ export function messageTransport(model) {
 /** Keeps answers: the newest wish is asked for first, so many at once, the oldest are forgotten. */
 class Store {
   constructor(transport) {
-    Object.assign(this, { transport, kept: new Map(), bytes: 0, wished: new Map(), running: 0 });
+    Object.assign(this, { transport, kept: new Map(), bytes: 0, wished: new Map(), running: 0, answers: 0 });
   }
   peek(path) {
     const found = this.kept.get(path);
@@ -147,6 +147,7 @@ class Store {
     } catch (error) {
       return { status: -1, info: { error: `The viewer does not answer (${error.message}). Is the program still running?` }, data: null };
     }
+    entry.id = ++this.answers;
     if (entry.data) entry.array = new ARRAYS[entry.info.dtype](entry.data);
     if (entry.status !== 200) return entry;
     this.kept.set(wish.path, entry);
@@ -215,12 +216,35 @@ export function colouring(entry, table, window, inverts) {
   };
 }
 
-/** Fills ABGR pixels of a part of an image, every `step`-th row and column of it. */
+/**
+ * Fills ABGR pixels of a part of an image, every `step`-th row and column of it. `value` is a function from the index of a
+ * pixel; or, since calls for each pixel are slow, numbers to look up, or floats to scale.
+ */
 function paint(out, part, step, width, value) {
+  if (value.lookup) return paintLookup(out, part, step, width, value.array, value.lookup, value.low);
+  if (value.floats) return paintFloats(out, part, step, width, value.floats, value.at, value.low, value.scale);
   let j = 0;
   for (let r = part.top; r < part.bottom; r += step) {
     const row = r * width;
     for (let c = part.left; c < part.right; c += step) out[j++] = value(row + c);
+  }
+}
+function paintLookup(out, part, step, width, array, lookup, low) {
+  let j = 0;
+  for (let r = part.top; r < part.bottom; r += step) {
+    const end = r * width + part.right;
+    for (let i = r * width + part.left; i < end; i += step) out[j++] = lookup[array[i] - low];
+  }
+}
+function paintFloats(out, part, step, width, floats, at, low, scale) {
+  let j = 0;
+  for (let r = part.top; r < part.bottom; r += step) {
+    const end = at + r * width + part.right;
+    for (let i = at + r * width + part.left; i < end; i += step) {
+      const x = (floats[i] - low) * scale + 0.5; // NaN is black
+      const byte = x > 0 ? (x < 255.5 ? x | 0 : 255) : 0;
+      out[j++] = 0xff000000 | (byte << 16) | (byte << 8) | byte;
+    }
   }
 }
 
@@ -237,8 +261,7 @@ function sourceValue(entry, table, window, inverts) {
       for (let x = low; x <= high; x++) lookup[x - low] = colour(x);
       Object.assign(entry, { tableKey: key, lookup, low });
     }
-    const { lookup, low } = entry;
-    return (i) => lookup[a[i] - low];
+    return { array: a, lookup: entry.lookup, low: entry.low };
   }
   const colour = colouring(entry, table, window, inverts);
   return (i) => colour(a[i]);
@@ -253,6 +276,7 @@ function trainingValue(entry, channel, bounds) {
     return (i) => 0xff000000 | (byte(a[i + 2 * n]) << 16) | (byte(a[i + n]) << 8) | byte(a[i]);
   }
   const at = n * Math.min(channel === "rgb" ? 0 : channel, channels - 1);
+  if (a instanceof Float32Array) return { floats: a, at, low, scale };
   return (i) => 0xff000000 | (byte(a[at + i]) * 0x10101);
 }
 
@@ -286,7 +310,7 @@ class Pane {
   /** @param image {rows, columns, aspect, value, lookup, label: {array, shape}, boxes, cross} or null */
   show(image) { this.image = image; this.error.hidden = true; this.canvas.style.visibility = ""; }
   fail(text, waits = false) {
-    this.image = null;
+    this.image = this.drawn = null;
     this.error.classList.toggle("dtv-waits", waits);
     this.canvas.style.visibility = "hidden";
     this.mark.hidden = true;
@@ -308,8 +332,12 @@ class Pane {
   }
   /** @param fast whether something moves, so that fewer pixels will do */
   draw(view, layers, fast) {
-    const context = this.canvas.getContext("2d", { alpha: false });
     this.resize();
+    const { key, labels, boxes, cross } = this.image || {};
+    const now = JSON.stringify([key, labels?.id, boxes, cross, view, layers.masks, layers.boxes, layers.opacity, [...layers.hidden], this.canvas.width, this.canvas.height]);
+    if (this.image && now === this.drawn && !(this.refine && !fast)) return;
+    this.drawn = now;
+    const context = this.canvas.getContext("2d", { alpha: false });
     context.fillStyle = "#000";
     context.fillRect(0, 0, this.canvas.width, this.canvas.height);
     if (!this.image) return;
@@ -818,7 +846,7 @@ export class Viewer {
     this.shown = { entry, table };
     const [rows, columns] = info.shape;
     const labels = this.summary.masks ? this.store.peek(`frames/${this.position}/mask`) : null;
-    pane.show({ rows, columns, aspect: aspectOf(info.spacing), value: sourceValue(entry, table, this.window, this.inverts), labels, boxes: this.sourceBoxes(info) });
+    pane.show({ rows, columns, key: [entry.id, table?.id, this.window, this.inverts], aspect: aspectOf(info.spacing), value: sourceValue(entry, table, this.window, this.inverts), labels, boxes: this.sourceBoxes(info) });
     const voiText = info.colour ? "colour" : this.window ? `window ${said(this.window[0])} / ${said(this.window[1])}` : info.center != null ? `window ${said(info.center)} / ${said(info.width)} (${info.voi})` : info.voi ? `VOI ${info.voi}` : "lowest to highest";
     const reduced = info.step > 1 ? `every ${info.step}th pixel` : "";
     pane.caption.textContent = [`frame ${this.position}`, info.modality, `${info.rows} × ${info.columns}`, voiText, reduced, info.note, info.burned && "may show who it is", info.path].filter(Boolean).join(" · ");
@@ -848,7 +876,7 @@ export class Viewer {
     const spacing = this.sample?.spacing;
     const aspect = spacing ? aspectOf([[spacing[1], spacing[2]], [spacing[0], spacing[2]], [spacing[0], spacing[1]]][axis]) : aspectOf(this.shown?.entry.info.spacing);
     const labels = this.summary.masks ? this.store.peek(maskPath) : null, cross = this.isVolume ? [[1, 2], [0, 2], [0, 1]][axis].map((d) => this.cross[d]) : null;
-    pane.show({ rows, columns, aspect, value: trainingValue(entry, this.channel, this.bounds), labels, cross, boxes: axis ? null : this.described?.boxes });
+    pane.show({ rows, columns, key: [entry.id, this.channel, this.bounds], aspect, value: trainingValue(entry, this.channel, this.bounds), labels, cross, boxes: axis ? null : this.described?.boxes });
     const what = axis ? `plane ${this.cross[axis] + 1} of ${this.shape[this.shape.length - 3 + axis]}` : this.summary.transforms ? `draw ${this.draw + 1}` : "";
     const replaced = !axis && this.described?.replaced ? `in place of ${this.described.meta.requested_index}, which cannot be read: ${this.described.meta.index}` : "";
     pane.caption.textContent = [`${channels} × ${rows} × ${columns}`, entry.info.dtype, what, `${said(this.bounds[0])} black, ${said(this.bounds[1])} white`, replaced].filter(Boolean).join(" · ");

@@ -154,7 +154,11 @@ class Content:
     def _frame(self, position: int, what: str, query: Query) -> Answer:
         match what:
             case "source":
-                answer = self._sources.source(position, max(1, asked(query, "step", 1, 1000)))
+                names = ("top", "bottom", "left", "right")
+                several = tuple(asked(query, name, 0) for name in names)
+                part: Any = several if "bottom" in query else None
+                step = max(1, asked(query, "step", 1, 1000))
+                answer = self._sources.source(position, step, part)
                 assert isinstance(answer.info, dict)
                 answer.info["path"] = self._path(position)
                 return answer

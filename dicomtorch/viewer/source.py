@@ -21,6 +21,7 @@ from dicomtorch.viewer.answer import Answer, NotThereError, of_array
 from dicomtorch.viewer.looked import Opened
 
 Array = npt.NDArray[Any]
+Part = tuple[int, int, int, int]
 
 THUMBNAIL = 96
 _TABLE_BITS = 16  # integers of so many bits are looked up in tables of all their values
@@ -39,12 +40,13 @@ class Sources:
         self._reader = opened.reader.with_options(PixelOptions())
         self._burned = np.stack(burned_in(opened.index))
 
-    def source(self, position: int, step: int = 1) -> Answer:
+    def source(self, position: int, step: int = 1, part: Part | None = None) -> Answer:
         """Stored values (rows, columns) or (rows, columns, 3).
 
         Args:
             position: In the index.
             step: Every so many rows and columns, for what is larger than any screen.
+            part: First and last row and column but one, of a part; `None` for all.
 
         Raises:
             DicomTorchError: It cannot be read.
@@ -53,6 +55,11 @@ class Sources:
         info = self._info(position, stored)
         if info["colour"] == "display":
             stored = self._colours(position)
+        if part is not None:
+            top, bottom, left, right = part
+            stored = stored[top:bottom, left:right]
+            if not stored.size:
+                raise NotThereError(f"there is no such part of {info['rows']} x {info['columns']}")
         if step > 1:
             stored = stored[::step, ::step]
         return of_array(_small(stored), step=step, **info)

@@ -186,6 +186,16 @@ def test_tables_say_what_each_stored_value_becomes(tmp_path):
     assert np.array_equal(rows[0][stored - table.info["first"]], modality)
 
 
+def test_parts_and_thinned_frames_are_those_of_the_whole(tmp_path):
+    write_series(tmp_path, 1)
+    content = content_of(DicomFrames(tmp_path))
+    whole = array(answer(content, "frames/0/source"))
+    assert np.array_equal(array(answer(content, "frames/0/source", step=3)), whole[::3, ::3])
+    part = {"top": 3, "bottom": 9, "left": 5, "right": 30}
+    assert np.array_equal(array(answer(content, "frames/0/source", **part)), whole[3:9, 5:30])
+    assert answer(content, "frames/0/source", top=99, bottom=100, left=0, right=5).status == 404
+
+
 def test_masks_and_the_next_frame_that_has_a_label(volume):
     frames = DicomFrames(volume, masks=True, labels=["liver", "kidney"])
     content = content_of(frames)

@@ -427,6 +427,60 @@ def test_nothing_is_cut_off_at_any_size(opened, series, size):
     assert width == pytest.approx(1, abs=0.02)
 
 
+def test_a_frame_larger_than_what_is_sent_shows_all_its_pixels_when_enlarged(opened, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (4200, 4000), np.uint8)
+    write(image(pixels, Modality="DX"), tmp_path / "0.dcm")
+    page = opened(DicomFrames(tmp_path, size=(256, 256)))
+    assert page.js(f"{VIEWER}.shown.entry.info.step") == 2
+    page.js(f"{VIEWER}.zoom(16)")
+    page.until(f"{VIEWER}.source.image.detail && !{VIEWER}.moving")
+    detail = page.js(
+        f"(() => {{ const d = {VIEWER}.detail; return [d.top, d.left, d.found.info.shape]; }})()"
+    )
+    (top, left, shape) = detail
+    found = np.frombuffer(
+        base64.b64decode(
+            page.js(
+                f"btoa(Array.from({VIEWER}.detail.found.array, (v) => String.fromCharCode(v)).join(''))"
+            )
+        ),
+        np.uint8,
+    ).reshape(shape)
+    assert np.array_equal(found, pixels[top : top + shape[0], left : left + shape[1]])
+
+
+def test_a_notebook_gets_the_same_through_messages(opened, series):
+    frames = DicomFrames(series)
+    page = opened(frames)
+    token = token_of(page.viewing.url)[1]
+    page.page.evaluate(
+        """async (token) => {
+          const module = await import("/viewer.js");
+          const transport = module.fetchTransport(token), listeners = [];
+          const model = { on: (_, listen) => listeners.push(listen), send: async ({ id, path }) => {
+            const { status, info, data } = await transport.get(path);
+            const buffers = data ? [new DataView(data)] : [];
+            listeners.forEach((listen) => listen({ id, status, info }, buffers));
+          } };
+          const cell = document.createElement("div");
+          document.body.append(cell);
+          window.ended = module.default.render({ model, el: cell });
+          window.cell = cell.querySelector(".dtv-notebook").viewer;
+        }""",
+        token,
+    )
+    page.until("window.cell?.source?.image && !window.cell.store.wished.size")
+    page.js("window.cell.go(7)")
+    page.until(
+        "window.cell.shown?.entry.info.rows && !window.cell.store.wished.size && !window.cell.pending"
+    )
+    expected = frames[page.js("window.cell.position")][0][0].numpy() * 255
+    drawn = page.js("Array.from(window.cell.source.scratch.pixels.data)")
+    gray = np.array(drawn, np.uint8).reshape(*expected.shape, 4)[..., 0].astype(float)
+    assert np.abs(gray - expected).max() <= 1
+    page.js("window.ended()")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [(1280, 800), (390, 844)])
 def test_accessible(opened, tmp_path, scheme, size):

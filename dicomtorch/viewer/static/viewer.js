@@ -304,6 +304,7 @@ class Pane {
     this.element = make("section", { className: `dtv-pane dtv-${name}`, "aria-label": title },
       make("div", { className: "dtv-head" }, this.title, this.extra), this.frame, this.caption);
     this.scratch = document.createElement("canvas");
+    this.finer = document.createElement("canvas");
     this.layer = document.createElement("canvas");
     this.image = null;
   }
@@ -333,8 +334,8 @@ class Pane {
   /** @param fast whether something moves, so that fewer pixels will do */
   draw(view, layers, fast) {
     this.resize();
-    const { key, labels, boxes, cross } = this.image || {};
-    const now = JSON.stringify([key, labels?.id, boxes, cross, view, layers.masks, layers.boxes, layers.opacity, [...layers.hidden], this.canvas.width, this.canvas.height]);
+    const { key, labels, boxes, cross, detail } = this.image || {};
+    const now = JSON.stringify([key, labels?.id, detail?.id, boxes, cross, view, layers.masks, layers.boxes, layers.opacity, [...layers.hidden], this.canvas.width, this.canvas.height]);
     if (this.image && now === this.drawn && !(this.refine && !fast)) return;
     this.drawn = now;
     const context = this.canvas.getContext("2d", { alpha: false });
@@ -354,6 +355,7 @@ class Pane {
     context.imageSmoothingEnabled = at.sx < 3;
     context.imageSmoothingQuality = fast ? "low" : "high";
     this.blit(context, this.scratch, part, step, at, columns, this.image.value);
+    if (this.image.detail) this.drawDetail(context, at);
     if (layers.masks && this.image.labels) this.drawLabels(context, part, step, at, columns, layers);
     if (layers.boxes && this.image.boxes) this.drawBoxes(context, at, layers);
     if (this.image.cross) this.drawCross(context, at);
@@ -368,6 +370,13 @@ class Pane {
     paint(scratch.words, part, step, columns, value);
     scratch.getContext("2d").putImageData(scratch.pixels, 0, 0);
     context.drawImage(scratch, at.x + part.left * at.sx, at.y + part.top * at.sy, width * step * at.sx, height * step * at.sy);
+  }
+  /** A part of a frame that was sent thinned, with all of its pixels. */
+  drawDetail(context, at) {
+    const { value, rows, columns, top, left, scale } = this.image.detail;
+    const sx = at.sx * scale, sy = at.sy * scale;
+    const place = { sx, sy, x: at.x + (left - 0.5) * at.sx * scale + at.sx / 2, y: at.y + (top - 0.5) * at.sy * scale + at.sy / 2 };
+    this.blit(context, this.finer, { left: 0, top: 0, right: columns, bottom: rows }, 1, place, columns, value);
   }
   drawLabels(context, part, step, at, columns, layers) {
     const labels = this.image.labels.array, hidden = layers.hidden;
@@ -515,9 +524,9 @@ export class Viewer {
     ui.labels = make("details", { open: true, hidden: true }, make("summary", {}, "Labels"), field("Opacity", ui.opacity), ui.legend);
     ui.histogramPart = make("details", { open: true }, make("summary", {}, "Values"), ui.histogram, make("h3", {}, "Source"), ui.numbers, make("h3", {}, "Training"), ui.trainingNumbers);
     ui.meta = make("table", {}, make("caption", { className: "dtv-quiet" }, "Metadata that a batch has"));
-    const aside = make("aside", { "aria-label": "About this frame" },
+    const aside = (ui.aside = make("aside", { "aria-label": "About this frame" },
       make("details", { open: true }, make("summary", {}, "Pixel"), make("div", { className: "dtv-fields" }, field("Row", ui.row), field("Column", ui.column)), ui.probe),
-      ui.labels, ui.histogramPart, make("details", { open: true }, make("summary", {}, "Metadata"), ui.meta));
+      ui.labels, ui.histogramPart, make("details", { open: true }, make("summary", {}, "Metadata"), ui.meta)));
     ui.batches = make("div", { className: "dtv-batches", hidden: true });
     ui.live = make("p", { className: "dtv-live", role: "status", "aria-live": "polite" });
     ui.help = make("dialog", { "aria-label": "Keys and mouse" }, make("h2", {}, "Keys and mouse"),
@@ -628,7 +637,7 @@ export class Viewer {
     for (const group of info.groups) {
       this.groups.push(group);
       const canvas = make("canvas", { width: 48, height: 48, "aria-hidden": "true" });
-      const name = this.has_planes ? `${this.summary.kind} ${group.number}` : `Series ${group.number + 1}`;
+      const name = this.has_planes ? `${this.summary.kind[0].toUpperCase()}${this.summary.kind.slice(1)} ${group.number}` : `Series ${group.number + 1}`;
       const what = [group.modality, count(group.count, "frame"), group.rows ? `${group.rows} × ${group.columns}` : "", group.syntax];
       const button = make("button", { type: "button", title: what.filter(Boolean).join(", "), onclick: () => { this.open(group.number); ui.panes.focus({ preventScroll: true }); } },
         canvas, make("span", {}, make("strong", {}, `${name} `), make("span", {}, [group.modality, group.count].filter(Boolean).join(" · ")), make("small", {}, group.rows ? `${group.rows} × ${group.columns}` : "")));
@@ -785,6 +794,7 @@ export class Viewer {
     this.announce();
     this.histogram();
     this.showProbe();
+    this.refineSource(mine);
     const number = this.sampleNumber;
     if (number === undefined || number < 0) return this.showMeta(null);
     const entry = await this.store.get(`samples/${number}?draw=${this.draw}`);
@@ -804,7 +814,7 @@ export class Viewer {
   moved() {
     this.moving = performance.now() + 120;
     clearTimeout(this.resting);
-    this.resting = setTimeout(() => { this.moving = 0; if (this.panes.some((pane) => pane.refine)) this.paint(); }, 140);
+    this.resting = setTimeout(() => { this.moving = 0; if (this.panes.some((pane) => pane.refine)) this.paint(); this.refineSource(this.loading); }, 140);
   }
   entryOf(path) { return path && (this.store.peek(path) || this.failures?.get(path)); }
   render() {
@@ -846,11 +856,31 @@ export class Viewer {
     this.shown = { entry, table };
     const [rows, columns] = info.shape;
     const labels = this.summary.masks ? this.store.peek(`frames/${this.position}/mask`) : null;
-    pane.show({ rows, columns, key: [entry.id, table?.id, this.window, this.inverts], aspect: aspectOf(info.spacing), value: sourceValue(entry, table, this.window, this.inverts), labels, boxes: this.sourceBoxes(info) });
+    pane.show({ rows, columns, key: [entry.id, table?.id, this.window, this.inverts], aspect: aspectOf(info.spacing), value: sourceValue(entry, table, this.window, this.inverts), labels, boxes: this.sourceBoxes(info), detail: this.detailOf(entry, table) });
     const voiText = info.colour ? "colour" : this.window ? `window ${said(this.window[0])} / ${said(this.window[1])}` : info.center != null ? `window ${said(info.center)} / ${said(info.width)} (${info.voi})` : info.voi ? `VOI ${info.voi}` : "lowest to highest";
     const reduced = info.step > 1 ? `every ${info.step}th pixel` : "";
     pane.caption.textContent = [`frame ${this.position}`, info.modality, `${info.rows} × ${info.columns}`, voiText, reduced, info.note, info.burned && "may show who it is", info.path].filter(Boolean).join(" · ");
     return true;
+  }
+  /** Where a large frame was sent thinned and is enlarged: asks for what is seen of it. */
+  async refineSource(mine) {
+    const { entry } = this.shown || {}, pane = this.source, step = entry?.info.step;
+    if (!(step > 1) || !pane.image || !this.showsSource) return;
+    const at = pane.place(this.view), { width, height } = pane.canvas, { rows, columns } = entry.info;
+    if (Math.max(at.sx, at.sy) < 1.2) return;
+    const left = clamp(Math.floor((-at.x / at.sx) * step), 0, columns - 1), right = clamp(Math.ceil(((width - at.x) / at.sx) * step), left + 1, columns);
+    const top = clamp(Math.floor((-at.y / at.sy) * step), 0, rows - 1), bottom = clamp(Math.ceil(((height - at.y) / at.sy) * step), top + 1, rows);
+    if ((right - left) * (bottom - top) > LARGE_SENT) return;
+    const found = await this.store.get(`frames/${this.position}/source?top=${top}&left=${left}&bottom=${bottom}&right=${right}`);
+    if (mine !== this.loading || !found.array) return;
+    this.detail = { of: entry, found, top, left, scale: 1 / step };
+    this.paint();
+  }
+  detailOf(entry, table) {
+    const { of, found, top, left, scale } = this.detail || {};
+    if (of !== entry) return null;
+    const [rows, columns] = found.info.shape;
+    return { id: found.id, value: sourceValue(found, table, this.window, this.inverts), rows, columns, top, left, scale };
   }
   sourceBoxes(info) {
     const boxes = this.described && this.described.boxes, r = this.described?.resized;
@@ -1294,6 +1324,7 @@ export class Viewer {
     const { ui } = this;
     ui.batches.hidden = !on;
     for (const part of [ui.panes, ui.controls]) part.hidden = on;
+    ui.aside.classList.toggle("dtv-off", on); // it is about one frame
     ui.toBatches.setAttribute("aria-pressed", String(on));
     ui.toFrames.setAttribute("aria-pressed", String(!on));
     if (on) { this.play(false); ui.strip.hidden = true; await this.openBatches(false); } else { this.paint(); ui.panes.focus({ preventScroll: true }); }

@@ -8,18 +8,18 @@ whoever wants it in the child would wait for ever. Nothing of the package is suc
 | `reader.threads` | the threads that decode, and the lock around making them | forgotten; the child makes its own |
 | `backends.children` | the processes that decode, their sockets and lock | closed; the child makes its own |
 | `reader.fetch` | the lock around the last inflated data set | free in the child (`ForkedLock`) |
-| `masks` (`gridded`, `dose`, `contour_painter`) | locks around what is made once | free in the child (`ForkedLock`) |
+| `masks.gridded`, `masks.dose`, `masks.contour_painter` | locks around what is made once | free in the child |
 | `pixels.slots` | the lock around the segments of a worker | made anew; the child has segments of its own |
 | `datasets.samples` | the lock around the global random generators | made anew |
 | `viewer.aside` | the lock around the child that runs code of users | free in the child (`ForkedLock`) |
-| `viewer.server` | the thread that answers a browser | the child has none |
+| `viewer.server`, `viewer.notebook` | threads that answer a browser or a notebook | the child has none |
 | `batches.crew` | the threads of one pass of a `FrameLoader`, their tasks | the child begins a pass of its own |
 | `scanner.pool` | the processes of one scan, a thread for each, their queues | the child begins a scan of its own |
 | `reports.verify` | the threads of one check | the child begins a check of its own |
 | `reports.verify_state` | the `flock` on the notes of a check | shared with the child, until both have ended |
 | `index.locks` | `flock`s of the index and of the frame cache (`FileLock`) | the child closes its copies |
 | `index.in_use` | shared `flock`s on stored indexes that are open | shared with the child, which has them open too |
-| `index.store`, `reader.cache` | a `FileLock` each | see `index.locks` |
+| `index.store`, `index.purge`, `reader.cache` | a `FileLock` each | see `index.locks` |
 | `storage.local` | a lock around seeking, on Windows only | Windows does not fork |
 
 Value ranges that frames share (`reader.ranges`) and what readers remember need no lock. Attributes that are computed

@@ -29,7 +29,8 @@ from tests.support.mask_phantoms import segmentation, series
 
 PROGRAM = [sys.executable, "-m", "dicomtorch"]
 COMMANDS = (
-    *("scan", "info", "doctor", "series", "verify", "preview", "show", "bench", "demo", "purge"),
+    *("scan", "info", "doctor", "series", "verify", "preview", "show", "view", "bench", "demo"),
+    "purge",
 )
 
 
@@ -87,7 +88,7 @@ def test_scan_keeps_its_index_and_saves_it_where_it_is_told(capsys, tmp_path, tr
 
 
 @pytest.mark.parametrize(
-    "command", ["scan", "info", "doctor", "verify", "preview", "show", "bench"]
+    "command", ["scan", "info", "doctor", "verify", "preview", "show", "view", "bench"]
 )
 def test_an_empty_path_is_not_the_current_folder(capsys, command):
     with pytest.raises(SystemExit) as caught:

@@ -9,7 +9,7 @@ KERNELS := $(wildcard kernels/*.toml kernels/*.py kernels/src/*)
 WITHOUT_KERNELS := tests/conformance tests/pixels/test_cases_files.py tests/reader tests/datasets tests/batches/test_loader.py
 SERVICES := tests/users tests/viewer/test_page.py tests/conformance/test_series.py tests/conformance/test_vendors.py $(shell grep -rlE 'require\("(monai|torchio)"\)' tests --include='test_*.py')
 
-.PHONY: demo test test-services long lint format bench clean
+.PHONY: demo test test-services long lint format bench lock audit release clean
 
 # Index the files that come with pydicom, load one epoch, print what was found, write a contact sheet.
 demo: $(VENV)/.view
@@ -44,6 +44,25 @@ format: $(VENV)/.lint
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
+# The versions of constraints.txt with the hashes of their files, for whoever installs the development environment with
+# `pip install --require-hashes -r requirements.lock`. Needs a network; run it when constraints.txt changes.
+lock: $(VENV)/.release
+	$(BIN)/uv pip compile pyproject.toml --quiet --all-extras --group dev --group services --constraint constraints.txt \
+		--generate-hashes --python-version 3.11 --no-annotate --no-header --output-file requirements.lock
+
+# Known vulnerabilities of these versions. Needs a network.
+audit: $(VENV)/.release
+	$(BIN)/pip-audit --requirement requirements.lock --disable-pip --strict
+
+# sdist and wheel, and the bill of materials of an environment that has the wheel and what it needs: all in dist/.
+release: $(VENV)/.release
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(PYTHON) -m venv dist/environment
+	dist/environment/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
+	$(BIN)/cyclonedx-py environment dist/environment/bin/python --pyproject pyproject.toml --output-file dist/dicomtorch.cdx.json
+	rm -rf dist/environment
+
 clean:
 	rm -rf $(VENV) $(DEMO_OUTPUT) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
@@ -74,6 +93,10 @@ $(VENV)/.services: $(VENV)/.test
 
 $(VENV)/.lint: $(VENV)/.pip $(REQUIREMENTS)
 	$(PIP) --editable ".[all]" --group dev
+	@touch $@
+
+$(VENV)/.release: $(VENV)/.pip $(REQUIREMENTS)
+	$(PIP) --group release
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.pip $(REQUIREMENTS)

@@ -36,3 +36,42 @@ def test_every_dependency_has_a_lower_bound() -> None:
     extras = project["optional-dependencies"].values()
     asked = [*project["dependencies"], *itertools.chain.from_iterable(extras)]
     assert [one for one in asked if ">=" not in one and not one.startswith("dicomtorch[")] == []
+
+
+def pinned(text: str) -> dict[str, str]:
+    """Package -> version."""
+    found = re.findall(r"^([\w.-]+)==([^\s;\\]+)", text, re.MULTILINE)
+    return {re.sub("[-_.]+", "-", name).lower(): version for name, version in found}
+
+
+def test_the_lock_has_a_hash_for_each_of_the_versions_tested() -> None:
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    entries = [entry for entry in re.split(r"\n(?=\w)", lock) if "==" in entry]
+    assert len(entries) > 100
+    for entry in entries:
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}", entry), entry.partition(chr(10))[0]
+    locked = pinned(lock)
+    constraints = pinned((ROOT / "constraints.txt").read_text(encoding="utf-8"))
+    both = locked.keys() & constraints.keys()
+    assert len(both) > 90
+    assert {name: locked[name] for name in both} == {name: constraints[name] for name in both}
+
+
+def test_the_lock_has_all_that_is_asked_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    asked = [
+        *project["project"]["dependencies"],
+        *itertools.chain.from_iterable(project["project"]["optional-dependencies"].values()),
+        *(
+            one
+            for name in ("test", "services", "lint")
+            for one in project["dependency-groups"][name]
+        ),
+    ]
+    names = {
+        re.sub("[-_.]+", "-", re.match(r"[\w.-]+", one)[0]).lower()  # type: ignore[index]
+        for one in asked
+        if isinstance(one, str)
+    }
+    locked = pinned((ROOT / "requirements.lock").read_text(encoding="utf-8"))
+    assert names - locked.keys() == {"dicomtorch"}

@@ -29,6 +29,10 @@ def _always(*arguments: str) -> Command:
     return lambda *_: arguments
 
 
+_SIMPLE = (
+    *("mutate_files", "mutate_indexes", "metamorphic", "system_faults", "kill_points"),
+    *("races", "soak", "leaks"),
+)
 _SANITIZERS = {"address": "address,undefined", "thread": "thread"}
 LOOPS: dict[str, tuple[str, Command]] = {
     **{
@@ -44,15 +48,17 @@ LOOPS: dict[str, tuple[str, Command]] = {
         f"fuzz_kernels tests, {name}": ("fuzz_kernels", _always("--sanitizer", flags, "--tests"))
         for name, flags in _SANITIZERS.items()
     },
-    "stress_batches": ("stress_batches", lambda seconds, _: (f"{seconds / 60}",)),
-    "hammer_cache": ("hammer_cache", lambda seconds, at: (at, "40000", "0", f"{seconds * 20:.0f}")),
-    "mutate_index": ("mutate_index", lambda seconds, at: (at, f"{seconds * 10:.0f}")),
-    "kill_refresh": ("kill_refresh", lambda _, at: (at,)),
-    "measure_backends guard": ("measure_backends", _always("guard")),
+    **{name: (name, _for_seconds()) for name in ("stress_batches", *_SIMPLE)},
+    "hammer_cache": (
+        "support.hammer_cache",
+        lambda seconds, at: (at, "40000", "0", f"{seconds * 20:.0f}"),
+    ),
+    "kill_refresh": ("support.kill_refresh", lambda _, at: (at,)),
+    "measure_backends guard": ("support.measure_backends", _always("guard")),
 }
-"""What is run: the module, and its arguments."""
+"""What is run: the module, of this folder or as named below `tests`, and its arguments."""
 
-_NEEDS_SAMPLES = {"measure_backends"}
+_NEEDS_SAMPLES = {"support.measure_backends"}
 _GRACE = 300.0  # seconds beyond its time: building, importing, the last round, sanitizers
 
 
@@ -65,7 +71,8 @@ def run(name: str, seconds: float, output: Path) -> bool:
     began = time.monotonic()
     log = output / f"{name.replace(' ', '-').replace(',', '')}.txt"
     with tempfile.TemporaryDirectory() as folder, log.open("w", encoding="utf-8") as said:
-        command = [sys.executable, "-m", f"tests.long.{module}", *arguments(seconds, folder)]
+        path = f"tests.{module}" if "." in module else f"tests.long.{module}"
+        command = [sys.executable, "-m", path, *arguments(seconds, folder)]
         try:
             code: int | None = subprocess.run(
                 command,

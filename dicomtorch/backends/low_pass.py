@@ -7,6 +7,7 @@ pixel, not in the middle of a block; each level of the reversible 5/3 wavelet ad
 from __future__ import annotations
 
 import inspect
+import threading
 from functools import cache
 from typing import Any
 
@@ -82,11 +83,29 @@ def skips_resolutions() -> bool:
     return "skipres" in inspect.signature(codecs.library().jpeg2k_decode).parameters
 
 
+class _Room(threading.local):
+    """Memory of each thread for a copy of a code stream: fresh pages for every frame take longer than the copy."""
+
+    def __init__(self) -> None:
+        self._memory = bytearray()
+
+    def copy(self, codestream: memoryview) -> memoryview:
+        """The same bytes, which may be written to until the next copy."""
+        if len(self._memory) < len(codestream):
+            self._memory = bytearray(len(codestream))
+        view = memoryview(self._memory)[: len(codestream)]
+        view[:] = codestream
+        return view
+
+
+_room = _Room()
+
+
 def _htj2k(codestream: memoryview, shape: tuple[int, ...], stream: J2KStream, levels: int) -> Array:
     """The band overshoots, and OpenJPH does not clamp it: it is decoded as if its samples had 24 bits and a sign."""
-    wide = bytearray(codestream)
+    wide = _room.copy(codestream)
     wide[42] = _WIDE
-    samples = codecs.decode_htj2k(memoryview(wide), np.empty(shape, np.int32), skipres=levels)
+    samples = codecs.decode_htj2k(wide, np.empty(shape, np.int32), skipres=levels)
     if not stream.signed:
         samples += 1 << stream.precision - 1
     return samples

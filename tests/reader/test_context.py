@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from dicomtorch import DicomFrames, scan
 from dicomtorch.backends.imagecodecs import BACKEND
-from dicomtorch.datasets.options import FrameOptions, MaskOptions
+from dicomtorch.datasets.options import FrameOptions, MoreOptions
 from dicomtorch.errors import GeometryError, OptionError
 from dicomtorch.series.neighbours import frame_order
 from tests.support.phantoms import ct, write
@@ -202,15 +202,8 @@ def test_options(cine):
 
 def test_options_of_other_datasets_are_those_of_frames():
     parameters = inspect.signature(DicomFrames).parameters
-    own = FrameOptions.__annotations__.keys() - MaskOptions.__annotations__.keys()
-    assert own == {*parameters} - {
-        "mask_options",
-        "source",
-        "context",
-        "context_edge",
-        "on_gap",
-        "decode",
-    }
+    own = FrameOptions.__annotations__.keys() - MoreOptions.__annotations__.keys()
+    assert own == {*parameters} - {"more", "source", "context", "context_edge", "on_gap"}
 
 
 def test_every_frame_is_in_one_run(bundled):

@@ -87,15 +87,20 @@ def bits_of(sheets: Words) -> list[Bits]:
     where = (flat != 0).nonzero()[0]
     words = flat.take(where)
     bounds = where.searchsorted(np.arange(count + 1) * size)
-    where -= np.repeat(np.arange(count) * size, np.diff(bounds))
+    where -= np.repeat(np.arange(count) * size, bounds[1:] - bounds[:-1])
     masks = _expanded(words)
     total = np.zeros(len(words) + 1, np.int64)
-    np.cumsum(np.bitwise_count(words), dtype=np.int64, out=total[1:])
-    areas = np.diff(total.take(bounds)).tolist()
-    ends = bounds.tolist()
+    np.bitwise_count(words).cumsum(dtype=np.int64, out=total[1:])
+    ends, totals = bounds.tolist(), total.take(bounds).tolist()
     return [
-        Bits(where[a:b], words[a:b], _NONE, area, masks[8 * a : 8 * b])
-        for a, b, area in zip(ends[:-1], ends[1:], areas, strict=True)
+        Bits(
+            where[ends[k] : ends[k + 1]],
+            words[ends[k] : ends[k + 1]],
+            _NONE,
+            totals[k + 1] - totals[k],
+            masks[8 * ends[k] : 8 * ends[k + 1]],
+        )
+        for k in range(count)
     ]
 
 

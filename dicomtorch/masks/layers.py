@@ -129,9 +129,10 @@ def paint(
         PixelValueError: Two labels share pixels of a label map and `overlap="raise"`.
     """
     out[...] = 0
-    areas = np.zeros(len(labels), np.int64)
+    counts = [0] * len(labels)
     for layer in layers:
-        areas[layer.label] = layer.area
+        counts[layer.label] = layer.area
+    areas = np.array(counts, np.int64)
     if output != "labels":
         for layer in layers:
             layer.write(out[layer.label])

@@ -33,7 +33,7 @@ class _Sheets(Scratch):
     """
 
     def __init__(self, count: int, length: int) -> None:
-        self.bytes = np.zeros((count, length), np.uint8)
+        self.bytes = np.empty((count, length), np.uint8)
         self._next = 0
         self._row: Any = None
 

@@ -20,7 +20,8 @@ _TORCHVISION, _MONAI, _TORCHIO = "torchvision", "monai", "torchio"
 def to_tv_tensors(image: Tensor, mask: Any, meta: Any) -> tuple[Any, Any, Any]:
     """A sample whose image and mask, boxes or points `torchvision.transforms.v2` moves in one call.
 
-    Of several plain tensors those transforms take only the first, and leave a mask where it was.
+    Of several plain tensors those transforms take only the first, and leave a mask where it was. They take what this
+    returns, inside of `sample_transform`; of a sample as a dataset gives it they take nothing (`tuple(sample)` does).
 
     Args:
         image: (C, H, W).

@@ -52,12 +52,19 @@ def test_torchvision_moves_both(folder):
     require("torchvision")
     from torchvision.transforms import v2
 
-    frames = DicomFrames(folder, masks=True, values="modality", sample_transform=to_tv_tensors)
-    image, mask, meta = v2.RandomHorizontalFlip(1)(frames[0])
+    def of(transform):
+        return DicomFrames(
+            folder,
+            masks=True,
+            values="modality",
+            sample_transform=lambda *sample: transform(*to_tv_tensors(*sample)),
+        )
+
+    image, mask, meta = of(v2.RandomHorizontalFlip(1))[0]
     assert torch.equal(image == 1000, mask == 1)
     assert mask[0, 2, 2] == 1
     assert mask.dtype == torch.uint8
-    _, small, _ = v2.Resize((6, 8))(frames[0])
+    _, small, _ = of(v2.Resize((6, 8)))[0]
     assert set(small.unique().tolist()) == {0, 1}
     assert meta["mask_area"] == (20,)
 

@@ -98,7 +98,7 @@ class FrameSamples(Sequence[FrameSample]):
                 masks is not None and not _are_slices([sample[1]], masks[k : k + 1])
             ):
                 return None
-        meta = PackedMeta(self._columns)
+        meta = PackedMeta.of(self._columns)
         return (images, meta) if masks is None else (images, masks, meta)
 
 

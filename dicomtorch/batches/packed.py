@@ -50,13 +50,25 @@ class Block(NamedTuple):
 class PackedMeta(FrameMeta):
     """A `FrameMeta` of a batch that becomes an ordinary one as soon as it is used in any way.
 
-    Args:
-        columns: Of the batch, or the block that they were sent as.
+    Called as a class it makes a `FrameMeta`, because frameworks copy a batch by `type(meta)(...)`.
     """
 
-    def __init__(self, columns: MetaColumns | Block) -> None:
-        super().__init__()
-        self._columns: MetaColumns | Block = columns
+    _columns: MetaColumns | Block
+
+    def __new__(cls, *args: Any, **more: Any) -> Any:
+        """A `FrameMeta` of what `dict` takes."""
+        return FrameMeta(*args, **more)
+
+    @classmethod
+    def of(cls, columns: MetaColumns | Block) -> PackedMeta:
+        """That of some columns.
+
+        Args:
+            columns: Of the batch, or the block that they were sent as.
+        """
+        made = dict.__new__(cls)
+        made._columns = columns
+        return made
 
     def _opened(self) -> FrameMeta:
         columns = self.__dict__.get("_columns")
@@ -151,7 +163,7 @@ def _layout(parts: tuple[Part, ...]) -> bytes:
 
 
 def _restore(*block: Any) -> PackedMeta:
-    return PackedMeta(Block(*block))
+    return PackedMeta.of(Block(*block))
 
 
 def _reduce_packed(meta: PackedMeta) -> tuple[Any, ...]:

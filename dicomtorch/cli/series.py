@@ -39,7 +39,7 @@ def _series(arguments: argparse.Namespace) -> int:
     found = describe_series(index)
     if arguments.json:
         print(json.dumps(to_json(found, index, redact_paths=arguments.redact_paths), indent=2))
-    else:
+    elif found:
         print(format_series(found, index, redact_paths=arguments.redact_paths, page=page()))
     lost = any(one.missing or one.uneven for one in found)
     return report_code(index, report, lost)

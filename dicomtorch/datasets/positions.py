@@ -30,7 +30,7 @@ def one_position(given: Any, count: int, what: str) -> int:
     if not -count <= number < count:
         there = f" (0 to {count - 1})" if count else ""
         raise FrameIndexError(
-            f"{what} {number} is outside the dataset, which has {count} {what}s{there}"
+            f"{what} {number} is outside the dataset, which has {count} {what}{'s' * (count != 1)}{there}"
         )
     return number + count if number < 0 else number
 

@@ -312,10 +312,11 @@ def _fitting(text: str, width: int, length: Callable[[str], float]) -> str:
 
 
 def write(path: str | os.PathLike[str], save: Callable[[BinaryIO, str], object]) -> None:
-    """Writes a picture whole or not at all."""
+    """Writes a picture whole or not at all; its folder is made if it is missing, as for an index."""
     target = Path(path)
     kind = target.suffix.removeprefix(".").lower().replace("jpg", "jpeg")
     draft = target.with_name(f".{target.name}.{os.getpid()}.{time.monotonic_ns()}.tmp")
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with draft.open("xb") as file:
             save(file, kind)

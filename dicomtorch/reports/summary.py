@@ -107,8 +107,11 @@ def summary_blocks(summary: dict[str, Any]) -> list[Block]:
     files = summary["files"]
     blocks: list[Block] = [
         Sentence(headline(summary), 0),
-        table(("Files", ""), [(CLASS_NAMES[name], n) for name, n in files.items() if n]),
     ]
+    if any(files.values()):
+        blocks.append(
+            table(("Files", ""), [(CLASS_NAMES[name], n) for name, n in files.items() if n])
+        )
     if summary["frames"]:
         undecodable = _undecodable(summary["decoding"])
         blocks += [

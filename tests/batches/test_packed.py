@@ -98,7 +98,7 @@ USES: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("arrived", [False, True])
 @pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
 def test_every_use_is_that_of_a_dict(use: Callable[[Any], Any], arrived: bool) -> None:
-    mine: Any = PackedMeta(dict(COLUMNS))
+    mine: Any = PackedMeta.of(dict(COLUMNS))
     mine, ordinary = sent(mine) if arrived else mine, plain()
     assert type(mine) is PackedMeta
     got, expected = use(mine), use(ordinary)
@@ -113,20 +113,20 @@ def test_every_use_is_that_of_a_dict(use: Callable[[Any], Any], arrived: bool) -
 
 def test_a_key_that_is_not_there_says_which_was_meant() -> None:
     with pytest.raises(MetaKeyError, match="did you mean 'spacing'"):
-        PackedMeta(dict(COLUMNS))["spacin"]
+        PackedMeta.of(dict(COLUMNS))["spacin"]
 
 
 def test_it_is_a_dict_and_equals_one() -> None:
     small: dict[str, Any] = {"uid": ["a", "b"]}
-    assert isinstance(PackedMeta(small), dict)
-    assert PackedMeta(small) == {"uid": ["a", "b"]}
-    assert dict.__eq__({"uid": ["a", "b"]}, dict(PackedMeta(small)))
-    assert [{"uid": ["a", "b"]}].index(PackedMeta(small)) == 0
-    assert PackedMeta(small) != {"uid": ["a", "c"]}
+    assert isinstance(PackedMeta.of(small), dict)
+    assert PackedMeta.of(small) == {"uid": ["a", "b"]}
+    assert dict.__eq__({"uid": ["a", "b"]}, dict(PackedMeta.of(small)))
+    assert [{"uid": ["a", "b"]}].index(PackedMeta.of(small)) == 0
+    assert PackedMeta.of(small) != {"uid": ["a", "c"]}
 
 
 def test_tensors_may_be_written_to_and_are_apart() -> None:
-    mine = sent(PackedMeta(dict(COLUMNS)))
+    mine = sent(PackedMeta.of(dict(COLUMNS)))
     mine["index"] += 1
     assert mine["index"].tolist() == [5, 3, 8]
     assert mine["small"].tolist() == [1, -2, 3]
@@ -147,6 +147,17 @@ def test_a_block_has_all_columns(rows: int) -> None:
 
 
 def test_the_message_is_one_block() -> None:
-    one = ForkingPickler.dumps(PackedMeta(dict(COLUMNS)))
+    one = ForkingPickler.dumps(PackedMeta.of(dict(COLUMNS)))
     assert len(one) < len(ForkingPickler.dumps(plain()))
     assert b"numpy" not in bytes(one)
+
+
+def test_frameworks_copy_a_batch_by_its_class() -> None:
+    """As Lightning and DDP do: the class is asked for before the values are."""
+    mine = PackedMeta.of(dict(COLUMNS))
+    kind: Any = type(mine)
+    for given in (dict(mine), list(mine.items()), tuple(mine.items())):
+        again = kind(given)
+        assert type(again) is FrameMeta
+        assert list(again) == list(COLUMNS)
+        assert again["index"] is mine["index"]

@@ -26,6 +26,7 @@ from dicomtorch.cli.options import EXIT_ERROR, EXIT_FOUND_PROBLEMS, EXIT_INTERRU
 from dicomtorch.errors import OptionError
 from dicomtorch.reports.preview import write_preview
 from tests.support.mask_phantoms import segmentation, series
+from tests.support.phantoms import ct, ct_pixels, write
 
 PROGRAM = [sys.executable, "-m", "dicomtorch"]
 COMMANDS = (
@@ -637,3 +638,20 @@ def test_preview_draws_masks(capsys, tmp_path):
     colours = {name: np.ptp(picture, axis=2) > 40 for name, picture in pictures.items()}
     assert not colours["plain"].any()
     assert 0.2 < colours["masks"][:, :136].mean() < 0.3
+
+
+def test_a_picture_makes_its_folder(tmp_path, capsys):
+    pytest.importorskip("PIL")
+    source = write(ct(ct_pixels(0), 0), tmp_path / "a.dcm")
+    target = tmp_path / "new" / "sheet.png"
+    code, _, err = run(capsys, "preview", source, "-o", target)
+    assert (code, err) == (0, "")
+    assert target.read_bytes().startswith(b"\x89PNG")
+
+
+def test_nothing_is_no_table(tmp_path, capsys):
+    code, out, err = run(capsys, "series", tmp_path)
+    assert (code, out) == (1, "")
+    assert "there is no frame here" in err
+    code, out, _ = run(capsys, "scan", tmp_path)
+    assert (code, out) == (1, "0 files, 0 frames, 0 bytes of pixel data\n")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,11 +11,15 @@ import torch
 from torch import Tensor
 
 from dicomtorch.errors import DicomTorchError, PixelValueError
+from dicomtorch.index.location import FrameLocation
 from dicomtorch.model.frame import AppliedVOI
+from dicomtorch.model.image import ImagePixel
+from dicomtorch.reader.fetch import OpenFiles
 from dicomtorch.reader.reader import Frame, FrameReader
 from dicomtorch.series.levels import SlideLevel
 
-_MOST_AT_ONCE = 64 << 20  # bytes of decoded tiles
+_TRUE = torch.ones((), dtype=torch.bool)
+_MOST_LOCATED = 1 << 14  # frames whose place is remembered
 
 
 class Box(NamedTuple):
@@ -58,6 +61,10 @@ class Patches(NamedTuple):
 def patches_of(box: Box) -> Patches:
     """Which frames a box is put together from; what is beyond the total pixel matrix belongs to none."""
     level, (height, width) = box.level, box.level.tile
+    if (box.rows, box.columns) == level.tile and not (box.row % height or box.column % width):
+        found = _stored(box)
+        if found is not None:
+            return found
     top, left = max(box.row, 0), max(box.column, 0)
     bottom, right = (
         min(box.row + box.rows, level.rows),
@@ -85,6 +92,19 @@ def patches_of(box: Box) -> Patches:
     return Patches(patches, covered == box.rows * box.columns)
 
 
+def _stored(box: Box) -> Patches | None:
+    """The same of a box that may be a stored tile; `None` if it is none that lies inside of the matrix."""
+    level, row, column = box.level, box.row, box.column
+    inside = row >= 0 and column >= 0 and row + box.rows <= level.rows
+    if not (inside and column + box.columns <= level.columns and level.is_aligned):
+        return None
+    position = int(level.grid[row // box.rows, column // box.columns])
+    if position < 0:
+        return Patches([], False)
+    whole = (slice(0, box.rows), slice(0, box.columns))
+    return Patches([Patch(position, whole, whole)], True)
+
+
 def _frames_in(
     level: SlideLevel, top: int, left: int, bottom: int, right: int
 ) -> Iterator[tuple[int, int, int]]:
@@ -107,7 +127,7 @@ def _frames_in(
 def mask_of(box: Box, found: Patches) -> Tensor:
     """(rows, columns), bool: which pixels of a box are there."""
     if found.is_whole:
-        return torch.from_numpy(np.ones((box.rows, box.columns), np.bool_))
+        return _TRUE.expand(box.rows, box.columns)
     return torch.from_numpy(_mask(box, found.patches))
 
 
@@ -116,14 +136,6 @@ def _mask(box: Box, patches: Sequence[Patch]) -> npt.NDArray[np.bool_]:
     for patch in patches:
         mask[patch.of_box] = True
     return mask
-
-
-def is_frame(box: Box, found: Patches) -> bool:
-    """Whether a box is one stored tile; of one at the edge a part may be beyond the total pixel matrix."""
-    if len(found.patches) != 1 or (box.rows, box.columns) != box.level.tile:
-        return False
-    patch = found.patches[0]
-    return all(a.start == b.start == 0 for a, b in zip(patch.of_frame, patch.of_box, strict=True))
 
 
 def fill_beyond(found: Patches, image: Tensor, fill: Tensor) -> None:
@@ -141,9 +153,7 @@ def _raw(image: Tensor) -> npt.NDArray[Any]:
 
 
 class RegionReader:
-    """Reads boxes of levels.
-
-    Frames that several boxes touch are decoded once, where the boxes lie near each other.
+    """Reads boxes of levels: each frame is decoded once and goes into all boxes that touch it.
 
     Args:
         reader: Of the frames.
@@ -151,6 +161,15 @@ class RegionReader:
 
     def __init__(self, reader: FrameReader) -> None:
         self.reader = reader
+        options = reader.options
+        # Then stored values go to where they belong without a tensor for each frame.
+        self._copies = (
+            options.values == "stored"
+            and options.padding == "keep"
+            and reader.dtype != torch.bfloat16
+        )
+        self._located: dict[int, FrameLocation] = {}
+        self._dtype = _raw(torch.empty(0, dtype=reader.dtype)).dtype
 
     def read(
         self,
@@ -171,79 +190,107 @@ class RegionReader:
             For each box its tensor, or what is wrong with a frame of it.
         """
         results: list[Frame | DicomTorchError] = [Frame(image, AppliedVOI()) for image in out]
-        for part in self._parts(boxes, found):
-            positions = list(dict.fromkeys(p.position for k in part for p in found[k].patches))
-            if len(part) == 1 and is_frame(boxes[part[0]], found[part[0]]):
-                (k,) = part
-                (results[k],) = self.reader.read_many(positions, out[k][None])
-                fill_beyond(found[k], out[k], fill[k])
-                continue
-            frames = dict(zip(positions, self._frames(positions), strict=True))
-            for k in part:
-                results[k] = self._put_together(found[k], frames, out[k], fill[k])
+        targets = [_raw(image) for image in out]
+        uses: dict[int, list[tuple[int, Patch]]] = {}
+        for k, each in enumerate(found):
+            if not each.is_whole:
+                targets[k][:] = _raw(fill[k])
+            for patch in each.patches:
+                uses.setdefault(patch.position, []).append((k, patch))
+        located = self._locate(sorted(uses))
+
+        def work(n: int, files: OpenFiles) -> None:
+            used = uses[located[n].position]
+            frame = self._frame(located[n], files, _memory(targets, used))
+            for k, patch in used:
+                if isinstance(frame, DicomTorchError):
+                    results[k] = frame
+                elif len(frame.image) != len(out[k]):
+                    results[k] = self._of_other_channels(patch.position, len(out[k]))
+                else:
+                    part = frame.image[(slice(None), *patch.of_frame)]
+                    if not frame.is_there:
+                        targets[k][(slice(None), *patch.of_box)] = part
+                    if isinstance(results[k], Frame):
+                        results[k] = Frame(out[k], frame.voi)
+
+        # Of tiles that overlap the later one is above, so they are read one after the other.
+        apart = all(box.level.is_aligned for box in boxes)
+        self.reader.fetcher.each(located, work, None if apart else 1)
         return results
 
-    def _put_together(
-        self,
-        found: Patches,
-        frames: Mapping[int, Frame | DicomTorchError],
-        out: Tensor,
-        fill: Tensor,
-    ) -> Frame | DicomTorchError:
-        target, voi = _raw(out), AppliedVOI()
-        if not found.is_whole:
-            target[:] = _raw(fill)
-        for patch in found.patches:
-            frame = frames[patch.position]
-            if isinstance(frame, DicomTorchError):
-                return frame
-            if len(frame.image) != len(out):
-                return self._of_other_channels(patch.position, len(out))
-            target[(slice(None), *patch.of_box)] = _raw(frame.image)[(slice(None), *patch.of_frame)]
-            voi = frame.voi
-        return Frame(out, voi)
+    def _locate(self, positions: list[int]) -> list[FrameLocation]:
+        """As `index.locate`, which takes as long as all else does around the decoding of a tile."""
+        known = self._located
+        if new := [position for position in positions if position not in known]:
+            if len(known) + len(new) > _MOST_LOCATED:
+                known = self._located = {}
+                new = positions
+            known.update(zip(new, self.reader.index.locate(new), strict=True))
+        return [known[position] for position in positions]
 
-    def _frames(self, positions: Sequence[int]) -> list[Frame | DicomTorchError]:
-        if not positions:
-            return []
-        try:
-            shapes = self.reader.shapes(positions)
-        except PixelValueError:
-            shapes = set()
-        batch = None
-        if len(shapes) == 1:  # one piece of memory, as the compiled kernels want it
-            batch = torch.empty((len(positions), *shapes.pop()), dtype=self.reader.dtype)
-        return self.reader.read_many(positions, batch)
+    def __getstate__(self) -> FrameReader:
+        return self.reader
 
-    def _parts(self, boxes: Sequence[Box], found: Sequence[Patches]) -> Iterator[list[int]]:
-        """Numbers of boxes that are read together: neighbours, of no more frames than fit into memory."""
-        if len(boxes) == 1:
-            yield [0]
-            return
-        order = sorted(
-            range(len(boxes)), key=lambda k: min((p.position for p in found[k].patches), default=-1)
-        )
-        part: list[int] = []
-        seen: set[int] = set()
-        for k in order:
-            new = {patch.position for patch in found[k].patches}
-            size = 3 * math.prod(boxes[k].level.tile) * self.reader.dtype.itemsize
-            if part and len(seen | new) * size > _MOST_AT_ONCE:
-                yield part
-                part, seen = [], set()
-            part.append(k)
-            seen |= new
-        if part:
-            yield part
+    def __setstate__(self, reader: FrameReader) -> None:
+        self.__init__(reader)  # type: ignore[misc]
+
+    def _frame(
+        self, where: FrameLocation, files: OpenFiles, out: npt.NDArray[Any] | None
+    ) -> _Read | DicomTorchError:
+        """One frame: in `out`, in memory of this thread that the next one overwrites, or in memory of its own."""
+        reader = self.reader
+        if self._copies:
+            try:
+                recipe = reader.recipe(where)
+                pixel = recipe.values.pixel
+                if out is not None and not _fits(out, pixel):
+                    out = None
+                stored = reader.fetcher.stored(where, files, pixel, recipe.backend, out)
+            except DicomTorchError as error:
+                return reader.fetcher.named(error, where.position)
+            if np.can_cast(stored.dtype, self._dtype):
+                image = stored[None] if stored.ndim == 2 else stored.transpose(2, 0, 1)
+                there = out is not None and (stored is out or stored.base is out)
+                return _Read(image, AppliedVOI(), there)
+        (frame,) = reader.read_many([where.position], num_threads=1)
+        return _Read(_raw(frame.image), frame.voi) if isinstance(frame, Frame) else frame
 
     def _of_other_channels(self, position: int, channels: int) -> DicomTorchError:
         return self.reader.fetcher.named(
             PixelValueError(
                 f"it has {self.reader.shape(position)[0]} channels, other tiles of its level {channels}; "
-                'use color="rgb" or "gray"'
+                'use values="display" with color="rgb" or "gray"'
             ),
             position,
         )
+
+
+class _Read(NamedTuple):
+    """(C, rows, columns), how they were made display values, and whether they lie where they belong."""
+
+    image: npt.NDArray[Any]
+    voi: AppliedVOI
+    is_there: bool = False
+
+
+def _memory(
+    targets: Sequence[npt.NDArray[Any]], used: Sequence[tuple[int, Patch]]
+) -> npt.NDArray[Any] | None:
+    """What a frame can be decoded straight into: a box that is all of it and lies in memory as decoders write."""
+    k, patch = used[0]
+    target = targets[k]
+    whole = tuple(slice(0, n) for n in target.shape[1:])
+    if len(used) > 1 or patch.of_frame != whole or patch.of_box != whole:
+        return None
+    picture = target[0] if len(target) == 1 else target.transpose(1, 2, 0)
+    return picture if picture.flags.c_contiguous else None
+
+
+def _fits(out: npt.NDArray[Any], pixel: ImagePixel) -> bool:
+    """Whether a decoder may write a frame there."""
+    as_decoded = out.shape == pixel.shape and out.dtype == pixel.stored_dtype
+    return pixel.is_encapsulated and as_decoded
 
 
 def box_of_tile(level: SlideLevel, row: int, column: int) -> Box:

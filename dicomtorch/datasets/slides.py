@@ -7,9 +7,9 @@ from typing import Any, NamedTuple, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
+from dicomtorch._forks import lazy
 from dicomtorch.datasets.glass import Fill, fill_of
 from dicomtorch.datasets.options import Reading
 from dicomtorch.datasets.positions import one_position, several_positions
@@ -26,6 +26,7 @@ from dicomtorch.errors import (
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.report import ScanReport
 from dicomtorch.pictures import html
+from dicomtorch.pixels.memory import new_batch
 from dicomtorch.reader.reader import FrameReader
 from dicomtorch.series.levels import SlideLevel
 from dicomtorch.series.pyramids import Pyramid, pyramids, tile_mask
@@ -38,7 +39,7 @@ class Region(NamedTuple):
     """A part of a level.
 
     Attributes:
-        image: (C, rows, columns).
+        image: (C, rows, columns), which lie in memory as (rows, columns, C): `image.permute(1, 2, 0)` is contiguous.
         mask: (rows, columns), bool: which pixels are those of tiles; the others are filled.
     """
 
@@ -74,6 +75,7 @@ class Slide:
         self._pyramid = pyramid
         self._source = source
         self._regions = RegionReader(source.reader)
+        self._backgrounds: dict[int, Tensor] = {}
 
     def __repr__(self) -> str:
         finest = self.levels[0]
@@ -218,15 +220,30 @@ class Slide:
 
     def _read(self, box: Box, fill: Fill) -> Region:
         reader = self._source.reader
-        background = fill_of(fill, reader, box.level)
-        image = torch.empty((len(background), box.rows, box.columns), dtype=reader.dtype)
         found = patches_of(box)
-        (frame,) = self._regions.read([box], [found], [image], [background])
+        channels = self._channels[box.level.number]
+        # As pictures are: decoded tiles lie in memory like this.
+        size = (box.rows, box.columns, channels)
+        image = new_batch(size, reader.dtype).permute(2, 0, 1)
+        (frame,) = self._regions.read([box], [found], [image], [self._fill(fill, box.level)])
         if isinstance(frame, DicomTorchError):
             raise frame
         if self._source.standardization is not None:
             self._source.standardization.apply(image, 0)
         return Region(image, mask_of(box, found))
+
+    @lazy
+    def _channels(self) -> list[int]:
+        """Of each level."""
+        shape = self._source.reader.shape
+        return [shape(int(level.positions[0]))[0] for level in self.levels]
+
+    def _fill(self, fill: Fill, level: SlideLevel) -> Tensor:
+        if not isinstance(fill, str) or fill != "background":
+            return fill_of(fill, self._source.reader, level)
+        if level.number not in self._backgrounds:
+            self._backgrounds[level.number] = fill_of(fill, self._source.reader, level)
+        return self._backgrounds[level.number]
 
 
 class DicomSlides:

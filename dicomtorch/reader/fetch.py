@@ -36,7 +36,7 @@ from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.model.syntaxes import EXPLICIT_VR_BIG_ENDIAN
 from dicomtorch.reader.cache import EXPENSIVE, FrameCache, frame_key, reduced_key
 from dicomtorch.reader.choice import ChosenBackends
-from dicomtorch.reader.threads import decode_pool, usable_threads
+from dicomtorch.reader.threads import FEW, decode_pool, usable_threads, worthwhile_threads
 from dicomtorch.storage.base import ByteRange, Identity, Scratch, Storage, StoredObject
 from dicomtorch.storage.local import LocalStorage
 
@@ -95,11 +95,14 @@ class FrameFetcher:
         Args:
             located: The frames.
             work: Takes the number of a frame in `located`, and the files of its thread.
-            num_threads: At most so many at once; `None`: as many as this process may use.
+            num_threads: At most so many at once; `None`: as many as this process may use and the work is worth.
         """
         order = sorted(range(len(located)), key=lambda k: (located[k].file, located[k].span))
         most = num_threads or usable_threads()
         threads = min(most, len(order))
+        if num_threads is None and threads > 1 and len(order) <= FEW:
+            pixels = [self.index.image_pixel(where.position) for where in located]
+            threads = min(threads, worthwhile_threads(pixels))
 
         def do(part: Sequence[int]) -> None:
             decoding.threads = most // max(threads, 1)
@@ -197,11 +200,19 @@ class FrameFetcher:
         return align(data, bit_offset, pixel) if bit_offset else data
 
     def stored(
-        self, where: FrameLocation, files: OpenFiles, pixel: ImagePixel, backend: Backend
+        self,
+        where: FrameLocation,
+        files: OpenFiles,
+        pixel: ImagePixel,
+        backend: Backend,
+        out: Array | None = None,
     ) -> Array:
-        """Stored values, in memory of this thread that the next frame overwrites, or in memory of their own."""
+        """Stored values, in memory of this thread that the next frame overwrites, or in memory of their own.
+
+        Decoders may write to `out`, of the shape and type of `pixel`, if it is given; not all do.
+        """
         if self.cache is None or pixel.transfer_syntax_uid not in EXPENSIVE:
-            return self._decoded(where, files, pixel, backend)
+            return self._decoded(where, files, pixel, backend, out)
         key = _cache_key(where, files, pixel, backend)
         stored = self.cache.read(
             key, pixel, self._local.scratch, self._local.decoded(pixel, self._limits)
@@ -255,13 +266,20 @@ class FrameFetcher:
         return made
 
     def _decoded(
-        self, where: FrameLocation, files: OpenFiles, pixel: ImagePixel, backend: Backend
+        self,
+        where: FrameLocation,
+        files: OpenFiles,
+        pixel: ImagePixel,
+        backend: Backend,
+        out: Array | None = None,
     ) -> Array:
         data = self.read_encoded(where, files, pixel)
         decoding.where = lambda: printable(files.index.path(where.position))
         decoding.limits = self._limits
         try:
-            return backend.decode(data, pixel, self._local.decoded(pixel, self._limits))
+            if out is None:
+                out = self._local.decoded(pixel, self._limits)
+            return backend.decode(data, pixel, out)
         finally:
             decoding.where, decoding.limits = None, LIMITS
 

@@ -14,7 +14,7 @@ from dicomtorch.errors import DicomTorchError, PixelValueError
 from dicomtorch.index.location import FrameLocation
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.model.image import ImagePixel
-from dicomtorch.reader.fetch import OpenFiles
+from dicomtorch.reader.open_files import OpenFiles
 from dicomtorch.reader.reader import Frame, FrameReader
 from dicomtorch.series.levels import SlideLevel
 

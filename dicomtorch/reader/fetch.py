@@ -36,8 +36,9 @@ from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.model.syntaxes import EXPLICIT_VR_BIG_ENDIAN
 from dicomtorch.reader.cache import EXPENSIVE, FrameCache, frame_key, reduced_key
 from dicomtorch.reader.choice import ChosenBackends
+from dicomtorch.reader.open_files import OpenFiles, identity_of
 from dicomtorch.reader.threads import FEW, decode_pool, usable_threads, worthwhile_threads
-from dicomtorch.storage.base import ByteRange, Identity, Scratch, Storage, StoredObject
+from dicomtorch.storage.base import ByteRange, Scratch, Storage, StoredObject
 from dicomtorch.storage.local import LocalStorage
 
 Array = npt.NDArray[Any]
@@ -334,41 +335,6 @@ class _Local(threading.local):
         return self._decoded
 
 
-class OpenFiles:
-    """The files of one thread: the one that was read last stays open, because positions come ordered by file."""
-
-    def __init__(self, index: FrameIndex, storage: Storage) -> None:
-        self.index = index
-        self._storage = storage
-        self._number = -1
-        self._file: StoredObject | None = None
-
-    def of(self, where: FrameLocation) -> StoredObject:
-        """The file of a frame.
-
-        Raises:
-            StaleIndexError: It is not the one that was indexed.
-            StorageError: It cannot be opened.
-        """
-        if self._file is None or where.file != self._number:
-            self.close()
-            self._file = self._storage.open(self.index.file_path(where.file), identity_of(where))
-            self._number = where.file
-        return self._file
-
-    def close(self) -> None:
-        """Closes what is open."""
-        file, self._file = self._file, None
-        if file is not None:
-            file.close()
-
-    def __enter__(self) -> OpenFiles:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
 def reads_rows(where: FrameLocation, pixel: ImagePixel) -> bool:
     """Whether rows of a frame lie one after the other in its file, each on whole bytes (PS3.5 8.1 and 8.2).
 
@@ -391,11 +357,6 @@ def _rows_of(start: int, pixel: ImagePixel, rows: range) -> tuple[int, int]:
     """Offset and length of some rows of a frame that begins at `start`."""
     row = pixel.columns * pixel.samples_per_pixel * pixel.bits_allocated // 8
     return start + rows.start * row, len(rows) * row
-
-
-def identity_of(where: FrameLocation) -> Identity:
-    """What the file of a frame was when it was indexed."""
-    return Identity(where.size, where.mtime_ns, where.inode)
 
 
 def _cache_key(

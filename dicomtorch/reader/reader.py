@@ -35,8 +35,9 @@ from dicomtorch.pixels.sample import Sample
 from dicomtorch.pixels.voi import SharedRange
 from dicomtorch.reader.cache import FrameCache
 from dicomtorch.reader.choice import ChosenBackends, Isolation
-from dicomtorch.reader.fetch import FrameFetcher, OpenFiles
+from dicomtorch.reader.fetch import FrameFetcher
 from dicomtorch.reader.kernels import PlainKind, PlainReader
+from dicomtorch.reader.open_files import OpenFiles
 from dicomtorch.reader.ranges import SharedRanges
 from dicomtorch.reader.threads import usable_threads
 

@@ -17,7 +17,7 @@ from dicomtorch.pixels import frame as pixels
 from dicomtorch.pixels import plan
 from dicomtorch.pixels.plan import make_plan
 from dicomtorch.pixels.sample import Sample
-from dicomtorch.reader.fetch import OpenFiles
+from dicomtorch.reader.open_files import OpenFiles
 from dicomtorch.reader.reader import Frame, FrameReader, Recipe
 
 Window = Sequence[int]

@@ -17,6 +17,7 @@ whoever wants it in the child would wait for ever. Nothing of the package is suc
 | `scanner.pool` | the processes of one scan, a thread for each, their queues | the child begins a scan of its own |
 | `reports.verify` | the threads of one check | the child begins a check of its own |
 | `reports.verify_state` | the `flock` on the notes of a check | shared with the child, until both have ended |
+| `pixels.segment` | record locks of segments whose workers ended (`Claims`) | those of the parent are not the child's |
 | `index.locks` | `flock`s of the index and of the frame cache (`FileLock`) | the child closes its copies |
 | `index.in_use` | shared `flock`s on stored indexes that are open | shared with the child, which has them open too |
 | `index.store`, `index.purge`, `reader.cache` | a `FileLock` each | see `index.locks` |

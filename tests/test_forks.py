@@ -38,7 +38,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has
 PACKAGE = Path(dicomtorch._forks.__file__).parent
 LOCKS = {
     *("Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier"),
-    *("Thread", "ThreadPoolExecutor", "ProcessPoolExecutor", "Pool", "flock"),
+    *("Thread", "ThreadPoolExecutor", "ProcessPoolExecutor", "Pool", "flock", "lockf"),
     *("Queue", "SimpleQueue", "LifoQueue", "PriorityQueue", "ForkedLock", "FileLock"),
 }
 

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from dicomtorch.pixels.segment import (
     RETIRED,
     SENT,
     Address,
+    Claims,
     Mapping,
     is_forking,
     this_process,
@@ -26,16 +27,48 @@ from dicomtorch.pixels.segment import (
 )
 
 
+class Inherited(NamedTuple):
+    """A segment without a worker that this process has from its parent.
+
+    Attributes:
+        maker: Who made it.
+        slot: Its number there.
+        mapping: It.
+        claims: Of the parent.
+    """
+
+    maker: bytes
+    slot: int
+    mapping: Mapping
+    claims: Claims
+
+
 class Attached:
-    """Segments of the workers of this process, mapped once."""
+    """Segments of the workers of this process, mapped once.
+
+    Attributes:
+        inherited: Free segments of workers of the parent that had ended when this process was forked.
+    """
 
     def __init__(self) -> None:
+        self.inherited: list[Inherited] = []
+        self._of: dict[bytes, dict[int, Mapping]] = {}
+        self._claims = Claims()
         self.renew()
 
     def renew(self) -> None:
         """Begins anew, as in a forked child: it attaches what its own workers send."""
-        self._of: dict[bytes, dict[int, Mapping]] = {}
+        self.inherited = [
+            Inherited(maker, slot, mapping, self._claims)
+            for maker, mappings in self._of.items()
+            for slot, mapping in mappings.items()
+            if mapping.claim and mapping.state == FREE
+        ]
+        self._of = {}
         self._pids: dict[bytes, int] = {}
+        self._watched: set[int] = set()
+        self._forked: set[int] = set()
+        self._claims = Claims()
 
     def mappings(self) -> Iterator[Mapping]:
         """All that are mapped; a batch that is alive may keep others of workers that ended."""
@@ -50,18 +83,48 @@ class Attached:
 
     def empty(self) -> None:
         """Gives back what workers gave up or left behind. Only they know which of the others they are about to fill."""
-        for maker, pid in list(self._pids.items()):
+        for pid in set(self._pids.values()):
             if not _is_alive(pid):
-                self.forget(maker)
+                self._ended(pid)
         for mappings in list(self._of.values()):
             for slot, mapping in list(mappings.items()):
+                is_left = (
+                    mapping.claim and mapping.state == FREE and self._claims.take(mapping.claim)
+                )
+                if is_left:
+                    mapping.state = RETIRED
+                    mapping.discard_pages()  # children may have it mapped
                 if mapping.state == RETIRED:
                     mappings.pop(slot, None)
 
-    def forget(self, maker: bytes) -> None:
-        """Of a worker that ended; a batch that is alive keeps its own segment."""
-        self._of.pop(maker, None)
-        self._pids.pop(maker, None)
+    def _ended(self, pid: int) -> None:
+        """A worker ended: what it had is kept for the next one, if that can have it."""
+        self._watched.discard(pid)
+        for maker, other in list(self._pids.items()):
+            if other == pid:
+                self._pids.pop(maker, None)
+                self._leave(maker, pid in self._forked and not _is_alive(pid))
+        self._forked.discard(pid)
+        for mapping in (
+            self.mappings()
+        ):  # those that it had claimed: what is on its way does not arrive any more
+            if mapping.claim and mapping.state == SENT and not self._claims.is_taken(mapping.claim):
+                mapping.state = FREE
+
+    def _leave(self, maker: bytes, can_be_kept: bool) -> None:
+        mappings = self._of.get(maker, {})
+        for slot, mapping in list(mappings.items()):
+            if mapping.state == SENT:
+                mapping.state = FREE
+            if mapping.state == RETIRED or not can_be_kept or over_budget():
+                mappings.pop(slot, None)
+                continue
+            try:
+                mapping.claim = self._claims.new()
+            except OSError:
+                mappings.pop(slot, None)
+        if not mappings:
+            self._of.pop(maker, None)
 
     def hold(self) -> None:
         """A child was forked: what is held now is its own too."""
@@ -84,6 +147,7 @@ class Attached:
         if mapping is None and address.handle is not None:
             self.empty()
             mapping = self._map(address)
+        self._watch(address.pid)
         if mapping is None or mapping.state != SENT or mapping.number != address.number:
             raise OptionError(
                 f"this is the address of a batch of DataLoader worker (pid {address.pid}) that was opened before or is "
@@ -108,17 +172,23 @@ class Attached:
             raise
         finally:
             os.close(descriptor)
-        if address.maker not in self._of:
-            self._began(address)
+        self._pids[address.maker] = address.pid
         self._of.setdefault(address.maker, {})[address.slot] = mapping
         return mapping
 
-    def _began(self, address: Address) -> None:
-        """What a worker leaves behind goes with the loader that had it."""
-        self._pids[address.maker] = address.pid
+    def _watch(self, pid: int) -> None:
+        """What a worker leaves behind is seen to when the loader that had it goes."""
+        if pid in self._watched:
+            return
+        self._watched.add(pid)
         for process in multiprocessing.active_children():
-            if process.pid == address.pid:
-                weakref.finalize(process, self.forget, address.maker).atexit = False
+            if process.pid == pid:
+                weakref.finalize(process, self._ended, pid).atexit = False
+                method = (
+                    getattr(process, "_start_method", None) or multiprocessing.get_start_method()
+                )
+                if method == "fork":
+                    self._forked.add(pid)
 
     def _release(self, mapping: Mapping, address: Address, process: object) -> None:
         # A child forked while the batch was alive has a copy of its owner; what that had is not the child's to give.
@@ -151,9 +221,9 @@ def attach(
     address: tuple[Any, ...], shape: tuple[int, ...], dtype: torch.dtype, requires_grad: bool
 ) -> Tensor:
     """The batch at an address: what a message about one unpickles to."""
-    return _attached.batch(Address(*address), shape, dtype).requires_grad_(requires_grad)
+    return attached.batch(Address(*address), shape, dtype).requires_grad_(requires_grad)
 
 
-_attached = Attached()
-keepers["segments attached"] = _attached
-when_forked(_attached.hold, _attached.renew)
+attached = Attached()
+keepers["segments attached"] = attached
+when_forked(attached.hold, attached.renew)

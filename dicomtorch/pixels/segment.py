@@ -7,6 +7,9 @@ The way of one segment, whose first page holds its state and the number of its l
 3. The parent unpickles the message. State and number fit, so nothing else was in it since: now it is HELD.
 4. The last reference of the parent dies: it is FREE again, and only now the worker may fill it again.
 
+When its worker has ended, the parent keeps it, within its budget. Workers that are forked later have it mapped too, and
+the first that claims it (`Claims`) goes on with it at 1.
+
 It is RETIRED, and never filled again, if a process was forked while it was in use or HELD, because the child sees what
 becomes of it; if more is kept than the budget allows; or if a later message arrived and its own did not, because
 what was beside it could not be pickled.
@@ -14,6 +17,7 @@ what was beside it could not be pickled.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import os
@@ -22,10 +26,16 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
+with contextlib.suppress(ImportError):  # no segments are made there
+    import fcntl
+
 FREE, SENT, HELD, RETIRED = range(4)
 _FRONT = mmap.PAGESIZE  # the batch begins on a page of its own
 _NUMBER = 8  # where in the front page the number of the last message is
 _PROT_READ_WRITE = 3
+_POPULATE_WRITE = (
+    23  # MADV_POPULATE_WRITE; kernels before 5.14 refuse it, and the faults come one by one
+)
 
 
 def length_of(size: int) -> int:
@@ -43,6 +53,7 @@ class Mapping:
     Attributes:
         size: As given.
         is_forked: Whether a child was forked while this process had the batch.
+        claim: Its number among the `Claims` of the parent, once its worker has ended; 0 before.
     """
 
     def __init__(self, descriptor: int, size: int) -> None:
@@ -52,6 +63,7 @@ class Mapping:
             raise OSError(ctypes.get_errno(), "a batch could not be mapped")
         self.size = size
         self.is_forked = False
+        self.claim = 0
         self._state = ctypes.c_ubyte.from_address(address)
         self._number = ctypes.c_uint64.from_address(address + _NUMBER)
         self._address: int = address
@@ -84,10 +96,55 @@ class Mapping:
         """An array over the batch. It does not keep the mapping: a finalizer of it has to."""
         return (ctypes.c_char * nbytes).from_address(self.start)
 
+    def populate(self) -> None:
+        """Enters the pages that are there into the tables of this process: one call in place of a fault for each."""
+        _libc().madvise(self.start, self.size, _POPULATE_WRITE)
+
     def discard_pages(self) -> None:
         """Gives the memory back to the system, though others have it mapped. Nobody may look at it any more."""
         if hasattr(mmap, "MADV_REMOVE"):
             _libc().madvise(self.start, self.size, mmap.MADV_REMOVE)
+
+
+class Claims:
+    """Who may fill the segments whose workers ended: a record lock for each, which ends with the process that has it.
+
+    A forked child has the descriptor, but none of the locks.
+    """
+
+    def __init__(self) -> None:
+        self._descriptor: int | None = None
+        self._given = 0
+
+    def new(self) -> int:
+        """A number that nobody has claimed.
+
+        Raises:
+            OSError: There is no descriptor for it.
+        """
+        if self._descriptor is None:
+            self._descriptor = os.memfd_create("dicomtorch-claims")
+        self._given += 1
+        return self._given
+
+    def take(self, number: int) -> bool:
+        """Claims a number for this process, unless another has it."""
+        return self._lock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def is_taken(self, number: int) -> bool:
+        """Whether another process has claimed it and lives."""
+        if not self.take(number):
+            return True
+        self._lock(number, fcntl.LOCK_UN)
+        return False
+
+    def _lock(self, number: int, how: int) -> bool:
+        assert self._descriptor is not None
+        try:
+            fcntl.lockf(self._descriptor, how, 1, number)
+        except OSError:
+            return False
+        return True
 
 
 @cache

@@ -23,7 +23,7 @@ from torch.multiprocessing.reductions import reduce_tensor
 from torch.utils.data import get_worker_info
 
 from dicomtorch.pixels import pool
-from dicomtorch.pixels.attached import attach
+from dicomtorch.pixels.attached import attach, attached
 from dicomtorch.pixels.pool import keepers, tensor_over
 from dicomtorch.pixels.segment import (
     FREE,
@@ -64,28 +64,41 @@ class Slot:
     """One segment of a worker.
 
     Args:
-        number: Among those of the worker.
-        size: Of the largest batch that fits, in bytes.
+        maker: Who made it: this worker, or one before it.
+        number: Among those of the maker.
+        mapping: The segment.
+        descriptor: Of it, which the parent does not have yet; `None` if it has the segment.
 
     Attributes:
+        maker: As given.
         number: As given.
-        size: As given.
+        mapping: As given.
+        size: Of the largest batch that fits, in bytes.
         is_in_use: Whether anything in this worker refers to the batch.
-        process: That made it.
+        process: That fills it.
     """
 
-    def __init__(self, number: int, size: int) -> None:
+    def __init__(
+        self, maker: bytes, number: int, mapping: Mapping, descriptor: int | None = None
+    ) -> None:
+        self.maker = maker
         self.number = number
-        self.size = size
+        self.mapping = mapping
+        self.size = mapping.size
         self.is_in_use = False
         self.process = this_process()
-        self._descriptor: int | None = os.memfd_create("dicomtorch-batch")
+        self._descriptor = descriptor
         self._handle: Any = None
+
+    @classmethod
+    def made(cls, maker: bytes, number: int, size: int) -> Slot:
+        """A new segment."""
+        descriptor = os.memfd_create("dicomtorch-batch")
         try:
-            os.ftruncate(self._descriptor, length_of(size))
-            self.mapping = Mapping(self._descriptor, size)
+            os.ftruncate(descriptor, length_of(size))
+            return cls(maker, number, Mapping(descriptor, size), descriptor)
         except BaseException:
-            self._close()
+            os.close(descriptor)
             raise
 
     @property
@@ -159,6 +172,7 @@ class Slots:
         self.slots: list[Slot] = []
         self._made = 0
         self._sent = 0
+        self._inherited = attached.inherited
         self._lock = threading.Lock()  # finalizers never take it
 
     def batch(self, shape: tuple[int, ...], dtype: torch.dtype, nbytes: int) -> Tensor:
@@ -188,15 +202,34 @@ class Slots:
             owner = None if fitting is None else fitting.claim(nbytes)
             # Those that are too small are not asked for again.
             self._retire(free if fitting is None else _surplus(free, fitting))
+            if fitting is None and (fitting := self._adopted(nbytes)):
+                owner = fitting.claim(nbytes)
             if fitting is not None:
                 return fitting, owner
             self._made += 1
             number = self._made
-        slot = Slot(number, -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE)
+        slot = Slot.made(self.maker, number, -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE)
         owner = slot.claim(nbytes)
         with self._lock:
             self.slots.append(slot)
         return slot, owner
+
+    def _adopted(self, nbytes: int) -> Slot | None:
+        """A segment of a worker that ended before this one was forked, if there is one that nobody else has."""
+        for one in list(self._inherited):
+            maker, number, mapping, claims = one
+            if not nbytes <= mapping.size <= 4 * nbytes:
+                continue
+            self._inherited.remove(one)
+            if claims.take(mapping.claim) and mapping.state == FREE:
+                # Old messages about it have lower numbers, and none of this worker.
+                self._sent = max(self._sent, mapping.number)
+                mapping.number = 0
+                mapping.populate()
+                slot = Slot(maker, number, mapping)
+                self.slots.append(slot)
+                return slot
+        return None
 
     def _drop_spent(self) -> None:
         """Forgets what is never filled again. Messages of a worker arrive in the order in which they were sent."""
@@ -222,7 +255,7 @@ class Slots:
             self._sent += 1
             handle = slot.send(self._sent)
         return Address(
-            self.maker, os.getpid(), _receiver(), slot.number, self._sent, slot.size, handle
+            slot.maker, os.getpid(), _receiver(), slot.number, self._sent, slot.size, handle
         )
 
     def hold(self) -> None:

@@ -19,7 +19,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, random_
 
 from dicomtorch import DicomFrames
 from dicomtorch.batches.metadata import BatchMeta
-from dicomtorch.pixels import attached, slots
+from dicomtorch.pixels import attached, pool, slots
 from dicomtorch.pixels import memory as buffers
 from dicomtorch.pixels.memory import new_batch
 from tests.support.numbered import SHAPE, Numbers, only
@@ -266,7 +266,7 @@ class Deadly(Dataset[Any]):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_killed_worker_leaves_nothing() -> None:
     shared = set(os.listdir("/dev/shm"))
-    known = set(map(id, attached._attached.mappings()))
+    known = set(map(id, attached.attached.mappings()))
     kept: list[torch.Tensor] = []
     loader = DataLoader(Deadly(), batch_size=4, num_workers=2, collate_fn=only)
     with pytest.raises(RuntimeError, match=r"exited unexpectedly|killed by signal"):
@@ -276,8 +276,12 @@ def test_a_killed_worker_leaves_nothing() -> None:
         assert all_equal(batch, 4.0 * k)  # what has arrived stays whole
     del kept, batch
     gc.collect()
-    list(DataLoader(Numbers(8), batch_size=4, num_workers=1, collate_fn=only))
-    assert set(map(id, attached._attached.mappings())) <= known
+    again = DataLoader(Numbers(80), batch_size=4, num_workers=2, collate_fn=only)
+    assert all(all_equal(batch, 4.0 * k) for k, batch in enumerate(again))
+    del again
+    gc.collect()
+    pool.give_back()
+    assert set(map(id, attached.attached.mappings())) <= known
     assert {name for name in os.listdir("/dev/shm") if not name.startswith("sem.")} <= shared
 
 

@@ -71,11 +71,14 @@ def _nowhere(masks: MaskIndex) -> list[Remark]:
     if not reasons:
         return []
     listed = "; ".join(f"{count}: {reason}" for reason, count in reasons.most_common(_LISTED))
-    some = [f"{row['object']}/{row['number']}" for row in rows if row["reason"]]
-    text = (
-        f"{format_count(len(some), 'segment')} of masks make no pixel ({listed}); object/number "
-        f"{', '.join(some[:_LISTED])}{' ...' if len(some) > _LISTED else ''}"
-    )
+    some = [
+        f"{row['object']}/{row['number']}" for row in rows if row["reason"] and row["object"] >= 0
+    ]
+    text = f"{format_count(sum(reasons.values()), 'segment')} of masks make no pixel ({listed})"
+    if some:  # objects that nothing is made of have no number
+        text += (
+            f"; object/number {', '.join(some[:_LISTED])}{' ...' if len(some) > _LISTED else ''}"
+        )
     return [_remark("masks_nowhere", "warning", text, "MaskIndex(...).table() lists them")]
 
 

@@ -6,7 +6,8 @@ import numpy as np
 
 from dicomtorch import scan
 from dicomtorch.reports.mask_checks import of_masks
-from tests.support.mask_phantoms import segmentation, series, square, structures
+from tests.support.mask_phantoms import object_like, segmentation, series, square, structures
+from tests.support.phantoms import write
 
 
 def remarks(folder):
@@ -41,6 +42,16 @@ def test_segments_that_match_no_image_with_the_reason(tmp_path):
     assert "1: no image of its study" in found.text
     assert "1: no contours" in found.text
     assert "0/1, 1/1" in found.text
+
+
+def test_objects_that_nothing_is_made_of(tmp_path):
+    slices = series(tmp_path, 1)
+    surface = object_like(slices[0], "1.2.840.10008.5.1.4.1.1.66.5", "SEG", "surface")
+    write(surface, tmp_path / "surface.dcm")
+    text = remarks(tmp_path)["masks_nowhere"].text
+    assert text == (
+        "1 segment of masks make no pixel (1: a Surface Segmentation holds surfaces, no pixels)"
+    )
 
 
 def test_contours_between_slices_and_what_is_odd(tmp_path):

@@ -530,6 +530,17 @@ def test_cine_stops_and_can_be_slowed(opened, series):
     assert page.k == stopped
 
 
+def test_cine_has_the_rate_of_the_file_and_respects_reduced_motion(opened, tmp_path):
+    pixels = np.stack([ct_pixels(k) for k in range(40)])
+    write(ct(pixels, 0, Modality="XA", FrameTime=50), tmp_path / "0.dcm")
+    page = opened(DicomFrames(tmp_path), reduced_motion="reduce")
+    page.until(f"{VIEWER}.ui.rate.value === '20'")
+    page.page.keyboard.press("c")
+    page.page.wait_for_timeout(2000)
+    page.page.keyboard.press("c")
+    assert page.k <= 5, "two frames a second at most"
+
+
 def test_markup_in_labels_and_names_of_series_stays_text(opened, tmp_path):
     evil = "<img src=x onerror=document.title='hit'>"
     write_series(tmp_path / evil.replace("/", ""), 2)

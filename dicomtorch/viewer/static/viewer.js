@@ -495,7 +495,7 @@ export class Viewer {
     ui.slider = make("input", { type: "range", min: 0, value: 0, "aria-label": "Frame", oninput: () => this.go(+ui.slider.value) });
     ui.place = make("output", {});
     ui.play = button("Play", "Play (C)", () => this.play(!this.playing), { "aria-pressed": "false" });
-    ui.rate = number(() => this.playing && this.play(true), { min: 1, max: 60, value: 12, "aria-label": "Frames a second" });
+    ui.rate = number(() => { this.rated = true; if (this.playing) this.play(true); }, { min: 1, max: 60, value: 12, "aria-label": "Frames a second" });
     ui.mode = button("Both", "Source, both, training (T)", () => this.nextMode());
     ui.redraw = button("Draw again", "Draw random transforms again (N)", () => this.redraw());
     ui.draws = button("8 draws", "Eight draws side by side (Shift + N)", () => this.toggleStrip(), { "aria-pressed": "false" });
@@ -801,6 +801,8 @@ export class Viewer {
     if (mine !== this.loading || entry.info.dropped) return;
     this.described = entry.status === 200 ? entry.info : null;
     this.showMeta(this.described);
+    const time = this.described?.meta.FrameTime; // nominal, in milliseconds
+    if (time > 0 && !this.rated && !this.playing) this.ui.rate.value = clamp(Math.round(1000 / time), 1, 60);
     if (this.described?.boxes) this.paint();
   }
 
@@ -950,6 +952,7 @@ export class Viewer {
   }
   fillWindow() {
     const current = this.current;
+    this.ui.center.disabled = this.ui.width.disabled = !current || !!this.shown?.entry.info.colour;
     this.ui.center.value = current ? +current[0].toPrecision(6) : "";
     this.ui.width.value = current ? +current[1].toPrecision(6) : "";
   }

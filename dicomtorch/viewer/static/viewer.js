@@ -760,7 +760,7 @@ export class Viewer {
   async load() {
     const k = this.k, mine = (this.loading = (this.loading || 0) + 1);
     this.store.forget();
-    this.paint();
+    this.paintNow();
     if (this.isVolume) this.loadPlanes();
     const asked = this.paths(k).map((path) => this.store.get(path));
     for (let ahead = 1; ahead <= AHEAD; ahead++) {
@@ -813,6 +813,12 @@ export class Viewer {
     if (this.pending) return;
     this.pending = requestAnimationFrame(() => { this.pending = 0; this.render(); });
   }
+  /** In this frame of the screen still, unless one was drawn just now. */
+  paintNow() {
+    if (this.pending || performance.now() - (this.rendered || 0) < 8) return this.paint();
+    this.fast = performance.now() < (this.moving || 0);
+    this.render();
+  }
   moved() {
     this.moving = performance.now() + 120;
     clearTimeout(this.resting);
@@ -830,6 +836,7 @@ export class Viewer {
       if (this.isVolume) this.planes.forEach((pane, i) => this.renderTraining(pane, this.trainingPath(k, i + 1, this.cross[i + 1]), this.maskPath(k, i + 1, this.cross[i + 1]), i + 1));
     }
     for (const pane of this.panes) if (!pane.element.hidden && (pane !== this.source || this.showsSource)) pane.draw(this.view, this.layers, this.fast);
+    this.rendered = performance.now();
     if (whole) this.root.dispatchEvent(new CustomEvent("dtv-painted", { detail: { k, number: this.number, took: performance.now() - this.begun } }));
     else this.late();
   }
@@ -946,7 +953,7 @@ export class Viewer {
     this.window = window && [window[0], Math.max(window[1], whole ? 1 : 1e-9)];
     this.fillWindow();
     this.moved();
-    this.paint(true);
+    this.paintNow();
     this.drawHistogram();
     if (speaks) this.announce();
   }

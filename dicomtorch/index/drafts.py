@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import glob
 import os
 import shutil
 import sys
+import time
 import uuid as uuids
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +54,7 @@ def whole_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     Raises:
         OSError: It could not be written, or there is one.
     """
+    _remove_forgotten(path)
     draft = _draft_of(path)
     make_private_folder(draft)
     try:
@@ -120,6 +123,20 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+_FORGOTTEN_SECONDS = (
+    3600.0  # a draft this old belongs to a process that was killed, or could not remove it
+)
+
+
+def _remove_forgotten(path: Path) -> None:
+    """Removes old drafts of a folder; they hold identifiers, too."""
+    oldest = time.time() - _FORGOTTEN_SECONDS
+    with contextlib.suppress(OSError):
+        for draft in path.parent.glob(f".{glob.escape(path.name)}.*{SUFFIX}"):
+            if draft.stat().st_mtime < oldest:
+                shutil.rmtree(draft, ignore_errors=True)
 
 
 def _draft_of(path: Path) -> Path:

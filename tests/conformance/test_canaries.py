@@ -7,6 +7,7 @@ sample, notebook, warning, error and log record at DEBUG is searched for the mar
 from __future__ import annotations
 
 import base64
+import hashlib
 import itertools
 import json
 import logging
@@ -277,6 +278,8 @@ def test_a_planted_leak_is_found(planted: str) -> None:
         base64.b64encode(text.encode()).decode(),
         base64.b64encode(b"ab" + text.encode() + b"cd").decode(),
         base64.b64encode(b"a" + text[::-1].encode()).decode(),
+        hashlib.sha256(text.encode()).hexdigest(),
+        hashlib.md5(text.encode()).hexdigest(),
     ):
         assert leaks(planted.format(disguise)) == ["PatientName"], disguise
     assert leaks(b"\0" + text.encode("utf-16-le")) == ["PatientName"]

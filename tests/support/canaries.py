@@ -99,7 +99,7 @@ def write_marked(folder: Path) -> None:
 
 
 def disguises(text: str) -> Iterator[bytes]:
-    """A text as it could stand somewhere: encoded, as digits, backwards; letters of either case."""
+    """A text as it could stand somewhere: encoded, as digits, backwards, hashed; letters of either case."""
     for one in (text, text[::-1]):
         yield one.encode()
         yield one.lower().encode()
@@ -110,6 +110,14 @@ def disguises(text: str) -> Iterator[bytes]:
         for shift in range(3):  # where it lies among the bytes that are encoded
             encoded = base64.b64encode(b"\0" * shift + one.encode())
             yield encoded[(0, 2, 3)[shift] : (shift + len(one)) * 8 // 6]
+    for name in (
+        "sha256",
+        "sha1",
+        "md5",
+    ):  # whoever has a list of names finds the one that has the hash
+        digest = hashlib.new(name, text.encode())
+        yield digest.digest()[:12]
+        yield digest.hexdigest()[:24].encode()
 
 
 def leaks(output: str | bytes, wanted: Mapping[str, str] | None = None) -> list[str]:

@@ -100,6 +100,9 @@ class Texts(Sequence[str]):
     @classmethod
     def of(cls, values: Iterable[str]) -> Texts:
         """Encodes `values`."""
+        if isinstance(values, list | tuple) and values and values.count(values[0]) == len(values):
+            # Of a file with 100,000 frames nearly all columns are like this.
+            return cls(np.zeros(len(values), np.int32), Packed.of([values[0].encode()]))
         numbers: dict[str, int] = {}
         codes = np.fromiter((numbers.setdefault(v, len(numbers)) for v in values), np.int32)
         return cls(codes, Packed.of(text.encode() for text in numbers))

@@ -75,3 +75,12 @@ def test_without_a_difference_all_rows_are_one(columns: list[Any]) -> None:
 def test_plain_values_are_codes_of_text_and_numbers_as_they_are() -> None:
     assert plain(Texts.of(["x", "y", "x"])).tolist() == [0, 1, 0]
     assert plain(np.array([5.0, 7.0])).tolist() == [5.0, 7.0]
+
+
+@pytest.mark.parametrize("values", [["CT"] * 5, ["CT", "CT", "MR"], [""], [], ["a", "b", "a"]])
+def test_texts_are_encoded_alike_whatever_holds_them(values: list[str]) -> None:
+    for held in (values, tuple(values), iter(values)):
+        found = Texts.of(held)
+        assert list(found) == values
+        assert len(found.values) == len(set(values))
+        assert found.codes.dtype == np.int32

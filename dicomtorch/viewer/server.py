@@ -22,6 +22,7 @@ from dicomtorch.viewer.looked import Opened
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _START_SECONDS = 20.0
+_STOP_SECONDS = 30.0
 _MOST_CONNECTIONS = 64
 
 
@@ -48,6 +49,7 @@ class Viewing:
             make_app(content, hosts, token),
             access_log=False,
             log_config=None,
+            log_level="critical",  # what goes wrong is in the answers; a traceback could name files
             server_header=False,
             date_header=False,
             proxy_headers=False,
@@ -113,7 +115,7 @@ class Viewing:
         """Ends it; the port is free afterwards."""
         self._server.should_exit = True
         if threading.current_thread() is not self._thread:
-            self._thread.join(5)
+            self._thread.join(_STOP_SECONDS)
         self._socket.close()
         self._content.close()
         if self._opener is not None:

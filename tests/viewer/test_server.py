@@ -131,10 +131,10 @@ def test_the_command_keeps_its_token_and_ends_at_ctrl_c(frames, tmp_path):
                 continue
         assert token.encode() not in Path(f"/proc/{process.pid}/environ").read_bytes()
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
         assert process.returncode == 0
         assert token not in out + err
-        assert "Traceback" not in err
+        assert "Traceback" not in err, err
     finally:
         process.kill()
         process.wait()

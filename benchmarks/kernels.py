@@ -9,7 +9,6 @@ of all processes at work, by the scheduler's own clock (Linux).
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import os
 import statistics
@@ -88,6 +87,13 @@ def prepared_calls(index: FrameIndex, seed: int) -> tuple[Any, list[Any], tuple[
 def child(kind: str, paths: Sequence[Path], seed: int) -> None:
     """Reads for as many seconds as each line of the standard input says, and prints what that took."""
     index, _ = scan(paths)
+    if kind in LOADERS:
+        run = LOADERS[kind](DicomFrames(index))
+        run(0.0)
+        print("ready", flush=True)
+        for line in sys.stdin:
+            print(json.dumps(run(float(line))), flush=True)
+        return
     module, calls, shape = prepared_calls(index, seed)
     keep_for(module)
     nbytes = 4 * int(np.prod(shape))
@@ -110,7 +116,10 @@ def child(kind: str, paths: Sequence[Path], seed: int) -> None:
 
 
 class Loops:
-    """The loop of the kernels in some processes at once."""
+    """The loop of the kernels, or a loader, in some processes at once.
+
+    A process for each, because loaders that wait their turn would share the memory that one process keeps for later.
+    """
 
     def __init__(self, kind: str, number: int, paths: Sequence[Path]) -> None:
         command = [sys.executable, "-m", "benchmarks.kernels", "--child", kind]
@@ -126,7 +135,7 @@ class Loops:
         for process in self._processes:
             assert process.stdout is not None
             if process.stdout.readline() != "ready\n":
-                raise SystemExit("the loop of the kernels did not start")
+                raise SystemExit(f"{kind}: the process did not start")
 
     def __call__(self, seconds: float) -> Spent:
         """Frames and CPU time of all, and the wall time of the slowest."""
@@ -197,7 +206,7 @@ def batches_of(loader: Any) -> Contestant:
     return run
 
 
-def _worked(frames: DicomFrames, workers: int, persistent: bool) -> Any:
+def _worked(frames: Any, workers: int, persistent: bool) -> Any:
     return DataLoader(
         frames,
         BATCH,
@@ -208,57 +217,61 @@ def _worked(frames: DicomFrames, workers: int, persistent: bool) -> Any:
     )
 
 
+LOADERS: dict[str, Callable[[DicomFrames], Contestant]] = {
+    "FrameLoader, 1 thread": lambda frames: epochs_of(
+        FrameLoader(frames, BATCH, shuffle=True, num_threads=1)
+    ),
+    "FrameLoader, 2 threads": lambda frames: epochs_of(
+        FrameLoader(frames, BATCH, shuffle=True, num_threads=2)
+    ),
+    "DataLoader, 0 workers": lambda frames: epochs_of(_worked(frames, 0, False)),
+    "DataLoader, 2 workers, persistent, steady": lambda frames: batches_of(
+        _worked(frames, 2, True)
+    ),
+    "DataLoader, 2 workers, persistent, epochs": lambda frames: epochs_of(_worked(frames, 2, True)),
+    "DataLoader, 2 workers, new each epoch": lambda frames: epochs_of(_worked(frames, 2, False)),
+    "pydicom, 0 workers": lambda frames: epochs_of(_worked(_plain(frames), 0, False)),
+    "pydicom, 2 workers": lambda frames: epochs_of(_worked(_plain(frames), 2, True)),
+}
+
+
+def _plain(frames: DicomFrames) -> Any:
+    return competitors.FrameDataset("pydicom", competitors.items_of(frames.index, cine=False))
+
+
+def _limit_of(name: str) -> str:
+    if name in LIMITS:
+        return name
+    if "2 workers" in name and "pydicom" not in name:
+        return "C loop, 2 processes, shared"
+    return "C loop, 1 process" if "1 thread" in name else "C loop, 2 processes"
+
+
+LIMITS = {
+    "C loop, 1 process": ("private", 1),
+    "C loop, 2 processes": ("private", 2),
+    "C loop, 2 processes, shared": ("shared", 2),
+}
+
+
 # --- All of it ----------------------------------------------------------------------------------------
 
 
 def measure(paths: Sequence[Path], options: argparse.Namespace) -> list[report.Result]:
     """One row a contestant; ratios are medians of those of each round."""
-    index, _ = scan(paths)
-    frames = DicomFrames(index)
-    items = competitors.items_of(index, cine=False)
-    limits = {
-        "C loop, 1 process": Loops("private", 1, paths),
-        "C loop, 2 processes": Loops("private", 2, paths),
-        "C loop, 2 processes, shared": Loops("shared", 2, paths),
-    }
-    private, shared = "C loop, 2 processes", "C loop, 2 processes, shared"
-    able: dict[str, tuple[Contestant, str]] = {
-        **{name: (loops, name) for name, loops in limits.items()},
-        "FrameLoader, 1 thread": (
-            epochs_of(FrameLoader(frames, BATCH, shuffle=True, num_threads=1)),
-            "C loop, 1 process",
-        ),
-        "FrameLoader, 2 threads": (
-            epochs_of(FrameLoader(frames, BATCH, shuffle=True, num_threads=2)),
-            private,
-        ),
-        "DataLoader, 0 workers": (epochs_of(_worked(frames, 0, False)), private),
-        "DataLoader, 2 workers, persistent, steady": (
-            batches_of(_worked(frames, 2, True)),
-            shared,
-        ),
-        "DataLoader, 2 workers, persistent, epochs": (epochs_of(_worked(frames, 2, True)), shared),
-        "DataLoader, 2 workers, new each epoch": (epochs_of(_worked(frames, 2, False)), shared),
-    }
-    if not options.no_peers:
-        plain = competitors.FrameDataset("pydicom", items)
-        for workers in (0, 2):
-            able[f"pydicom, {workers} workers"] = (
-                epochs_of(_worked(plain, workers, workers > 0)),  # type: ignore[arg-type]
-                private,
-            )
+    able = {name: Loops(kind, number, paths) for name, (kind, number) in LIMITS.items()}
+    for name in LOADERS:
+        if not (options.no_peers and "pydicom" in name):
+            able[name] = Loops(name, 1, paths)
     spent: dict[str, list[Spent]] = {name: [] for name in able}
     for repeat in range(options.repeats + 1):
-        for name, (run, _) in able.items():
+        for name, run in able.items():
             found = run(options.seconds)
             if repeat:
                 spent[name].append(found)
-    limit_of = {name: limit for name, (_, limit) in able.items()}
-    able.clear()
-    gc.collect()  # ends the workers
-    for loops in limits.values():
+    for loops in able.values():
         loops.close()
-    return [_row(name, spent, limit_of[name]) for name in spent]
+    return [_row(name, spent, _limit_of(name)) for name in spent]
 
 
 def _row(name: str, spent: dict[str, list[Spent]], limit: str) -> report.Result:

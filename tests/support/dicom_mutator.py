@@ -275,6 +275,8 @@ def encapsulation(file: File, rng: random.Random) -> None:
         if element is not None:
             element.value = element.value[: rng.randrange(len(element.value) + 1)]
         return
+    if not file.streams:  # an earlier mutation took the only one
+        return
     kind = rng.randrange(8)
     frame = rng.choice(file.streams)
     if kind == 0:
@@ -299,7 +301,7 @@ def encapsulation(file: File, rng: random.Random) -> None:
 
 def code_stream(file: File, rng: random.Random) -> None:
     """Bytes and markers of code streams."""
-    if file.streams is None:
+    if not file.streams:
         return image_pixel(file, rng)
     frame = rng.choice(file.streams)
     data = bytearray(frame[0])

@@ -54,7 +54,9 @@ def test_the_lock_has_a_hash_for_each_of_the_versions_tested() -> None:
     constraints = pinned((ROOT / "constraints.txt").read_text(encoding="utf-8"))
     both = locked.keys() & constraints.keys()
     assert len(both) > 90
-    assert {name: locked[name] for name in both} == {name: constraints[name] for name in both}
+    assert {name: locked[name] for name in both} == {name: constraints[name] for name in both}, (
+        "make lock"
+    )
 
 
 def test_the_lock_has_all_that_is_asked_for() -> None:
@@ -74,4 +76,4 @@ def test_the_lock_has_all_that_is_asked_for() -> None:
         if isinstance(one, str)
     }
     locked = pinned((ROOT / "requirements.lock").read_text(encoding="utf-8"))
-    assert names - locked.keys() == {"dicomtorch"}
+    assert names - locked.keys() == {"dicomtorch"}, "make lock"

@@ -280,7 +280,7 @@ def test_too_few_threads_leave_none(monkeypatch: pytest.MonkeyPatch) -> None:
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", second_fails)
-    with pytest.raises(RuntimeError, match="can't start"):
+    with pytest.raises(MemoryError, match="thread 2 of 3"):
         iter(FrameLoader(Items(), 4, num_threads=3))
     assert_threads_end()
 

@@ -71,6 +71,12 @@ class Viewing:
         while not self._server.started and self._thread.is_alive() and time.monotonic() < end:
             time.sleep(0.005)
         self._opener: Path | None = None
+        if not self._server.started:
+            self.close()
+            raise OptionError(
+                f"the viewer did not begin to answer on port {self.port} within {_START_SECONDS:g} s; try again, or "
+                "another port"
+            )
 
     def __repr__(self) -> str:
         # The token opens the images: reprs get into logs and saved notebooks.
@@ -157,7 +163,8 @@ def view(
         `url`, with the token, and `close()`.
 
     Raises:
-        OptionError: It is no such dataset, the port is taken, or `host` is no address of this machine or not allowed.
+        OptionError: It is no such dataset, the port is taken, `host` is no address of this machine or not allowed, or
+            nothing answers there within 20 s.
         MissingDependencyError: Starlette or uvicorn are not installed.
 
     Example:

@@ -70,6 +70,13 @@ def test_the_network_is_opened_by_its_own_option_only(frames):
         view(frames, browser=False, host="0.0.0.0", allow_remote=True)
 
 
+def test_a_server_that_does_not_start_is_an_error(frames, monkeypatch):
+    uvicorn = pytest.importorskip("uvicorn")
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: None)
+    with pytest.raises(OptionError, match="did not begin to answer"):
+        view(frames, browser=False)
+
+
 def test_a_tunnel_with_another_port_is_answered(frames):
     with view(frames, browser=False, public_port=8123) as viewing:
         assert ":8123/" in viewing.url

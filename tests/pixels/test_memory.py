@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import mmap
 import os
 import pickle
@@ -308,7 +309,10 @@ def test_memory_is_flat_over_epochs(frames: DicomFrames, workers: int) -> None:
             for images, _ in loader:
                 images.sum()
         sizes.append(resident())
-    assert sizes[-1] - sizes[3] < 2 << 20, sizes
+    # Once the allocator of a large process may take another piece; what leaks grows in every epoch.
+    grown = [later - sooner > 1 << 18 for sooner, later in itertools.pairwise(sizes[3:])]
+    assert sum(grown) <= 1, sizes
+    assert sizes[-1] - sizes[3] < 16 << 20, sizes
 
 
 @pytest.mark.slow

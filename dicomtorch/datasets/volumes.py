@@ -30,6 +30,7 @@ from dicomtorch.errors import OptionError, SourceError
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.masks.dose import DoseGrids, dose_of, without_dose
 from dicomtorch.model.frame import AppliedVOI
+from dicomtorch.pixels.memory import keep_for
 from dicomtorch.pixels.resize import resized
 from dicomtorch.reader.reader import Frame
 from dicomtorch.series.geometry import Floats, Ints, scaled
@@ -215,6 +216,7 @@ class DicomVolumes(StackDataset[Sample_co, Batch_co]):
         if group == "series" and frames.masks is not None:
             raise OptionError('masks= go with volumes of their own; use group="stack"')
         super().__init__(frames, found)
+        keep_for(self)  # fresh memory for each volume costs as much as reading it
         self._dose = DoseGrids(frames.index, frames.index) if dose else None
         self._by_series = group == "series"
         self._series = series_volumes(frames.index, found)

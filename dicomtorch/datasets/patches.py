@@ -21,6 +21,7 @@ from dicomtorch.reader.parts import will_need_parts
 from dicomtorch.series.geometry import Ints
 
 _DRAWS = 8  # numbers of a patch: whether it is drawn around foreground, where, and some to spare
+_MOST_SPOTS = 1024  # places of patches that are remembered
 
 
 class DicomPatches(PartDataset[Sample_co, Batch_co]):
@@ -118,6 +119,7 @@ class DicomPatches(PartDataset[Sample_co, Batch_co]):
         self._seed = seed or 0
         # In memory that workers share, so that another epoch reaches those that live on.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        self._spots: dict[tuple[int, int], tuple[Window, bool]] = {}
         masks = None if self._masks is None else self._masks.masks
         self._foreground = Foreground(self._source.reader, masks) if foreground else None
 
@@ -189,7 +191,16 @@ class DicomPatches(PartDataset[Sample_co, Batch_co]):
         return bool(chance[0] < self.foreground)
 
     def _spot(self, asked: int) -> tuple[Window, bool]:
-        """Where a patch lies, and whether it was drawn around foreground."""
+        """Where a patch lies, and whether it was drawn around foreground; asked for several times for each patch."""
+        key = (int(self._epoch), asked)
+        known = self._spots.get(key)
+        if known is None:
+            if len(self._spots) >= _MOST_SPOTS:
+                self._spots.clear()
+            known = self._spots[key] = self._placed(asked)
+        return known
+
+    def _placed(self, asked: int) -> tuple[Window, bool]:
         position, chance = self._frame_of(asked), self._drawn_numbers(asked)
         shape = self._frame_shape(position)
         around = None

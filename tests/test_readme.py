@@ -14,9 +14,9 @@ from dicomtorch import DicomFrames
 from dicomtorch.datasets.options import MaskOptions
 
 ROOT = Path(__file__).parents[1]
-PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES["README.md"] = README
+FILES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in FILES}
+README = PAGES["README.md"]
 BLOCKS = [
     pytest.param(block, id=f"{name}-{number}")
     for name, page in sorted(PAGES.items())
@@ -25,7 +25,7 @@ BLOCKS = [
 
 
 def signature_block():
-    blocks = re.findall(r"```python\n(.*?)```", PAGES["frames.md"], re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", PAGES["docs/how-to/frames.md"], re.DOTALL)
     (block,) = (block for block in blocks if block.startswith("DicomFrames(\n    source,"))
     return block
 
@@ -60,7 +60,7 @@ def test_options_named_in_the_text_exist():
 
 @pytest.mark.parametrize("name", sorted(PAGES))
 def test_links_lead_somewhere(name):
-    folder = ROOT if name == "README.md" else ROOT / "docs"
+    folder = (ROOT / name).parent
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", PAGES[name]) if "://" not in link]
     assert links or name != "README.md"
     for link in links:

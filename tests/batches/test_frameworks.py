@@ -1,4 +1,4 @@
-"""The contract of loaders and samplers where several processes share an epoch, as docs/distributed.md has it."""
+"""The contract of loaders and samplers where several processes share an epoch, as docs/how-to/distributed.md has it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.rooms import REPOSITORY
 
 COUNT = 23  # no multiple of ranks or batches
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
-PAGE = REPOSITORY / "docs" / "distributed.md"
+PAGE = REPOSITORY / "docs" / "how-to" / "distributed.md"
 
 
 @pytest.fixture(scope="module")

@@ -225,7 +225,9 @@ def test_every_command_has_help_with_examples(capsys, command):
 
 
 def test_every_command_is_described_and_tested():
-    page = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "command-line.md").read_text(
+        encoding="utf-8"
+    )
     parser = cli.make_parser()
     (choices,) = (action.choices for action in parser._actions if action.dest == "command")
     assert set(choices) == set(COMMANDS)

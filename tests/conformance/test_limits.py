@@ -30,7 +30,7 @@ from tests.support import mask_phantoms, misbehaving
 from tests.support.misbehaving import Misbehaving
 from tests.support.phantoms import ct, ct_pixels, write
 
-PAGE = Path(__file__).parents[2] / "docs" / "promises.md"
+PAGE = Path(__file__).parents[2] / "docs" / "explain" / "promises.md"
 
 
 def plain(**attributes: Any) -> Dataset:

@@ -93,8 +93,8 @@ def test_the_converter_that_is_installed(
 
 @pytest.mark.parametrize("reference", REFERENCES, ids=named)
 def test_a_volume_as_nifti(folder: Path, reference: Reference, tmp_path: Path) -> None:
-    """The recipe of docs/volumes.md gives the voxels and the affine of the converter."""
-    text = (Path(__file__).parents[2] / "docs" / "volumes.md").read_text()
+    """The recipe of docs/how-to/volumes.md gives the voxels and the affine of the converter."""
+    text = (Path(__file__).parents[2] / "docs" / "how-to" / "volumes.md").read_text()
     (recipe,) = [
         block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "nibabel" in block
     ]

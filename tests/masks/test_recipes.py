@@ -1,4 +1,4 @@
-"""The recipes of docs/masks.md: a mask that nothing resampled comes back as it was, through NIfTI and through SEG."""
+"""The recipes of docs/how-to/masks.md: a mask that nothing resampled comes back as it was, through NIfTI and SEG."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dicomtorch import DicomVolumes, MaskIndex, scan
 from tests.support.mask_phantoms import segmentation, series
 from tests.support.requirements import require
 
-PAGE = (Path(__file__).parents[2] / "docs" / "masks.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "masks.md").read_text(encoding="utf-8")
 
 
 def recipe(word: str) -> str:

@@ -79,7 +79,7 @@ def test_the_sdist_has_what_its_tests_need(built: Path) -> None:
     for needed in ("LICENSE", "CHANGELOG.md", "SECURITY.md", "PRIVACY.md", "requirements.lock"):
         assert needed in names
     assert files_of_the_package() <= names
-    assert {"tests/conftest.py", "docs/promises.md", "kernels/pyproject.toml"} <= names
+    assert {"tests/conftest.py", "docs/explain/promises.md", "kernels/pyproject.toml"} <= names
 
 
 @pytest.mark.parametrize("kind", ["*.whl", "*.tar.gz"])

@@ -1,4 +1,4 @@
-"""Uncompressed frames by `dicomtorch_kernels`, where it is installed: a batch is read and converted in one call.
+"""Uncompressed and RLE frames by `dicomtorch_kernels`, where it is installed: a batch is one call.
 
 What the call can do is decided once for each kind of frame (`templates`). Everything else, and every frame that
 fails, goes the way of all frames, which gives the same bits and the messages. DICOMTORCH_KERNELS=0 in the environment
@@ -20,12 +20,21 @@ import torch
 from torch import Tensor
 
 from dicomtorch.backends.base import Backend
-from dicomtorch.backends.isolated import inner
+from dicomtorch.backends.isolated import IsolatedBackend, inner
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.pixels import linear
 from dicomtorch.pixels.plan import Plan
-from dicomtorch.reader.templates import TAP, TEMPLATE, TYPES, Record, Template, scaled, template
+from dicomtorch.reader.templates import (
+    FLAGS,
+    TAP,
+    TEMPLATE,
+    TYPES,
+    Record,
+    Template,
+    scaled,
+    template,
+)
 from dicomtorch.storage.base import Storage
 from dicomtorch.storage.local import LocalStorage
 
@@ -43,6 +52,7 @@ class Module(Protocol):
     """What is used of `dicomtorch_kernels`."""
 
     ABI: int
+    FLAGS: int
     JOB_BYTES: int
     TEMPLATE_BYTES: int
     TAP_BYTES: int
@@ -85,9 +95,10 @@ def kernels() -> Kernels:
         return Kernels(None, "dicomtorch-kernels is not installed" if missing else str(error))
     if not hasattr(module, "read") or sys.byteorder != "little":
         return Kernels(None, "dicomtorch-kernels does not read files on this platform")
-    own = (ABI, JOB.itemsize, TEMPLATE.itemsize, TAP.itemsize)
-    names = ("ABI", "JOB_BYTES", "TEMPLATE_BYTES", "TAP_BYTES")
-    if tuple(getattr(module, name, 0) for name in names) != own:
+    own = (JOB.itemsize, TEMPLATE.itemsize, TAP.itemsize)
+    names = ("JOB_BYTES", "TEMPLATE_BYTES", "TAP_BYTES")
+    is_older = getattr(module, "ABI", 0) < ABI or getattr(module, "FLAGS", 0) & FLAGS != FLAGS
+    if is_older or tuple(getattr(module, name, 0) for name in names) != own:
         return Kernels(
             None, "dicomtorch-kernels is of another version; install the one of dicomtorch"
         )
@@ -153,7 +164,9 @@ class PlainReader:
             levels: How often their resolution is halved first.
         """
         ours = type(inner(backend)).__module__.startswith(_OWN)
-        return template(plan, dtype, levels) if self.is_used and ours else None
+        # Streams that are to be decoded in processes of their own are.
+        here = not (plan.frame.pixel.is_encapsulated and isinstance(backend, IsolatedBackend))
+        return template(plan, dtype, levels) if self.is_used and ours and here else None
 
     def read(
         self,
@@ -177,8 +190,9 @@ class PlainReader:
             return done
         number_of = {id(None): -1} | {name: number for number, name in enumerate(distinct)}
         numbers = np.array([number_of[id(each)] for each in templates])
-        lengths = np.array([each.nbytes for each in distinct.values()])[np.maximum(numbers, 0)]
-        (which,) = np.nonzero((numbers >= 0) & self._readable(positions, lengths))
+        kinds = np.array([(each.nbytes, each.is_rle) for each in distinct.values()])
+        lengths, is_rle = kinds[np.maximum(numbers, 0)].T
+        (which,) = np.nonzero((numbers >= 0) & self._readable(positions, lengths, is_rle))
         if not len(which):
             return done
         jobs = self._jobs(positions[which], numbers[which])
@@ -193,12 +207,23 @@ class PlainReader:
         return done
 
     def _readable(
-        self, positions: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
+        self,
+        positions: npt.NDArray[np.int64],
+        lengths: npt.NDArray[np.int64],
+        is_rle: npt.NDArray[np.int64],
     ) -> npt.NDArray[np.bool_]:
         """Whether each frame lies in one piece, on whole bytes, inside a file that is not deflated."""
         values, files = self._index.values, self._index.files
         file = np.asarray(values("file", positions))
-        whole: npt.NDArray[np.bool_] = np.asarray(values("fragments", positions)) == 0
+        fragments = np.asarray(values("fragments", positions))
+        # Of some frames it is only known that they are items; that it is one is looked at when it is read.
+        whole: npt.NDArray[np.bool_] = (fragments == is_rle) | (fragments == -is_rle)
+        if is_rle.any():
+            items = np.asarray(values("length", positions))
+            lengths = np.where(is_rle, items, lengths)
+            # A pad byte may follow a stream.
+            padding = items - 8 - np.asarray(values("true_length", positions))
+            whole &= (is_rle == 0) | (padding <= 1) & (padding >= 0) | (padding == items - 7)
         whole &= np.asarray(values("bit_offset", positions)) == 0
         whole &= files["deflated"][file] != 1
         whole &= np.asarray(values("offset", positions)) + lengths <= files["size"][file]
@@ -218,6 +243,7 @@ class PlainReader:
         jobs["inode"] = np.maximum(files["inode"][file], 0)  # 0: not known
         jobs["offset"] = self._index.values("offset", positions)
         jobs["template"] = numbers
+        jobs["number"] = self._index.values("length", positions)
         return jobs
 
 

@@ -18,6 +18,7 @@ from dicomtorch.model.syntaxes import (
     EXPLICIT_VR_BIG_ENDIAN,
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
+    RLE_LOSSLESS,
 )
 from dicomtorch.pixels import linear
 from dicomtorch.pixels.frame import bounds, surroundings
@@ -29,7 +30,9 @@ COPY, CONSTANT, SINGLE, DOUBLE = range(4)
 HAS_ORIGIN, HAS_SCALE, HAS_OFFSET, HAS_CLAMP, SWAP, PLANES, NAN_TO_ZERO, NO_OVERFLOW = (
     1 << k for k in range(8)
 )
-LOWEST, HAS_BOUNDS = 256, 512
+LOWEST, HAS_BOUNDS, RLE = 256, 512, 1024
+FLAGS = 2047
+"""All of them."""
 TEMPLATE = np.dtype(
     [
         *((name, np.int64) for name in ("type", "out_type", "mode", "flags", "left", "right")),
@@ -61,8 +64,13 @@ class Template(NamedTuple):
     taps: Record = np.zeros(0, TAP)
 
     @property
+    def is_rle(self) -> bool:
+        """Whether frames are RLE streams."""
+        return bool(self.record["flags"][0] & RLE)
+
+    @property
     def nbytes(self) -> int:
-        """Of a frame in its file."""
+        """Of the samples of a frame."""
         (width,) = self.record["type"]
         return int(self.record["pixels"][0] * self.record["samples"][0]) * int(TYPES[width][1])
 
@@ -78,8 +86,9 @@ def template(plan: Plan, dtype: torch.dtype, levels: int = 0) -> Template | None
     pixel, options = plan.frame.pixel, plan.options
     if not _is_plain(pixel) or (options.size is not None and not levels):
         return None
-    flags = SWAP if pixel.transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN else 0
-    if pixel.samples_per_pixel > 1 and pixel.planar_configuration == 1:
+    is_rle = pixel.transfer_syntax_uid == RLE_LOSSLESS
+    flags = SWAP if pixel.transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN else RLE if is_rle else 0
+    if pixel.samples_per_pixel > 1 and (is_rle or pixel.planar_configuration == 1):
         flags |= PLANES
     count = pixel.rows * pixel.columns
     if options.values == "stored":
@@ -149,11 +158,11 @@ def _reduced(record: Record, plan: Plan, levels: int) -> Template | None:
 
 
 def _is_plain(pixel: ImagePixel) -> bool:
-    """Whether a frame is words that need no more than a swap of bytes and a shift to be stored values."""
+    """Whether a frame is words, as they are or in RLE, that a swap of bytes and a shift make stored values."""
     big = pixel.transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN
-    little = pixel.transfer_syntax_uid in (IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN)
+    others = (IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN, RLE_LOSSLESS)
     return (
-        (little or big)
+        (big or pixel.transfer_syntax_uid in others)
         and pixel.bits_allocated in ((32, 64) if pixel.is_float else (8, 16, 32))
         # OW is a string of 16-bit words: other integers packed into them are not merely swapped (PS3.5 8.1.1).
         and (

@@ -170,6 +170,8 @@ const char *template_problem(const Template *t, const Tap *taps, int64_t n_taps)
     if (t->type >= F32 && (t->left || t->right)) return "left or right";
     if (t->pixels < 0 || t->pixels > MOST_PIXELS) return "pixels";
     if (t->samples < 1 || t->samples > 4) return "samples";
+    if (t->flags & RLE && (t->type > U32 || t->flags & SWAP || !t->pixels || (t->samples > 1 && !(t->flags & PLANES))))
+        return "flags";
     if (t->mode == COPY ? !COPY_TABLE[t->type][t->out_type] : t->out_type != F32) return "out_type";
     return t->factor == 1 ? 0 : reduce_problem(t, taps, n_taps);
 }
@@ -233,12 +235,12 @@ void convert_floats(const Template *t, const float *in, float *out, int64_t n, i
     else linear_of(t, F32, level)(in, out, n, 1, t);
 }
 
-/* Pixels first .. first + count of a frame: `in` holds their samples, aligned; with PLANES of one plane `plane`. */
-static enum error convert(const Template *t, void *in, char *out, int64_t first, int64_t count, int64_t plane, int level) {
+/* Pixels first .. first + count of a frame: `in` holds their samples, aligned and of this byte order; with PLANES of one
+   plane `plane`. */
+static enum error convert(const Template *t, const void *in, char *out, int64_t first, int64_t count, int64_t plane, int level) {
     const int64_t width = WIDTHS[t->type], out_width = WIDTHS[t->out_type];
     const int planar = (t->flags & PLANES) != 0;
     const int64_t stride = planar ? 1 : t->samples, channels = planar ? 1 : t->samples;
-    if (t->flags & SWAP) swap_bytes(in, count * stride, width);
     for (int64_t c = 0; c < channels; c++) {
         const char *from = (const char *)in + c * width;
         char *to = out + ((planar ? plane : c) * t->pixels + first) * out_width;
@@ -255,18 +257,40 @@ static enum error convert(const Template *t, void *in, char *out, int64_t first,
     return OK;
 }
 
+/* Calls `step` for the blocks of a frame. */
+#define EACH_BLOCK(step) \
+    const int planar = (t->flags & PLANES) != 0; \
+    const int64_t planes = planar ? t->samples : 1, stride = planar ? 1 : t->samples, group = stride * WIDTHS[t->type]; \
+    for (int64_t plane = 0; plane < planes; plane++) \
+        for (int64_t first = 0; first < t->pixels; first += BLOCK / group) { \
+            const int64_t count = t->pixels - first < BLOCK / group ? t->pixels - first : BLOCK / group; \
+            enum error error = step; \
+            if (error) return error; \
+        } \
+    return OK;
+
+static enum error fetched(const Template *t, Fetch fetch, void *source, char *memory, char *out, int64_t first,
+                          int64_t count, int64_t plane, int64_t stride, int level) {
+    const int64_t width = WIDTHS[t->type];
+    enum error error = fetch(source, memory, count * stride * width, (plane * t->pixels + first) * stride * width);
+    if (error) return error;
+    if (t->flags & SWAP) swap_bytes(memory, count * stride, width);
+    return convert(t, memory, out, first, count, plane, level);
+}
+
 enum error convert_frame(const Template *t, const Tap *taps, Fetch fetch, void *source, char *memory, char *out,
                          int level) {
     if (t->factor != 1) return reduce_frame(t, taps, fetch, source, memory, out, level);
-    const int planar = (t->flags & PLANES) != 0;
-    const int64_t planes = planar ? t->samples : 1, group = (planar ? 1 : t->samples) * WIDTHS[t->type];
-    const int64_t step = BLOCK / group; /* pixels */
-    for (int64_t plane = 0; plane < planes; plane++)
-        for (int64_t first = 0; first < t->pixels; first += step) {
-            const int64_t count = t->pixels - first < step ? t->pixels - first : step;
-            enum error error = fetch(source, memory, count * group, (plane * t->pixels + first) * group);
-            if (!error) error = convert(t, memory, out, first, count, plane, level);
-            if (error) return error;
-        }
+    EACH_BLOCK(fetched(t, fetch, source, memory, out, first, count, plane, stride, level))
+}
+
+static enum error copied(void *source, char *to, int64_t length, int64_t offset) {
+    memcpy(to, (const char *)source + offset, (size_t)length);
     return OK;
+}
+
+enum error convert_memory(const Template *t, const Tap *taps, const char *data, char *memory, char *out, int level) {
+    if (t->factor != 1 || t->flags & SWAP || (uintptr_t)data % (uintptr_t)WIDTHS[t->type])
+        return convert_frame(t, taps, copied, (void *)data, memory, out, level);
+    EACH_BLOCK(convert(t, data + (plane * t->pixels + first) * group, out, first, count, plane, level))
 }

@@ -20,9 +20,10 @@ enum flag {
     NO_OVERFLOW = 128, /* a finite number that becomes infinite is an error */
     LOWEST = 256,      /* what surrounds a frame of means is its lowest number, not `around` */
     HAS_BOUNDS = 512,  /* resized numbers are brought between floor and ceiling */
-    FLAGS = 1023,
+    RLE = 1024,        /* frames are items with RLE streams, whose planes are apart */
+    FLAGS = 2047,
 };
-enum error { OK, OPEN, STAT, NOT_REGULAR, CHANGED, READ, SHORT, VALUE, NO_MEMORY, ERRORS };
+enum error { OK, OPEN, STAT, NOT_REGULAR, CHANGED, READ, SHORT, VALUE, NO_MEMORY, CODE, ERRORS };
 
 /* Eight bytes each, in the order in which Python writes them. */
 typedef struct {
@@ -50,14 +51,14 @@ typedef struct {
     int64_t offset;            /* of the frame in its file */
     int64_t template_number;
     int64_t out;               /* bytes into the output */
-    int64_t error, number;     /* results: one of enum error, errno */
+    int64_t error, number;     /* results: one of enum error, errno; before, with RLE, number has the bytes of the item */
 } Job;
 
 extern const int64_t WIDTHS[TYPES];
 
 /* 0, or why a template is not one; checked once for each call, before anything is read. */
 const char *template_problem(const Template *t, const Tap *taps, int64_t n_taps);
-int64_t template_bytes(const Template *t);     /* of a frame in its file */
+int64_t template_bytes(const Template *t);     /* of the samples of a frame */
 int64_t template_out_bytes(const Template *t); /* of a frame in the output */
 
 /* Reads `length` bytes from `offset` of a frame. */
@@ -66,6 +67,11 @@ typedef enum error (*Fetch)(void *source, char *to, int64_t length, int64_t offs
 /* One whole frame; `memory` has room for a BLOCK. */
 enum error convert_frame(const Template *t, const Tap *taps, Fetch fetch, void *source, char *memory, char *out, int level);
 enum error reduce_frame(const Template *t, const Tap *taps, Fetch fetch, void *source, char *memory, char *out, int level);
+#define STREAM_SLACK 16 /* readable bytes behind a stream */
+enum error rle_frame(const Template *t, const Tap *taps, const char *stream, int64_t length, char *memory, char *out,
+                     int level);
+/* One whole frame that lies in memory, without a copy where it can be read in place. */
+enum error convert_memory(const Template *t, const Tap *taps, const char *data, char *memory, char *out, int level);
 const char *reduce_problem(const Template *t, const Tap *taps, int64_t n_taps);
 int best_level(void);
 

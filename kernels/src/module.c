@@ -34,8 +34,9 @@ static const char *job_problem(const Job *job, const Template *templates, int64_
     const Template *t = templates + job->template_number;
     if (job->path < 0 || job->path_length < 1 || job->path > paths || job->path_length > paths - job->path)
         return "path";
-    if (job->size < 0 || job->offset < 0 || job->offset > job->size || template_bytes(t) > job->size - job->offset)
-        return "offset";
+    const int64_t bytes = t->flags & RLE ? job->number : template_bytes(t);
+    if (t->flags & RLE && job->number < 8) return "number";
+    if (job->size < 0 || job->offset < 0 || job->offset > job->size || bytes > job->size - job->offset) return "offset";
     if (job->out < 0 || job->out > out || template_out_bytes(t) > out - job->out ||
         job->out % WIDTHS[t->out_type])
         return "out";
@@ -95,11 +96,6 @@ PyDoc_STRVAR(convert_doc,
              "Converts one frame from memory. Returns 0, or VALUE where a number does not fit.\n\n"
              "Raises ValueError where data or out is too small for the template.");
 
-static enum error fetch(void *source, char *to, int64_t length, int64_t offset) {
-    memcpy(to, (const char *)source + offset, (size_t)length);
-    return OK;
-}
-
 static PyObject *py_convert(PyObject *module, PyObject *args) {
     (void)module;
     Py_buffer templates, taps, data, out;
@@ -110,17 +106,16 @@ static PyObject *py_convert(PyObject *module, PyObject *args) {
     const Template *t = templates.buf;
     int64_t m = items(&templates, sizeof(Template), "template"), n_taps = items(&taps, sizeof(Tap), "taps");
     if (m < 0 || n_taps < 0 || !check_templates(t, m, taps.buf, n_taps)) goto end;
-    if (m != 1 || (uintptr_t)out.buf % sizeof(int64_t) || data.len < template_bytes(t) ||
+    if (m != 1 || t->flags & RLE || (uintptr_t)out.buf % sizeof(int64_t) || data.len < template_bytes(t) ||
         out.len < template_out_bytes(t)) {
         PyErr_SetString(PyExc_ValueError, "convert takes one template, and data and out that are large enough for it");
         goto end;
     }
     if (level < 0 || level > best_level()) level = best_level();
-    /* A copy, since data need not be aligned and is not to be changed. */
     memory = malloc((size_t)BLOCK);
     if (memory) {
         Py_BEGIN_ALLOW_THREADS
-        result = convert_frame(t, taps.buf, fetch, data.buf, memory, out.buf, level);
+        result = convert_memory(t, taps.buf, data.buf, memory, out.buf, level);
         Py_END_ALLOW_THREADS
     }
     if (!memory || result == NO_MEMORY) {
@@ -149,6 +144,7 @@ static int add_constants(PyObject *module) {
            PyModule_AddIntConstant(module, "JOB_BYTES", sizeof(Job)) ||
            PyModule_AddIntConstant(module, "TEMPLATE_BYTES", sizeof(Template)) ||
            PyModule_AddIntConstant(module, "TAP_BYTES", sizeof(Tap)) ||
+           PyModule_AddIntConstant(module, "FLAGS", FLAGS) ||
            PyModule_AddIntConstant(module, "LEVELS", best_level() + 1) ||
            PyModule_AddStringConstant(module, "__version__", "0.1.0");
 }

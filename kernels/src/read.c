@@ -15,6 +15,8 @@
 
 #define MOST_THREADS 64
 #define LONGEST_PATH 4096
+#define ITEM 0xE000FFFEu /* (FFFE,E000) */
+#define ITEM_HEAD 8
 
 /* Memory that blocks are read into, kept between calls: fresh pages cost a fault each. */
 static struct {
@@ -115,6 +117,27 @@ static enum error open_file(File *file, Job *job, const char *prefix, int64_t pr
     return OK;
 }
 
+/* Memory for streams, as long as the longest yet. */
+typedef struct {
+    char *memory;
+    int64_t length;
+} Room;
+
+static char *room_for(Room *room, int64_t length) {
+    if (room->length < length) {
+        if (room->length > BLOCK) free(room->memory);
+        else give_memory(room->memory);
+        room->memory = length > BLOCK ? malloc((size_t)length) : take_memory();
+        room->length = !room->memory ? 0 : length > BLOCK ? length : BLOCK;
+    }
+    return room->memory;
+}
+
+static void leave_room(Room *room) {
+    if (room->length > BLOCK) free(room->memory);
+    else give_memory(room->memory);
+}
+
 /* A frame of the file that is open. */
 typedef struct {
     int descriptor;
@@ -136,6 +159,20 @@ static enum error fetch(void *source, char *to, int64_t length, int64_t offset) 
     return OK;
 }
 
+/* A frame in one item; with another length than was indexed the caller says so. */
+static enum error read_rle(const Call *call, Frame *frame, int64_t length, Room *room, char *memory, char *out) {
+    char *item = room_for(room, length + STREAM_SLACK);
+    if (!item) return NO_MEMORY;
+    enum error error = fetch(frame, item, length, 0);
+    if (error) return error;
+    uint32_t head[2];
+    memcpy(head, item, ITEM_HEAD);
+    if (head[0] != ITEM || head[1] != length - ITEM_HEAD) return CODE;
+    memset(item + length, 0, STREAM_SLACK);
+    return rle_frame(call->templates + frame->job->template_number, call->taps, item + ITEM_HEAD, length - ITEM_HEAD,
+                     memory, out, call->level);
+}
+
 typedef struct {
     const Call *call;
     Job *jobs;
@@ -149,6 +186,7 @@ static void *work(void *argument) {
     const Call *call = w->call;
     char *memory = take_memory();
     File file = {.descriptor = -1};
+    Room room = {0};
     for (;;) {
         const int64_t start = atomic_fetch_add(&w->next, w->part);
         if (start >= w->n) break;
@@ -158,14 +196,19 @@ static void *work(void *argument) {
                 job->error = NO_MEMORY;
                 continue;
             }
+            const Template *t = call->templates + job->template_number;
+            const int64_t length = job->number;
+            if (t->flags & RLE) job->number = 0;
             job->error = open_file(&file, job, call->prefix, call->prefix_length, call->paths);
             if (job->error) continue;
             Frame frame = {.descriptor = file.descriptor, .job = job};
-            job->error = convert_frame(call->templates + job->template_number, call->taps, fetch, &frame, memory,
-                                       call->out + job->out, call->level);
+            char *out = call->out + job->out;
+            job->error = t->flags & RLE ? read_rle(call, &frame, length, &room, memory, out)
+                                        : convert_frame(t, call->taps, fetch, &frame, memory, out, call->level);
         }
     }
     close_file(&file);
+    leave_room(&room);
     if (memory) give_memory(memory);
     return 0;
 }

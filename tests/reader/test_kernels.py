@@ -36,59 +36,10 @@ from dicomtorch.reader import kernels as k
 from dicomtorch.reader import templates as t
 from dicomtorch.storage.local import LocalStorage
 from tests.support import kernel_jobs
+from tests.support.kernel_jobs import both, without
 from tests.support.phantoms import ct, ct_pixels, encapsulated, image, write, write_series
-from tests.support.requirements import require
 
 pytestmark = [pytest.mark.filterwarnings("ignore:.*PatientID:UserWarning")]
-
-
-@pytest.fixture
-def module() -> k.Module:
-    require("dicomtorch_kernels")
-    if os.environ.get("DICOMTORCH_KERNELS") == "0":
-        pytest.skip("DICOMTORCH_KERNELS=0 leaves them out")
-    found = k.kernels()
-    assert found.module is not None, found.reason
-    return found.module
-
-
-@pytest.fixture
-def counted(module: k.Module, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Frames that each call of the kernels delivered."""
-    calls: list[int] = []
-
-    class Counting:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(module, name)
-
-        def read(self, jobs: Any, *arguments: Any) -> int:
-            failed = module.read(jobs, *arguments)
-            calls.append(len(jobs) - failed)
-            return failed
-
-    monkeypatch.setattr(k, "kernels", lambda: k.Kernels(Counting()))
-    return calls
-
-
-def without(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(k, "kernels", lambda: k.Kernels(None, "left out"))
-
-
-def both(path: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> torch.Tensor:
-    """All frames as a batch, which must have the same bits without kernels."""
-    index, _ = scan(path)
-    reader = FrameReader(index, options=PixelOptions(**options))
-    positions = range(len(index))
-    with_them = torch.full((len(index), *reader.shape(0)), 77, dtype=reader.dtype)
-    found = reader.read_many(positions, with_them)
-    with monkeypatch.context() as inner:
-        without(inner)
-        reader = FrameReader(index, options=PixelOptions(**options))
-        plain = torch.full_like(with_them, 99)
-        expected = reader.read_many(positions, plain)
-    assert [frame.voi for frame in found] == [frame.voi for frame in expected]  # type: ignore[union-attr]
-    assert with_them.numpy().tobytes() == plain.numpy().tobytes()
-    return with_them
 
 
 TYPES = ["i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8"]
@@ -284,6 +235,11 @@ def test_every_loader_uses_them(tmp_path: Path, counted: list[int]) -> None:
     (volume,) = (DicomVolumes(paths, values="modality")[0][0],)
     assert torch.equal(volume[0], alone[:, 0])
     assert counted == [2, 8]
+
+
+def test_forked_workers_use_them(tmp_path: Path, counted: list[int]) -> None:
+    frames = DicomFrames(write_series(tmp_path, 8), values="modality")
+    alone = torch.stack([frames[i][0] for i in range(8)])
     workers = DataLoader(frames, 4, num_workers=1)
     assert torch.equal(torch.cat([images.clone() for images, _ in workers]), alone)
 
@@ -413,7 +369,7 @@ WRONG = [
     *(
         (name, number)
         for name in ("type", "mode", "out_type", "flags")
-        for number in (*LARGE, 1024)
+        for number in (*LARGE, t.FLAGS + 1)
     ),
     *((name, number) for name in ("left", "right") for number in (*LARGE, 16)),
     *(("samples", 0), ("samples", 5), ("pixels", 101), ("offset", 1), ("out", 8), ("out", 1)),

@@ -9,8 +9,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
+import torch
 
+from dicomtorch import FrameReader, PixelOptions, scan
 from dicomtorch.pixels.resize import taps as resize_taps
+from dicomtorch.reader import kernels as k
 from dicomtorch.reader.kernels import JOB
 from dicomtorch.reader.templates import (
     CONSTANT,
@@ -23,6 +27,7 @@ from dicomtorch.reader.templates import (
     HAS_SCALE,
     LOWEST,
     PLANES,
+    RLE,
     SINGLE,
     SWAP,
     TAP,
@@ -56,7 +61,10 @@ def make_template(rng: random.Random, wrong: float = 0.0) -> Template:
         record[name] = rng.choice([0.0, 1.0, -1.5, 1 / 3, 1024.0, 1e30])
     if number < 4 and mode != COPY and rng.random() < 0.4:
         taps = _reduce(rng, record)
-        if wrong and rng.random() < wrong:
+    if number < 6 and rng.random() < 0.2:
+        record["flags"] = (record["flags"] & ~SWAP) | RLE | (PLANES if record["samples"] > 1 else 0)
+        record["pixels"] = np.maximum(record["pixels"], 1)
+        if len(taps) and rng.random() < wrong:
             taps["index"][rng.randrange(len(taps))] = rng.choice([-1, 1 << 20, (1 << 31) - 1])
     for name in TEMPLATE.names or ():
         if TEMPLATE[name].kind == "i" and rng.random() < wrong:
@@ -90,20 +98,94 @@ def _reduce(rng: random.Random, record: Record) -> Record:
     return taps
 
 
+def write_streams(
+    rng: random.Random, folder: Path, templates: Record, wrong: float = 0.0
+) -> dict[int, bytes]:
+    """Writes a file with an item for each template of RLE, some of them damaged; their paths."""
+    paths = {}
+    for number, template in enumerate(templates):
+        samples = int(template["pixels"]) * int(template["samples"])
+        usual = 0 <= template["type"] < 6 and 1 <= template["samples"] <= 3
+        if template["flags"] & RLE and usual and 0 < samples <= 300_000:
+            path = folder / f"{number}.rle"
+            item = rle_item(rng, template)
+            if rng.random() < wrong:
+                spoiled = bytearray(item)
+                for _ in range(rng.choice([1, 3])):
+                    spoiled[rng.randrange(len(item))] = rng.randrange(256)
+                item = bytes(spoiled)
+            path.write_bytes(item)
+            paths[number] = os.fsencode(path)
+    return paths
+
+
+def rle_item(rng: random.Random, template: Any) -> bytes:
+    """An item with random samples of a template in RLE."""
+    width, pixels = np.dtype(TYPES[template["type"]]).itemsize, int(template["pixels"])
+    planes = [rng.randbytes(pixels) for _ in range(int(template["samples"]) * width)]
+    return item_of([packbits(rng, plane) for plane in planes])
+
+
+def item_of(segments: list[bytes]) -> bytes:
+    """An item of encapsulated pixel data with the segments of an RLE frame."""
+    header = np.zeros(16, "<u4")
+    header[0] = len(segments)
+    header[1 : 1 + len(segments)] = 64 + np.cumsum([0, *map(len, segments)])[:-1]
+    stream = header.tobytes() + b"".join(segments)
+    return b"\xfe\xff\x00\xe0" + len(stream).to_bytes(4, "little") + stream
+
+
+def packbits(rng: random.Random, octets: bytes) -> bytes:
+    """Runs of PackBits at random that give `octets`, of which repeated ones replace some; a pad byte at an odd end."""
+    runs, at = [], 0
+    while at < len(octets):
+        length = min(rng.choice([1, 2, 3, rng.randrange(1, 129), 128]), len(octets) - at)
+        code = octets[at]
+        if rng.random() < 0.05:
+            runs.append(b"\x80")
+        if length > 1 and (code & 1 or len({*octets[at : at + length]}) == 1):
+            runs.append(bytes([257 - length, code]))
+        else:
+            runs.append(bytes([length - 1]) + octets[at : at + length])
+        at += length
+    packed = b"".join(runs)
+    return packed + bytes(len(packed) % 2)
+
+
+def unpacked(segment: bytes, most: int) -> bytes:
+    """PS3.5 G.3.2, run by run."""
+    out, at = bytearray(), 0
+    while at < len(segment) and len(out) < most:
+        code = segment[at]
+        if code < 128:
+            out += segment[at + 1 : at + 2 + code]
+        elif code > 128:
+            out += segment[at + 1 : at + 2] * (257 - code)
+        at += code + 2 if code < 128 else 1 if code == 128 else 2
+    return bytes(out)
+
+
 def make_job(
     rng: random.Random, paths: list[bytes], templates: Record, wrong: float = 0.0
 ) -> Record:
-    """One job for one of `paths` as it is now; each field is out of its range with the chance `wrong`."""
+    """One job for one of `paths` as it is now; each field is out of its range with the chance `wrong`.
+
+    Of templates of RLE it is for the file that `write_streams` has written, if that is among them.
+    """
     record = np.zeros(1, JOB)
-    k = rng.randrange(len(paths))
+    record["template"] = number = rng.randrange(len(templates))
+    one = templates[number]
+    streams = [n for n, path in enumerate(paths) if path.endswith(b"/%d.rle" % number)]
+    k = streams[0] if streams else rng.randrange(len(paths))
     record["path"], record["path_length"] = sum(map(len, paths[:k])), len(paths[k])
     info = os.stat(paths[k])
     record["size"], record["mtime_ns"] = info.st_size, info.st_mtime_ns
     record["inode"] = rng.choice([0, info.st_ino])
-    record["template"] = number = rng.randrange(len(templates))
-    one = templates[number]
-    width = np.dtype(TYPES[one["type"] % len(TYPES)]).itemsize
-    length = max(0, int(one["pixels"]) % (1 << 30) * max(1, int(one["samples"]) % 5) * width)
+    if one["flags"] & RLE:
+        record["number"] = length = info.st_size
+    else:
+        width = np.dtype(TYPES[one["type"] % len(TYPES)]).itemsize
+        length = max(0, int(one["pixels"]) % (1 << 30) * max(1, int(one["samples"]) % 5) * width)
     record["offset"] = rng.randrange(max(1, info.st_size - length + 1))
     record["out"] = rng.randrange(1 << 22)
     for name in JOB.names or ():
@@ -127,7 +209,10 @@ def expected(job: Any, template: Any, taps: Record, paths: list[bytes]) -> Recor
     data = Path(os.fsdecode(paths[offsets.index(int(job["path"]))])).read_bytes()
     dtype = np.dtype(TYPES[template["type"]])
     pixels, samples, flags = (int(template[name]) for name in ("pixels", "samples", "flags"))
-    words = np.frombuffer(data, dtype, pixels * samples, int(job["offset"]))
+    if flags & RLE:
+        words = _rle_words(data, dtype, pixels, samples)
+    else:
+        words = np.frombuffer(data, dtype, pixels * samples, int(job["offset"]))
     if flags & SWAP:
         words = words.byteswap()
     if dtype.kind != "f":
@@ -150,6 +235,16 @@ def expected(job: Any, template: Any, taps: Record, paths: list[bytes]) -> Recor
         if template["factor"] > 1:
             image = _resized(image, template, taps, flags)
     return np.ascontiguousarray(image).reshape(-1)
+
+
+def _rle_words(data: bytes, dtype: np.dtype[Any], pixels: int, samples: int) -> Record:
+    offsets = [*np.frombuffer(data, "<u4", 16, 8).tolist()[1:], 0]
+    count = samples * dtype.itemsize
+    edges = [*offsets[:count], len(data) - 8]
+    planes = [unpacked(data[8 + edges[k] : 8 + edges[k + 1]], pixels) for k in range(count)]
+    octets = np.frombuffer(b"".join(planes), np.uint8).reshape(samples, dtype.itemsize, pixels)
+    words = np.ascontiguousarray(octets.transpose(0, 2, 1)).view(dtype.newbyteorder(">"))
+    return words.astype(dtype).reshape(-1)
 
 
 def _means(planes: Record, template: Any) -> Record:
@@ -206,3 +301,24 @@ def _scaled(planes: Record, template: Any, flags: int) -> Record:
     if flags & HAS_OFFSET:
         image = image + np.float32(template["offset"])
     return image
+
+
+def without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(k, "kernels", lambda: k.Kernels(None, "left out"))
+
+
+def both(path: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> torch.Tensor:
+    """All frames as a batch, which must have the same bits without kernels."""
+    index, _ = scan(path)
+    reader = FrameReader(index, options=PixelOptions(**options))
+    positions = range(len(index))
+    with_them = torch.full((len(index), *reader.shape(0)), 77, dtype=reader.dtype)
+    found = reader.read_many(positions, with_them)
+    with monkeypatch.context() as inner:
+        without(inner)
+        reader = FrameReader(index, options=PixelOptions(**options))
+        plain = torch.full_like(with_them, 99)
+        expected = reader.read_many(positions, plain)
+    assert [frame.voi for frame in found] == [frame.voi for frame in expected]  # type: ignore[union-attr]
+    assert with_them.numpy().tobytes() == plain.numpy().tobytes()
+    return with_them

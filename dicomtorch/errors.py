@@ -117,13 +117,30 @@ def import_optional(module: str, extra: str) -> ModuleType:
     Raises:
         MissingDependencyError: It is not installed; the message has the install line.
     """
+    return _import(module, f'"dicomtorch[{extra}]"')
+
+
+def import_library(module: str, package: str) -> ModuleType:
+    """Imports a library that who uses an integration has, and that no extra of this package installs.
+
+    Args:
+        module: The dotted module name, as in `ignite.engine`.
+        package: What its index calls it, as in `pytorch-ignite`.
+
+    Raises:
+        MissingDependencyError: It is not installed; the message has the install line.
+    """
+    return _import(module, package)
+
+
+def _import(module: str, installed_by: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
         package = module.partition(".")[0]
         raise MissingDependencyError(
             f"{package} is needed for this and could not be imported ({error}). "
-            f'Install it with: pip install "dicomtorch[{extra}]"'
+            f"Install it with: pip install {installed_by}"
         ) from error
 
 

@@ -23,7 +23,16 @@ BACKENDS = {"imagecodecs", "pydicom", "simpleitk"}  # they do not know each othe
 
 STILL_LONG: frozenset[str] = frozenset()
 
-TORCH_ROOMS = {"pixels", "reader", "batches", "viewer", "datasets", "reports", "cli"}
+TORCH_ROOMS = {
+    "pixels",
+    "reader",
+    "batches",
+    "viewer",
+    "datasets",
+    "integrations",
+    "reports",
+    "cli",
+}
 # masks: structured reports are trees of text, a library reads them.
 PYDICOM_ROOMS = {"model", "dicom", "scanner", "backends", "masks", "reports", "cli"}
 

@@ -132,7 +132,7 @@ def test_torchvision_moves_boxes_and_points(case):
     from torchvision import tv_tensors
     from torchvision.transforms import v2
 
-    from dicomtorch.datasets.adapters import to_tv_tensors
+    from dicomtorch.integrations.torchvision import to_tv_tensors
 
     folder, _, _ = case
     flip = v2.RandomHorizontalFlip(1.0)

@@ -66,6 +66,7 @@ ROOMS: dict[str, Room] = {
         "what a user holds: frames, clips, volumes, crops",
         "model backends pixels index series scanner reader batches pictures masks viewer",
     ),
+    "integrations": _room("other libraries' shapes of samples, loaders, executors"),
     "reports": _room(
         "what to know about an index before training on it",
         "model backends pictures index series reader batches datasets masks",

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from dicomtorch import DicomFrames, DicomVolumes
-from dicomtorch.datasets.adapters import to_monai, to_subject, to_tv_tensors
+from dicomtorch.integrations.monai import to_monai
+from dicomtorch.integrations.torchio import to_subject
+from dicomtorch.integrations.torchvision import to_tv_tensors
 from dicomtorch.errors import OptionError
 from tests.support.mask_phantoms import segmentation, series
 from tests.support.requirements import require

@@ -32,9 +32,8 @@ def to_monai(image: Tensor, *rest: Any) -> dict[str, Any]:
     affine = meta.get("affine_ras")
     if affine is None:
         affine = torch.eye(4, dtype=torch.float64)
-    tensors = {"image": image, **{"mask": mask for mask in masks}}
-    made = {name: data.MetaTensor(tensor, affine=affine) for name, tensor in tensors.items()}
-    return {**made, "meta": dict(meta)}
+    made = [data.MetaTensor(tensor, affine=affine) for tensor in (image, *masks)]
+    return {**dict(zip(("image", "mask"), made, strict=False)), "meta": dict(meta)}
 
 
 class PrepareBatch:

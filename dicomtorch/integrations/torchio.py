@@ -31,9 +31,10 @@ def to_subject(image: Tensor, *rest: Any) -> Any:
     *masks, meta = rest
     affine = _affine(image, meta)
     kept = {name: value for name, value in meta.items() if name not in ("affine", "affine_ras")}
-    labels = {"mask": torchio.LabelMap(tensor=_turned(mask), affine=affine) for mask in masks}
-    scalar = torchio.ScalarImage(tensor=_turned(image).float(), affine=affine)
-    return torchio.Subject(image=scalar, **labels, **kept)
+    images = {"image": torchio.ScalarImage(tensor=_turned(image).float(), affine=affine)}
+    if masks:
+        images["mask"] = torchio.LabelMap(tensor=_turned(masks[0]), affine=affine)
+    return torchio.Subject(**images, **kept)
 
 
 def to_subjects(
@@ -88,7 +89,8 @@ class _Sample:
             image, *masks, meta = self._volumes[self._position]
             affine = _affine(image, meta)
             self._left = {"image": (_turned(image).float(), affine)}
-            self._left |= {"mask": (_turned(mask), affine) for mask in masks}
+            if masks:
+                self._left["mask"] = (_turned(masks[0]), affine)
         return self._left.pop(name)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Sample:

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from dicomtorch import DicomFrames, DicomVolumes
+from dicomtorch.errors import OptionError
 from dicomtorch.integrations.monai import to_monai
 from dicomtorch.integrations.torchio import to_subject
 from dicomtorch.integrations.torchvision import to_tv_tensors
-from dicomtorch.errors import OptionError
 from tests.support.mask_phantoms import segmentation, series
 from tests.support.requirements import require
 

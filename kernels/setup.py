@@ -9,7 +9,14 @@ setup(
     ext_modules=[
         Extension(
             "dicomtorch_kernels",
-            ["src/module.c", "src/convert.c", "src/reduce.c", "src/rle.c", "src/read.c"],
+            [
+                "src/module.c",
+                "src/convert.c",
+                "src/reduce.c",
+                "src/rle.c",
+                "src/read.c",
+                "src/paint.c",
+            ],
             include_dirs=["src"],
             depends=["src/kernels.h"],
             define_macros=[("Py_LIMITED_API", "0x030B0000")],

@@ -16,6 +16,7 @@ from dicomtorch._version import __version__
 from dicomtorch.errors import GeometryError
 from dicomtorch.masks.assigning import Assigned
 from dicomtorch.masks.bits import WORD, planes_of
+from dicomtorch.masks.compiled import painting
 from dicomtorch.masks.contours import check_unchanged, read_points
 from dicomtorch.masks.layers import Layer, united
 from dicomtorch.masks.objects import EXCLUSIVE, Source
@@ -115,8 +116,10 @@ class ContourPainter:
         structures = self._structures(row)
         count = len(structures.labels)
         runs = self._runs(row, structures)
-        if not shape[0] * shape[1] % WORD:
-            found: list[Any] = planes_of(runs, count, shape)
+        if painting() is not None:
+            found: list[Any] = runs.by_plane(count, shape[0])
+        elif not shape[0] * shape[1] % WORD:
+            found = planes_of(runs, count, shape)
         else:
             found = [runs.flat(shape[1])] if count == 1 else _flat_planes(runs, count, shape)
         pairs = zip(structures.labels, found, strict=True)

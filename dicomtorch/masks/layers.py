@@ -11,6 +11,7 @@ import numpy.typing as npt
 from dicomtorch.errors import PixelValueError
 from dicomtorch.masks.bits import Bits
 from dicomtorch.masks.coded_names import LabelMap
+from dicomtorch.masks.compiled import painting
 from dicomtorch.masks.polygons import Runs
 
 Overlap = Literal["raise", "first", "last"]
@@ -66,6 +67,10 @@ class Layer(NamedTuple):
 
 def _write_runs(runs: Runs, channel: Array, value: int) -> None:
     flat, columns = channel.reshape(-1), channel.shape[1]
+    module = painting()
+    if module is not None and channel.dtype.itemsize == 1:
+        module.paint_runs(*runs, columns, value, flat.view(np.uint8))
+        return
     if runs.area < _LONG * len(runs.line):
         flat[runs.flat(columns)] = value
         return

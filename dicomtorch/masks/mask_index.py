@@ -367,6 +367,10 @@ class MaskIndex:
         rows, columns = self._images.shape[position].tolist()
         if out is None:
             out = np.empty((self.channels(output), rows, columns), self.dtype(output))
+        if self._is_simple:
+            painted = self._painter.paint(position, out, output, self._overlap)
+            if painted is not None:
+                return out, painted
         layers = self.layers(position, fractions=output == "fraction")
         with OfFrame(self.images, position):
             areas = paint(layers, out, output, self.labels, self._overlap)

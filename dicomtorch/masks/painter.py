@@ -11,8 +11,9 @@ import numpy.typing as npt
 from dicomtorch.masks.assigning import Assignment
 from dicomtorch.masks.bits import Bits
 from dicomtorch.masks.coded_names import LabelMap
+from dicomtorch.masks.compiled import PlanePainter
 from dicomtorch.masks.contour_painter import ContourPainter
-from dicomtorch.masks.layers import Layer, united
+from dicomtorch.masks.layers import Layer, MaskOutput, Overlap, united
 from dicomtorch.masks.objects import Source
 from dicomtorch.masks.placing import Images, Ints
 from dicomtorch.masks.polygons import Path
@@ -54,6 +55,8 @@ class Painter:
         self._first = np.searchsorted(planes.row, np.arange(len(images.index) + 1))
         self._segmentations = SegmentationReader(sources[0].index) if sources else None
         self._contours = ContourPainter(images, self._sources, planes, self._first, path, cache)
+        self._frames = PlanePainter(images, self._sources, planes, self._first, len(labels))
+        self._numbers = np.array(labels.numbers, np.int64)
 
     def is_covered(self, row: int) -> bool:
         """Whether a plane of some object lies on an image."""
@@ -78,6 +81,26 @@ class Painter:
         if any(self._sources[n].is_contours for n in numbers):
             found += self._contours.layers(row)
         return united(found, shape)
+
+    def paint(self, row: int, out: Array, output: MaskOutput, overlap: Overlap) -> Ints | None:
+        """Paints the mask of an image at once, where compiled kernels can.
+
+        Args:
+            row: Of the image.
+            out: (1 or K, rows, columns), C-contiguous.
+            output: What a mask is.
+            overlap: What a pixel of two labels gets in a label map.
+
+        Returns:
+            (K,), pixels of each label; `None` if it is to be painted from `layers`.
+        """
+        if out.dtype != np.uint8 or output == "fraction":
+            return None
+        whole = output == "labels"
+        areas = self._frames.paint(row, out, self._numbers if whole else None, overlap != "last")
+        if areas is None or not whole or overlap != "raise":
+            return areas
+        return areas if np.count_nonzero(out) == areas.sum() else None
 
     def _of_frames(
         self, row: int, number: int, some: Ints | slice, shape: tuple[int, int], fractions: bool

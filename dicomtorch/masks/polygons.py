@@ -7,6 +7,7 @@ channel has no width and contours that are combined by exclusive or need no case
 
 from __future__ import annotations
 
+import itertools
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -63,6 +64,14 @@ class Runs(NamedTuple):
         total = int(length.sum())
         shift = self.line * columns + self.first - (np.cumsum(length) - length)
         return np.asarray(np.arange(total) + np.repeat(shift, length))
+
+    def by_plane(self, count: int, rows: int) -> list[Runs]:
+        """Those of each of `count` planes, whose lines begin at 0 again."""
+        bounds = np.searchsorted(self.line, np.arange(count + 1) * rows).tolist()
+        return [
+            Runs(self.line[a:b] - k * rows, self.first[a:b], self.end[a:b])
+            for k, (a, b) in enumerate(itertools.pairwise(bounds))
+        ]
 
 
 NO_RUNS = Runs(*(np.empty(0, np.int64) for _ in range(3)))

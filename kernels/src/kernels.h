@@ -1,10 +1,11 @@
-/* What the three parts share: a template says how frames of one kind are converted, a job where one frame lies. */
+/* What the parts share: a template says how frames of one kind are converted, a job where one frame lies. */
 #ifndef DICOMTORCH_KERNELS_H
 #define DICOMTORCH_KERNELS_H
 
 #include <stdint.h>
 
-#define KERNELS_ABI 2
+#define KERNELS_ABI 2 /* of read and convert */
+#define MASKS_ABI 1   /* of paint_planes and paint_runs */
 #define BLOCK ((int64_t)1 << 19) /* bytes read at once: they stay in the second-level cache */
 
 enum type { I8, U8, I16, U16, I32, U32, F32, F64, I64, TYPES };
@@ -54,6 +55,15 @@ typedef struct {
     int64_t error, number;     /* results: one of enum error, errno; before, with RLE, number has the bytes of the item */
 } Job;
 
+/* The frame of one bit a pixel that one segment has on one image. */
+typedef struct {
+    Job job;       /* offset: of the byte with its first pixel; out: of its channel; the template is not used */
+    int64_t bit;   /* which bit of that byte the first pixel is, the least significant first */
+    int64_t value; /* what its pixels become: 1 to 255 */
+    int64_t joins; /* 1: its pixels are united with those of the plane before, which has the same channel and value */
+    int64_t area;  /* result: pixels; of united planes all, at the last of them */
+} Plane;
+
 extern const int64_t WIDTHS[TYPES];
 
 /* 0, or why a template is not one; checked once for each call, before anything is read. */
@@ -88,6 +98,25 @@ typedef struct {
     char *out;
     int level;
 } Call;
+
+/* The file that was read last stays open: jobs come ordered by file. */
+typedef struct {
+    int descriptor; /* -1: none */
+    int64_t path, size, mtime_ns, inode;
+} File;
+
+enum error open_file(File *file, Job *job, const char *prefix, int64_t prefix_length, const char *paths);
+void close_file(File *file);
+enum error read_at(const File *file, Job *job, char *to, int64_t length, int64_t offset); /* from the frame's first byte */
+char *take_memory(void); /* a BLOCK, or 0 */
+void give_memory(char *memory);
+
+/* Paints planes into images of `pixels` bytes, one over the other; the number of those that failed. */
+int64_t paint_planes(const Call *call, Plane *planes, int64_t n, int64_t pixels);
+
+/* Writes `value` into runs of pixels of an image of bytes; 0, and nothing is written, if one is outside. */
+int paint_runs(const int64_t *line, const int64_t *first, const int64_t *end, int64_t n, int64_t rows, int64_t columns,
+               int value, char *out);
 
 /* All jobs, in `threads` threads; the number of those that failed. */
 int64_t read_frames(const Call *call, Job *jobs, int64_t n, int threads);

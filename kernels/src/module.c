@@ -28,19 +28,31 @@ static int check_templates(const Template *templates, int64_t n, const Tap *taps
 }
 
 #ifndef _WIN32
-static const char *job_problem(const Job *job, const Template *templates, int64_t n_templates, int64_t paths,
-                               int64_t out) {
-    if (job->template_number < 0 || job->template_number >= n_templates) return "template";
-    const Template *t = templates + job->template_number;
+/* Of a job that reads `bytes` and writes `out_bytes`. */
+static const char *job_problem(const Job *job, int64_t bytes, int64_t out_bytes, int64_t paths, int64_t out) {
     if (job->path < 0 || job->path_length < 1 || job->path > paths || job->path_length > paths - job->path)
         return "path";
-    const int64_t bytes = t->flags & RLE ? job->number : template_bytes(t);
-    if (t->flags & RLE && job->number < 8) return "number";
     if (job->size < 0 || job->offset < 0 || job->offset > job->size || bytes > job->size - job->offset) return "offset";
-    if (job->out < 0 || job->out > out || template_out_bytes(t) > out - job->out ||
-        job->out % WIDTHS[t->out_type])
-        return "out";
+    if (job->out < 0 || job->out > out || out_bytes > out - job->out) return "out";
     return 0;
+}
+
+static const char *read_problem(const Job *job, const Template *templates, int64_t n_templates, int64_t paths,
+                                int64_t out) {
+    if (job->template_number < 0 || job->template_number >= n_templates) return "template";
+    const Template *t = templates + job->template_number;
+    if (t->flags & RLE && job->number < 8) return "number";
+    const char *problem = job_problem(job, t->flags & RLE ? job->number : template_bytes(t), template_out_bytes(t), paths, out);
+    return problem || !(job->out % WIDTHS[t->out_type]) ? problem : "out";
+}
+
+static const char *plane_problem(const Plane *planes, int64_t k, int64_t pixels, int64_t paths, int64_t out) {
+    const Plane *plane = planes + k;
+    if (plane->bit < 0 || plane->bit > 7) return "bit";
+    if (plane->value < 1 || plane->value > 255) return "value";
+    if (plane->joins < 0 || plane->joins > 1) return "joins";
+    if (plane->joins && (!k || plane[-1].job.out != plane->job.out || plane[-1].value != plane->value)) return "joins";
+    return job_problem(&plane->job, pixels / 8 + (pixels % 8 + plane->bit + 7) / 8, pixels, paths, out);
 }
 
 PyDoc_STRVAR(read_doc,
@@ -68,7 +80,7 @@ static PyObject *py_read(PyObject *module, PyObject *args) {
         goto end;
     }
     for (int64_t k = 0; k < n; k++) {
-        const char *problem = job_problem((Job *)jobs.buf + k, templates.buf, m, paths.len, out.len);
+        const char *problem = read_problem((Job *)jobs.buf + k, templates.buf, m, paths.len, out.len);
         if (problem) {
             PyErr_Format(PyExc_ValueError, "job %zd: %s is out of range", (Py_ssize_t)k, problem);
             goto end;
@@ -89,7 +101,70 @@ end:
     PyBuffer_Release(&out);
     return failed < 0 ? 0 : PyLong_FromLongLong(failed);
 }
+
+PyDoc_STRVAR(paint_planes_doc,
+             "paint_planes(planes, prefix, paths, out, pixels)\n--\n\n"
+             "Reads frames of one bit a pixel and paints them into images of `pixels` bytes, one over the other; error,\n"
+             "number and area of each are written. Returns how many failed; out is undefined if some did.\n\n"
+             "Raises ValueError for a record that points outside its buffer; nothing is read then.");
+
+static PyObject *py_paint_planes(PyObject *module, PyObject *args) {
+    (void)module;
+    Py_buffer planes, prefix, paths, out;
+    long long pixels;
+    if (!PyArg_ParseTuple(args, "w*y*y*w*L:paint_planes", &planes, &prefix, &paths, &out, &pixels)) return 0;
+    int64_t failed = -1;
+    int64_t n = items(&planes, sizeof(Plane), "planes");
+    if (n < 0) goto end;
+    if (pixels < 1 || pixels > out.len || memchr(prefix.buf, 0, (size_t)prefix.len)) {
+        PyErr_SetString(PyExc_ValueError, "pixels is out of range, or prefix has a zero byte");
+        goto end;
+    }
+    for (int64_t k = 0; k < n; k++) {
+        const char *problem = plane_problem(planes.buf, k, pixels, paths.len, out.len);
+        if (problem) {
+            PyErr_Format(PyExc_ValueError, "plane %zd: %s is out of range", (Py_ssize_t)k, problem);
+            goto end;
+        }
+    }
+    const Call call = {.prefix = prefix.buf, .prefix_length = prefix.len, .paths = paths.buf, .out = out.buf};
+    Py_BEGIN_ALLOW_THREADS
+    failed = paint_planes(&call, planes.buf, n, pixels);
+    Py_END_ALLOW_THREADS
+end:
+    PyBuffer_Release(&planes);
+    PyBuffer_Release(&prefix);
+    PyBuffer_Release(&paths);
+    PyBuffer_Release(&out);
+    return failed < 0 ? 0 : PyLong_FromLongLong(failed);
+}
 #endif
+
+PyDoc_STRVAR(paint_runs_doc,
+             "paint_runs(line, first, end, columns, value, out)\n--\n\n"
+             "Writes value into the columns first to end - 1 of lines of an image of bytes.\n\n"
+             "Raises ValueError for a run that is outside the image; nothing is written then.");
+
+static PyObject *py_paint_runs(PyObject *module, PyObject *args) {
+    (void)module;
+    Py_buffer line, first, end, out;
+    long long columns;
+    int value;
+    if (!PyArg_ParseTuple(args, "y*y*y*Liw*:paint_runs", &line, &first, &end, &columns, &value, &out)) return 0;
+    int done = -1;
+    const int64_t n = items(&line, sizeof(int64_t), "line");
+    if (n < 0 || items(&first, sizeof(int64_t), "first") < 0 || items(&end, sizeof(int64_t), "end") < 0) goto finally;
+    done = columns > 0 && first.len == line.len && end.len == line.len &&
+           paint_runs(line.buf, first.buf, end.buf, n, out.len / columns, columns, value & 255, out.buf);
+    if (!done) PyErr_SetString(PyExc_ValueError, "a run is outside the image");
+finally:
+    PyBuffer_Release(&line);
+    PyBuffer_Release(&first);
+    PyBuffer_Release(&end);
+    PyBuffer_Release(&out);
+    if (done != 1) return 0;
+    Py_RETURN_NONE;
+}
 
 PyDoc_STRVAR(convert_doc,
              "convert(template, taps, data, out, level=-1)\n--\n\n"
@@ -134,13 +209,17 @@ end:
 static PyMethodDef methods[] = {
 #ifndef _WIN32
     {"read", py_read, METH_VARARGS, read_doc},
+    {"paint_planes", py_paint_planes, METH_VARARGS, paint_planes_doc},
 #endif
+    {"paint_runs", py_paint_runs, METH_VARARGS, paint_runs_doc},
     {"convert", py_convert, METH_VARARGS, convert_doc},
     {0, 0, 0, 0},
 };
 
 static int add_constants(PyObject *module) {
     return PyModule_AddIntConstant(module, "ABI", KERNELS_ABI) ||
+           PyModule_AddIntConstant(module, "MASKS_ABI", MASKS_ABI) ||
+           PyModule_AddIntConstant(module, "PLANE_BYTES", sizeof(Plane)) ||
            PyModule_AddIntConstant(module, "JOB_BYTES", sizeof(Job)) ||
            PyModule_AddIntConstant(module, "TEMPLATE_BYTES", sizeof(Template)) ||
            PyModule_AddIntConstant(module, "TAP_BYTES", sizeof(Tap)) ||
@@ -154,7 +233,7 @@ static PyModuleDef_Slot slots[] = {{Py_mod_exec, add_constants}, {0, 0}};
 static struct PyModuleDef definition = {
     .m_base = PyModuleDef_HEAD_INIT,
     .m_name = "dicomtorch_kernels",
-    .m_doc = "Reads and converts batches of uncompressed frames; see dicomtorch, which uses it.",
+    .m_doc = "Reads and converts batches of uncompressed frames, and paints masks; see dicomtorch, which uses it.",
     .m_methods = methods,
     .m_slots = slots,
 };

@@ -33,7 +33,7 @@ static void forget_in_child(void) {
 
 __attribute__((constructor)) static void prepare(void) { pthread_atfork(0, 0, forget_in_child); }
 
-static char *take_memory(void) {
+char *take_memory(void) {
     char *memory = 0;
     pthread_mutex_lock(&kept.lock);
     if (kept.count) memory = kept.free[--kept.count];
@@ -42,7 +42,7 @@ static char *take_memory(void) {
     return memory;
 }
 
-static void give_memory(char *memory) {
+void give_memory(char *memory) {
     pthread_mutex_lock(&kept.lock);
     if (memory && kept.count < MOST_THREADS) {
         kept.free[kept.count++] = memory;
@@ -52,13 +52,7 @@ static void give_memory(char *memory) {
     free(memory);
 }
 
-/* The file that was read last stays open: jobs come ordered by file. */
-typedef struct {
-    int descriptor;
-    int64_t path, size, mtime_ns, inode;
-} File;
-
-static void close_file(File *file) {
+void close_file(File *file) {
     if (file->descriptor >= 0) close(file->descriptor);
     file->descriptor = -1;
 }
@@ -72,7 +66,7 @@ static int64_t modified(const struct stat *info) {
     return (int64_t)((uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec);
 }
 
-static enum error open_file(File *file, Job *job, const char *prefix, int64_t prefix_length, const char *paths) {
+enum error open_file(File *file, Job *job, const char *prefix, int64_t prefix_length, const char *paths) {
     if (file->descriptor >= 0 && file->path == job->path && file->size == job->size &&
         file->mtime_ns == job->mtime_ns && file->inode == job->inode)
         return OK;
@@ -140,23 +134,27 @@ static void leave_room(Room *room) {
 
 /* A frame of the file that is open. */
 typedef struct {
-    int descriptor;
+    const File *file;
     Job *job;
 } Frame;
 
-static enum error fetch(void *source, char *to, int64_t length, int64_t offset) {
-    const Frame *frame = source;
+enum error read_at(const File *file, Job *job, char *to, int64_t length, int64_t offset) {
     for (int64_t done = 0; done < length;) {
-        ssize_t got = pread(frame->descriptor, to + done, (size_t)(length - done), (off_t)(frame->job->offset + offset + done));
+        ssize_t got = pread(file->descriptor, to + done, (size_t)(length - done), (off_t)(job->offset + offset + done));
         if (got < 0) {
             if (errno == EINTR) continue;
-            frame->job->number = errno;
+            job->number = errno;
             return READ;
         }
         if (!got) return SHORT;
         done += got;
     }
     return OK;
+}
+
+static enum error fetch(void *source, char *to, int64_t length, int64_t offset) {
+    const Frame *frame = source;
+    return read_at(frame->file, frame->job, to, length, offset);
 }
 
 /* A frame in one item; with another length than was indexed the caller says so. */
@@ -201,7 +199,7 @@ static void *work(void *argument) {
             if (t->flags & RLE) job->number = 0;
             job->error = open_file(&file, job, call->prefix, call->prefix_length, call->paths);
             if (job->error) continue;
-            Frame frame = {.descriptor = file.descriptor, .job = job};
+            Frame frame = {.file = &file, .job = job};
             char *out = call->out + job->out;
             job->error = t->flags & RLE ? read_rle(call, &frame, length, &room, memory, out)
                                         : convert_frame(t, call->taps, fetch, &frame, memory, out, call->level);

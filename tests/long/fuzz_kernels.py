@@ -8,6 +8,7 @@ a folder of its own and runs itself there; `--sanitizer thread` likewise, `--san
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import shutil
@@ -21,7 +22,11 @@ from pathlib import Path
 import numpy as np
 
 KERNELS = Path(__file__).parents[2] / "kernels"
-TESTS = ("tests/reader/test_kernels.py", "tests/reader/test_rle_kernels.py")
+TESTS = (
+    "tests/reader/test_kernels.py",
+    "tests/reader/test_rle_kernels.py",
+    "tests/masks/test_compiled.py",
+)
 LIBRARIES = {"address": "libasan.so", "thread": "libtsan.so", "undefined": "libubsan.so"}
 
 
@@ -61,12 +66,15 @@ def fuzz(seed: int, seconds: float, folder: Path) -> dict[str, int]:
     from dicomtorch.reader.kernels import JOB, together
     from dicomtorch.reader.templates import TEMPLATE
     from tests.support.kernel_jobs import (
+        ODD,
         expected,
         make_job,
         make_template,
         out_bytes,
         write_streams,
     )
+    from tests.support.mask_planes import expected as planes_expected
+    from tests.support.mask_planes import make_planes
 
     counts = dict.fromkeys(("calls", "refused", "failed", "right"), 0)
     deadline = time.monotonic() + seconds
@@ -114,8 +122,42 @@ def fuzz(seed: int, seconds: float, folder: Path) -> dict[str, int]:
                     assert np.array_equal(got, right, equal_nan=right.dtype.kind == "f")
                     counts["right"] += 1
 
-    with ThreadPoolExecutor(2) as threads:
-        for done in [threads.submit(run, k) for k in range(2)]:
+    def paint(number: int) -> None:
+        rng = random.Random(seed * 1000 + number)
+        own = folder / f"paint{number}"
+        own.mkdir()
+        paths = []
+        for k in range(4):
+            path = own / f"{k}.bin"
+            path.write_bytes(rng.randbytes(rng.choice([0, 9, 5000, 300_000])))
+            paths.append(os.fsencode(path))
+        while time.monotonic() < deadline:
+            pixels, channels = rng.choice([1, 100, 512, 5000, 1_300_003]), rng.randrange(1, 4)
+            planes = make_planes(rng, paths, pixels, channels, wrong=0.005)
+            out = np.zeros(pixels * channels, np.uint8)
+            runs = [np.array([rng.choice([0, 1, 5, *ODD]) for _ in range(3)]) for _ in range(3)]
+            if rng.random() < 0.05:
+                victim = Path(os.fsdecode(rng.choice(paths)))
+                with victim.open("r+b") as file:
+                    file.truncate(rng.randrange(300_000))
+            counts["calls"] += 2
+            with contextlib.suppress(ValueError):
+                kernels.paint_runs(*runs, rng.choice([1, 7, 100]), 3, out)
+            out[:] = 0
+            try:
+                failed = kernels.paint_planes(planes, b"", b"".join(paths), out, pixels)
+            except ValueError:
+                counts["refused"] += 1
+                continue
+            counts["failed"] += failed
+            if not failed and pixels <= 5000:
+                right, areas = planes_expected(planes, paths, pixels, channels)
+                assert np.array_equal(out, right)
+                assert planes["area"].tolist() == areas
+                counts["right"] += 1
+
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(work, k) for k in range(2) for work in (run, paint)]:
             done.result()
     assert JOB.itemsize == kernels.JOB_BYTES
     assert TEMPLATE.itemsize == kernels.TEMPLATE_BYTES

@@ -10,6 +10,7 @@ children send them.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import dataclasses
 import gc
@@ -43,7 +44,7 @@ from dicomtorch.index.store import IndexStore
 Action = Callable[[], object]
 LINKS = 50_000  # of one file; file systems have limits
 IN_A_FOLDER = 500
-FEW = 1000
+FEW = 10_000
 
 
 class Place:
@@ -117,18 +118,16 @@ class Place:
             # The files are short, and spans must lie in them.
             zero = np.broadcast_to(np.int64(0), (len(found),))
             frames = made.frames | {"offset": zero, "length": zero}
-            return dataclasses.replace(
-                made, root=os.fsencode(root), files=files, frames=frames
-            )
+            return dataclasses.replace(made, root=os.fsencode(root), files=files, frames=frames)
 
         return root, FrameIndex(self.generation("of-tree", make))
 
 
 def first_scan(place: Place) -> Action:
     """What the parent does while children read: it takes parts, and makes an index of them."""
+    from dicomtorch.index.builder import Part
     from dicomtorch.scanner import scan as scanning
     from dicomtorch.scanner.entries import Entry
-    from dicomtorch.index.builder import Part
 
     root, index = place.tree_index()
     whole = index.whole()._generation
@@ -137,7 +136,9 @@ def first_scan(place: Place) -> Action:
     for first in range(0, min(place.rows, 8 * step), step):
         chosen = np.arange(first, min(first + step, place.rows))
         frames, files = take_files(whole, chosen)
-        frames = {k: v for k, v in frames.items() if k not in ("patient", "image_pixel", "frame_values")}
+        frames = {
+            k: v for k, v in frames.items() if k not in ("patient", "image_pixel", "frame_values")
+        }
         for table in (frames, files):
             for name, data in table.items():
                 if isinstance(data, Texts):
@@ -165,8 +166,14 @@ def first_scan(place: Place) -> Action:
         if count < len(part.files["size"]):
             rows = np.arange(count)
             part = Part(
-                {k: v.take(rows) if isinstance(v, Texts | Packed) else v[rows] for k, v in part.frames.items()},
-                {k: v.take(rows) if isinstance(v, Texts | Packed) else v[rows] for k, v in part.files.items()},
+                {
+                    k: v.take(rows) if isinstance(v, Texts | Packed) else v[rows]
+                    for k, v in part.frames.items()
+                },
+                {
+                    k: v.take(rows) if isinstance(v, Texts | Packed) else v[rows]
+                    for k, v in part.files.items()
+                },
                 part.lookups,
                 [],
             )
@@ -189,9 +196,7 @@ def _stored(place: Place, changed: int = 0) -> tuple[Path, Path]:
     if changed:
         times = np.array(generation.files["mtime_ns"])
         times[:: len(times) // changed] -= 1
-        generation = dataclasses.replace(
-            generation, files=generation.files | {"mtime_ns": times}
-        )
+        generation = dataclasses.replace(generation, files=generation.files | {"mtime_ns": times})
     store = IndexStore([os.path.realpath(os.fsencode(root))], cache)
     with store.lock():
         store.save(FrameIndex(generation))
@@ -403,12 +408,12 @@ def spawning(index: FrameIndex) -> bytes:
     """What a spawned process is sent."""
     from multiprocessing import context
 
-    context.set_spawning_popen(object())  # type: ignore[attr-defined]
+    context.set_spawning_popen(object())  # type: ignore[arg-type]
     try:
         buffer = io.BytesIO()
         pickle.Pickler(buffer, pickle.HIGHEST_PROTOCOL).dump(index)
     finally:
-        context.set_spawning_popen(None)  # type: ignore[attr-defined]
+        context.set_spawning_popen(None)
     return buffer.getvalue()
 
 
@@ -522,10 +527,8 @@ def _cpu() -> float:
 
 
 def _forget_peak() -> None:
-    try:
+    with contextlib.suppress(OSError):  # then the peak is that of preparing, too
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:  # then the peak is that of preparing, too
-        pass
 
 
 def _status(name: str) -> float:
@@ -554,7 +557,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     sizes = options.rows or [10**4, 10**5, 10**6] + [10**7] * options.full
     with tempfile.TemporaryDirectory(dir=options.folder) as made:
         folder = options.keep or Path(made)
-        print(f"| {'Step':58} | {' | '.join(f'{rows:,} rows: s / peak MB / kept MB' for rows in sizes)} |")
+        print(
+            f"| {'Step':58} | {' | '.join(f'{rows:,} rows: s / peak MB / kept MB' for rows in sizes)} |"
+        )
         print(f"|{'---|' * (len(sizes) + 1)}")
         for step in STEPS:
             if options.only and not any(part in step for part in options.only):

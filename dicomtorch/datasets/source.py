@@ -358,7 +358,7 @@ def _no_frames(source: Any, index: FrameIndex) -> SourceError:
         f"{report.counts[key]} {text}" for key, text in _NO_FRAMES.items() if report.counts[key]
     ]
     found = "; ".join(counts) if counts else "there are no files"
-    first = next((f for f in report.findings if f.reason), None)
+    first = next((f for k in report.findings.told() if (f := report.findings[k]).reason), None)
     example = f" ({printable(first.path)}: {first.reason})" if first else ""
     where = "the index" if index_of(source) is not None else "the list of sources"
     if isinstance(source, str | bytes | os.PathLike):

@@ -305,6 +305,11 @@ def large_strings(packed: Packed) -> pa.Array:
     return _packed_to_arrow(packed, pa.large_string())
 
 
+def large_binaries(packed: Packed) -> pa.Array:
+    """Byte strings as an Arrow array over the same memory."""
+    return _packed_to_arrow(packed, pa.large_binary())
+
+
 def from_arrow(batch: pa.RecordBatch, columns: Sequence[Column]) -> Table:
     """NumPy views of a batch that `read_batch` has accepted."""
     table: Table = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from dicomtorch.index.codes import plain
 from dicomtorch.index.columns import HasColumns, Table
 from dicomtorch.model.image import ImagePixel
-from dicomtorch.model.report import FILE_CLASSES, FileFinding, ScanReport
+from dicomtorch.model.report import Findings, ScanReport
 from dicomtorch.model.shown import shown
 from dicomtorch.pictures.html import counted
 
@@ -62,14 +61,7 @@ def report(files: Table, duplicates: int) -> ScanReport:
         duplicates: Files whose SOPInstanceUID an earlier one has.
     """
     table: Any = files
-    classes: Any = FILE_CLASSES
-    columns = (table["path"], table["file_class"].tolist(), table["reason"], table["notices"])
-    findings = tuple(
-        FileFinding(
-            os.fsdecode(path),
-            classes[number],
-            f"{reason}; {notices}" if reason and notices else reason or notices,
-        )
-        for path, number, reason, notices in zip(*columns, strict=True)
-    )
+    texts = (table["reason"], table["notices"])
+    said = (texts[0] != "") | (texts[1] != "")
+    findings = Findings(table["path"], np.asarray(table["file_class"]), *texts, said)
     return ScanReport(findings=findings, reused=len(findings), duplicates=duplicates)

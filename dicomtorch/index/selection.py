@@ -90,5 +90,9 @@ def truth(given: Any, count: int) -> Mask:
 def repeated(index: HasColumns) -> Mask:
     """Where the file repeats the SOPInstanceUID of an earlier one."""
     uids, file = index.column("SOPInstanceUID"), np.asarray(index.column("file"))
-    _, first, inverse = np.unique(uids.codes, return_index=True, return_inverse=True)
-    return np.asarray((file != file[first][inverse]) & (uids != ""), np.bool_)
+    found = np.zeros(len(file), np.bool_)
+    counts = np.bincount(uids.codes, minlength=1)
+    among = np.flatnonzero(counts[uids.codes] > 1)  # of most sets nothing, or little
+    _, first, inverse = np.unique(uids.codes[among], return_index=True, return_inverse=True)
+    found[among] = (file[among] != file[among][first][inverse]) & (uids != "")[among]
+    return found

@@ -15,7 +15,7 @@ from dicomtorch.index.burned_in import OFTEN_BURNED_IN, SECONDARY_CAPTURE
 from dicomtorch.index.burned_in import burned_in as masks_of_burned_in
 from dicomtorch.index.codes import Codes, numbered
 from dicomtorch.index.frame_index import FrameIndex
-from dicomtorch.model.report import ScanReport
+from dicomtorch.model.report import FileClass, ScanReport
 from dicomtorch.model.shown import shown
 from dicomtorch.reports.text import format_count
 
@@ -74,11 +74,12 @@ def of_frames(index: FrameIndex, decoding: Sequence[Capability]) -> list[Remark]
 
 def _lost_files(report: ScanReport) -> list[Remark]:
     remarks = []
-    for name, what, advice in (
+    kinds: tuple[tuple[FileClass, str, str], ...] = (
         ("unreadable", "damaged, so that none of their frames is here", "get them again"),
         ("unsupported", "of a kind that is not decoded", "convert them"),
-    ):
-        files = tuple(k for k, found in enumerate(report.findings) if found.file_class == name)
+    )
+    for name, what, advice in kinds:
+        files = tuple(report.findings.of_class(name))
         if files:
             text = f"{format_count(len(files), 'file')} {_verb(files)} {what}"
             advice = f"{advice}; `dicomtorch scan` gives the reason for each"
@@ -285,9 +286,7 @@ def _patients(index: FrameIndex) -> list[Remark]:
 
 
 def _noticed(report: ScanReport) -> list[Remark]:
-    files = tuple(
-        k for k, found in enumerate(report.findings) if found.file_class == "image" and found.reason
-    )
+    files = tuple(k for k in report.findings.told() if report.findings[k].file_class == "image")
     if not files:
         return []
     departs = _verb(files, "departs", "depart")

@@ -84,8 +84,7 @@ def summarize(
                 "class": finding.file_class,
                 "reason": finding.reason,
             }
-            for number, finding in enumerate(report.findings)
-            if finding.file_class != "image" or finding.reason
+            for number, finding in ((k, report.findings[k]) for k in report.findings.told())
         ],
     }
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
@@ -23,13 +23,13 @@ from dicomtorch.index.joins import Joined
 from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.model.report import ScanReport
 from dicomtorch.model.schema import Column, Kind
-from dicomtorch.scanner.compare import compare
+from dicomtorch.scanner.compare import Compared, compare, count_gone
 from dicomtorch.scanner.entries import UNREAD, Entry
 from dicomtorch.scanner.keywords import Tag, named_tags, tag_columns
 from dicomtorch.scanner.pool import read_in_processes, usable_cores
 from dicomtorch.scanner.tree import PathLike as PathLike
 from dicomtorch.scanner.tree import Source as Source
-from dicomtorch.scanner.tree import roots, walk
+from dicomtorch.scanner.tree import list_all, roots, walk
 from dicomtorch.scanner.worker import EntryReader, Job
 from dicomtorch.storage.base import Identity
 
@@ -79,47 +79,44 @@ def scan(
     columns = tag_columns(named_tags(tags))
     root, starts = roots(source)
     known = index is not None and index.root == root
-    entries: Iterable[Entry] = walk(root, starts, follow_symlinks, stats=known, limits=limits)
-    old: dict[bytes, int] = {}
-    removed: set[bytes] = set()
-    kept: list[int] = []
-    base = None
-    if index is not None and known:
+    base: FrameIndex | None = None
+    found: Compared | None = None
+    removed = 0
+    entries: Iterable[Entry]
+    if index is None or not known:
+        entries = walk(root, starts, follow_symlinks, stats=False, limits=limits)
+    else:
         index = index.whole()
-        old = {path: k for k, path in enumerate(index.files["path"])}
-        met = list(entries)
         is_base = columns.keys() <= index.tags.keys() and index.limits == limits
-        lost = _below_unlisted(met, old) if is_base else set()
-        removed = old.keys() - {entry.path for entry in met} - lost
-        entries = met
         columns = tag_columns([*index.tags, *columns])
+        entries = listing = list_all(root, starts, follow_symlinks, limits)
         if is_base:
             base = index
-            kept, entries = compare(index, old, met, Job(os.path.join(root, b""), columns, limits))
-            kept += [old[path] for path in lost]
+            found = compare(index, listing, Job(os.path.join(root, b""), columns, limits))
+            entries = [listing[k] for k in found.changed.tolist()]
+        removed = found.removed if found else count_gone(index, listing)
     job = Job(os.path.join(root, b""), columns, limits)
     reading = _Reading(job, progress, num_workers)
 
     def assemble(part: Part) -> FrameIndex:
-        if base is not None:
-            keep = np.zeros(len(old), np.bool_)
-            keep[kept] = True
-            return base.updated(keep, part)
+        if base is not None and found is not None:
+            return base.updated(found.is_kept, part)
         kinds: dict[str, Kind] = {keyword: tag.kind for keyword, tag in columns.items()}
         return FrameIndex.build(part, root=root, tags=kinds, limits=limits)
 
-    if base is not None and not removed and _all_failed(base, old, entries):
+    if base is not None and found is not None and not found.removed and found.all_failed(base):
         # Failures are tried again in every scan: as long as each fails as before, nothing changed.
         rows = list(reading.rows(entries))
-        same = all(_failed_before(base, old, item) for item in rows)
+        old = found.rows[found.changed].tolist()
+        same = all(_failed_before(base, k, item) for k, item in zip(old, rows, strict=True))
         result = base if same else assemble(build_part(rows, job.columns))
     else:
         result = assemble(reading.part(entries, _for_parts(checkpoint, assemble)))
     return result, replace(
         result.report(),
         read=reading.count,
-        reused=len(kept),
-        removed=len(removed),
+        reused=0 if found is None else int(found.is_kept.sum()),
+        removed=removed,
         seconds=time.monotonic() - began,
     )
 
@@ -195,12 +192,6 @@ def _refuse_changed(
             )
 
 
-def _all_failed(index: FrameIndex, old: Mapping[bytes, int], entries: Iterable[Entry]) -> bool:
-    """Whether none of `entries` could be opened when the index was made."""
-    times = index.files["mtime_ns"]
-    return all(entry.path in old and times[old[entry.path]] == UNREAD for entry in entries)
-
-
 class _Reading:
     """Reads files, here or in child processes, with progress and checkpoints.
 
@@ -237,7 +228,7 @@ class _Reading:
         with self._bar(entries) as bar:
             if not wanted:
                 return self._here(everything, bar, checkpoint)
-            expected = len(entries) if isinstance(entries, list) else None
+            expected = len(entries) if isinstance(entries, Sized) else None
             parts: dict[int, Part] = {}
             for number, part in read_in_processes(everything, self._job, wanted, expected):
                 parts[number] = part
@@ -279,7 +270,7 @@ class _Reading:
 
     def _bar(self, entries: Iterable[Entry]) -> tqdm[Any]:
         return tqdm(
-            total=len(entries) if isinstance(entries, list) else None,
+            total=len(entries) if isinstance(entries, Sized) else None,
             desc="scan",
             unit="file",
             delay=_PROGRESS_DELAY,
@@ -294,24 +285,11 @@ def _merged(parts: Mapping[int, Part], job: Job) -> Part:
     return merge_parts([parts[number] for number in sorted(parts)])
 
 
-def _below_unlisted(entries: Sequence[Entry], old: Mapping[bytes, int]) -> set[bytes]:
-    """The known files of folders that could not be listed just now; what is said of each folder gets their number."""
-    lost: set[bytes] = set()
-    for entry in entries:
-        if entry.is_unlisted:
-            prefix = b"" if entry.path == b"." else os.path.join(entry.path, b"")
-            below = {path for path in old if path.startswith(prefix) and path != entry.path}
-            if below:
-                entry.reason += f"; the {len(below)} files known below it are kept as they were"
-            lost |= below
-    return lost - {entry.path for entry in entries}
-
-
-def _failed_before(index: FrameIndex, old: Mapping[bytes, int], item: FileRows) -> bool:
+def _failed_before(index: FrameIndex, row: int, item: FileRows) -> bool:
     """Whether a file could not be opened, for the same reason as when the index was made."""
-    files, k = index.files, old.get(item.path, -1)
+    files = index.files
     return (
-        k >= 0
-        and item.mtime_ns == UNREAD == files["mtime_ns"][k]
-        and files["reason"][k] == item.reason
+        row >= 0
+        and item.mtime_ns == UNREAD == files["mtime_ns"][row]
+        and files["reason"][row] == item.reason
     )

@@ -19,7 +19,8 @@ from dicomtorch.scanner.dicomdir import _DICOMDIR, _file_ids, _walk_directory
 from dicomtorch.scanner.entries import UNREAD, Entry, _entry, _stat_entry, failed, fault_of
 from dicomtorch.scanner.given import PathLike as PathLike
 from dicomtorch.scanner.given import paths_of, why_not_there
-from dicomtorch.storage.files import kind_of
+from dicomtorch.scanner.listing import Files, Listing, entries_of
+from dicomtorch.storage.files import has_stable_inodes, kind_of
 
 Source = PathLike | Iterable[PathLike]
 
@@ -57,8 +58,8 @@ def walk(
     which may cost what `limits` say; one that is met in a folder is a file like others.
     """
     met: set[bytes] = set()
-    if len(starts) == 1 and os.path.isdir(starts[0]):
-        yield from _walk_folder(starts[0], b"", follow, stats)
+    if _is_one_folder(starts):
+        yield from entries_of(_walk_folder(starts[0], b"", follow, stats))
         return
     for start in starts:
         for entry in _walk_start(root, start, follow, stats, limits):
@@ -67,13 +68,26 @@ def walk(
                 yield entry
 
 
+def list_all(
+    root: bytes, starts: Sequence[bytes], follow: bool, limits: Limits = LIMITS
+) -> Listing:
+    """The same as columns, with what tells whether files are as they were."""
+    if _is_one_folder(starts):
+        return Listing(_walk_folder(starts[0], b"", follow, True))
+    return Listing(walk(root, starts, follow, limits=limits))
+
+
+def _is_one_folder(starts: Sequence[bytes]) -> bool:
+    return len(starts) == 1 and os.path.isdir(starts[0])
+
+
 def _walk_start(
     root: bytes, start: bytes, follow: bool, stats: bool, limits: Limits
 ) -> Iterator[Entry]:
     below = os.path.relpath(start, root)
     if os.path.isdir(start):
         prefix = b"" if below == b"." else below + os.sep.encode()
-        yield from _walk_folder(start, prefix, follow, stats)
+        yield from entries_of(_walk_folder(start, prefix, follow, stats))
         return
     entry = _stat_entry(below, start)
     named: list[list[bytes]] = []
@@ -91,7 +105,7 @@ def _walk_start(
     yield from _walk_directory(start, below, named)
 
 
-def _walk_folder(start: bytes, prefix: bytes, follow: bool, stats: bool) -> Iterator[Entry]:
+def _walk_folder(start: bytes, prefix: bytes, follow: bool, stats: bool) -> Iterator[Files | Entry]:
     separator = os.sep.encode()
     folders = [(start, prefix)]
     entered: set[tuple[int, int]] = set()
@@ -113,28 +127,51 @@ def _walk_folder(start: bytes, prefix: bytes, follow: bool, stats: bool) -> Iter
             entry_of_folder.is_unlisted = error.errno not in _GONE
             yield entry_of_folder
             continue
-        inner: list[tuple[bytes, bytes]] = []
+        inner, odd = [], []
+        names: list[bytes] = []
+        infos: list[os.stat_result] = []
+        unseen: list[bytes] = []
         for entry in entries:
-            path = prefix + entry.name
             try:
                 if entry.is_dir(follow_symlinks=follow):
-                    inner.append((entry.path, path + separator))
-                    continue
-                if not stats and entry.is_file(follow_symlinks=False):
-                    yield Entry(path, 0, UNREAD, 0)
-                    continue
-                info = entry.stat(follow_symlinks=follow)
+                    inner.append((entry.path, prefix + entry.name + separator))
+                elif not stats and entry.is_file(follow_symlinks=False):
+                    unseen.append(entry.name)
+                elif stat.S_ISREG((info := entry.stat(follow_symlinks=follow)).st_mode):
+                    names.append(entry.name)
+                    infos.append(info)
+                else:
+                    odd.append(_no_file(prefix + entry.name, info))
             except OSError as error:
-                yield failed(path, error)
-                continue
-            if stat.S_ISREG(info.st_mode):
-                yield _entry(path, info, info.st_size)
-            else:
-                reason = kind_of(info.st_mode)
-                if stat.S_ISLNK(info.st_mode):
-                    reason += "; follow_symlinks=True goes into it"
-                yield replace(_entry(path, info, 0), file_class="not_dicom", reason=reason)
+                odd.append(failed(prefix + entry.name, error))
+        if unseen:
+            yield Files(prefix, unseen, *([number] * len(unseen) for number in (0, UNREAD, 0)))
+        yield _files(prefix, names, infos)
+        yield from odd
         folders.extend(reversed(inner))
+
+
+def _files(prefix: bytes, names: list[bytes], infos: Sequence[os.stat_result]) -> Files:
+    unstable = {
+        device for device in {info.st_dev for info in infos} if not has_stable_inodes(device)
+    }
+    return Files(
+        prefix,
+        names,
+        [info.st_size for info in infos],
+        [info.st_mtime_ns for info in infos],
+        [0 if info.st_dev in unstable else info.st_ino for info in infos]
+        if unstable
+        else [info.st_ino for info in infos],
+    )
+
+
+def _no_file(path: bytes, info: os.stat_result) -> Entry:
+    """What is neither a regular file nor a folder."""
+    reason = kind_of(info.st_mode)
+    if stat.S_ISLNK(info.st_mode):
+        reason += "; follow_symlinks=True goes into it"
+    return replace(_entry(path, info, 0), file_class="not_dicom", reason=reason)
 
 
 _name: Final = attrgetter("name")

@@ -8,6 +8,7 @@ DicomTorchError
 ├── EncapsulationError (ValueError)        frames that cannot be located, or items that do not tile their span
 ├── StorageError (OSError)                 bytes that could not be read
 ├── StaleIndexError (RuntimeError)         a file is not the one that was indexed
+├── ExecutorError (RuntimeError)           the executor of a scan broke, or its workers cannot read what they should
 ├── IndexFileError (ValueError)            an index that is damaged, foreign or of another version
 ├── FrameIndexError (IndexError)           a position outside the index
 ├── FrameNotFoundError (KeyError)          `find` met no frame, or more than one
@@ -57,6 +58,10 @@ class StorageError(DicomTorchError, OSError):
 
 class StaleIndexError(DicomTorchError, RuntimeError):
     """A file changed, vanished or was replaced after it was indexed."""
+
+
+class ExecutorError(DicomTorchError, RuntimeError):
+    """The executor that a scan was given broke, or its workers cannot do or open what this process can."""
 
 
 class IndexFileError(DicomTorchError, ValueError):

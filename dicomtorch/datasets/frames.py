@@ -99,6 +99,7 @@ class DicomFrames(ImageDataset[Sample_co, Batch_co]):
             backend is known to end its process. `exclude=FILE`: frames to leave out, as `dicomtorch verify
             --quarantine` lists them. `uids="hash"`: other UIDs in place of those that identify, the same ones that
             `index.export(salt=...)` gives for the same `salt=`; `None` takes a random one.
+            `executor=`: what reads headers that are not in the index yet, as in `scan`.
             `masks=True, labels=["liver"]` makes samples `(image, mask, meta)`; see `MaskOptions`.
         duplicates: "keep" files that repeat the SOPInstanceUID of an earlier one, take the "first" only, or "raise".
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
@@ -100,11 +101,17 @@ class SafetyOptions(TypedDict, total=False):
     salt: bytes | None
 
 
-class MoreOptions(MaskOptions, SafetyOptions, total=False):
+class ScanOptions(TypedDict, total=False):
+    """The options about finding what there is."""
+
+    executor: Executor | None
+
+
+class MoreOptions(MaskOptions, SafetyOptions, ScanOptions, total=False):
     """Options of `DicomFrames` that most users do without."""
 
 
-class Reading(MaskDetails, SafetyOptions, total=False):
+class Reading(MaskDetails, SafetyOptions, ScanOptions, total=False):
     """The options of every dataset that change no type of its samples."""
 
     backend: str | Backend

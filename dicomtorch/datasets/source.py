@@ -6,6 +6,7 @@ import contextlib
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import fields, replace
 from typing import Any, Literal, Protocol, Unpack
 
@@ -117,6 +118,7 @@ class FrameSource:
         if self.standardization is not None:
             given["normalize"] = None
         pixels = PixelOptions(**{name: given.pop(name) for name in _PIXELS & given.keys()})
+        executor = given.pop("executor", None)  # of the scan only: it cannot go to workers
         policy = self.policy = ReadPolicy(**given)
         cache = None if policy.cache is None else FrameCache(policy.cache, policy.cache_bytes)
         self.keywords = policy.keywords
@@ -125,7 +127,7 @@ class FrameSource:
         opened = index_of(source)
         shown = (*self.keywords, *(() if opened is None else opened.joined))
         self._unshown = tuple(name for name in columns if name not in shown)
-        index, report = open_frames(source, policy, (*self.keywords, *columns))
+        index, report = open_frames(source, policy, (*self.keywords, *columns), executor)
         self._met = {
             name: getattr(report, name) for name in ("read", "reused", "removed", "seconds")
         }
@@ -286,7 +288,7 @@ class FrameSource:
 
 
 def open_frames(
-    source: Given, policy: ReadPolicy, keywords: Sequence[str]
+    source: Given, policy: ReadPolicy, keywords: Sequence[str], executor: Executor | None = None
 ) -> tuple[FrameIndex, ScanReport]:
     """The index of what a user gave, and what finding it took.
 
@@ -297,9 +299,15 @@ def open_frames(
     """
     index = index_of(source)
     if index is not None:
-        return with_tags(index, keywords), index.report()
+        return with_tags(index, keywords, executor=executor), index.report()
     paths: Any = source
-    return open_source(paths, tags=keywords, refresh=policy.refresh, cache_dir=policy.cache_dir)
+    return open_source(
+        paths,
+        tags=keywords,
+        refresh=policy.refresh,
+        cache_dir=policy.cache_dir,
+        executor=executor,
+    )
 
 
 def index_of(source: Any) -> FrameIndex | None:

@@ -93,6 +93,11 @@ class FileRows:
     member: Member = NO_MEMBER
 
 
+def part_columns(columns: Sequence[Column]) -> list[Column]:
+    """Those of the columns of a frames table that a `Part` has, in its order."""
+    return [c for c in columns if c.name not in _NUMBERED or c.name == "file"]
+
+
 @dataclass(slots=True)
 class Part:
     """The rows of some files.

@@ -54,10 +54,15 @@ def failed(path: bytes, error: OSError) -> Entry:
     return Entry(path, 0, UNREAD, 0, "unreadable", reason_of(error))
 
 
+_FAULT: Final = "a fault of dicomtorch, please report it: "
+
+
+def is_fault(reason: str) -> bool:
+    """Whether a reason is one of `fault_of`."""
+    return reason.startswith(_FAULT)
+
+
 def fault_of(error: Exception) -> str:
     """What to say of an exception that should not be, without its text, which may have what is in the file."""
     where = traceback.extract_tb(error.__traceback__)[-1]
-    return (
-        f"a fault of dicomtorch, please report it: {type(error).__name__} at line {where.lineno} of "
-        f"{os.path.basename(where.filename)}"
-    )
+    return f"{_FAULT}{type(error).__name__} at line {where.lineno} of {os.path.basename(where.filename)}"

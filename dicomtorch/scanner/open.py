@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import Executor
 
 from dicomtorch.errors import IndexFileError
 from dicomtorch.index.frame_index import FrameIndex
@@ -51,8 +52,12 @@ def open_source(
     refresh: bool = True,
     cache_dir: str | os.PathLike[str] | None = None,
     num_workers: int | None = None,
+    executor: Executor | None = None,
 ) -> tuple[FrameIndex, ScanReport]:
-    """As `open_index`, with what the scan met, and how many files it had to read; `num_workers` as in `scan`."""
+    """As `open_index`, with what the scan met, and how many files it had to read.
+
+    `num_workers` and `executor` are as in `scan`; when an executor breaks, what was read is kept for the next time.
+    """
     paths = paths_of(source)
     real = [os.path.realpath(os.path.expanduser(os.fsencode(path))) for path in paths]
     store = IndexStore(real, cache_dir)
@@ -64,7 +69,7 @@ def open_source(
     try:
         held = store.lock().acquire()
     except OSError as error:
-        return _scan_unstored(paths, wanted, store, error)
+        return _scan_unstored(paths, wanted, store, error, executor)
     with held:  # acquired once: a kept traceback must not keep the lock
         if not held.exists:
             warnings.warn(
@@ -81,6 +86,7 @@ def open_source(
             index=begun,
             tags=wanted,
             num_workers=num_workers,
+            executor=executor,
             checkpoint=_Checkpoint(store).save,
         )
         if index is old:
@@ -125,13 +131,17 @@ def _load_or_rebuild(store: IndexStore) -> FrameIndex | None:
 
 
 def _scan_unstored(
-    source: Source, tags: Sequence[str], store: IndexStore, error: OSError
+    source: Source,
+    tags: Sequence[str],
+    store: IndexStore,
+    error: OSError,
+    executor: Executor | None,
 ) -> tuple[FrameIndex, ScanReport]:
     try:
         old = store.load()  # a cache folder may be there to be read only
     except IndexFileError:  # the warning below says what it means
         old = None
-    index, report = scan(source, index=old, tags=tags)
+    index, report = scan(source, index=old, tags=tags, executor=executor)
     if index is not old:
         _warn_unstored(store, error)
     return index, report

@@ -1,4 +1,4 @@
-"""Processes that read headers for a scan, and what becomes of their batches when one of them dies."""
+"""Child processes as an executor, for programs without a `__main__` guard, and what becomes of calls when one dies."""
 
 from __future__ import annotations
 
@@ -8,19 +8,16 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import BrokenExecutor, Executor, Future
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ParamSpec, TypeVar
 
-from dicomtorch.index.builder import Part
-from dicomtorch.scanner.entries import Entry
-from dicomtorch.scanner.worker import EntryReader, Job, greeted, receive, send
+from dicomtorch.scanner.child import greeted, receive, send
 
-_SMALLEST: Final = 128
-_LARGEST: Final = 2048
-_AHEAD: Final = 4  # batches per process that wait to be read
-
-Batch = tuple[int, list[Entry]]
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 
 def usable_cores() -> int:
@@ -30,171 +27,139 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def read_in_processes(
-    entries: Iterable[Entry], job: Job, processes: int, expected: int | None
-) -> Iterator[tuple[int, Part]]:
-    """Reads files in child processes.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Call:
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    future: Future[Any]
 
-    A batch whose process dies, whatever killed it, is read again in this process; so are all if none can be started.
+
+class ChildProcesses(Executor):
+    """An executor whose processes import what they call and nothing of the program that they serve.
+
+    A call whose process dies, whatever killed it, is made again in this process; so are all if none can be started.
 
     Args:
-        entries: The files, taken while others are read.
-        job: What to read of each.
-        processes: Children.
-        expected: How many files there are, `None` if nobody knows yet.
-
-    Yields:
-        (number of the batch, what came out), in any order.
+        processes: How many.
     """
-    pool = _Pool(job, processes)
-    try:
-        yield from pool.read(_batches(entries, processes, expected))
-    finally:
-        pool.close()
 
-
-def _batches(entries: Iterable[Entry], processes: int, expected: int | None) -> Iterator[Batch]:
-    """Batches that grow, so that all children begin at once, and that are small against what each has to do."""
-    largest = _LARGEST if expected is None else expected // (8 * processes)
-    largest = min(max(largest, _SMALLEST), _LARGEST)
-    size, number = _SMALLEST, 0
-    batch: list[Entry] = []
-    for entry in entries:
-        batch.append(entry)
-        if len(batch) >= size:
-            yield number, batch
-            number, batch = number + 1, []
-            size = min(size + size // 2, largest)
-    if batch:
-        yield number, batch
-
-
-class _Pool:
-    """Child processes, each with a thread that feeds it."""
-
-    def __init__(self, job: Job, processes: int) -> None:
-        self._job = job
-        self._reader: EntryReader | None = None
-        self._batches: queue.Queue[Batch | None] = queue.Queue(_AHEAD * processes)
-        self._results: queue.Queue[tuple[Batch, Part | BaseException | None] | None] = queue.Queue()
+    def __init__(self, processes: int) -> None:
+        self._max_workers = processes  # the name that the executors of Python have for it
+        self._calls: queue.Queue[_Call | None] = queue.Queue()
         self._closing = False
         self._children: list[subprocess.Popen[bytes]] = []
-        with contextlib.suppress(OSError):  # what cannot be started is not missed: see `read`
+        with contextlib.suppress(OSError):  # what cannot be started is not missed
             while len(self._children) < processes:
                 self._children.append(_start())
         self._threads = [
-            threading.Thread(target=self._feed, args=(child,), daemon=True, name="dicomtorch-scan")
-            for child in self._children
+            threading.Thread(target=self._work, args=(child,), daemon=True, name="dicomtorch-scan")
+            for child in self._children or (None,)
         ]
+        self._working = set(self._threads)
         for thread in self._threads:
             thread.start()
 
-    def read(self, batches: Iterator[Batch]) -> Iterator[tuple[int, Part]]:
-        """Hands out `batches`, and yields what comes back as it comes.
+    def submit(
+        self,
+        fn: Callable[Parameters, Result],
+        /,
+        *args: Parameters.args,
+        **kwargs: Parameters.kwargs,
+    ) -> Future[Result]:
+        """Has a function of a module called.
 
-        With two children, batches 0, 1 and 2: 0 and 1 are given out; 1 comes back first and is yielded, and its child
-        takes 2; the other child dies with 0, which its thread hands back, and 0 is read here.
+        Args:
+            fn: The function.
+            *args: Its arguments.
+            **kwargs: None.
+
+        Raises:
+            RuntimeError: `shutdown` was called.
         """
-        unanswered = 0
-        for batch in batches:
-            if self._give(batch):
-                unanswered += 1
-            else:
-                yield batch[0], self._read_here(batch)
-            while (done := self._take(timeout=0)) is not None:
-                unanswered -= 1
-                yield done
-        while unanswered:
-            done = self._take(timeout=0.2)
-            if done is None and not self._has_children():
-                done = self._left()
-            if done is not None:
-                unanswered -= 1
-                yield done
+        if self._closing or kwargs:
+            raise RuntimeError("no calls after shutdown, and none with keyword arguments")
+        future: Future[Result] = Future()
+        self._calls.put(_Call(fn, args, future))
+        return future
 
-    def _has_children(self) -> bool:
-        return any(thread.is_alive() for thread in self._threads)
-
-    def _give(self, batch: Batch) -> bool:
-        """Waits until there is room for a batch; `False` if no child is left to take it."""
-        while self._has_children():
-            with contextlib.suppress(queue.Full):
-                self._batches.put(batch, timeout=0.05)
-                return True
-        return False
-
-    def _take(self, timeout: float) -> tuple[int, Part] | None:
-        """The next result, `None` if there is none in time."""
-        try:
-            item = self._results.get(timeout=timeout)
-        except queue.Empty:
-            return None
-        assert item is not None
-        batch, result = item
-        if isinstance(result, BaseException):
-            raise result
-        return batch[0], self._read_here(batch) if result is None else result
-
-    def _left(self) -> tuple[int, Part] | None:
-        """A batch that nobody took, read here; `None` if all were taken."""
-        done = self._take(timeout=0)
-        if done is not None:
-            return done
-        try:
-            batch = self._batches.get_nowait()
-        except queue.Empty:
-            return None
-        assert batch is not None
-        return batch[0], self._read_here(batch)
-
-    def _read_here(self, batch: Batch) -> Part:
-        if self._reader is None:
-            self._reader = EntryReader(self._job)
-        return self._reader.part(batch[1])
-
-    def _feed(self, child: subprocess.Popen[bytes]) -> None:
-        """Gives a child one batch after the other, until there are no more or it is gone."""
-        assert child.stdin is not None
-        assert child.stdout is not None
-        try:
-            send(child.stdin, self._job)
-            greeted(child.stdout)
-            receive(child.stdout)
-        except (OSError, EOFError, ValueError):
-            return
-        while True:
-            batch = self._batches.get()
-            if batch is None or self._closing:
+    def _work(self, child: subprocess.Popen[bytes] | None) -> None:
+        """Has a child make one call after the other; when it is gone, the last of these threads makes them itself."""
+        pipes = _pipes(child)
+        while pipes is not None or self._is_last():
+            call = self._calls.get()
+            if call is None:
                 return
+            if not call.future.set_running_or_notify_cancel():
+                continue
             try:
-                send(child.stdin, batch[1])
-                part: Part | None = receive(child.stdout)
-            except (OSError, EOFError, ValueError):
-                self._results.put((batch, None))
-                return
-            except BaseException as error:  # out of memory, for one: the scan must not wait forever
-                self._results.put((batch, error))
-                return
-            self._results.put((batch, part))
+                answer = None if pipes is None else _ask(*pipes, call)
+                if answer is None:
+                    pipes, answer = None, (True, self._call_here(call))
+            except BaseException as error:  # out of memory, for one: nobody must wait for ever
+                answer = False, error
+            is_well, result = answer
+            if is_well:
+                call.future.set_result(result)
+            else:
+                call.future.set_exception(result)
 
-    def close(self) -> None:
-        """Ends the children, whatever they are doing."""
+    def _is_last(self) -> bool:
+        self._working.discard(threading.current_thread())
+        return not self._working
+
+    def _call_here(self, call: _Call) -> Any:
+        if self._closing:
+            raise BrokenExecutor("the processes were ended")
+        return call.function(*call.arguments)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Ends the children, whatever they are doing; calls that wait are cancelled, and those under way fail.
+
+        Args:
+            wait: Always `True`: no thread is left behind.
+            cancel_futures: Always `True`.
+        """
         self._closing = True
         for child in self._children:
             child.kill()
         with contextlib.suppress(queue.Empty):
             while True:
-                self._batches.get_nowait()
+                if call := self._calls.get_nowait():
+                    call.future.cancel()
         for _ in self._threads:
-            with contextlib.suppress(queue.Full):
-                self._batches.put_nowait(None)
-        for child, thread in zip(self._children, self._threads, strict=True):
-            child.wait()
+            self._calls.put(None)
+        for thread in self._threads:
             thread.join()
+        for child in self._children:
+            child.wait()
             for pipe in (child.stdin, child.stdout):
                 assert pipe is not None
                 with contextlib.suppress(OSError):
                     pipe.close()
+
+
+def _pipes(child: subprocess.Popen[bytes] | None) -> tuple[Any, Any] | None:
+    """To and from a child that is ready; `None` if there is none."""
+    if child is None:
+        return None
+    try:
+        greeted(child.stdout)  # type: ignore[arg-type]
+    except (OSError, EOFError, ValueError):
+        return None
+    return child.stdin, child.stdout
+
+
+def _ask(requests: Any, answers: Any, call: _Call) -> tuple[bool, Any] | None:
+    """(whether all went well, what a function returned or raised in a child); `None` if the child is gone."""
+    try:
+        send(requests, (call.function, call.arguments))
+    except OSError:
+        return None
+    try:
+        answer: tuple[bool, Any] = receive(answers)
+    except Exception:  # the end of the pipe, or no answer of ours
+        return None
+    return answer
 
 
 def _start() -> subprocess.Popen[bytes]:
@@ -202,7 +167,7 @@ def _start() -> subprocess.Popen[bytes]:
         raise OSError("this interpreter has no program of its own")
     return subprocess.Popen(
         # -P: a module in the current folder must not stand in for one of Python's.
-        [sys.executable, "-P", "-m", "dicomtorch.scanner.worker"],
+        [sys.executable, "-P", "-m", "dicomtorch.scanner.child"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=_environment(),

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
-from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from dicomtorch.errors import StaleIndexError, printable
-from dicomtorch.index.builder import FileRows, Part, PartBuilder, build_part, merge_parts
+from dicomtorch.index.builder import FileRows, Part, build_part
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.joins import Joined
 from dicomtorch.model.limits import LIMITS, Limits
@@ -26,17 +25,12 @@ from dicomtorch.model.schema import Column, Kind
 from dicomtorch.scanner.compare import Compared, compare, count_gone
 from dicomtorch.scanner.entries import UNREAD, Entry
 from dicomtorch.scanner.keywords import Tag, named_tags, tag_columns
-from dicomtorch.scanner.pool import read_in_processes, usable_cores
+from dicomtorch.scanner.reading import Reading
 from dicomtorch.scanner.tree import PathLike as PathLike
 from dicomtorch.scanner.tree import Source as Source
 from dicomtorch.scanner.tree import list_all, roots, walk
-from dicomtorch.scanner.worker import EntryReader, Job
+from dicomtorch.scanner.worker import Job
 from dicomtorch.storage.base import Identity
-
-_PROGRESS_DELAY = 2.0  # seconds
-_FEW = 4000  # files that are read in the time in which processes start
-_TOGETHER = 1000  # files whose rows become columns together
-_BETWEEN_CHECKPOINTS = 30.0  # seconds, and at most a tenth of the time
 
 
 def scan(
@@ -47,6 +41,7 @@ def scan(
     follow_symlinks: bool = False,
     progress: bool | None = None,
     num_workers: int | None = None,
+    executor: Executor | None = None,
     checkpoint: Callable[[FrameIndex], None] | None = None,
     limits: Limits = LIMITS,
 ) -> tuple[FrameIndex, ScanReport]:
@@ -63,8 +58,11 @@ def scan(
         progress: Whether to show progress on stderr; `None`: on a terminal, after two seconds.
         num_workers: Processes that read headers; 0: this one. `None`: one for each usable core if there are thousands
             of files to read. They never import the program that scans, and the result is the same.
-        checkpoint: Called twice a minute at most, with an index of what was read so far; handed in as `index=` of a
-            later scan, it spares that one to read it again.
+        executor: Reads headers in place of processes of this machine: any `concurrent.futures.Executor`, as of a thread
+            or process pool, loky, Dask (`client.get_executor(pure=False)`), Ray (`RayExecutor`) or MPI. Its workers
+            open the same paths. The result is the same, and the executor stays the caller's to shut down.
+        checkpoint: Called twice a minute at most, and when `executor` breaks, with an index of what was read so far;
+            handed in as `index=` of a later scan, it spares that one to read it again.
         limits: What a file may cost; the index keeps them, and they hold for reading and decoding its frames too. If
             `index` was made with others, everything is read again.
 
@@ -73,7 +71,9 @@ def scan(
 
     Raises:
         SourceError: There is nothing at `source`.
-        OptionError: `tags` has a keyword that does not exist, or whose values cannot be a column.
+        OptionError: `tags` has a keyword that does not exist, or whose values cannot be a column; `executor` is none,
+            or stands beside `num_workers`.
+        ExecutorError: The executor broke, or its workers cannot read what this process can.
     """
     began = time.monotonic()
     columns = tag_columns(named_tags(tags))
@@ -96,7 +96,7 @@ def scan(
             entries = [listing[k] for k in found.changed.tolist()]
         removed = found.removed if found else count_gone(index, listing)
     job = Job(os.path.join(root, b""), columns, limits)
-    reading = _Reading(job, progress, num_workers)
+    reading = Reading(job, progress, num_workers, executor)
 
     def assemble(part: Part) -> FrameIndex:
         if base is not None and found is not None:
@@ -131,7 +131,11 @@ def _for_parts(
 
 
 def with_tags(
-    index: FrameIndex, tags: Sequence[Tag], *, progress: bool | None = None
+    index: FrameIndex,
+    tags: Sequence[Tag],
+    *,
+    progress: bool | None = None,
+    executor: Executor | None = None,
 ) -> FrameIndex:
     """This index with columns for attributes that its scan did not read: from the files of its frames, and no others.
 
@@ -139,6 +143,7 @@ def with_tags(
         index: Filtered, joined and split as it may be; order and length stay.
         tags: Keywords or tags; those that it has are left out.
         progress: As in `scan`.
+        executor: As in `scan`.
 
     Raises:
         OptionError: A keyword does not exist, or its values cannot be a column.
@@ -159,7 +164,7 @@ def with_tags(
             strict=True,
         )
     ]
-    part = _Reading(job, progress, None).part(entries, None)
+    part = Reading(job, progress, None, executor).part(entries, None)
     kinds: dict[str, Kind] = {keyword: tag.kind for keyword, tag in columns.items()}
     read = FrameIndex.build(part, root=index.root, tags=kinds, limits=index.limits)
     found = {path: k for k, path in enumerate(read.files["path"])}
@@ -190,99 +195,6 @@ def _refuse_changed(
                 f"{printable(index.file_path(number))} is not the file that was indexed{reason and f' ({reason})'}; "
                 f"refresh the index (scan(root, index=old)) and select again"
             )
-
-
-class _Reading:
-    """Reads files, here or in child processes, with progress and checkpoints.
-
-    Attributes:
-        count: Files read so far.
-    """
-
-    def __init__(self, job: Job, progress: bool | None, num_workers: int | None) -> None:
-        self.count = 0
-        self._job = job
-        self._num_workers = num_workers
-        self._progress = progress
-        self._next = time.monotonic() + _BETWEEN_CHECKPOINTS
-
-    def rows(self, entries: Iterable[Entry]) -> Iterator[FileRows]:
-        """Reads files in this process."""
-        reader = EntryReader(self._job)
-        with self._bar(entries) as bar:
-            for entry in entries:
-                yield reader.read(entry)
-                self.count += 1
-                bar.update()
-
-    def part(self, entries: Iterable[Entry], checkpoint: Callable[[Part], None] | None) -> Part:
-        """Reads files and gives what came out, in the order of the files."""
-        waiting = iter(entries)
-        wanted = self._num_workers
-        first: list[Entry] = []
-        if wanted is None:
-            first = list(islice(waiting, _FEW))
-            cores = usable_cores()
-            wanted = cores if len(first) == _FEW and cores > 1 else 0
-        everything = chain(first, waiting)
-        with self._bar(entries) as bar:
-            if not wanted:
-                return self._here(everything, bar, checkpoint)
-            expected = len(entries) if isinstance(entries, Sized) else None
-            parts: dict[int, Part] = {}
-            for number, part in read_in_processes(everything, self._job, wanted, expected):
-                parts[number] = part
-                self.count += len(part.files["size"])
-                bar.update(len(part.files["size"]))
-                if checkpoint is not None and time.monotonic() >= self._next:
-                    self._stop_over(checkpoint, _merged(parts, self._job))
-        return _merged(parts, self._job)
-
-    def _here(
-        self, entries: Iterable[Entry], bar: tqdm[Any], checkpoint: Callable[[Part], None] | None
-    ) -> Part:
-        reader = EntryReader(self._job)
-        parts: dict[int, Part] = {}
-        waiting = iter(entries)
-        while True:
-            some = self._together(waiting, until_checkpoint=checkpoint is not None)
-            part = reader.part(some, bar.update)
-            files = len(part.files["size"])
-            if parts and not files:
-                return _merged(parts, self._job)
-            parts[len(parts)] = part
-            self.count += files
-            if checkpoint is not None and time.monotonic() >= self._next:
-                self._stop_over(checkpoint, _merged(parts, self._job))
-
-    def _together(self, entries: Iterator[Entry], *, until_checkpoint: bool) -> Iterator[Entry]:
-        """The next files whose rows become columns together."""
-        for entry in islice(entries, _TOGETHER):
-            yield entry
-            if until_checkpoint and time.monotonic() >= self._next:
-                return
-
-    def _stop_over(self, checkpoint: Callable[[Part], None], part: Part) -> None:
-        began = time.monotonic()
-        checkpoint(part)
-        now = time.monotonic()
-        self._next = now + max(_BETWEEN_CHECKPOINTS, 9 * (now - began))
-
-    def _bar(self, entries: Iterable[Entry]) -> tqdm[Any]:
-        return tqdm(
-            total=len(entries) if isinstance(entries, Sized) else None,
-            desc="scan",
-            unit="file",
-            delay=_PROGRESS_DELAY,
-            disable=None if self._progress is None else not self._progress,
-            leave=False,
-        )
-
-
-def _merged(parts: Mapping[int, Part], job: Job) -> Part:
-    if not parts:
-        return PartBuilder(job.columns).finish()
-    return merge_parts([parts[number] for number in sorted(parts)])
 
 
 def _failed_before(index: FrameIndex, row: int, item: FileRows) -> bool:

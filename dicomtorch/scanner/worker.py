@@ -1,22 +1,15 @@
-"""Reads headers in a process of its own: `python -m dicomtorch.scanner.worker`, started and fed by `pool`.
-
-Nothing of the program that scans is imported here, so that a script needs no guard. The process ends when its standard
-input does, so that it outlives nobody.
-"""
+"""What a worker of a scan does, wherever it is: entries in, rows out."""
 
 from __future__ import annotations
 
-import os
-import pickle
-import signal
-import struct
-import sys
-from collections.abc import Callable, Iterable, Mapping
+import platform
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
 
 from dicomtorch.index.builder import FileRows, Part, PartBuilder, build_part
 from dicomtorch.index.generation import frame_columns
+from dicomtorch.index.part_bytes import part_to_bytes
 from dicomtorch.model.limits import Limits
 from dicomtorch.model.schema import Column
 from dicomtorch.scanner.entries import UNREAD, Entry, fault_of
@@ -25,8 +18,7 @@ from dicomtorch.scanner.mask_objects import MASK_TAGS
 from dicomtorch.scanner.resolve.resolver import Resolver, Tag
 from dicomtorch.storage.files import reason_of
 
-_LENGTH = struct.Struct("<Q")
-_GREETING = b"dicomtorch scan worker\n"
+_memory = threading.local()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,58 +116,19 @@ class EntryReader:
         return rows
 
 
-def send(pipe: IO[bytes], message: Any) -> None:
-    """Writes a message."""
-    data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-    pipe.write(_LENGTH.pack(len(data)))
-    pipe.write(data)
-    pipe.flush()
+def scan_chunk(token: str, number: int, job: Job, entries: Sequence[Entry]) -> bytes:
+    """What there is to know about several files, for any executor to call: the same for the same files.
 
+    Args:
+        token: Names the scan. What files have in common is remembered by each thread for one scan.
+        number: Another one for each call, so that no engine takes the answer of an earlier call for that of this one.
+        job: What to read of each file.
+        entries: The files.
 
-def receive(pipe: IO[bytes]) -> Any:
-    """The next message.
-
-    Raises:
-        EOFError: The other side is gone.
+    Returns:
+        As `index.part_bytes` has it, with the name of this machine.
     """
-    head = pipe.read(_LENGTH.size)
-    if len(head) < _LENGTH.size:
-        raise EOFError
-    (length,) = _LENGTH.unpack(head)
-    data = pipe.read(length)
-    if len(data) < length:
-        raise EOFError
-    return pickle.loads(data)
-
-
-def greeted(pipe: IO[bytes]) -> None:
-    """Passes over whatever the interpreter of a child printed before `main`, as a `sitecustomize` may.
-
-    Raises:
-        EOFError: The other side is gone.
-    """
-    for line in pipe:
-        if line.endswith(_GREETING):
-            return
-    raise EOFError
-
-
-def main() -> None:
-    """Answers each list of entries with the part that they make, until there are no more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and closes the pipe
-    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever prints must not get into the answers
-    try:
-        answers.write(_GREETING)
-        job: Job = receive(requests)
-        reader = EntryReader(job)
-        send(answers, "ready")
-        while True:
-            send(answers, reader.part(receive(requests)))
-    except (EOFError, BrokenPipeError):
-        pass
-    os._exit(0)  # nothing to tidy up, and nothing to flush into a pipe that nobody reads
-
-
-if __name__ == "__main__":
-    main()
+    if getattr(_memory, "token", None) != token:
+        _memory.token, _memory.reader = token, EntryReader(job)
+    reader: EntryReader = _memory.reader
+    return part_to_bytes(reader.part(entries), job.columns, {"host": platform.node()})

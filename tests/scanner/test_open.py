@@ -23,10 +23,11 @@ from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.store import IndexStore
 from dicomtorch.scanner import file as scan_file
 from dicomtorch.scanner import open as store
+from dicomtorch.scanner import reading
 from dicomtorch.scanner import scan as scanner
 from dicomtorch.scanner import worker as scan_worker
 from dicomtorch.scanner.open import open_index
-from dicomtorch.scanner.scan import _Reading
+from dicomtorch.scanner.reading import Reading
 from tests.support import kill_refresh
 
 HERE = Path(__file__).parent
@@ -230,9 +231,9 @@ class Interrupted:
             return read_file(*args)
 
         monkeypatch.setattr(scan_worker, "read_file", count)
-        monkeypatch.setattr(scanner, "_TOGETHER", 1)
-        monkeypatch.setattr(scanner, "_BETWEEN_CHECKPOINTS", 0.0)
-        monkeypatch.setattr(_Reading, "_stop_over", lambda _, checkpoint, part: checkpoint(part))
+        monkeypatch.setattr(reading, "_TOGETHER", 1)
+        monkeypatch.setattr(reading, "_BETWEEN_CHECKPOINTS", 0.0)
+        monkeypatch.setattr(Reading, "_stop_over", lambda _, checkpoint, part: checkpoint(part))
 
 
 @pytest.fixture

@@ -10,55 +10,29 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from pydicom.dataset import Dataset
 
 from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.scanner import chunks, reading
 from dicomtorch.scanner import pool as scan_pool
-from dicomtorch.scanner import scan as scanner
 from dicomtorch.scanner.scan import scan
-from tests.support.phantoms import ct, ct_pixels, lut, write
+from tests.support.phantoms import ct, ct_pixels, write
+from tests.support.scanned import assert_same, mixed_tree
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="needs signals")
-ROOT = Path(scanner.__file__).parents[2]
+ROOT = Path(scan_pool.__file__).parents[2]
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """Images of several kinds, in folders whose order by path is not that of a walk, and files that are none."""
-    root = tmp_path / "tree"
-    for k in range(40):
-        dataset: Dataset = ct(ct_pixels(k), k, PatientID=f"p{k % 3}")
-        if k % 5 == 1:
-            dataset.VOILUTSequence = [lut([3, 0, 8], [1, 2, k % 2])]
-        if k % 7 == 2:
-            dataset.ModalityLUTSequence = [lut([3, 0, 16], [1, 2, 3 + k % 3])]
-        write(dataset, root / ("a", "a-", "a/b", "c")[k % 4] / f"{k}.dcm")
-    write(ct(np.stack([ct_pixels(k) for k in range(4)]), FrameTime="33"), root / "b" / "cine.dcm")
-    (root / "a" / "notes.txt").write_text("no DICOM " * 50)
-    (root / "cut.dcm").write_bytes((root / "a" / "0.dcm").read_bytes()[:400])
-    return root
+    return mixed_tree(tmp_path / "tree")
 
 
 @pytest.fixture(autouse=True)
-def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan_pool, "_SMALLEST", 3)
-    monkeypatch.setattr(scan_pool, "_LARGEST", 5)
-
-
-def assert_same(one: FrameIndex, other: FrameIndex) -> None:
-    assert one.report().findings == other.report().findings
-    for column in one.columns:
-        first, second = (
-            x if isinstance(x, np.ndarray) else np.array(list(x))
-            for x in (one.column(column.name), other.column(column.name))
-        )
-        np.testing.assert_array_equal(first, second, err_msg=column.name)
-    for name in one.files:
-        assert list(one.files[name]) == list(other.files[name]), name
-    for i in range(len(one)):
-        assert repr(one.frame_values(i)) == repr(other.frame_values(i))
+def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "_SMALLEST", 3)
+    monkeypatch.setattr(chunks, "_FIRST", 3)
+    monkeypatch.setattr(reading, "_LARGEST_OF_CHILDREN", 5)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -85,22 +59,21 @@ def test_processes_are_used_where_there_are_many_files(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used: list[int] = []
-    read = scan_pool.read_in_processes
 
-    def count(entries: Any, job: Any, processes: int, expected: int | None) -> Any:
+    def count(processes: int) -> Any:
         used.append(processes)
-        return read(entries, job, processes, expected)
+        return scan_pool.ChildProcesses(processes)
 
-    monkeypatch.setattr(scanner, "read_in_processes", count)
-    monkeypatch.setattr(scanner, "usable_cores", lambda: 2)
+    monkeypatch.setattr(reading, "ChildProcesses", count)
+    monkeypatch.setattr(reading, "usable_cores", lambda: 2)
     scan(tree)
     assert used == []
-    monkeypatch.setattr(scanner, "_FEW", 10)
+    monkeypatch.setattr(reading, "_FEW", 10)
     index, report = scan(tree)
     assert used == [2]
     assert report.read == 43
     assert_same(index, scan(tree, num_workers=0)[0])
-    monkeypatch.setattr(scanner, "usable_cores", lambda: 1)
+    monkeypatch.setattr(reading, "usable_cores", lambda: 1)
     scan(tree)
     assert used == [2]
 
@@ -109,18 +82,14 @@ DYING = {
     "at once": "pass",
     "after a batch": """
 import os, sys
-from dicomtorch.scanner import worker as w
+from dicomtorch.scanner import child
 answers = os.fdopen(os.dup(1), "wb")
-answers.write(w._GREETING)
-job = w.receive(sys.stdin.buffer)
-w.send(answers, "ready")
-reader = w.EntryReader(job)
-builder = w.PartBuilder(job.columns)
-for entry in w.receive(sys.stdin.buffer):
-    builder.add(reader.read(entry))
-w.send(answers, builder.finish())
-w.receive(sys.stdin.buffer)
-answers.write(w._LENGTH.pack(1000) + b"half an answer")
+answers.write(child._GREETING)
+answers.flush()
+function, arguments = child.receive(sys.stdin.buffer)
+child.send(answers, (True, function(*arguments)))
+child.receive(sys.stdin.buffer)
+answers.write(child._LENGTH.pack(1000) + b"half an answer")
 answers.flush()
 os._exit(1)
 """,
@@ -150,7 +119,9 @@ def test_what_an_interpreter_says_as_it_starts_is_passed_over(
     folder = tmp_path_factory.mktemp("site")
     (folder / "sitecustomize.py").write_text(f"print({said!r}, end='', flush=True)\n")
     monkeypatch.setenv("PYTHONPATH", str(folder))
-    monkeypatch.setattr(scan_pool._Pool, "_read_here", lambda *_: pytest.fail("not in a child"))
+    monkeypatch.setattr(
+        scan_pool.ChildProcesses, "_call_here", lambda *_: pytest.fail("not in a child")
+    )
     assert len(scan(tree, num_workers=2)[0]) == 44
 
 
@@ -178,7 +149,7 @@ def test_an_error_in_the_scan_ends_the_children(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(scan_pool, "_start", remember)
-    monkeypatch.setattr(scanner, "_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(reading, "_BETWEEN_CHECKPOINTS", 0.0)
     with pytest.raises(KeyboardInterrupt):
         scan(tree, num_workers=2, checkpoint=interrupt)
     assert len(started) == 2
@@ -212,15 +183,13 @@ print(len(index), report.read)
 
 WAITING = """
 import sys, time
-from dicomtorch.scanner import pool as scan_pool
-from dicomtorch.scanner.worker import Job
-from dicomtorch.model.limits import LIMITS
-pool = scan_pool._Pool(Job(b"/", {}, LIMITS), 2)
+from dicomtorch.scanner.pool import ChildProcesses
+pool = ChildProcesses(2)
 print(*[child.pid for child in pool._children], flush=True)
 try:
     time.sleep(30)
 finally:
-    pool.close()
+    pool.shutdown()
 """
 
 
@@ -261,7 +230,7 @@ def test_no_child_outlives_its_parent(tmp_path: Path, number: str) -> None:
 def test_a_checkpoint_spares_what_was_read(
     tree: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    monkeypatch.setattr(scanner, "_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(reading, "_BETWEEN_CHECKPOINTS", 0.0)
     seen: list[FrameIndex] = []
     whole, _ = scan(tree, num_workers=workers, checkpoint=seen.append)
     assert seen

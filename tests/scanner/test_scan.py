@@ -23,6 +23,7 @@ from dicomtorch.errors import OptionError, SourceError
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.limits import Limits
 from dicomtorch.model.report import FILE_CLASSES, ScanReport
+from dicomtorch.scanner import reading
 from dicomtorch.scanner import scan as scanner
 from dicomtorch.scanner import worker as scan_worker
 from dicomtorch.scanner.keywords import tag_columns
@@ -642,7 +643,7 @@ def test_progress_is_shown_when_asked_for(
 ) -> None:
     scan(series)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(scanner, "_PROGRESS_DELAY", 0.0)
+    monkeypatch.setattr(reading, "_PROGRESS_DELAY", 0.0)
     scan(series, progress=True)
     assert "scan:" in capsys.readouterr().err
     scan(series, progress=False)

@@ -18,7 +18,6 @@ import socket
 import struct
 import sys
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -32,11 +31,12 @@ ORDER: Final = struct.Struct("<cq")
 """To the process that forks: b"P", bytes of a pickled backend that follow; b"F", a socket that comes with it; b"E", a
 process to end. It answers each with a number: 0, the new process, or how it ended (`os.waitstatus_to_exitcode`)."""
 ANSWER: Final = struct.Struct("<q")
-REQUEST: Final = struct.Struct("<5Q")
-"""To a child: bytes of the pickled backend, of the pickled `Job` and of the code stream, which lie one after the other
-in the shared memory; where the pixels go; how much memory decoding may take. With it comes the memory, if it is new."""
+REQUEST: Final = struct.Struct("<6Q")
+"""To a child: bytes of the pickled backend and of the pickled `Job` (0: those of the frame before), and of the code
+stream, which lie one after the other in the shared memory; where the pixels go; how much memory decoding may take; and
+whether one byte with a descriptor follows, that of new memory."""
 REPLY: Final = struct.Struct("<I")
-"""From a child: bytes of JSON that follow."""
+"""From a child: bytes of JSON that follow; 0: there is an array of the shape and type that the `Job` has."""
 
 
 class Job(NamedTuple):
@@ -116,33 +116,53 @@ def _forked(control: socket.socket, descriptor: int) -> int:
 
 
 def _decode_on_demand(connection: socket.socket) -> None:
-    memory: Any = None
+    decoder = _Decoder()
     while True:
-        head, descriptor = _receive_with_descriptor(connection, REQUEST.size)
-        if descriptor is not None:
-            memory = mmap.mmap(descriptor, 0)
-            os.close(descriptor)
-        content = json.dumps(_answer(memoryview(memory), *REQUEST.unpack(head))).encode()
+        *request, has_memory = REQUEST.unpack(receive(connection, REQUEST.size))
+        if has_memory:
+            decoder.share(_receive_with_descriptor(connection, 1)[1])
+        reply = decoder.answer(*request)
+        content = json.dumps(reply).encode() if reply else b""
         connection.sendall(REPLY.pack(len(content)) + content)
 
 
-def _answer(
-    memory: memoryview, backend_bytes: int, job_bytes: int, data_bytes: int, at: int, most: int
-) -> dict[str, Any]:
-    decoding.notices = []
-    try:
-        job_at, data_at = backend_bytes, backend_bytes + job_bytes
-        backend = _loaded(bytes(memory[:job_at]))
-        job = Job(*_loaded(bytes(memory[job_at:data_at])))
-        data = memory[data_at : data_at + data_bytes].toreadonly()
-        decoding.limits = job.limits
-        with _most_memory(most):
-            found = _decoded(backend, data, job, memory[at:])
-    except MemoryError:
-        return {"error": "MemoryError", "text": ""}
-    except BaseException as error:  # also those of libraries that derive theirs from it
-        return {"error": type(error).__name__, "text": str(error)}
-    return {**found, "notices": decoding.notices}
+class _Decoder:
+    """What a child keeps from one frame to the next: the memory, and what it was asked last."""
+
+    def __init__(self) -> None:
+        self._memory = memoryview(b"")
+        self._limit = _MemoryLimit()
+        self._backend: Any = None
+        self._job: Any = None
+
+    def share(self, descriptor: int | None) -> None:
+        """Takes other memory."""
+        assert descriptor is not None
+        self._limit.lift()
+        self._memory = memoryview(mmap.mmap(descriptor, 0))
+        os.close(descriptor)
+
+    def answer(
+        self, backend_bytes: int, job_bytes: int, data_bytes: int, at: int, most: int
+    ) -> dict[str, Any]:
+        """What is to be said of a frame; nothing if it lies there as the job has it."""
+        decoding.notices = []
+        try:
+            data_at = backend_bytes + job_bytes
+            if data_at:
+                self._backend = _loaded(bytes(self._memory[:backend_bytes]))
+                self._job = Job(*_loaded(bytes(self._memory[backend_bytes:data_at])))
+            data = self._memory[data_at : data_at + data_bytes].toreadonly()
+            decoding.limits = self._job.limits
+            self._limit.set(most)
+            found = _decoded(self._backend, data, self._job, self._memory[at:])
+        except MemoryError:
+            self._limit.lift()
+            return {"error": "MemoryError", "text": ""}
+        except BaseException as error:  # also those of libraries that derive theirs from it
+            self._limit.lift()
+            return {"error": type(error).__name__, "text": str(error)}
+        return {**found, "notices": decoding.notices} if found or decoding.notices else {}
 
 
 @lru_cache(maxsize=256)
@@ -151,7 +171,7 @@ def _loaded(content: bytes) -> Any:
 
 
 def _decoded(backend: Backend, data: memoryview, job: Job, space: memoryview) -> dict[str, Any]:
-    """Decodes into `space`, and says what lies there."""
+    """Decodes into `space`, and says what lies there; nothing if it is what `job` has."""
     said: dict[str, Any] = {}
     pixel = job.pixel
     if job.levels:
@@ -168,7 +188,10 @@ def _decoded(backend: Backend, data: memoryview, job: Job, space: memoryview) ->
         out: Array | None = None
         if pixel.is_encapsulated:
             out = np.ndarray(pixel.shape, pixel.stored_dtype, space)
-        result = np.ascontiguousarray(backend.decode(data, pixel, out))
+        result = backend.decode(data, pixel, out)
+        if result is out:
+            return said
+        result = np.ascontiguousarray(result)
     if result.nbytes > len(space):
         raise ValueError(f"{result.shape} of {result.dtype} for a frame of {pixel.shape}")
     target = np.ndarray(result.shape, result.dtype, space)
@@ -177,23 +200,38 @@ def _decoded(backend: Backend, data: memoryview, job: Job, space: memoryview) ->
     return {"dtype": result.dtype.str, "shape": result.shape, **said}
 
 
-@contextlib.contextmanager
-def _most_memory(most: int) -> Any:
-    """Lets this process take so many bytes more than it has; only Linux says how many these are."""
-    try:
-        pages = int(Path("/proc/self/statm").read_bytes().split()[0])
-    except OSError:
-        yield
-        return
-    before, highest = resource.getrlimit(resource.RLIMIT_AS)
-    allowed = pages * mmap.PAGESIZE + most
-    if highest != resource.RLIM_INFINITY:
-        allowed = min(allowed, highest)
-    resource.setrlimit(resource.RLIMIT_AS, (allowed, highest))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (before, highest))
+class _MemoryLimit:
+    """How many bytes this process may take more than it has; only Linux says how many these are.
+
+    It stays from one frame to the next, since each of its steps is a call of the system.
+    """
+
+    def __init__(self) -> None:
+        self._before, self._highest = resource.getrlimit(resource.RLIMIT_AS)
+        self._now = self._before
+        try:
+            self._pages = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self._pages = -1
+
+    def set(self, most: int) -> None:
+        """Allows `most` bytes more than there are."""
+        if self._pages < 0:
+            return
+        pages = int(os.pread(self._pages, 64, 0).split(None, 1)[0])
+        allowed = pages * mmap.PAGESIZE + most
+        if self._highest != resource.RLIM_INFINITY:
+            allowed = min(allowed, self._highest)
+        self._become(allowed)
+
+    def lift(self) -> None:
+        """Allows what was allowed when the process began."""
+        self._become(self._before)
+
+    def _become(self, allowed: int) -> None:
+        if allowed != self._now:
+            resource.setrlimit(resource.RLIMIT_AS, (allowed, self._highest))
+            self._now = allowed
 
 
 if __name__ == "__main__":

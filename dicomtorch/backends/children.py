@@ -21,6 +21,11 @@ from dicomtorch.errors import DecodeError, StorageError
 
 _LONGEST_REPLY: Final = 1 << 20
 _START_SECONDS: Final = 60
+_KEPT: Final = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+}
+"""For glibc: memory of a decoder stays in its process for the next frame, whose pages else were new ones each time."""
 
 
 class Child:
@@ -30,6 +35,8 @@ class Child:
         self.process = process
         self.connection = connection
         self.memory: Any = None
+        self._asked: tuple[bytes, ...] = ()
+        self._seconds = 0.0
 
     def ask(
         self, parts: tuple[bytes, ...], data: Any, room: int, seconds: float, most: int
@@ -44,12 +51,16 @@ class Child:
             most: Memory that it may take.
 
         Returns:
-            The reply, and the memory in which the pixels are.
+            The reply, empty for an array as the job has it, and the memory in which the pixels are.
 
         Raises:
             EOFError: The process has died, or sent what is no reply.
             TimeoutError: It is not done yet.
         """
+        if parts == self._asked:
+            parts = (b"", b"")
+        else:
+            self._asked = parts
         head = b"".join(parts)
         at = -(-(len(head) + len(data)) // 64) * 64
         descriptor = self._make_room(at + room)
@@ -57,12 +68,13 @@ class Child:
             view = memoryview(self.memory)
             view[: len(head)] = head
             view[len(head) : len(head) + len(data)] = data
-            request = REQUEST.pack(*map(len, parts), len(data), at, most)
-            self.connection.settimeout(seconds)
-            if descriptor is None:
-                self.connection.sendall(request)
-            else:
-                socket.send_fds(self.connection, [request], [descriptor])
+            request = REQUEST.pack(*map(len, parts), len(data), at, most, descriptor is not None)
+            if seconds != self._seconds:
+                self.connection.settimeout(seconds)
+                self._seconds = seconds
+            self.connection.sendall(request)
+            if descriptor is not None:
+                socket.send_fds(self.connection, [b"M"], [descriptor])
         finally:
             if descriptor is not None:
                 os.close(descriptor)
@@ -70,7 +82,7 @@ class Child:
             (length,) = REPLY.unpack(receive(self.connection, REPLY.size))
             if length > _LONGEST_REPLY:
                 raise EOFError
-            reply: dict[str, Any] = json.loads(receive(self.connection, length))
+            reply: dict[str, Any] = json.loads(receive(self.connection, length)) if length else {}
         except (ConnectionError, ValueError) as error:
             raise EOFError from error
         return reply, view[at:]
@@ -232,7 +244,7 @@ def _environment() -> dict[str, str]:
     """This process's, with the folders where it finds modules, and one thread for each child."""
     folders = [str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)]
     one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return os.environ | one | {"PYTHONPATH": os.pathsep.join(folders)}
+    return _KEPT | os.environ | one | {"PYTHONPATH": os.pathsep.join(folders)}
 
 
 _made_in = os.getpid()

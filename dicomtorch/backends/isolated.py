@@ -125,11 +125,11 @@ class IsolatedBackend:
 
         limits = decoding.limits
         check_claim(pixel, limits)  # before there is memory for it
-        room = prod(pixel.shape) * max(4, pixel.stored_dtype.itemsize)
+        job, room = _pickled_job(pixel, limits, levels)
         child = children.take(self._pickled if _is_own(self.inner) else b"")
         try:
             reply, space = child.ask(
-                (self._pickled, _pickled_job(pixel, limits, levels)),
+                (self._pickled, job),
                 memoryview(data).cast("B"),
                 room,
                 limits.decode_seconds,
@@ -150,17 +150,22 @@ class IsolatedBackend:
 
 
 @lru_cache(maxsize=1024)
-def _pickled_job(pixel: ImagePixel, limits: Limits, levels: int) -> bytes:
-    return pickle.dumps((pixel, limits, levels))
+def _pickled_job(pixel: ImagePixel, limits: Limits, levels: int) -> tuple[bytes, int]:
+    """What is asked of a frame, and how many bytes its pixels may take."""
+    room = prod(pixel.shape) * max(4, pixel.stored_dtype.itemsize)
+    return pickle.dumps((pixel, limits, levels)), room
 
 
 def _taken(
     reply: dict[str, Any], space: memoryview, pixel: ImagePixel, out: Array | None
 ) -> Array | None:
     """What lies in the shared memory, in `out` if it fits."""
-    if reply["shape"] is None:
+    if "shape" not in reply:
+        shape, dtype = pixel.shape, pixel.stored_dtype
+    elif reply["shape"] is None:
         return None
-    shape, dtype = tuple(reply["shape"]), np.dtype(reply["dtype"])
+    else:
+        shape, dtype = tuple(reply["shape"]), np.dtype(reply["dtype"])
     if dtype.kind not in "iuf" or prod(shape) * dtype.itemsize > len(space):
         raise EOFError
     found: Array = np.ndarray(shape, dtype, space)

@@ -111,6 +111,28 @@ def test_larger_frames_get_larger_memory() -> None:
         assert (BACKEND.decode(data, pixel) == side % 251).all()
 
 
+def test_a_child_that_is_asked_other_things_in_turn_answers_each() -> None:
+    other = isolated.isolated(Misbehaving(), PIXEL, always=True)
+    wide = replace(PIXEL, rows=2, columns=9)
+    for k in range(3):
+        for backend, pixel in ((BACKEND, PIXEL), (BACKEND, wide), (other, wide), (other, wide)):
+            found = backend.decode(frame(misbehaving.FINE, k + 1), pixel)
+            assert (found.shape, set(found.ravel().tolist())) == (pixel.shape, {k + 1})
+
+
+def test_memory_is_limited_for_every_frame_and_freed_by_every_error() -> None:
+    still_decodes()
+    with limited(decode_memory_bytes=64 << 20):
+        for _ in range(3):
+            still_decodes()
+            with pytest.raises(DecodeError, match=r"Limits\.decode_memory_bytes"):
+                BACKEND.decode(frame(misbehaving.HUNGRY), PIXEL)
+            side = 3000  # shares more memory than the limit, which is on what decoding takes
+            large = replace(PIXEL, rows=side, columns=side)
+            data = frame(misbehaving.FINE, 3) + bytes(80 << 20)
+            assert (BACKEND.decode(data, large) == 3).all()
+
+
 def test_notices_are_said_here(caplog: pytest.LogCaptureFixture) -> None:
     base.say_once.cache_clear()
     BACKEND.decode(frame(misbehaving.SPEAK), PIXEL)

@@ -27,6 +27,7 @@ class FrameLocation(NamedTuple):
         deflated: Whether offsets count in the inflated data set.
         value_group: Equal for frames that share their `FrameValues`, of the whole scan.
         span: Where its bytes are in the file.
+        version: Of an object in a store, as in `storage.base.Identity`.
     """
 
     position: int
@@ -37,6 +38,7 @@ class FrameLocation(NamedTuple):
     deflated: bool
     value_group: int
     span: FrameSpan
+    version: str = ""
 
 
 # What `_make` does, without a call of Python code for each frame.
@@ -61,5 +63,19 @@ def locate(
     fields = (frames[name][rows].tolist() for name in FrameSpan._fields)
     spans = map(_span_of, zip(*fields, strict=True))
     groups = frames["frame_values"][rows].tolist()
-    parts = (positions.tolist(), numbers.tolist(), *of_file, groups, spans)
+    parts = (
+        positions.tolist(),
+        numbers.tolist(),
+        *of_file,
+        groups,
+        spans,
+        _versions(files, numbers),
+    )
     return list(map(_location_of, zip(*parts, strict=True)))
+
+
+def _versions(files: dict[str, Any], numbers: npt.NDArray[np.int32]) -> list[str]:
+    texts = files["version"]
+    if len(texts.values) <= 1:  # nearly always: none of any file
+        return [texts[0] if len(texts) else ""] * len(numbers)
+    return [texts[number] for number in numbers.tolist()]

@@ -62,7 +62,7 @@ class Source:
     def identity(self) -> Identity:
         """What its file was when it was indexed."""
         files: Any = self.index.files
-        return Identity(*(int(files[name][self.file]) for name in ("size", "mtime_ns", "inode")))
+        return Identity.of_row(files, self.file)
 
     @property
     def is_deflated(self) -> bool:

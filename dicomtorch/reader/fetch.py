@@ -39,7 +39,7 @@ from dicomtorch.reader.choice import ChosenBackends
 from dicomtorch.reader.open_files import OpenFiles, identity_of
 from dicomtorch.reader.threads import FEW, decode_pool, usable_threads, worthwhile_threads
 from dicomtorch.storage.base import ByteRange, Scratch, Storage, StoredObject
-from dicomtorch.storage.local import LocalStorage
+from dicomtorch.storage.choose import remember, storage_for
 
 Array = npt.NDArray[Any]
 
@@ -55,7 +55,7 @@ class FrameFetcher:
         index: What to read from.
         backends: What decodes it; not needed for encoded bytes.
         cache: Where decoded frames of the expensive syntaxes are kept.
-        storage: Where the files of the index are.
+        storage: Where the files of the index are; `None`: what the address of its root says.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class FrameFetcher:
         self.index = index
         self.backends = backends or ChosenBackends()
         self.cache = cache
-        self.storage = storage or LocalStorage()
+        self.storage = storage or storage_for(index.root)
         self._renew()
 
     def _renew(self) -> None:
@@ -315,6 +315,7 @@ class FrameFetcher:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        remember(self.storage)
         self._renew()
 
 

@@ -44,4 +44,4 @@ class OpenFiles:
 
 def identity_of(where: FrameLocation) -> Identity:
     """What the file of a frame was when it was indexed."""
-    return Identity(where.size, where.mtime_ns, where.inode)
+    return Identity(where.size, where.mtime_ns, where.inode, where.version)

@@ -26,6 +26,7 @@ class Entry:
         file_class: What to report it as.
         reason: Why it is not read.
         is_unlisted: It is a folder whose files are there, as far as is known, and could not be listed just now.
+        version: As in `Identity`.
     """
 
     path: bytes
@@ -35,6 +36,7 @@ class Entry:
     file_class: FileClass = "image"
     reason: str = ""
     is_unlisted: bool = False
+    version: str = ""
 
 
 def _stat_entry(path: bytes, absolute: bytes) -> Entry:
@@ -46,7 +48,8 @@ def _stat_entry(path: bytes, absolute: bytes) -> Entry:
 
 
 def _entry(path: bytes, info: os.stat_result, size: int) -> Entry:
-    return Entry(path, *identity_of(info)._replace(size=size))
+    _, mtime_ns, inode, _ = identity_of(info)
+    return Entry(path, size, mtime_ns, inode)
 
 
 def failed(path: bytes, error: OSError) -> Entry:

@@ -57,7 +57,7 @@ def read_file(
     descriptor = open_at_once(absolute)
     try:
         info = os.fstat(descriptor)
-        rows = FileRows(path, *identity_of(info), "not_dicom")
+        rows = FileRows(path, *identity_of(info)[:3], "not_dicom")
         if not stat.S_ISREG(info.st_mode):
             rows.reason = kind_of(info.st_mode)
         elif not info.st_size:

@@ -157,12 +157,8 @@ def with_tags(
     numbers, which = np.unique(np.asarray(index.column("file")), return_inverse=True)
     job = Job(os.path.join(index.root, b""), columns, index.limits)
     entries = [
-        Entry(path, int(size), int(time_ns), int(inode))
-        for path, size, time_ns, inode in zip(
-            (files["path"][k] for k in numbers.tolist()),
-            *(np.asarray(files[name])[numbers] for name in Identity._fields),
-            strict=True,
-        )
+        Entry(files["path"][k], *known[:3], version=known.version)
+        for k, known in ((k, Identity.of_row(files, k)) for k in numbers.tolist())
     ]
     part = Reading(job, progress, None, executor).part(entries, None)
     kinds: dict[str, Kind] = {keyword: tag.kind for keyword, tag in columns.items()}
@@ -187,8 +183,8 @@ def _refuse_changed(
     """Rows of a file are found by their number, which holds only for the file that was indexed."""
     now: Any = read.files
     for entry, k, number in zip(entries, order.tolist(), numbers.tolist(), strict=True):
-        identity = Identity(*(int(now[name][k]) for name in Identity._fields))
-        before = Identity(entry.size, entry.mtime_ns, entry.inode)
+        identity = Identity.of_row(now, k)
+        before = Identity(entry.size, entry.mtime_ns, entry.inode, entry.version)
         if not identity.matches(before) or now["frames"][k] != index.files["frames"][number]:
             reason = now["reason"][k]
             raise StaleIndexError(

@@ -1,12 +1,17 @@
 """The contract of a storage: ranges of bytes of named objects. Nothing here knows what the bytes mean.
 
-`tests/storage/conformance.py` has the tests that every storage must pass.
+`tests/storage/conformance.py` has the tests that every storage must pass, and `choose.storage_for` says which one the
+objects below a root are in.
+
+A member of an archive needs no storage of its own: its bytes are a range of the archive, so a file of the index that is
+one names the archive as its object, in whatever storage that lies, and adds where the member begins. What is deflated
+is inflated by who reads it, from what the storage of the archive gives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 class Identity(NamedTuple):
@@ -18,16 +23,27 @@ class Identity(NamedTuple):
         size: Bytes.
         mtime_ns: Time of the last change, in nanoseconds since 1970.
         inode: Number of the file on its device; 0: not known.
+        version: What a store says tells this version of an object from others: an ETag in its quotes, or "modified "
+            and a time. Then the time of the last change is 0. "" of a file.
     """
 
     size: int
     mtime_ns: int
     inode: int = 0
+    version: str = ""
+
+    @classmethod
+    def of_row(cls, files: Any, row: int) -> Identity:
+        """What a row of a table with these columns says."""
+        size, mtime_ns, inode = (int(files[name][row]) for name in ("size", "mtime_ns", "inode"))
+        return cls(size, mtime_ns, inode, files["version"][row])
 
     def matches(self, other: Identity) -> bool:
         """Whether both may be of one object: inodes are compared where both are known."""
-        return self[:2] == other[:2] and (
-            self.inode == other.inode or not self.inode or not other.inode
+        return (
+            self[:2] == other[:2]
+            and (self.inode == other.inode or not self.inode or not other.inode)
+            and self.version == other.version
         )
 
 
@@ -78,10 +94,10 @@ class StoredObject(Protocol):
         ...
 
     def read_exactly(self, offset: int, length: int, scratch: Scratch) -> memoryview:
-        """All `length` bytes from `offset` on, in memory that the next read into `scratch` overwrites.
+        """All `length` bytes from `offset` on, in memory that the next read into `scratch` may overwrite.
 
         Raises:
-            StaleIndexError: The object ends before.
+            StaleIndexError: The object ends before, or is another one.
             StorageError: They could not be read.
         """
         ...
@@ -97,6 +113,11 @@ class Storage(Protocol):
     Picklable, safe in threads and in forked processes; it holds nothing open between calls.
     """
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether each read is a request that takes its time, so that what a batch needs is asked for together."""
+        ...
+
     def open(self, name: bytes, identity: Identity | None = None) -> StoredObject:
         """Opens an object.
 
@@ -105,7 +126,8 @@ class Storage(Protocol):
             identity: That it must have; `None`: any.
 
         Raises:
-            StaleIndexError: An identity is given, and the object is gone or another one.
+            StaleIndexError: An identity is given, and the object is gone or another one. A storage that would have to
+                ask for it says so when something is read.
             StorageError: It cannot be opened.
         """
         ...
@@ -120,5 +142,5 @@ class Storage(Protocol):
         ...
 
     def will_need(self, ranges: Sequence[ByteRange]) -> None:
-        """Says what is read soon. A hint: it does not wait, and nothing is said of errors."""
+        """Says what is read soon, each range once. A hint: it does not wait, and nothing is said of errors."""
         ...

@@ -63,7 +63,7 @@ class LocalFile:
             info = os.fstat(self._descriptor)
         except OSError as error:
             raise storage_error("looked at", error) from error
-        seen = (info.st_size, info.st_mtime_ns, info.st_ino)
+        seen = (info.st_size, info.st_mtime_ns, info.st_ino, "")
         if expected is not None and seen == expected and stat.S_ISREG(info.st_mode):
             return expected  # nearly always, so first
         if not stat.S_ISREG(info.st_mode):
@@ -126,6 +126,8 @@ class LocalFile:
 
 class LocalStorage:
     """Files by their absolute paths."""
+
+    is_remote = False
 
     def open(self, name: bytes, identity: Identity | None = None) -> LocalFile:
         """Opens a file; see `LocalFile`."""
@@ -191,6 +193,8 @@ def read_at(descriptor: int, offset: int, length: int) -> bytes:
 
 
 def _difference(expected: Identity, found: Identity) -> str:
+    if expected.version:
+        return f"the index is of an object in a store, and no file has a version; {_REFRESH}"
     was, now = (f"{one.size} bytes and time {one.mtime_ns} ns" for one in (expected, found))
     if was != now:
         return f"the file changed since it was indexed: it had {was}, now it has {now}; {_REFRESH}"

@@ -46,6 +46,14 @@ def identity(path: bytes) -> Identity:
         return file.identity
 
 
+def test_scratch_memory_is_used_again(path: bytes) -> None:
+    scratch = Scratch()
+    with LocalFile(path) as file:
+        first = file.read_exactly(0, 16, scratch)
+        file.read_exactly(16, 16, scratch)
+    assert bytes(first) == bytes(range(16, 32))
+
+
 def test_a_file_replaced_by_one_of_equal_size_and_time_is_another(
     path: bytes, tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ from dicomtorch.model.schema import FRAME_COLUMNS
 from dicomtorch.scanner.resolve.conversions import TAGS, Context, keywords, tags_of
 from dicomtorch.scanner.resolve.csa import csa_numbers
 from dicomtorch.scanner.resolve.groups import Frames
-from dicomtorch.scanner.resolve.private import Private
+from dicomtorch.scanner.resolve.private import CSA_HEADER, Private
 
 DIFFUSION_TAGS: Final = tags_of(
     keywords(
@@ -84,7 +84,7 @@ def _direction_of(frames: Frames, group: Group) -> tuple[float, ...] | None:
 def private_diffusion(elements: Group, context: Context, notices: list[str]) -> dict[str, Any]:
     """The columns that private elements of an MR image give, where the standard attributes are absent."""
     private = Private(elements, context, notices)
-    if not private.blocks and _COMMENTS not in elements:
+    if not (private.blocks or _COMMENTS in elements or CSA_HEADER in elements):
         return {}
     wanted = [name for name in (_B, _ORIENTATION) if not _has(elements, TAGS[name])]
     if not wanted:
@@ -112,10 +112,7 @@ def _siemens(private: Private) -> Found:
     if b is not None:
         name = "SiemensDiffusionGradientDirection"
         return b, private.value(name, "float64[3]")
-    header = private.element("SiemensCSAImageHeader")
-    if header is None or not isinstance(header[1], bytes):
-        return None, None
-    data = header[1]
+    data = private.csa_header()
     value = csa_numbers(data, "B_value", 1)
     return (
         (None, None)
@@ -219,11 +216,15 @@ def _reserved(*creators: tuple[int, str]) -> Callable[[Private], bool]:
     return lambda private: any(creator in private.blocks for creator in creators)
 
 
+_has_siemens_block = _reserved((0x0019, "SIEMENS MR HEADER"), (0x0029, "SIEMENS CSA HEADER"))
+
+
+def _by_siemens(private: Private) -> bool:
+    return _has_siemens_block(private) or bool(private.csa_header())
+
+
 _READERS: Final[dict[str, tuple[Callable[[Private], bool], _Reader]]] = {
-    "SIEMENS": (
-        _reserved((0x0019, "SIEMENS MR HEADER"), (0x0029, "SIEMENS CSA HEADER")),
-        _siemens,
-    ),
+    "SIEMENS": (_by_siemens, _siemens),
     "GE": (_reserved((0x0043, "GEMS_PARM_01")), _ge),
     "Philips": (_reserved((0x2001, "Philips Imaging DD 001")), _philips),
     "UIH": (_reserved((0x0065, "Image Private Header")), _uih),

@@ -48,8 +48,7 @@ _Places = tuple[int, int, npt.NDArray[np.float64]]  # rows and columns of a tile
 
 def _siemens(frames: Frames) -> _Places | None:
     private = Private(frames.top, frames.context, frames.notices)
-    header = private.element("SiemensCSAImageHeader")
-    data = header[1] if header is not None and isinstance(header[1], bytes) else b""
+    data = private.csa_header()
     count = private.value("SiemensNumberOfImagesInMosaic", "int32")
     if count is None:
         found = csa_numbers(data, "NumberOfImagesInMosaic", 1)

@@ -17,6 +17,10 @@ _CREATORS: Final = frozenset(
 
 _NONE: Final[Element] = ("", b"")
 _CSA_CREATOR: Final = 0x00290010
+CSA_HEADER: Final = 0x00291010
+"""Where the image header of a Siemens scanner is that has the first block."""
+
+_CSA_MAGIC: Final = b"SV10"
 _B_VALUE: Final = 0x0019100C
 
 Blocks = dict[tuple[int, str], list[int]]
@@ -46,12 +50,12 @@ def private_element(elements: Group, name: str, blocks: Blocks) -> tuple[int, El
 
 def needs_large(elements: Group) -> bool:
     """Whether attributes of `LARGE` say something about an image: of a sheet, or of diffusion by an old scanner."""
-    if _CSA_CREATOR not in elements:
-        return False
     kind = elements.get(TAGS["ImageType"], _NONE)[1]
     if not isinstance(kind, bytes):
         return False
-    return b"MOSAIC" in kind or (b"DIFFUSION" in kind and _B_VALUE not in elements)
+    if b"MOSAIC" in kind:
+        return True
+    return b"DIFFUSION" in kind and _CSA_CREATOR in elements and _B_VALUE not in elements
 
 
 class Private:
@@ -73,6 +77,20 @@ class Private:
         """The element of an attribute of `PRIVATE`."""
         found = private_element(self.elements, name, self.blocks)
         return None if found is None else found[1]
+
+    def csa_header(self) -> bytes:
+        """The image header of a Siemens scanner, empty if there is none.
+
+        Programs that remove identifiers take away the names of creators and leave what they created. A header in the
+        first block, which nobody reserves then, is taken if it begins as one.
+        """
+        found = self.element("SiemensCSAImageHeader")
+        if found is not None:
+            return found[1] if isinstance(found[1], bytes) else b""
+        alone = self.elements.get(CSA_HEADER, _NONE)[1]
+        if _CSA_CREATOR in self.elements or not isinstance(alone, bytes):
+            return b""
+        return alone if alone.startswith(_CSA_MAGIC) else b""
 
     def value(self, name: str, kind: str) -> Any:
         """The value of an attribute of `PRIVATE`, `None` if it is absent, empty or malformed."""

@@ -52,6 +52,32 @@ def test_siemens(count: int | None, normal: list[float]) -> None:
     np.testing.assert_allclose(positions, expected)
 
 
+def test_siemens_without_the_names_of_creators() -> None:
+    """As programs leave it that remove identifiers: the values stay, and nothing says whose they are."""
+    dataset = siemens(None, [0, 0, -1])
+    expected = places(siemens(None, [0, 0, -1]))
+    header = dataset[0x00291010]
+    for tag in [element.tag for element in dataset if element.tag.is_private_creator]:
+        del dataset[tag]
+    assert header.tag in dataset
+    rows, columns, positions = places(dataset)
+    assert (rows, columns) == expected[:2]
+    np.testing.assert_array_equal(positions, expected[2])
+
+
+@pytest.mark.parametrize("claimed", [True, False])
+def test_what_only_lies_where_a_siemens_header_would(claimed: bool) -> None:
+    dataset = siemens(None, None)
+    header = csa_header(SliceNormalVector=[0, 0, -1], NumberOfImagesInMosaic=[5])
+    if claimed:
+        dataset.private_block(0x29, "SOMEBODY ELSE", create=True).add_new(0x10, "OB", header)
+    else:
+        dataset.add_new(0x00291010, "OB", header[4:])
+    found, _, notices = resolve(dataset)
+    assert "mosaic" not in found.columns
+    assert len(notices) == 1
+
+
 def test_without_a_stated_normal_it_is_that_of_the_plane() -> None:
     assert places(siemens(5, None))[2][1, 2] == 14
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from dicomtorch.errors import OptionError
 from dicomtorch.index import columns as tables
 from dicomtorch.index.columns import ColumnData, Table
+from dicomtorch.index.merging import concatenate_tables, shrunk
 from dicomtorch.model.frame import LookupTable, RealWorldValueMap
 from dicomtorch.model.report import FILE_CLASSES, FileClass
 from dicomtorch.model.schema import FILES, LOOKUPS, LUT_COLUMNS, Column
@@ -113,6 +114,12 @@ class Part:
     files: Table
     lookups: Table
     groups: list[int]
+
+    def shrunk(self) -> Part:
+        """The same, without the copies of what is alike in all rows: while others are read, parts wait."""
+        tables = (self.frames, self.files)
+        frames, files = ({name: shrunk(data) for name, data in table.items()} for table in tables)
+        return Part(frames, files, self.lookups, self.groups)
 
 
 class PartBuilder:
@@ -259,12 +266,12 @@ class PartBuilder:
             self._flush()
         if not self._chunks:
             self._chunks.append({c.name: tables.make_column(c, []) for c in self._columns})
-        frames = tables.concatenate(self._chunks)
+        frames = concatenate_tables(self._chunks)
         counts = np.array(self._counts, np.int64)
         frames["file"] = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
         groups = [len(rows) for rows in self._groups]
         lookups = _lookup_table(self._lookups)
-        return Part(frames, tables.concatenate(self._file_chunks), lookups, groups)
+        return Part(frames, concatenate_tables(self._file_chunks), lookups, groups)
 
 
 def _shifted(value: Any, by: int) -> Any:
@@ -322,8 +329,8 @@ def merge_parts(parts: Sequence[Part]) -> Part:
         all_frames.append(frames)
         all_files.append(files)
     return Part(
-        tables.concatenate(all_frames),
-        tables.concatenate(all_files),
+        concatenate_tables(all_frames),
+        concatenate_tables(all_files),
         _lookup_table(lookups),
         list(map(len, groups)),
     )

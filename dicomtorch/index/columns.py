@@ -174,6 +174,10 @@ class Texts(Sequence[str]):
 
     def compact(self) -> Texts:
         """The same rows without the values that none of them has; itself if there are no such values."""
+        if len(self.codes) and self.codes.strides[0] == 0:
+            one = self.values.take(self.codes[:1].astype(np.int64))
+            none = np.broadcast_to(np.int32(0), self.codes.shape)
+            return self if len(self.values) == 1 else Texts(none, one)
         used = np.bincount(self.codes, minlength=len(self.values)) > 0
         if used.all():
             return self
@@ -188,20 +192,6 @@ class Texts(Sequence[str]):
         used, inverse = np.unique(self.codes, return_inverse=True)
         texts = [self.values[int(code)].decode() for code in used]
         return [texts[k] for k in inverse.tolist()]
-
-    @staticmethod
-    def concatenate(parts: Sequence[Texts]) -> Texts:
-        """One after the other; values that both have become one, and those that no row has are gone."""
-        if len(parts) == 1:
-            return parts[0]
-        numbers: dict[bytes, int] = {}
-        codes = []
-        for part in (part.compact() for part in parts):
-            mapping = np.array(
-                [numbers.setdefault(value, len(numbers)) for value in part.values], np.int32
-            )
-            codes.append(mapping[part.codes] if len(mapping) else part.codes)
-        return Texts(np.concatenate(codes), Packed.of(numbers))
 
 
 ColumnData = npt.NDArray[Any] | Texts | Packed
@@ -244,18 +234,6 @@ def take(table: Table, rows: Ints) -> Table:
         name: data.take(rows) if isinstance(data, Texts | Packed) else data[rows]
         for name, data in table.items()
     }
-
-
-def concatenate(tables: Sequence[Table]) -> Table:
-    """Tables with the same columns, one after the other."""
-    result: Table = {}
-    for name in tables[0]:
-        parts: list[Any] = [table[name] for table in tables]
-        if isinstance(parts[0], Texts | Packed):
-            result[name] = type(parts[0]).concatenate(parts)
-        else:
-            result[name] = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    return result
 
 
 def arrow_type(column: Column) -> pa.DataType:

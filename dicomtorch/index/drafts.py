@@ -103,8 +103,15 @@ def _exchanged(one: Path, other: Path) -> bool:
 
 def write_durably(path: Path, data: bytes) -> None:
     """Writes a new file, and waits until it is on the disk."""
-    with open_new(path) as file:
+    with new_durable(path) as file:
         file.write(data)
+
+
+@contextlib.contextmanager
+def new_durable(path: Path) -> Iterator[BinaryIO]:
+    """A new file to write to; at the end it waits until all is on the disk."""
+    with open_new(path) as file:
+        yield file
         file.flush()
         os.fsync(file.fileno())
 

@@ -15,7 +15,7 @@ import os
 import stat
 import uuid as uuids
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -26,7 +26,7 @@ import pyarrow as pa
 from dicomtorch.errors import IndexFileError, printable, without_path
 from dicomtorch.index import columns as tables
 from dicomtorch.index.columns import Packed, Table, Texts
-from dicomtorch.index.drafts import whole_folder, write_durably
+from dicomtorch.index.drafts import new_durable, whole_folder, write_durably
 from dicomtorch.index.generation import Generation, Rows, frame_columns
 from dicomtorch.index.joins import Joined
 from dicomtorch.index.private import is_ours, make_private_folder
@@ -48,6 +48,7 @@ _KEPT = {"frames": "frame", "files": "path"}  # never constants: they tell how l
 _CONSTANTS = {"frames": "constants", "files": "file_constants"}
 _TABLES = ("frames", "constants", "files", "file_constants", "lookups")
 _BLOCK = 512  # words
+_AT_ONCE = 1 << 24  # bytes, whole blocks
 
 
 class Stored(NamedTuple):
@@ -64,25 +65,44 @@ def checksum(data: Any) -> int:
     Any change within one word changes it, and so do blocks that are lost or change places; words that change places
     inside a block do not. It is as fast as memory, several times faster than a CRC of everything.
     """
-    view = memoryview(data).cast("B")
-    words = np.frombuffer(view, "<u8", count=len(view) // 8)
-    whole = len(words) // _BLOCK * _BLOCK
-    sums = words[:whole].reshape(-1, _BLOCK).sum(axis=1, dtype=np.uint64)
-    return zlib.crc32(view[whole * 8 :], zlib.crc32(sums.astype("<u8").tobytes()))
+    return _checksum_of_parts([data])
+
+
+def _checksum_of(path: Path) -> int:
+    """The same of a file that was just written."""
+    with open(path, "rb", buffering=0) as file:
+        return _checksum_of_parts(iter(lambda: file.read(_AT_ONCE), b""))
+
+
+def _checksum_of_parts(parts: Iterable[Any]) -> int:
+    """The same of data in parts, of which all but the last are whole blocks."""
+    crc, tail = 0, memoryview(b"")
+    for part in parts:
+        view = memoryview(part).cast("B")
+        words = np.frombuffer(view, "<u8", count=len(view) // 8)
+        whole = len(words) // _BLOCK * _BLOCK
+        sums = words[:whole].reshape(-1, _BLOCK).sum(axis=1, dtype=np.uint64)
+        crc, tail = zlib.crc32(sums.astype("<u8").tobytes(), crc), view[whole * 8 :]
+    return zlib.crc32(tail, crc)
 
 
 def serialize(generation: Generation) -> dict[str, bytes]:
     """Each table as the bytes of an Arrow IPC file."""
+    return {name: to_bytes(*table) for name, table in _tables_of(generation).items()}
+
+
+def _tables_of(generation: Generation) -> dict[str, tuple[Table, Sequence[Column]]]:
+    """The tables of a folder, with their columns."""
     whole = {
         "frames": (generation.frames, frame_columns(generation.tags)),
         "files": (generation.files, FILES),
     }
-    parts = {"lookups": to_bytes(generation.lookups, LOOKUPS)}
+    parts: dict[str, tuple[Table, Sequence[Column]]] = {"lookups": (generation.lookups, LOOKUPS)}
     for name, (table, columns) in whole.items():
         constant = [c for c in columns if c.name != _KEPT[name] and _is_constant(table[c.name])]
         first = tables.take({c.name: table[c.name] for c in constant}, np.zeros(1, np.intp))
-        parts[name] = to_bytes(table, [c for c in columns if c not in constant])
-        parts[_CONSTANTS[name]] = to_bytes(first, constant)
+        parts[name] = table, [c for c in columns if c not in constant]
+        parts[_CONSTANTS[name]] = first, constant
     return parts
 
 
@@ -178,7 +198,7 @@ def write(
         what = "is no index" if replace else "exists already"
         raise IndexFileError(f"{printable(folder)} {what}; remove it or choose another name")
     make_private_folder(folder.parent)
-    contents = {f"{name}.arrow": data for name, data in serialize(generation).items()}
+    contents: dict[str, bytes] = {}
     if rows is not None:
         contents["rows"] = rows.astype("<i8").tobytes()
     for k, part in enumerate(joined):
@@ -195,11 +215,16 @@ def write(
         "joined": [{column.name: column.kind for column in part.columns} for part in joined],
         "files": {name: [len(data), checksum(data)] for name, data in contents.items()},
     }
-    text = json.dumps(manifest).encode()
-    contents[MANIFEST] = b"%08x\n%s\n" % (zlib.crc32(text), text)
     with whole_folder(folder, replace=replace) as draft:
+        for name, (table, columns) in _tables_of(generation).items():
+            path = draft / f"{name}.arrow"
+            with new_durable(path) as file:  # column by column, not as bytes of all
+                tables.write_batch(file, tables.to_arrow(table, columns))
+            manifest["files"][path.name] = [path.stat().st_size, _checksum_of(path)]
         for name, data in contents.items():
             write_durably(draft / name, data)
+        text = json.dumps(manifest).encode()
+        write_durably(draft / MANIFEST, b"%08x\n%s\n" % (zlib.crc32(text), text))
 
 
 def _inode_of(path: bytes) -> int:

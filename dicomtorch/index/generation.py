@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 
 from dicomtorch.index import columns as tables
 from dicomtorch.index.builder import Part
 from dicomtorch.index.codes import by_appearance, numbered
-from dicomtorch.index.columns import Table, Texts
+from dicomtorch.index.columns import Packed, Table, Texts, large_binaries
+from dicomtorch.index.merging import Picked, concatenate_tables, is_repeated, none_of, shrunk
 from dicomtorch.index.suv import set_suv_factors
 from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.model.schema import FRAME_VALUES, FRAMES, IMAGE_PIXEL, LUT_COLUMNS, Column, Kind
@@ -62,21 +64,32 @@ def frame_columns(tags: Mapping[str, Kind]) -> tuple[Column, ...]:
 def shift(table: Table, name: str, by: int) -> None:
     """Adds `by` to the row numbers in a column, where there are any."""
     column = np.asarray(table[name])
+    if is_repeated(column) and column[0] < 0:
+        return
     table[name] = np.where(column < 0, column, column + by).astype(column.dtype)
 
 
-def take_files(generation: Generation, chosen: npt.NDArray[np.intp]) -> tuple[Table, Table]:
+def take_files(generation: Generation, chosen: Rows) -> tuple[Table, Table]:
     """The files `chosen`, in that order, and their frames."""
-    files = tables.take(generation.files, chosen)
-    counts = np.asarray(files["frames"])
+    files, frames = generation.files, generation.frames
+    return _pick((files, none_of(files)), (frames, none_of(frames)), chosen)
+
+
+def _pick(
+    files: tuple[Table, Table], frames: tuple[Table, Table], chosen: Rows
+) -> tuple[Table, Table]:
+    """(frames, files) of two scans: the files `chosen`, those of the second counted on from the end of the first."""
+    lengths = [len(table["size"]) for table in files], [len(table["frame"]) for table in frames]
+    found = Picked(lengths[0][0], chosen).of(*files)
+    counts = np.asarray(found["frames"])
     ends = np.cumsum(counts)
-    starts = np.asarray(files["first_row"])
+    starts = np.asarray(found["first_row"]) + np.where(chosen < lengths[0][0], 0, lengths[1][0])
     rows = np.arange(int(ends[-1]) if len(ends) else 0)
     rows += np.repeat(starts - (ends - counts), counts)
-    frames = tables.take(generation.frames, rows)
-    frames["file"] = np.repeat(np.arange(len(chosen), dtype=np.int32), counts)
-    files["first_row"] = np.where(counts > 0, ends - counts, -1)
-    return frames, files
+    picked = Picked(lengths[1][0], rows).of(*frames)
+    picked["file"] = np.repeat(np.arange(len(chosen), dtype=np.int32), counts)
+    found["first_row"] = np.where(counts > 0, ends - counts, -1)
+    return picked, found
 
 
 def take_lookups(frames: Table, lookups: Table) -> Table:
@@ -106,16 +119,15 @@ def finish(
 ) -> Generation:
     """Orders by path and numbers what is distinct."""
     draft = Generation(str(uuids.uuid4()), root, tags, frames, files, lookups)
-    paths = list(files["path"])
-    order = sorted(range(len(paths)), key=paths.__getitem__)
-    if order != list(range(len(paths))):
-        frames, files = take_files(draft, np.array(order, np.intp))
+    order = _by_path(files["path"])
+    if order is not None:
+        frames, files = take_files(draft, order)
     frames = dict(frames)  # those given stay as they are: a scan goes on with them
     set_suv_factors(frames)
     frames["patient"] = _number_patients(frames)
     for number, names in (("image_pixel", IMAGE_PIXEL), ("frame_values", FRAME_VALUES)):
         codes = numbered([frames[name] for name in names], len(draft))
-        frames[number] = by_appearance(codes).astype(np.int32)
+        frames[number] = shrunk(by_appearance(codes).astype(np.int32))
     frames = {column.name: frames[column.name] for column in frame_columns(tags)}
     return Generation(draft.uuid, root, tags, frames, files, lookups, limits=limits)
 
@@ -128,19 +140,26 @@ def updated(old: Generation, kept: npt.NDArray[np.intp], part: Part) -> Generati
         kept: Rows of its files table.
         part: The new files, with the columns of `old`.
     """
-    kept_frames, kept_files = take_files(old, kept)
-    kept_lookups = take_lookups(kept_frames, old.lookups)
     frames, files = dict(part.frames), dict(part.files)
-    shift(files, "first_row", len(kept_frames["frame"]))
-    shift(frames, "file", len(kept_files["size"]))
     for name in LUT_COLUMNS:
-        shift(frames, name, len(kept_lookups["bits"]))
-    both = (
-        tables.concatenate([{name: kept_frames[name] for name in frames}, frames]),
-        tables.concatenate([kept_files, files]),
-        tables.concatenate([kept_lookups, part.lookups]),
-    )
-    return finish(old.root, old.tags, *both, old.limits)
+        shift(frames, name, len(old.lookups["bits"]))
+    before = {name: old.frames[name] for name in frames}
+    paths, new = old.files["path"], files["path"]
+    assert isinstance(paths, Packed)
+    assert isinstance(new, Packed)
+    chosen = np.concatenate([kept, len(paths) + np.arange(len(new))])
+    order = _by_path(Packed.concatenate([paths.take(kept), new]))
+    if order is not None:
+        chosen = chosen[order]
+    frames, files = _pick((old.files, files), (before, frames), chosen)
+    lookups = take_lookups(frames, concatenate_tables([old.lookups, part.lookups]))
+    return finish(old.root, old.tags, frames, files, lookups, old.limits)
+
+
+def _by_path(paths: Any) -> Rows | None:
+    """The order of paths, `None` if they are in order."""
+    order = np.asarray(pc.sort_indices(large_binaries(paths))).astype(np.int64)
+    return None if (np.diff(order) == 1).all() else order
 
 
 def moved(generation: Generation, root: bytes) -> Generation:

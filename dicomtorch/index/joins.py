@@ -21,6 +21,7 @@ from dicomtorch.index import columns as tables
 from dicomtorch.index.codes import firsts, numbered
 from dicomtorch.index.columns import HasColumns, Table, Texts
 from dicomtorch.index.file_keys import FILE_KEYS, HasFiles, file_key, given_keys
+from dicomtorch.index.merging import concatenate_tables
 from dicomtorch.model.schema import Column, Kind
 
 Key = Texts | npt.NDArray[Any]
@@ -246,7 +247,7 @@ def match(keys: Mapping[str, Key], given: pa.Table, taken: Sequence[str]) -> Mat
         column, data = to_column(name, given.column(name).take(pa.array(taken_rows)))
         columns.append(column)
         none = tables.make_column(column, [column.missing])
-        table[name] = tables.concatenate([{name: none}, {name: data}])[name] if missing else data
+        table[name] = concatenate_tables([{name: none}, {name: data}])[name] if missing else data
     return Match(
         joined=Joined(rows.astype(np.int32), tuple(columns), table),
         frames=int((~found).sum()),

@@ -11,9 +11,11 @@ import os
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 
 from dicomtorch.errors import IndexFileError
 from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.index.memory import give_back
 from dicomtorch.index.store import IndexStore
 from dicomtorch.model.report import ScanReport
 from dicomtorch.model.schema import FRAME_COLUMNS
@@ -97,6 +99,10 @@ def open_source(
             _warn_unstored(store, error)
             return index, report
         store.remove_partial()
+        # What was just made goes: the report is that of what is stored, over the same mapping.
+        report = replace(report, findings=stored.report().findings)
+        del index, begun, old
+        give_back()
         return stored, report
 
 

@@ -100,7 +100,7 @@ class Reading:
         parts: dict[Number, Part] = {}
         try:
             for number, part in reader.read(entries):
-                parts[number] = part
+                parts[number] = part.shrunk()
                 self.count += len(part.files["size"])
                 bar.update(len(part.files["size"]))
                 if checkpoint is not None and time.monotonic() >= self._next:
@@ -127,7 +127,7 @@ class Reading:
             files = len(part.files["size"])
             if parts and not files:
                 return _merged(parts, self._job)
-            parts[(len(parts),)] = part
+            parts[(len(parts),)] = part.shrunk()
             self.count += files
             if checkpoint is not None and time.monotonic() >= self._next:
                 self._stop_over(checkpoint, _merged(parts, self._job))

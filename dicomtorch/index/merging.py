@@ -1,0 +1,175 @@
+"""Rows of tables put together column by column: one pass over each; what is the same throughout is not written out.
+
+A column with one value is an array of stride 0, here as in what is mapped from a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dicomtorch.index.columns import ColumnData, Packed, Table, Texts, large_binaries
+
+Numbers = npt.NDArray[Any]
+Rows = npt.NDArray[np.int64]
+
+
+def is_repeated(values: Numbers) -> bool:
+    """Whether it is one value that takes the memory of one."""
+    return len(values) > 0 and values.strides[0] == 0
+
+
+def repeated(value: Numbers, count: int) -> Numbers:
+    """One row, (1, ...), as `count` rows that take no memory."""
+    return np.broadcast_to(np.array(value[:1]), (count, *value.shape[1:]))
+
+
+def shrunk(data: ColumnData) -> ColumnData:
+    """The column without the copies of its one value, if it has but one."""
+    if isinstance(data, Texts):
+        return Texts(_shrunk(data.codes), data.values)
+    if isinstance(data, Packed):
+        is_empty = len(data) > 0 and bool(data.offsets[-1] == data.offsets[0])
+        return _empty(len(data)) if is_empty else data
+    return _shrunk(data)
+
+
+def _empty(count: int) -> Packed:
+    return Packed(np.broadcast_to(np.int64(0), (count + 1,)), np.zeros(0, np.uint8))
+
+
+def _shrunk(values: Numbers) -> Numbers:
+    return repeated(values, len(values)) if _is_constant(values) else values
+
+
+def _is_constant(values: Numbers) -> bool:
+    if not len(values) or is_repeated(values):
+        return bool(len(values))
+    return _all_are(values, values)
+
+
+def _all_are(values: Numbers, value: Numbers) -> bool:
+    """Whether all rows are the first of `value`, bit by bit: nan is nan, and 0.0 is not -0.0."""
+    if not len(values):
+        return True
+    one = np.ascontiguousarray(value[:1]).view(f"u{values.itemsize}")
+    if is_repeated(values):
+        values = values[:1]
+    bits = np.ascontiguousarray(values).view(f"u{values.itemsize}")
+    return bool((bits[-1] == one[0]).all()) and bool((bits == one).all())
+
+
+def concatenate(parts: Sequence[Any]) -> ColumnData:
+    """Columns of one kind, one after the other; texts that several have become one, those that no row has go."""
+    if len(parts) == 1:
+        return parts[0]  # type: ignore[no-any-return]
+    if isinstance(parts[0], Texts):
+        return _concatenated_texts([part.compact() for part in parts])
+    if isinstance(parts[0], Packed):
+        if all(part.offsets[-1] == part.offsets[0] for part in parts):
+            return _empty(sum(map(len, parts)))
+        return Packed.concatenate(parts)
+    return _concatenated(parts)
+
+
+def _concatenated(parts: Sequence[Numbers]) -> Numbers:
+    filled = [part for part in parts if len(part)]
+    if filled and all(is_repeated(part) and _all_are(part[:1], filled[0]) for part in filled):
+        return repeated(filled[0], sum(map(len, filled)))
+    return np.concatenate(parts)
+
+
+def _concatenated_texts(parts: Sequence[Texts]) -> Texts:
+    codes, values = _distinct(Packed.concatenate([part.values for part in parts]))
+    ends = np.cumsum([len(part.values) for part in parts])
+    mapped = []
+    for part, end in zip(parts, ends.tolist(), strict=True):
+        mine = codes[end - len(part.values) : end]
+        is_one = is_repeated(part.codes)
+        mapped.append(repeated(mine[part.codes[:1]], len(part)) if is_one else mine[part.codes])
+    return Texts(_concatenated(mapped), values)
+
+
+def _distinct(values: Packed) -> tuple[npt.NDArray[np.int32], Packed]:
+    """(the number of each value, the values once each, in the order in which they come first)."""
+    if not len(values):
+        return np.zeros(0, np.int32), values
+    encoded = pc.dictionary_encode(large_binaries(values))
+    if isinstance(encoded, pa.ChunkedArray):  # pragma: no cover
+        encoded = encoded.combine_chunks()
+    codes = np.asarray(encoded.indices).astype(np.int32, copy=False)
+    if len(encoded.dictionary) == len(values):
+        return codes, values
+    first = np.full(len(encoded.dictionary), len(values))
+    np.minimum.at(first, codes, np.arange(len(values)))
+    return codes, values.take(first)
+
+
+def concatenate_tables(parts: Sequence[Table]) -> Table:
+    """Tables with the same columns, one after the other."""
+    return {name: concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def none_of(table: Table) -> Table:
+    """A table with the same columns and no rows."""
+    return {
+        name: _empty(0) if isinstance(data, Packed) else data[:0] for name, data in table.items()
+    }
+
+
+class Picked:
+    """Which rows of two tables make a third one.
+
+    Args:
+        first: How many rows the first table has.
+        rows: Rows of the first table, and, counted on from its end, of the second.
+    """
+
+    def __init__(self, first: int, rows: Rows) -> None:
+        self._rows, self._first, self._count = rows, first, len(rows)
+        is_first = rows < first
+        self._own = None if is_first.all() else np.flatnonzero(is_first)
+        self._other = np.flatnonzero(~is_first)
+        self._from_first = rows if self._own is None else rows[self._own]
+        self._from_second = rows[self._other] - first
+
+    def of(self, first: Table, second: Table) -> Table:
+        """The rows of every column; both tables have the same."""
+        return {name: self._column(data, second[name]) for name, data in first.items()}
+
+    def _column(self, first: Any, second: Any) -> ColumnData:
+        if isinstance(first, Texts):
+            return self._texts(first, second)
+        if isinstance(first, Packed):
+            both = concatenate([first, second])
+            assert isinstance(both, Packed)
+            return _empty(self._count) if not len(both.data) else both.take(self._rows)
+        return self._numbers(first, second)
+
+    def _numbers(self, first: Numbers, second: Numbers) -> Numbers:
+        if self._own is None:
+            return repeated(first, self._count) if is_repeated(first) else first[self._rows]
+        there = second[self._from_second]
+        if is_repeated(first) and _all_are(there, first):
+            return repeated(first, self._count)
+        picked = np.empty((self._count, *first.shape[1:]), first.dtype)
+        picked[self._own] = first[self._from_first]
+        picked[self._other] = there
+        return picked
+
+    def _texts(self, first: Texts, second: Texts) -> Texts:
+        known, news = first.values, second.values
+        if not len(self._other):
+            return Texts(self._numbers(first.codes, second.codes), known).compact()
+        found = pc.index_in(large_binaries(news), value_set=large_binaries(known))
+        mapping = np.asarray(found.fill_null(-1)).astype(np.int32)
+        new = np.flatnonzero(mapping < 0)
+        mapping[new] = len(known) + np.arange(len(new), dtype=np.int32)
+        values = Packed.concatenate([known, news.take(new)]) if len(new) else known
+        codes = self._numbers(first.codes, mapping[second.codes])
+        return Texts(codes, values).compact()

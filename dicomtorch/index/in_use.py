@@ -65,10 +65,10 @@ def hold(manifest: Path) -> Held:
 
 
 @contextlib.contextmanager
-def nobody(manifest: Path) -> Iterator[bool]:
-    """Whether no process has the generation open; none can open it until the end."""
+def nobody(manifest: Path) -> Iterator[bool | None]:
+    """Whether no process has the generation open; none can open it until the end. `None`: there are no locks."""
     if fcntl is None or not manifest.exists():
-        yield True
+        yield None
         return
     descriptor = os.open(manifest, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -77,7 +77,7 @@ def nobody(manifest: Path) -> Iterator[bool]:
         except BlockingIOError:
             yield False
         except OSError:  # no locks here
-            yield True
+            yield None
         else:
             yield True
     finally:

@@ -26,6 +26,9 @@ from dicomtorch.index.private import make_private_folder
 
 _PARTIAL = "partial"  # the folder of a scan that did not come to its end
 _UNUSED_DAYS = 7.0
+_MOST_KEPT = 3  # generations beside the current one, if nobody has them open
+_MOST_TIMES = 3  # bytes of these, as a multiple of the current one's
+_JUST_USED = 600.0  # seconds: a process that is being started may be on its way to it
 _REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "lustre", "gpfs", "ceph", "afs"})
 
 
@@ -154,17 +157,36 @@ class IndexStore:
                         os.unlink(entry.path)
 
     def _remove_unused(self, keep: str) -> None:
-        oldest = time.time() - _UNUSED_DAYS * 86_400
+        """Removes generations that no process has open: old ones, and all but a few, the latest, of bounded size.
+
+        A pickled index that waits for its process opens the generation that it was made from, or says that it is gone.
+        """
+        now = time.time()
+        others = []
         for entry in self._entries():
-            if not entry.is_dir(follow_symlinks=False) or entry.name == keep:
-                continue
-            manifest = Path(entry.path) / index_file.MANIFEST
+            if entry.is_dir(follow_symlinks=False) and entry.name not in (keep, _PARTIAL):
+                with contextlib.suppress(OSError):
+                    others.append((_last_use(Path(entry.path)), Path(entry.path)))
+        most, taken = _MOST_TIMES * _size(self.folder / keep), 0
+        for k, (used, folder) in enumerate(sorted(others, reverse=True)):
             with contextlib.suppress(OSError):
-                used = (manifest if manifest.exists() else Path(entry.path)).stat().st_mtime
-                if used < oldest:
-                    with in_use.nobody(manifest) as unused:
-                        if unused:
-                            shutil.rmtree(entry.path, ignore_errors=True)
+                taken += _size(folder)
+                is_old = now - used > _UNUSED_DAYS * 86_400
+                is_too_much = k >= _MOST_KEPT or taken > most
+                if is_old or (is_too_much and now - used > _JUST_USED):
+                    with in_use.nobody(folder / index_file.MANIFEST) as unused:
+                        if unused or (unused is None and is_old):
+                            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _last_use(folder: Path) -> float:
+    manifest = folder / index_file.MANIFEST
+    return (manifest if manifest.exists() else folder).stat().st_mtime
+
+
+def _size(folder: Path) -> int:
+    with os.scandir(folder) as entries:
+        return sum(entry.stat(follow_symlinks=False).st_size for entry in entries)
 
 
 def default_cache_dir() -> Path:

@@ -19,6 +19,7 @@ from dicomtorch.errors import StaleIndexError, printable
 from dicomtorch.index.builder import FileRows, Part, build_part
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.joins import Joined
+from dicomtorch.index.memory import give_back
 from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.model.report import ScanReport
 from dicomtorch.model.schema import Column, Kind
@@ -112,6 +113,7 @@ def scan(
         result = base if same else assemble(build_part(rows, job.columns))
     else:
         result = assemble(reading.part(entries, _for_parts(checkpoint, assemble)))
+    give_back()
     return result, replace(
         result.report(),
         read=reading.count,

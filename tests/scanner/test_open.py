@@ -152,6 +152,35 @@ def test_unused_generations_go_and_those_in_use_stay(tree: Path, tmp_path: Path)
     assert folders == {second.uuid, third.uuid, fourth.uuid}
 
 
+def test_generations_that_nobody_uses_are_few(tree: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    store = IndexStore([os.fsencode(os.path.realpath(tree))], cache)
+    first = open_index(tree, cache_dir=cache)
+    earlier = time.time() - 3600
+    uuids = []
+    for k in range(6):
+        kill_refresh.make_file(tree / f"new-{k}.dcm", 20 + k)
+        uuids.append(open_index(tree, cache_dir=cache).uuid)
+        gc.collect()
+        for path in store.folder.glob("*/manifest.json"):
+            os.utime(path, (earlier + k, earlier + k))
+    folders = {path.name for path in store.folder.iterdir() if path.is_dir()}
+    assert uuids[-1] in folders
+    assert first.uuid in folders  # this process has it open
+    assert len(folders) <= 5
+    assert len(pickle.loads(pickle.dumps(first))) == len(first)
+
+
+def test_a_generation_that_was_just_used_waits_for_its_workers(tree: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    sent = []
+    for k in range(6):
+        kill_refresh.make_file(tree / f"new-{k}.dcm", 20 + k)
+        sent.append(pickle.dumps(open_index(tree, cache_dir=cache)))
+        gc.collect()
+    assert [len(pickle.loads(one)) for one in sent] == [5, 6, 7, 8, 9, 10]
+
+
 @needs_fork
 @pytest.mark.parametrize("how", ["opened", "forked"])
 def test_what_another_process_has_open_stays(tree: Path, tmp_path: Path, how: str) -> None:

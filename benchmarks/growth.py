@@ -15,6 +15,7 @@ import ctypes
 import dataclasses
 import gc
 import io
+import itertools
 import json
 import os
 import pickle
@@ -26,7 +27,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -126,8 +126,9 @@ class Place:
 def first_scan(place: Place) -> Action:
     """What the parent does while children read: it takes parts, and makes an index of them."""
     from dicomtorch.index.builder import Part
-    from dicomtorch.scanner import scan as scanning
+    from dicomtorch.scanner import reading
     from dicomtorch.scanner.entries import Entry
+    from dicomtorch.scanner.scan import scan
 
     root, index = place.tree_index()
     whole = index.whole()._generation
@@ -147,18 +148,19 @@ def first_scan(place: Place) -> Action:
                     table[name] = np.ascontiguousarray(data)
         pickled.append(pickle.dumps(Part(frames, files, whole.lookups, [])))
 
-    def read(
-        entries: Iterable[Entry], job: Any, processes: int, expected: int | None
-    ) -> Iterator[tuple[int, Part]]:
-        batch: list[Entry] = []
-        number = 0
-        for entry in entries:
-            batch.append(entry)
-            if len(batch) == step:
-                yield number, as_sent(batch, number)
-                number, batch = number + 1, []
-        if batch:
-            yield number, as_sent(batch, number)
+    class Chunks:
+        """In place of what has chunks read by children."""
+
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def read(self, entries: Iterable[Entry]) -> Iterator[tuple[tuple[int], Part]]:
+            """(number, part) of each chunk."""
+            number = 0
+            waiting = iter(entries)
+            while batch := list(itertools.islice(waiting, step)):
+                yield (number,), as_sent(batch, number)
+                number += 1
 
     def as_sent(batch: list[Entry], number: int) -> Part:
         part: Part = pickle.loads(pickled[number % len(pickled)])
@@ -183,8 +185,8 @@ def first_scan(place: Place) -> Action:
         return part
 
     def run() -> object:
-        with mock.patch.object(scanning, "read_in_processes", read):
-            return scanning.scan(root, num_workers=2, progress=False)
+        with mock.patch.object(reading, "ChunkReader", Chunks):
+            return scan(root, num_workers=1, progress=False)
 
     return run
 

@@ -74,6 +74,11 @@ def ends_at(number: int, marker: Path, function: Callable[..., Any], *arguments:
     return function(*arguments)
 
 
+def number(text: str, base: int = 10) -> int:
+    """A text as a number, for a worker to call."""
+    return int(text, base)
+
+
 class Ending(Executor):
     """An executor with a worker that ends in the middle of a scan, once.
 

@@ -1,0 +1,50 @@
+"""Ray: an executor for scans."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any, ParamSpec, TypeVar
+
+from dicomtorch.errors import import_library
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+class RayExecutor(Executor):
+    """Calls functions as Ray tasks, for `scan(folder, executor=RayExecutor())`.
+
+    `ray.init` says where; without it the first call starts Ray on this machine. A task whose worker dies is run again
+    by Ray. Shutting the executor down leaves Ray as it is.
+
+    Args:
+        **options: Of the tasks, as `ray.remote` takes them: `num_cpus`, `memory`, `resources`, `max_retries`, ...
+
+    Raises:
+        MissingDependencyError: Ray is not installed.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._ray = import_library("ray", "ray")
+        self._options = options
+
+    def submit(
+        self,
+        fn: Callable[Parameters, Result],
+        /,
+        *args: Parameters.args,
+        **kwargs: Parameters.kwargs,
+    ) -> Future[Result]:
+        """Has a function called by a worker of Ray.
+
+        Args:
+            fn: The function; where workers run, its module is installed.
+            *args: Its arguments.
+            **kwargs: The same.
+        """
+        task = self._ray.remote(fn)
+        if self._options:
+            task = task.options(**self._options)
+        future: Future[Result] = task.remote(*args, **kwargs).future()
+        return future

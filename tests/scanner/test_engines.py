@@ -1,0 +1,144 @@
+"""Scanning by engines that run for real: Dask, Ray, loky. Each starts its workers here, and one of them ends."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dicomtorch.datasets.frames import DicomFrames
+from dicomtorch.errors import ExecutorError
+from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.scanner import chunks
+from dicomtorch.scanner.scan import scan
+from tests.support.phantoms import ct, ct_pixels, write
+from tests.support.requirements import require
+from tests.support.scanned import Ending, assert_same, mixed_tree, number, table_bytes
+
+pytestmark = [
+    pytest.mark.timeout(300),  # to start an engine takes half a minute where others work, too
+    # What engines leave open is theirs, and so is what they use that is deprecated.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return mixed_tree(tmp_path / "tree")
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "_SMALLEST", 2)
+    monkeypatch.setattr(chunks, "_FIRST", 4)
+
+
+@pytest.fixture(scope="module")
+def dask_client() -> Iterator[Any]:
+    require("dask")
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            silence_logs="ERROR",
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def ray_executor() -> Iterator[Executor]:
+    require("ray")
+    import ray
+
+    from dicomtorch.integrations.ray import RayExecutor
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    try:
+        yield RayExecutor(max_retries=2)
+    finally:
+        ray.shutdown()
+
+
+def same_and_whole(tree: Path, executor: Executor, marker: Path) -> None:
+    """The table is that of a serial scan, also when a worker ends in the middle."""
+    alone, report = scan(tree, num_workers=0)
+    together, other = scan(tree, executor=executor)
+    assert table_bytes(alone) == table_bytes(together)
+    assert report.findings == other.findings
+    ended, _ = scan(tree, executor=Ending(executor, 3, marker))
+    assert marker.exists()
+    assert table_bytes(alone) == table_bytes(ended)
+
+
+# Dask
+
+
+def test_dask_gives_the_same_table(dask_client: Any, tree: Path, tmp_path: Path) -> None:
+    same_and_whole(tree, dask_client.get_executor(pure=False), tmp_path / "ended")
+
+
+@pytest.mark.parametrize("pure", [False, True])
+def test_a_second_scan_by_dask_sees_what_changed(dask_client: Any, tree: Path, pure: bool) -> None:
+    executor = dask_client.get_executor(pure=pure)
+    before, _ = scan(tree, executor=executor)
+    write(ct(ct_pixels(70), 70), tree / "c" / "39.dcm")
+    after, _ = scan(tree, executor=executor)
+    assert table_bytes(after) == table_bytes(scan(tree, num_workers=0)[0])
+    assert table_bytes(after) != table_bytes(before)
+
+
+def test_a_dataset_is_scanned_by_dask(dask_client: Any, tree: Path, tmp_path: Path) -> None:
+    executor = dask_client.get_executor(pure=False)
+    frames = DicomFrames(tree, executor=executor, cache_dir=tmp_path / "cache")
+    assert len(frames) == 44
+    assert frames.report.read == 43
+
+
+# Ray
+
+
+def test_ray_gives_the_same_table(ray_executor: Executor, tree: Path, tmp_path: Path) -> None:
+    same_and_whole(tree, ray_executor, tmp_path / "ended")
+
+
+def test_keywords_go_to_tasks_of_ray(ray_executor: Executor) -> None:
+    assert ray_executor.submit(number, "11", base=2).result(60) == 3
+    with pytest.raises(ValueError, match="invalid literal"):
+        ray_executor.submit(number, "x").result(60)
+
+
+# loky
+
+
+def test_loky_gives_the_same_table_and_goes_on_after_a_worker_ended(
+    tree: Path, tmp_path: Path
+) -> None:
+    require("loky")
+    from loky import get_reusable_executor
+
+    alone, _ = scan(tree, num_workers=0)
+    executor = get_reusable_executor(max_workers=2)
+    assert table_bytes(alone) == table_bytes(scan(tree, executor=executor)[0])
+    kept: list[FrameIndex] = []
+    with pytest.raises(ExecutorError, match=r"broken \(TerminatedWorkerError\)"):
+        scan(tree, executor=Ending(executor, 4, tmp_path / "ended"), checkpoint=kept.append)
+    executor = get_reusable_executor(max_workers=2)  # a new one in place of the broken one
+    index, report = scan(tree, executor=executor, index=kept[0])
+    executor.shutdown()
+    assert report.reused == len(kept[0].files["path"]) > 0
+    assert report.read == 43 - report.reused
+    assert_same(index, alone, numbers=False)

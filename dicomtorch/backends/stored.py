@@ -360,6 +360,8 @@ def bounded(decoded: Array, precision: int, *, signed: bool, lossless: bool) -> 
 
 
 def _same_memory(one: Array, other: Array) -> bool:
+    if other.base is one and other.nbytes == one.nbytes and other.flags.c_contiguous:
+        return other.dtype == one.dtype  # all of it: nearly always, and ten times as fast to see
     return bool(
         one.ctypes.data == other.ctypes.data
         and one.dtype == other.dtype

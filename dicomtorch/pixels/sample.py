@@ -56,9 +56,9 @@ class Sample:
         self.is_measured = bool(self._open) or isinstance(options.normalize, str) or self._is_filled
 
     @property
-    def is_independent(self) -> bool:
-        """Whether each frame is converted as if it were alone."""
-        return not self.is_measured and not any(self._ranges)
+    def key(self) -> tuple[Any, ...]:
+        """Equal for samples whose frames of one kind are converted alike."""
+        return (self._statistics, self._lowest, *self._ranges)
 
     def measure(self, stored: list[Array], plans: Sequence[Plan]) -> None:
         """Takes the stored values of all frames, and what each of `plans` says is done with them."""

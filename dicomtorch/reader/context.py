@@ -13,7 +13,7 @@ from torch import Tensor
 from dicomtorch.errors import DicomTorchError
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.options import PixelOptions
-from dicomtorch.reader.reader import Frame, FrameReader
+from dicomtorch.reader.reader import Frame, FrameReader, fresh
 from dicomtorch.series.neighbours import frame_order
 from dicomtorch.series.stacks import OnGap
 
@@ -100,34 +100,44 @@ class ContextReader:
         samples = self.neighbours(positions)
         images = [None if out is None else out[k] for k in range(len(positions))]
         if self._independent:
-            return self._read_each_once(samples, images)
+            # Samples that lie beside each other share most of their frames.
+            distinct, which = np.unique(samples, return_inverse=True)
+            frames = self._reader.read_many(distinct.tolist(), self._memory(distinct))
+            return [
+                _joined([frames[k] for k in row], image)
+                for row, image in zip(which.reshape(samples.shape), images, strict=True)
+            ]
         return [self._read(row, image) for row, image in zip(samples, images, strict=True)]
+
+    def _memory(self, distinct: Ints) -> Tensor | None:
+        """Memory for frames that are read once and go into several samples; `None` if they differ in shape."""
+        try:
+            shapes = self._reader.shapes(distinct.tolist())
+        except DicomTorchError:
+            return None  # which reading them says
+        return fresh((len(distinct), *shapes.pop()), self.dtype) if len(shapes) == 1 else None
 
     def _read(self, sample: Ints, image: Tensor | None) -> Frame | DicomTorchError:
         distinct, which = np.unique(sample, return_inverse=True)
         try:
-            frames = self._reader.read_together(distinct.tolist())
+            frames = self._reader.read_together(distinct.tolist(), self._memory(distinct))
         except DicomTorchError as error:
             return error
         return _joined([frames[k] for k in which], image)
 
-    def _read_each_once(
-        self, samples: Ints, images: list[Tensor | None]
-    ) -> list[Frame | DicomTorchError]:
-        """Samples that lie beside each other share most of their frames."""
-        distinct, which = np.unique(samples, return_inverse=True)
-        frames = self._reader.read_many(distinct.tolist())
-        results: list[Frame | DicomTorchError] = []
-        for row, image in zip(which.reshape(samples.shape), images, strict=True):
-            found = [frames[k] for k in row]
-            error = next((each for each in found if isinstance(each, DicomTorchError)), None)
-            results.append(error or _joined([f for f in found if isinstance(f, Frame)], image))
-        return results
 
-
-def _joined(frames: list[Frame], out: Tensor | None) -> Frame:
-    image = torch.cat([frame.image for frame in frames], out=out)
-    return Frame(image, frames[len(frames) // 2].voi)
+def _joined(
+    frames: Sequence[Frame | DicomTorchError], out: Tensor | None
+) -> Frame | DicomTorchError:
+    """One sample of its frames, or what is wrong with the first that could not be read."""
+    images = []
+    for frame in frames:
+        if isinstance(frame, DicomTorchError):
+            return frame
+        images.append(frame.image)
+    middle = frames[len(frames) // 2]
+    assert isinstance(middle, Frame)
+    return Frame(torch.cat(images, out=out), middle.voi)
 
 
 def _is_independent(options: PixelOptions) -> bool:

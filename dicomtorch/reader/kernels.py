@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -21,10 +22,16 @@ from torch import Tensor
 
 from dicomtorch.backends.base import Backend
 from dicomtorch.backends.isolated import IsolatedBackend, inner
+from dicomtorch.errors import DicomTorchError
 from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.index.location import FrameLocation
 from dicomtorch.model.frame import AppliedVOI
+from dicomtorch.model.image import ImagePixel
 from dicomtorch.pixels import linear
+from dicomtorch.pixels.formulas import with_range
 from dicomtorch.pixels.plan import Plan
+from dicomtorch.pixels.sample import Sample
+from dicomtorch.reader.recipes import MOST_RECIPES, Recipe
 from dicomtorch.reader.templates import (
     FLAGS,
     TAP,
@@ -32,6 +39,7 @@ from dicomtorch.reader.templates import (
     TYPES,
     Record,
     Template,
+    decoded_template,
     scaled,
     template,
 )
@@ -120,7 +128,7 @@ def _first_difference(module: Module) -> str:
             expected = np.empty(stored.shape, np.float32)
             with np.errstate(over="ignore"):
                 linear.fill_linear(stored, expected, scale, offset, low, high)
-            record = scaled(dtype, stored.size, 1, 0, scale, offset, low, high)
+            record = scaled(dtype, stored.size, 1, scale, offset, low, high)
             for level in range(module.LEVELS):
                 got = np.empty(stored.shape, np.float32)
                 module.convert(record, b"", np.ascontiguousarray(stored), got, level)
@@ -130,11 +138,24 @@ def _first_difference(module: Module) -> str:
 
 
 class PlainKind(NamedTuple):
-    """Frames that share their values, as the compiled kernels read them."""
+    """Frames that share their values, as the compiled kernels read them.
 
-    template: Template | None  # None: they go the way of all frames
-    shape: tuple[int, ...]
-    voi: AppliedVOI
+    Attributes:
+        template: From their files, `None` for those that go the way of all frames.
+        decoded: From stored values that a backend gave.
+        pixel: What says their shape and type.
+        shape: Of the tensor.
+        voi: How they are made display values.
+    """
+
+    template: Template | None = None
+    decoded: Template | None = None
+    pixel: ImagePixel | None = None
+    shape: tuple[int, ...] = ()
+    voi: AppliedVOI = AppliedVOI()
+
+
+_OTHER = PlainKind()
 
 
 class PlainReader:
@@ -143,30 +164,83 @@ class PlainReader:
     Args:
         index: What positions are of.
         storage: Where its files are.
+        dtype: Of the tensors.
 
     Attributes:
         is_used: Whether there are kernels, and they can read from `storage`.
     """
 
-    def __init__(self, index: FrameIndex, storage: Storage) -> None:
+    def __init__(self, index: FrameIndex, storage: Storage, dtype: torch.dtype) -> None:
         self._index = index
-        self.is_used = type(storage) is LocalStorage and kernels().module is not None
+        self._dtype = dtype
+        self._converts = kernels().module is not None
+        self.is_used = type(storage) is LocalStorage and self._converts
+        self._kinds: dict[Any, PlainKind] = {}
 
-    def template(
-        self, plan: Plan, backend: Backend, dtype: torch.dtype, levels: int
-    ) -> Template | None:
-        """How frames of one kind are converted; `None` for those that go the way of all frames.
+    def kind(
+        self, group: int, recipe: Callable[[], Recipe], sample: Sample | None = None
+    ) -> PlainKind:
+        """How the kernels read the frames that share their values.
 
         Args:
-            plan: What is done to their stored values.
-            backend: What decodes them; one that is not of this package is always asked.
-            dtype: Of the tensor.
-            levels: How often their resolution is halved first.
+            group: Number of what they share.
+            recipe: How they become tensors.
+            sample: What they are a part of, if they are converted as the others of it are.
         """
-        ours = type(inner(backend)).__module__.startswith(_OWN)
+        if not self._converts:
+            return _OTHER
+        key = group if sample is None else (group, sample.key)
+        known = self._kinds.get(key)
+        if known is None:
+            try:
+                known = self._kind(recipe(), sample)
+            except DicomTorchError:
+                known = _OTHER  # reading the frame says so
+            if len(self._kinds) >= MOST_RECIPES:
+                self._kinds.clear()
+            self._kinds[key] = known
+        return known
+
+    def _kind(self, recipe: Recipe, sample: Sample | None) -> PlainKind:
+        plan = recipe.plan
+        if recipe.shares or (sample is not None and sample.plan(plan) is not plan):
+            return _OTHER
+        ranges = None if sample is None else sample.ranges(plan, None)
+        if ranges is not None:
+            plan = replace(plan, channels=with_range(plan, ranges))
+        stored = plan.options.values == "stored"
+        voi = plan.channels[0].voi if plan.channels and not stored else AppliedVOI()
+        decoded = None if recipe.levels else decoded_template(plan, self._dtype)
+        template = self._template(plan, recipe.backend, recipe.levels) if self.is_used else None
+        return PlainKind(template, decoded, plan.frame.pixel, plan.shape, voi)
+
+    def _template(self, plan: Plan, backend: Backend, levels: int) -> Template | None:
+        """How frames are converted as they lie in their files."""
+        ours = type(inner(backend)).__module__.startswith(_OWN)  # others are always asked
         # Streams that are to be decoded in processes of their own are.
         here = not (plan.frame.pixel.is_encapsulated and isinstance(backend, IsolatedBackend))
-        return template(plan, dtype, levels) if self.is_used and ours and here else None
+        return template(plan, self._dtype, levels) if ours and here else None
+
+    def convert(self, kind: PlainKind, stored: Any, out: Tensor) -> bool:
+        """Converts the stored values of one frame, and says whether it did.
+
+        Args:
+            kind: What it is one of.
+            stored: As a backend gave them.
+            out: (C, H, W), on the CPU.
+        """
+        module, pixel = kernels().module, kind.pixel
+        if (
+            kind.decoded is None
+            or pixel is None
+            or module is None
+            or not isinstance(stored, np.ndarray)
+            or (stored.shape, stored.dtype) != (pixel.shape, pixel.stored_dtype)
+            or out.shape != kind.shape
+            or not (out.is_contiguous() and stored.flags.c_contiguous)
+        ):
+            return False
+        return module.convert(*kind.decoded, stored, out.numpy()) == 0
 
     def read(
         self,
@@ -205,6 +279,30 @@ class PlainReader:
         module.read(jobs, table, taps, self._index.path_prefix, paths.data, memory, num_threads)
         done[which] = jobs["error"] == 0
         return done
+
+    def read_one(self, where: FrameLocation, template: Template, out: Tensor) -> bool:
+        """Reads one frame, and says whether it is there.
+
+        Args:
+            where: The frame.
+            template: How it is converted.
+            out: (C, H, W), contiguous.
+        """
+        module, span = kernels().module, where.span
+        whole = span.fragments == 0 and where.size - span.offset >= template.nbytes
+        if template.is_rle:
+            padding = span.length - 8 - span.true_length
+            whole = abs(span.fragments) == 1 and (span.true_length < 0 or 0 <= padding <= 1)
+        if module is None or not whole or span.bit_offset or where.deflated:
+            return False
+        index = self._index
+        paths: Any = index.files["path"]
+        start, stop = paths.offsets[where.file : where.file + 2].tolist()
+        jobs = np.zeros(1, JOB)
+        about = (where.size, where.mtime_ns, max(where.inode, 0), span.offset, 0, 0, 0, span.length)
+        jobs[0] = (start, stop - start, *about)
+        memory = out.numpy().reshape(-1).view(np.uint8)
+        return module.read(jobs, *template, index.path_prefix, paths.data, memory, 1) == 0
 
     def _readable(
         self,

@@ -15,7 +15,8 @@ from dicomtorch.index.location import FrameLocation
 from dicomtorch.pixels import frame as pixels
 from dicomtorch.reader.fetch import reads_rows
 from dicomtorch.reader.open_files import OpenFiles
-from dicomtorch.reader.reader import Frame, FrameReader, Recipe
+from dicomtorch.reader.reader import Frame, FrameReader
+from dicomtorch.reader.recipes import Recipe
 from dicomtorch.storage.base import ByteRange
 
 

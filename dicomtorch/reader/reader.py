@@ -6,10 +6,9 @@ the datasets' business.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,19 +17,16 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from dicomtorch.backends.base import Backend
-from dicomtorch.backends.guard import check_claim
-from dicomtorch.errors import DicomTorchError, UnsupportedError, printable
+from dicomtorch.errors import DicomTorchError, UnsupportedError
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.location import FrameLocation
-from dicomtorch.model.frame import AppliedVOI, FrameValues, Reduced
+from dicomtorch.model.frame import AppliedVOI, Reduced
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.options import PixelOptions
 from dicomtorch.pixels import dtypes, plan
 from dicomtorch.pixels import frame as pixels
 from dicomtorch.pixels.batch import Conversion
 from dicomtorch.pixels.memory import new_batch
-from dicomtorch.pixels.plan import Plan, make_plan
-from dicomtorch.pixels.reduced import reduction_levels, whole_notices
 from dicomtorch.pixels.sample import Sample
 from dicomtorch.pixels.voi import SharedRange
 from dicomtorch.reader.cache import FrameCache
@@ -39,11 +35,9 @@ from dicomtorch.reader.fetch import FrameFetcher
 from dicomtorch.reader.kernels import PlainKind, PlainReader
 from dicomtorch.reader.open_files import OpenFiles
 from dicomtorch.reader.ranges import SharedRanges
+from dicomtorch.reader.recipes import Recipe, Recipes
 from dicomtorch.reader.threads import usable_threads
 
-_logger = logging.getLogger("dicomtorch")
-
-_MOST_RECIPES = 4096
 _MEASURED = "decode='reduced': samples with a range or background that all their pixels decide are decoded whole"
 
 
@@ -60,14 +54,9 @@ class Frame:
     voi: AppliedVOI
 
 
-class Recipe(NamedTuple):
-    """What frames that share their values have in common: how each becomes a tensor."""
-
-    values: FrameValues
-    backend: Backend
-    plan: Plan
-    shares: tuple[str, ...]  # for each channel: "file" or "series" whose mapping it has, or ""
-    levels: int  # how often the resolution is halved while decoding
+def fresh(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Memory for one frame, in a worker not of the segments that are for whole batches."""
+    return torch.empty(shape, dtype=dtype) if get_worker_info() else new_batch(shape, dtype)
 
 
 class FrameReader:
@@ -106,10 +95,8 @@ class FrameReader:
         self.options = options
         self.dtype = dtypes.output_dtype(fetcher.backends.chosen, options)
         self.ranges = SharedRanges(fetcher, options)
-        self._recipes: dict[int, Recipe] = {}
-        self._noticed: set[str] = set()
-        self._plain = PlainReader(fetcher.index, fetcher.storage)
-        self._plain_kinds: dict[int, PlainKind] = {}
+        self._recipes = Recipes(fetcher, options, self.ranges)
+        self._plain = PlainReader(fetcher.index, fetcher.storage, self.dtype)
 
     @property
     def index(self) -> FrameIndex:
@@ -212,6 +199,8 @@ class FrameReader:
             out: (B, C, H, W) of `dtype` to read into, frame k into `out[k]`; `None`: each gets its own tensor.
             num_threads: At most so many at once; `None`: as many as this process may use.
         """
+        if out is None and len(positions) == 1:
+            return [self._read_single(positions[0], num_threads)]
         results = self._read_plain(positions, out, num_threads)
         left = [k for k, result in enumerate(results) if result is None]
         if not left:
@@ -224,6 +213,25 @@ class FrameReader:
 
         self.fetcher.each(located, read, num_threads)
         return cast("list[Frame | DicomTorchError]", results)
+
+    def _read_single(self, position: int, num_threads: int | None) -> Frame | DicomTorchError:
+        """One frame, in a tensor of its own."""
+        located = self.index.locate([position])
+        out: Tensor | None = None
+        if self._plain.is_used:
+            (where,) = located
+            kind = self._plain.kind(where.value_group, lambda: self.recipe(where))
+            if kind.template is not None:
+                out = fresh(kind.shape, self.dtype)
+                if self._plain.read_one(where, kind.template, out):
+                    return Frame(out, kind.voi)
+        results: list[Frame | DicomTorchError] = []
+        self.fetcher.each(
+            located,
+            lambda k, files: results.append(self._read(located[k], files, out)),
+            num_threads,
+        )
+        return results[0]
 
     def read_together(
         self,
@@ -248,26 +256,26 @@ class FrameReader:
         results: list[Any] = [None] * len(located)
         recipes = self._recipes_of(located)
         sample = Sample([recipe.values for recipe in recipes.values()], self.options)
-        if sample.is_independent and self.options.decode == "exact":
-            whole = out if isinstance(out, Tensor) else None
-            plain = self._read_plain(positions, whole, num_threads)
-            if all(plain):
-                return cast("list[Frame]", plain)
+        if not sample.is_measured and isinstance(out, Tensor):
+            results = self._read_plain(positions, out, num_threads, sample)
         if sample.is_measured:
             if any(recipe.levels for recipe in recipes.values()):
-                self._say(_MEASURED, located[0].position)
+                self._recipes.say(_MEASURED, located[0].position)
             stored = self._all_stored(located, num_threads)
             sample.measure(stored, [recipes[where.value_group].plan for where in located])
 
         grids = {w.file: w for w in located if "file" in recipes[w.value_group].shares}
         together = list(grids.values())
 
-        def read(k: int, files: OpenFiles) -> None:
+        left = [k for k, result in enumerate(results) if result is None]
+
+        def read(n: int, files: OpenFiles) -> None:
+            k = left[n]
             target = None if out is None else out[k]
             kept = sample.stored[k] if sample.is_measured else None
             results[k] = self._read(located[k], files, target, sample, kept, together)
 
-        self.fetcher.each(located, read, num_threads)
+        self.fetcher.each([located[k] for k in left], read, num_threads)
         for result in results:
             if isinstance(result, DicomTorchError):
                 raise result
@@ -290,17 +298,21 @@ class FrameReader:
         return Sample([recipe.values for recipe in recipes.values()], self.options).is_measured
 
     def _read_plain(
-        self, positions: Sequence[int], out: Tensor | None, num_threads: int | None
+        self,
+        positions: Sequence[int],
+        out: Tensor | None,
+        num_threads: int | None,
+        sample: Sample | None = None,
     ) -> list[Frame | DicomTorchError | None]:
         """The frames that compiled kernels read into `out`; `None` for those that go the way of all frames."""
         results: list[Frame | DicomTorchError | None] = [None] * len(positions)
         if out is None or not self._plain.is_used or not out.is_contiguous():
             return results
         at = np.asarray(positions, np.int64)
-        kinds = np.asarray(self.index.values("frame_values", at)).tolist()
+        groups = np.asarray(self.index.values("frame_values", at)).tolist()
         found = [
-            self._plain_kind(kind, position)
-            for kind, position in zip(kinds, positions, strict=True)
+            self._plain_kind(group, position, sample)
+            for group, position in zip(groups, positions, strict=True)
         ]
         templates = [kind.template if kind.shape == out.shape[1:] else None for kind in found]
         done = self._plain.read(at, templates, out, num_threads or usable_threads())
@@ -309,24 +321,14 @@ class FrameReader:
             results[k] = Frame(images[k], found[k].voi)
         return results
 
-    def _plain_kind(self, kind: int, position: int) -> PlainKind:
+    def _plain_kind(self, group: int, position: int, sample: Sample | None = None) -> PlainKind:
         """How the kernels read the frames that share their values with that at `position`."""
-        known = self._plain_kinds.get(kind)
-        if known is None:
-            known = PlainKind(None, (), AppliedVOI())
-            try:
-                (where,) = self.index.locate([position])
-                recipe = self.recipe(where)
-                plan = recipe.plan
-                template = self._plain.template(plan, recipe.backend, self.dtype, recipe.levels)
-                if template is not None and not recipe.shares:
-                    known = PlainKind(template, plan.shape, plan.channels[0].voi)
-            except DicomTorchError:
-                pass  # reading the frame says so
-            if len(self._plain_kinds) >= _MOST_RECIPES:
-                self._plain_kinds.clear()
-            self._plain_kinds[kind] = known
-        return known
+
+        def recipe() -> Recipe:
+            (where,) = self.index.locate([position])
+            return self.recipe(where)
+
+        return self._plain.kind(group, recipe, sample)
 
     def _all_stored(
         self, located: Sequence[FrameLocation], num_threads: int | None
@@ -389,9 +391,7 @@ class FrameReader:
             recipe = self.recipe(where)
             values = recipe.values
             if out is None:
-                # One tensor each, in a worker too: there a segment is for a whole batch.
-                fresh = torch.empty if get_worker_info() else new_batch
-                out = fresh(recipe.plan.shape, dtype=self.dtype)
+                out = fresh(recipe.plan.shape, self.dtype)
             # First, because measuring other frames goes through the same memory.
             shared: Sequence[SharedRange | None] | None = None
             if recipe.shares:
@@ -406,6 +406,9 @@ class FrameReader:
                 )
             elif decoded is None:
                 decoded = self.fetcher.stored(where, files, values.pixel, recipe.backend)
+            kind = self._plain.kind(where.value_group, lambda: recipe, sample)
+            if self._plain.convert(kind, decoded, out):
+                return Frame(out, kind.voi)
             image, voi = pixels.apply(decoded, values, self.options, out, shared=shared, plan=plan)
         except DicomTorchError as error:
             return self.fetcher.named(error, where.position)
@@ -417,26 +420,7 @@ class FrameReader:
         Raises:
             DicomTorchError: It cannot.
         """
-        known = self._recipes.get(where.value_group)
-        if known is None:
-            if len(self._recipes) >= _MOST_RECIPES:
-                self._recipes.clear()
-            values = self.index.frame_values(where.position)
-            check_claim(values.pixel, self.index.limits)  # before anything is allocated for it
-            plan = make_plan(values, self.options)
-            backend = self.fetcher.backends.of(values.pixel)
-            levels = reduction_levels(plan)
-            known = Recipe(values, backend, plan, self.ranges.sharers(plan), levels)
-            self._recipes[where.value_group] = known
-            for notice in (*plan.notices, *whole_notices(plan)):
-                self._say(notice, where.position)
-        return known
-
-    def _say(self, notice: str, position: int) -> None:
-        if notice not in self._noticed:
-            self._noticed.add(notice)
-            path = printable(self.index.path(position))
-            _logger.warning("%s (first seen in %s; said once)", notice, path)
+        return self._recipes.of(where)
 
     def __getstate__(self) -> tuple[FrameFetcher, PixelOptions]:
         return self.fetcher, self.options

@@ -22,6 +22,7 @@ from dicomtorch.model.syntaxes import (
 )
 from dicomtorch.pixels import linear
 from dicomtorch.pixels.frame import bounds, surroundings
+from dicomtorch.pixels.linear import LARGEST_SCALE, SMALLEST_SCALE
 from dicomtorch.pixels.plan import Plan
 from dicomtorch.pixels.resize import resized, taps
 
@@ -30,8 +31,8 @@ COPY, CONSTANT, SINGLE, DOUBLE = range(4)
 HAS_ORIGIN, HAS_SCALE, HAS_OFFSET, HAS_CLAMP, SWAP, PLANES, NAN_TO_ZERO, NO_OVERFLOW = (
     1 << k for k in range(8)
 )
-LOWEST, HAS_BOUNDS, RLE = 256, 512, 1024
-FLAGS = 2047
+LOWEST, HAS_BOUNDS, RLE, NORMALIZE, THRICE = (1 << k for k in range(8, 13))
+FLAGS = 8191
 """All of them."""
 TEMPLATE = np.dtype(
     [
@@ -76,57 +77,87 @@ class Template(NamedTuple):
 
 
 def template(plan: Plan, dtype: torch.dtype, levels: int = 0) -> Template | None:
-    """How frames of one kind are converted, `None` where more is to be done than the kernels can.
+    """How frames of one kind are converted as they lie in their files, `None` where more is to be done to them.
 
     Args:
         plan: What is done to the stored values.
         dtype: Of the tensor.
         levels: How often the resolution is halved first, as `pixels.reduced` says.
     """
-    pixel, options = plan.frame.pixel, plan.options
-    if not _is_plain(pixel) or (options.size is not None and not levels):
+    pixel = plan.frame.pixel
+    if not _is_plain(pixel) or (plan.options.size is not None and not levels):
         return None
     is_rle = pixel.transfer_syntax_uid == RLE_LOSSLESS
     flags = SWAP if pixel.transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN else RLE if is_rle else 0
     if pixel.samples_per_pixel > 1 and (is_rle or pixel.planar_configuration == 1):
         flags |= PLANES
-    count = pixel.rows * pixel.columns
+    # Means of integers have the steps of integers.
+    record = _steps(plan, dtype, linear.SMALL if levels else pixel.stored_dtype)
+    if record is None:
+        return None
+    record["type"] = TYPES.index(_word(pixel).str[1:])
+    record["flags"] |= flags
+    if not pixel.is_float:
+        # The field goes to the top of the word and comes back, with its sign.
+        record["left"] = pixel.bits_allocated - 1 - pixel.high_bit
+        record["right"] = pixel.bits_allocated - pixel.bits_stored
+    return _reduced(record, plan, levels) if levels else Template(record)
+
+
+def decoded_template(plan: Plan, dtype: torch.dtype) -> Template | None:
+    """How stored values of one kind are converted that were decoded; `None` where more is to be done to them.
+
+    Args:
+        plan: What is done to them.
+        dtype: Of the tensor.
+    """
+    stored = plan.frame.pixel.stored_dtype
+    if plan.options.size is not None or stored.str[1:] not in TYPES[:8]:
+        return None
+    record = _steps(plan, dtype, stored)
+    return None if record is None else Template(record)
+
+
+def _steps(plan: Plan, dtype: torch.dtype, stored: np.dtype[Any]) -> Record | None:
+    """What is done to the stored values of a frame, which are of a type."""
+    pixel, options = plan.frame.pixel, plan.options
+    count, samples = pixel.rows * pixel.columns, pixel.samples_per_pixel
     if options.values == "stored":
         into = np.dtype(str(dtype).removeprefix("torch.")) if dtype != torch.bfloat16 else None
         if plan.background is not None or into is None or into == np.float16:
             return None
-        if not _holds(into, pixel):
-            return None
-        return Template(_record(_word(pixel), into, COPY, flags, pixel, count))
+        return _record(stored, into, COPY, count, samples) if _holds(into, pixel) else None
+    is_repeated = plan.shape[0] == 3 and samples == 1
     if (
         dtype != torch.float32
         or len(plan.channels) != 1
         or plan.channels[0].kind != "linear"
-        or plan.shape[0] != pixel.samples_per_pixel
+        or not (plan.shape[0] == samples or is_repeated)
         or not plan.is_affine
         or plan.paints
-        or options.normalize is not None
     ):
         return None
     (mapping,) = plan.channels
+    record = scaled(stored, count, samples, *plan.folded(mapping), mapping.low, mapping.high)
     if pixel.is_float:
-        flags |= NO_OVERFLOW | (NAN_TO_ZERO if options.values == "display" else 0)
-    scale, offset = plan.folded(mapping)
-    record = scaled(
-        # Means of integers have the steps of integers.
-        linear.SMALL if levels else pixel.stored_dtype,
-        count,
-        pixel.samples_per_pixel,
-        flags,
-        scale,
-        offset,
-        mapping.low,
-        mapping.high,
-    )
-    bits = _record(_word(pixel), np.dtype(np.float32), COPY, 0, pixel, count)
-    for name in ("type", "left", "right"):
-        record[name] = bits[name]
-    return _reduced(record, plan, levels) if levels else Template(record)
+        record["flags"] |= NO_OVERFLOW | (NAN_TO_ZERO if options.values == "display" else 0)
+    if is_repeated:
+        record["flags"] |= THRICE
+    return record if options.normalize is None else _normalized(record, plan)
+
+
+def _normalized(record: Record, plan: Plan) -> Record | None:
+    """`record` with the step of a mean and a deviation that are given."""
+    how = plan.options.normalize
+    if not isinstance(how, tuple) or plan.padding is not None or plan.frame.pixel.is_float:
+        return None
+    center, width = how
+    usual = SMALLEST_SCALE < width < LARGEST_SCALE and abs(center) < LARGEST_SCALE
+    if not usual or record["flags"][0] & HAS_CLAMP:
+        return None
+    record["flags"] |= NORMALIZE
+    record["low"], record["high"] = center, width
+    return record
 
 
 def _reduced(record: Record, plan: Plan, levels: int) -> Template | None:
@@ -195,22 +226,12 @@ def _word(pixel: ImagePixel) -> np.dtype[Any]:
 
 
 def _record(
-    dtype: np.dtype[Any],
-    into: np.dtype[Any],
-    mode: int,
-    flags: int,
-    pixel: ImagePixel,
-    count: int,
+    dtype: np.dtype[Any], into: np.dtype[Any], mode: int, count: int, samples: int
 ) -> Record:
     record = np.zeros(1, TEMPLATE)
     record["factor"] = 1
     record["type"], record["out_type"] = TYPES.index(dtype.str[1:]), TYPES.index(into.str[1:])
-    record["mode"], record["flags"] = mode, flags
-    record["pixels"], record["samples"] = count, pixel.samples_per_pixel
-    if not pixel.is_float:
-        # The field goes to the top of the word and comes back, with its sign.
-        record["left"] = pixel.bits_allocated - 1 - pixel.high_bit
-        record["right"] = pixel.bits_allocated - pixel.bits_stored
+    record["mode"], record["pixels"], record["samples"] = mode, count, samples
     return record
 
 
@@ -218,17 +239,14 @@ def scaled(
     dtype: np.dtype[Any],
     count: int,
     samples: int,
-    flags: int,
     scale: float,
     offset: float,
     low: float,
     high: float,
 ) -> Record:
     """The steps that `pixels.linear` makes of a scale, an offset and a clamp, as numbers."""
-    record = np.zeros(1, TEMPLATE)
-    record["factor"] = 1
-    record["type"], record["out_type"] = TYPES.index(dtype.str[1:]), TYPES.index("f4")
-    record["pixels"], record["samples"], record["mode"] = count, samples, SINGLE
+    record = _record(dtype, np.dtype(np.float32), SINGLE, count, samples)
+    flags = 0
     for function, operands in linear.linear_steps(
         dtype, np.dtype(np.float32), scale, offset, low, high
     ):

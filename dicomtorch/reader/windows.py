@@ -18,7 +18,8 @@ from dicomtorch.pixels import plan
 from dicomtorch.pixels.plan import make_plan
 from dicomtorch.pixels.sample import Sample
 from dicomtorch.reader.open_files import OpenFiles
-from dicomtorch.reader.reader import Frame, FrameReader, Recipe
+from dicomtorch.reader.reader import Frame, FrameReader
+from dicomtorch.reader.recipes import Recipe
 
 Window = Sequence[int]
 """First row, first column, rows and columns of a part."""

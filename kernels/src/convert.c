@@ -172,14 +172,20 @@ const char *template_problem(const Template *t, const Tap *taps, int64_t n_taps)
     if (t->samples < 1 || t->samples > 4) return "samples";
     if (t->flags & RLE && (t->type > U32 || t->flags & SWAP || !t->pixels || (t->samples > 1 && !(t->flags & PLANES))))
         return "flags";
+    if (t->flags & NORMALIZE && (t->flags & HAS_CLAMP || t->mode == COPY || t->type > U32)) return "flags";
+    if (t->flags & THRICE && (t->samples != 1 || t->mode == COPY)) return "flags";
     if (t->mode == COPY ? !COPY_TABLE[t->type][t->out_type] : t->out_type != F32) return "out_type";
     return t->factor == 1 ? 0 : reduce_problem(t, taps, n_taps);
 }
 
 int64_t template_bytes(const Template *t) { return t->pixels * t->samples * WIDTHS[t->type]; }
 
+static int64_t out_samples(const Template *t) {
+    return (t->factor == 1 ? t->pixels : t->out_rows * t->out_columns) * t->samples;
+}
+
 int64_t template_out_bytes(const Template *t) {
-    return (t->factor == 1 ? t->pixels : t->out_rows * t->out_columns) * t->samples * WIDTHS[t->out_type];
+    return out_samples(t) * (t->flags & THRICE ? 3 : 1) * WIDTHS[t->out_type];
 }
 
 /* ---- one block ------------------------------------------------------------------------------------------------------ */
@@ -211,6 +217,14 @@ static enum error after(const Template *t, const void *in, float *out, int64_t n
     return OK;
 }
 
+static void normalize(const Template *t, float *out, int64_t n) {
+    const float center = (float)t->low, width = (float)t->high;
+    for (int64_t i = 0; i < n; i++) {
+        const float moved = out[i] - center;
+        out[i] = moved / width;
+    }
+}
+
 static void fill(const Template *t, float *out, int64_t n) {
     float x = (float)t->offset;
     if (t->flags & HAS_CLAMP) {
@@ -233,6 +247,7 @@ static Linear linear_of(const Template *t, int64_t type, int level) {
 void convert_floats(const Template *t, const float *in, float *out, int64_t n, int level) {
     if (t->mode == CONSTANT) fill(t, out, n);
     else linear_of(t, F32, level)(in, out, n, 1, t);
+    if (t->flags & NORMALIZE) normalize(t, out, n);
 }
 
 /* Pixels first .. first + count of a frame: `in` holds their samples, aligned and of this byte order; with PLANES of one
@@ -253,6 +268,7 @@ static enum error convert(const Template *t, const void *in, char *out, int64_t 
             enum error error = after(t, from, (float *)to, count, stride);
             if (error) return error;
         }
+        if (t->flags & NORMALIZE) normalize(t, (float *)to, count);
     }
     return OK;
 }
@@ -278,10 +294,22 @@ static enum error fetched(const Template *t, Fetch fetch, void *source, char *me
     return convert(t, memory, out, first, count, plane, level);
 }
 
+static void repeat(const Template *t, char *out) {
+    const size_t bytes = (size_t)(out_samples(t) * WIDTHS[t->out_type]);
+    memcpy(out + bytes, out, bytes);
+    memcpy(out + 2 * bytes, out, bytes);
+}
+
+static enum error fetched_frame(const Template *t, Fetch fetch, void *source, char *memory, char *out, int level) {
+    EACH_BLOCK(fetched(t, fetch, source, memory, out, first, count, plane, stride, level))
+}
+
 enum error convert_frame(const Template *t, const Tap *taps, Fetch fetch, void *source, char *memory, char *out,
                          int level) {
-    if (t->factor != 1) return reduce_frame(t, taps, fetch, source, memory, out, level);
-    EACH_BLOCK(fetched(t, fetch, source, memory, out, first, count, plane, stride, level))
+    enum error error = t->factor == 1 ? fetched_frame(t, fetch, source, memory, out, level)
+                                      : reduce_frame(t, taps, fetch, source, memory, out, level);
+    if (!error && t->flags & THRICE) repeat(t, out);
+    return error;
 }
 
 static enum error copied(void *source, char *to, int64_t length, int64_t offset) {
@@ -289,8 +317,14 @@ static enum error copied(void *source, char *to, int64_t length, int64_t offset)
     return OK;
 }
 
+static enum error frame_in_place(const Template *t, const char *data, char *out, int level) {
+    EACH_BLOCK(convert(t, data + (plane * t->pixels + first) * group, out, first, count, plane, level))
+}
+
 enum error convert_memory(const Template *t, const Tap *taps, const char *data, char *memory, char *out, int level) {
     if (t->factor != 1 || t->flags & SWAP || (uintptr_t)data % (uintptr_t)WIDTHS[t->type])
         return convert_frame(t, taps, copied, (void *)data, memory, out, level);
-    EACH_BLOCK(convert(t, data + (plane * t->pixels + first) * group, out, first, count, plane, level))
+    enum error error = frame_in_place(t, data, out, level);
+    if (!error && t->flags & THRICE) repeat(t, out);
+    return error;
 }

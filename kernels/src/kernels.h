@@ -22,7 +22,9 @@ enum flag {
     LOWEST = 256,      /* what surrounds a frame of means is its lowest number, not `around` */
     HAS_BOUNDS = 512,  /* resized numbers are brought between floor and ceiling */
     RLE = 1024,        /* frames are items with RLE streams, whose planes are apart */
-    FLAGS = 2047,
+    NORMALIZE = 2048,  /* in place of a clamp: minus low, divided by high */
+    THRICE = 4096,     /* the one channel is written three times */
+    FLAGS = 8191,
 };
 enum error { OK, OPEN, STAT, NOT_REGULAR, CHANGED, READ, SHORT, VALUE, NO_MEMORY, CODE, ERRORS };
 

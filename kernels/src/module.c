@@ -38,12 +38,13 @@ static const char *job_problem(const Job *job, int64_t bytes, int64_t out_bytes,
 }
 
 static const char *read_problem(const Job *job, const Template *templates, int64_t n_templates, int64_t paths,
-                                int64_t out) {
+                                const Py_buffer *out) {
     if (job->template_number < 0 || job->template_number >= n_templates) return "template";
     const Template *t = templates + job->template_number;
     if (t->flags & RLE && job->number < 8) return "number";
-    const char *problem = job_problem(job, t->flags & RLE ? job->number : template_bytes(t), template_out_bytes(t), paths, out);
-    return problem || !(job->out % WIDTHS[t->out_type]) ? problem : "out";
+    const int64_t bytes = t->flags & RLE ? job->number : template_bytes(t);
+    const char *problem = job_problem(job, bytes, template_out_bytes(t), paths, out->len);
+    return problem || !(((uintptr_t)out->buf + (uintptr_t)job->out) % (uintptr_t)WIDTHS[t->out_type]) ? problem : "out";
 }
 
 static const char *plane_problem(const Plane *planes, int64_t k, int64_t pixels, int64_t paths, int64_t out) {
@@ -71,16 +72,12 @@ static PyObject *py_read(PyObject *module, PyObject *args) {
     int64_t n = items(&jobs, sizeof(Job), "jobs"), m = items(&templates, sizeof(Template), "templates");
     int64_t n_taps = items(&taps, sizeof(Tap), "taps");
     if (n < 0 || m < 0 || n_taps < 0 || !check_templates(templates.buf, m, taps.buf, n_taps)) goto end;
-    if ((uintptr_t)out.buf % sizeof(int64_t)) {
-        PyErr_SetString(PyExc_ValueError, "out must be aligned");
-        goto end;
-    }
     if (memchr(prefix.buf, 0, (size_t)prefix.len)) {
         PyErr_SetString(PyExc_ValueError, "prefix has a zero byte");
         goto end;
     }
     for (int64_t k = 0; k < n; k++) {
-        const char *problem = read_problem((Job *)jobs.buf + k, templates.buf, m, paths.len, out.len);
+        const char *problem = read_problem((Job *)jobs.buf + k, templates.buf, m, paths.len, &out);
         if (problem) {
             PyErr_Format(PyExc_ValueError, "job %zd: %s is out of range", (Py_ssize_t)k, problem);
             goto end;
@@ -181,7 +178,7 @@ static PyObject *py_convert(PyObject *module, PyObject *args) {
     const Template *t = templates.buf;
     int64_t m = items(&templates, sizeof(Template), "template"), n_taps = items(&taps, sizeof(Tap), "taps");
     if (m < 0 || n_taps < 0 || !check_templates(t, m, taps.buf, n_taps)) goto end;
-    if (m != 1 || t->flags & RLE || (uintptr_t)out.buf % sizeof(int64_t) || data.len < template_bytes(t) ||
+    if (m != 1 || t->flags & RLE || (uintptr_t)out.buf % (uintptr_t)WIDTHS[t->out_type] || data.len < template_bytes(t) ||
         out.len < template_out_bytes(t)) {
         PyErr_SetString(PyExc_ValueError, "convert takes one template, and data and out that are large enough for it");
         goto end;

@@ -21,10 +21,16 @@ def module() -> k.Module:
     return found.module
 
 
+class Calls(list[int]):
+    """Frames that each call of the kernels delivered from files, and how many were converted in memory."""
+
+    converted = 0
+
+
 @pytest.fixture
-def counted(module: k.Module, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Frames that each call of the kernels delivered."""
-    calls: list[int] = []
+def counted(module: k.Module, monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """What the kernels did."""
+    calls = Calls()
 
     class Counting:
         def __getattr__(self, name: str) -> Any:
@@ -34,6 +40,10 @@ def counted(module: k.Module, monkeypatch: pytest.MonkeyPatch) -> list[int]:
             failed = module.read(jobs, *arguments)
             calls.append(len(jobs) - failed)
             return failed
+
+        def convert(self, *arguments: Any) -> int:
+            calls.converted += 1
+            return module.convert(*arguments)
 
     monkeypatch.setattr(k, "kernels", lambda: k.Kernels(Counting()))
     return calls

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 import torch
@@ -207,8 +208,6 @@ def test_rows_too_long_for_a_block_are_left_to_others(
 def test_mixed_batches_and_what_kernels_leave_to_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[int]
 ) -> None:
-    import imagecodecs
-
     write_series(tmp_path, 3)
     stream = imagecodecs.jpeg2k_encode(ct_pixels(9), level=0, codecformat="j2k", reversible=True)
     write(encapsulated(ct(ct_pixels(9), 9), [bytes(stream)]), tmp_path / "j2k.dcm")
@@ -220,11 +219,107 @@ def test_mixed_batches_and_what_kernels_leave_to_others(
     both(tmp_path, monkeypatch)
 
 
+def test_gray_in_three_channels_and_given_statistics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[int]
+) -> None:
+    stored = np.random.default_rng(3).integers(-1000, 1000, (2, 61, 77), np.int16)
+    path = write(image(stored, RescaleSlope=2.5, RescaleIntercept=-900.5), tmp_path / "a.dcm")
+    reduced: dict[str, Any] = {"size": (15, 15), "decode": "reduced"}
+    sizes: list[dict[str, Any]] = [{}, reduced]
+    for size in sizes:
+        got = both(path, monkeypatch, color="rgb", window=(10, 900), **size)
+        assert got.shape[1] == 3
+        both(path, monkeypatch, values="modality", color="rgb", **size)
+        both(path, monkeypatch, values="modality", normalize=(3.0, 17.0), **size)
+        both(path, monkeypatch, values="modality", normalize=(3.0, 17.0), color="rgb", **size)
+    assert counted == [2] * 8
+    for odd in ((1e33, 1.0), (0.0, 1e-33)):
+        both(path, monkeypatch, values="modality", normalize=odd)
+    assert counted == [2] * 8
+
+
+@pytest.mark.parametrize("size", [(24, 32), (5, 7)])
+def test_what_codecs_gave_is_converted_by_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: Any, size: tuple[int, int]
+) -> None:
+    for number in range(3):
+        pixels = ct_pixels(number, *size)
+        stream = imagecodecs.jpeg2k_encode(pixels, level=0, codecformat="j2k", reversible=True)
+        about: dict[str, Any] = {"RescaleSlope": 2.5, "RescaleIntercept": -900.5}
+        dataset = encapsulated(ct(pixels, number, **about), [bytes(stream)])
+        write(dataset, tmp_path / f"{number}.dcm")
+    options: list[dict[str, Any]] = [
+        {"values": "stored"},
+        {"values": "modality"},
+        {},
+        {"values": "modality", "normalize": (3.0, 17.0)},
+        {"color": "rgb"},
+    ]
+    for number, each in enumerate(options, 1):
+        both(tmp_path, monkeypatch, **each)
+        assert counted.converted == 3 * number
+    for each in ({"size": (9, 9)}, {"normalize": "zscore", "values": "modality"}):
+        both(tmp_path, monkeypatch, **each)
+    assert (counted, counted.converted) == ([], 3 * len(options))
+
+
+def volume(paths: Any, monkeypatch: pytest.MonkeyPatch, **options: Any) -> torch.Tensor:
+    """A volume, which must have the same bits without kernels."""
+    image: torch.Tensor
+    image, meta = DicomVolumes(paths, **options)[0]
+    with monkeypatch.context() as inner:
+        without(inner)
+        expected, other = DicomVolumes(paths, **options)[0]
+    assert image.numpy().tobytes() == expected.numpy().tobytes()
+    for key in ("voi", "WindowCenter", "WindowWidth"):
+        np.testing.assert_equal(meta[key], other[key])
+    return image
+
+
+def test_volumes_have_one_window_and_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[int]
+) -> None:
+    alike = write_series(tmp_path / "a", 5)
+    volume(alike, monkeypatch)
+    assert counted == [5]
+    apart = [
+        write(ct(ct_pixels(k), k, WindowCenter=40 + k), tmp_path / f"b{k}.dcm") for k in range(5)
+    ]
+    volume(apart, monkeypatch)
+    assert counted == [5, 5]
+    for each in ({"window": (1, 9)}, {"values": "modality", "normalize": (1.0, 9.0)}):
+        volume(apart, monkeypatch, **each)
+    assert counted == [5] * 4
+    volume(apart, monkeypatch, values="modality", normalize="minmax")
+    volume(apart, monkeypatch, size=(9, 9), values="modality")
+    assert counted == [5] * 4
+
+
+def test_neighbours_are_read_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[int]
+) -> None:
+    paths = [write(ct(ct_pixels(k), k, WindowCenter=40 + k), tmp_path / f"{k}") for k in range(6)]
+    cases: list[tuple[dict[str, Any], list[int]]] = [
+        ({}, [3, 5, 4]),
+        ({"values": "modality"}, [5]),
+    ]
+    for options, calls in cases:
+        frames = DicomFrames(paths, context=2, **options)
+        images, meta = frames[[0, 2, 1]]
+        assert counted == calls
+        with monkeypatch.context() as inner:
+            without(inner)
+            expected, other = DicomFrames(paths, context=2, **options)[[0, 2, 1]]
+        assert torch.equal(images, expected)
+        np.testing.assert_array_equal(meta["WindowCenter"], other["WindowCenter"])
+        counted.clear()
+
+
 def test_every_loader_uses_them(tmp_path: Path, counted: list[int]) -> None:
     paths = write_series(tmp_path, 8)
     frames = DicomFrames(paths, values="modality")
     alone = torch.stack([frames[i][0] for i in range(8)])
-    assert counted == []
+    assert counted == [1] * 8
     for loader in (DataLoader(frames, 4), FrameLoader(frames, 4)):
         counted.clear()
         batches = torch.cat([images for images, _ in loader])
@@ -508,7 +603,7 @@ def test_every_step_has_the_same_bits_with_every_instruction_set(
     for scale, offset, (low, high) in itertools.product(SLOPES, INTERCEPTS, RANGES):
         with np.errstate(all="ignore"):
             linear.fill_linear(planes, expected[0], scale, offset, low, high)
-            record = t.scaled(kind, 4096, 1, 0, scale, offset, low, high)
+            record = t.scaled(kind, 4096, 1, scale, offset, low, high)
         for level in range(module.LEVELS):
             expected[1] = 77
             assert module.convert(record, b"", stored, expected[1], level) == 0
@@ -555,4 +650,4 @@ def test_without_them_everything_works(tmp_path: Path, monkeypatch: pytest.Monke
     without(monkeypatch)
     frames = DicomFrames(write_series(tmp_path, 2), values="stored")
     np.testing.assert_array_equal(frames[[1]][0][0, 0].numpy(), ct_pixels(1))
-    assert not k.PlainReader(frames.index, LocalStorage()).is_used
+    assert not k.PlainReader(frames.index, LocalStorage(), torch.float32).is_used

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dicomtorch import DicomFrames
+from tests.support.kernel_jobs import without
 from tests.support.phantoms import ct, ct_pixels, write
 
 WAY = (
@@ -30,7 +31,10 @@ def code_of(name: str) -> Any:
     return found.__code__
 
 
-def test_five_functions_lead_from_the_dataset_to_the_file(tmp_path: Path) -> None:
+def test_five_functions_lead_from_the_dataset_to_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without(monkeypatch)
     write(ct(ct_pixels()), tmp_path / "one.dcm")
     frames = DicomFrames(tmp_path, values="stored")
     frames[0]

@@ -26,12 +26,14 @@ from dicomtorch.reader.templates import (
     HAS_ORIGIN,
     HAS_SCALE,
     LOWEST,
+    NORMALIZE,
     PLANES,
     RLE,
     SINGLE,
     SWAP,
     TAP,
     TEMPLATE,
+    THRICE,
     TYPES,
     Template,
 )
@@ -61,6 +63,10 @@ def make_template(rng: random.Random, wrong: float = 0.0) -> Template:
         record[name] = rng.choice([0.0, 1.0, -1.5, 1 / 3, 1024.0, 1e30])
     if number < 4 and mode != COPY and rng.random() < 0.4:
         taps = _reduce(rng, record)
+    if number < 6 and mode != COPY and rng.random() < 0.2:
+        record["flags"] = (record["flags"] & ~HAS_CLAMP) | NORMALIZE
+    if record["samples"] == 1 and mode != COPY and rng.random() < 0.2:
+        record["flags"] |= THRICE
     if number < 6 and rng.random() < 0.2:
         record["flags"] = (record["flags"] & ~SWAP) | RLE | (PLANES if record["samples"] > 1 else 0)
         record["pixels"] = np.maximum(record["pixels"], 1)
@@ -199,7 +205,7 @@ def out_bytes(template: Any) -> int:
     pixels = int(template["pixels"])
     if template["factor"] > 1:
         pixels = int(template["out_rows"]) * int(template["out_columns"])
-    length = pixels * int(template["samples"]) * 8
+    length = pixels * int(template["samples"]) * (24 if template["flags"] & THRICE else 8)
     return length if 0 <= length < 1 << 40 else 0
 
 
@@ -232,9 +238,12 @@ def expected(job: Any, template: Any, taps: Record, paths: list[bytes]) -> Recor
         image = _scaled(planes, template, flags)
         if flags & HAS_CLAMP:
             image = image.clip(np.float32(template["low"]), np.float32(template["high"]))
+        if flags & NORMALIZE:
+            image = (image - np.float32(template["low"])) / np.float32(template["high"])
         if template["factor"] > 1:
             image = _resized(image, template, taps, flags)
-    return np.ascontiguousarray(image).reshape(-1)
+    times = 3 if flags & THRICE else 1
+    return np.tile(np.ascontiguousarray(image).reshape(-1), times)
 
 
 def _rle_words(data: bytes, dtype: np.dtype[Any], pixels: int, samples: int) -> Record:

@@ -34,6 +34,7 @@ class Member(NamedTuple):
         offset: Of its first byte in the archive.
         length: Bytes in the archive.
         size: Bytes when inflated.
+        crc: CRC-32 of these; -1: not known.
     """
 
     container: int = 0
@@ -41,6 +42,7 @@ class Member(NamedTuple):
     offset: int = -1
     length: int = -1
     size: int = -1
+    crc: int = -1
 
 
 NO_MEMBER: Final = Member()

@@ -29,6 +29,7 @@ from dicomtorch.index.columns import Packed, Table, Texts
 from dicomtorch.index.drafts import new_durable, whole_folder, write_durably
 from dicomtorch.index.generation import Generation, Rows, frame_columns
 from dicomtorch.index.joins import Joined
+from dicomtorch.index.members import DEFLATED, STORED
 from dicomtorch.index.private import is_ours, make_private_folder
 from dicomtorch.model.limits import Limits
 from dicomtorch.model.report import FILE_CLASSES
@@ -382,6 +383,7 @@ def _check(generation: Generation, label: str) -> None:
         file, offset, length = frames["file"], frames["offset"], frames["length"]
         bad = not (file.min() >= 0 and file.max() < len(files["size"]))
         bad |= bool(offset.min() < 0 or length.min() < 0)
+        bad |= _members_are_bad(files)
         if not bad:
             outside = offset > _readable(files)[file] - length
             bad = bool(outside.any())
@@ -392,11 +394,19 @@ def _check(generation: Generation, label: str) -> None:
         raise IndexFileError(f"{label} is damaged: it points outside its files; {_AGAIN}")
 
 
+def _members_are_bad(files: Mapping[str, Any]) -> bool:
+    """Whether a member with frames lies outside of its archive."""
+    inside = np.isin(files["container"], (STORED, DEFLATED)) & (np.asarray(files["frames"]) > 0)
+    if not inside.any():
+        return False
+    offset, length = (np.asarray(files[f"member_{name}"])[inside] for name in ("offset", "length"))
+    lowest = min(offset.min(), length.min(), np.asarray(files["member_size"])[inside].min())
+    return bool(lowest < 0) or bool((offset > np.asarray(files["size"])[inside] - length).any())
+
+
 def _readable(files: Mapping[str, Any]) -> npt.NDArray[np.int64]:
     """The bytes of each file within which offsets lie; what is not known is as much as can be."""
-    size = np.where(
-        files["container"] == CONTAINERS.index("deflated"), files["member_size"], files["size"]
-    )
+    size = np.where(files["container"] == DEFLATED, files["member_size"], files["size"])
     unknown = (size < 0) | (files["deflated"] != 0)
     return np.where(unknown, np.iinfo(np.int64).max, size)
 

@@ -29,6 +29,7 @@ from dicomtorch.index import generation as generations
 from dicomtorch.index.builder import FileRows, Part, build_part
 from dicomtorch.index.frame_rows import FrameRows
 from dicomtorch.index.generation import Generation, frame_columns
+from dicomtorch.index.members import object_lengths
 from dicomtorch.index.overview import overview, report
 from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.model.report import ScanReport
@@ -417,7 +418,11 @@ def _check_moved(generation: Generation, folder: bytes) -> None:
     """At a wrong folder every read would fail: look for some of the files first."""
     paths: Any = generation.files["path"]
     some = np.linspace(0, len(paths) - 1, min(_LOOKED_FOR, len(paths))).astype(np.intp)
-    looked_for = [os.path.join(folder, paths[k]) for k in some]
+    lengths = object_lengths(generation.files, some).tolist()
+    looked_for = [
+        os.path.join(folder, paths[k][:length])
+        for k, length in zip(some.tolist(), lengths, strict=True)
+    ]
     if looked_for and not any(map(os.path.exists, looked_for)):
         raise SourceError(
             f"{printable(folder)} has none of the files of the index that were looked for, {printable(looked_for[0])} "

@@ -13,10 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomtorch.errors import FrameIndexError, OptionError
+from dicomtorch.index.builder import Member
 from dicomtorch.index.columns import ColumnData, Packed, Table, Texts, as_list
 from dicomtorch.index.generation import Generation, Rows, frame_columns
 from dicomtorch.index.joins import Joined
 from dicomtorch.index.location import FrameLocation, locate
+from dicomtorch.index.members import is_inside, member_of, object_path
 from dicomtorch.index.values import FrameObjects
 from dicomtorch.model.frame import FrameSpan, FrameValues
 from dicomtorch.model.image import ImagePixel
@@ -148,9 +150,20 @@ class FrameRows:
         return self._prefix
 
     def file_path(self, file: int) -> bytes:
-        """The path of a row of the files table, absolute."""
+        """The path of a row of the files table, absolute; of a member of an archive its label, which nobody opens."""
         path: bytes = self._generation.files["path"][file]
         return self._prefix + path
+
+    def object_path(self, file: int) -> bytes:
+        """What is opened for a row of the files table, absolute: the file, or the archive that it is a member of."""
+        path = self.file_path(file)
+        if not is_inside(self._generation.files, file):
+            return path
+        return object_path(path, self.member(file).name)
+
+    def member(self, file: int) -> Member:
+        """Where in an archive a row of the files table is; `NO_MEMBER` if in none."""
+        return member_of(self._generation.files, file)
 
     def locate(self, positions: Sequence[int] | npt.NDArray[np.int64]) -> list[FrameLocation]:
         """Where frames are; looked up together, which costs little more than one.

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from dicomtorch.index.generation import Generation, Rows
 from dicomtorch.model.frame import FrameSpan
 
-_OF_FILE = ("size", "mtime_ns", "inode", "deflated")
+_OF_FILE = ("size", "mtime_ns", "inode", "deflated", "container")
 
 
 class FrameLocation(NamedTuple):
@@ -21,10 +21,11 @@ class FrameLocation(NamedTuple):
     Attributes:
         position: In the index that was asked.
         file: Row of the files table.
-        size: Bytes that the file must have.
+        size: Bytes that the file must have; of a member, the archive.
         mtime_ns: Time of its last change.
         inode: Its number on its device; 0: not known.
         deflated: Whether offsets count in the inflated data set.
+        container: Position in `schema.CONTAINERS`.
         value_group: Equal for frames that share their `FrameValues`, of the whole scan.
         span: Where its bytes are in the file.
         version: Of an object in a store, as in `storage.base.Identity`.
@@ -36,6 +37,7 @@ class FrameLocation(NamedTuple):
     mtime_ns: int
     inode: int
     deflated: bool
+    container: int
     value_group: int
     span: FrameSpan
     version: str = ""

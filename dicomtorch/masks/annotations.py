@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +19,6 @@ from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.masks.objects import Source, sources
 from dicomtorch.masks.tables import ANNOTATIONS
 from dicomtorch.storage.base import Scratch
-from dicomtorch.storage.local import LocalFile
 
 
 def annotation_table(
@@ -80,8 +80,8 @@ def _groups(source: Source) -> list[dict[str, Any]]:
     from dicomtorch.masks.bulk_annotations import annotation_groups
     from dicomtorch.masks.measurements import measurement_groups
 
-    with LocalFile(source.path, source.identity) as file:
-        data = bytes(file.read_exactly(0, source.identity.size, Scratch()))
+    with closing(source.open()) as file:
+        data = bytes(file.read_exactly(0, file.identity.size, Scratch()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of values that are none of the standard's
         dataset = pydicom.dcmread(io.BytesIO(data), force=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,6 @@ from dicomtorch.dicom.tags import KEYWORDS, describe
 from dicomtorch.errors import DicomTorchError, HeaderError, PixelValueError, StorageError
 from dicomtorch.masks.objects import Source
 from dicomtorch.storage.base import Scratch
-from dicomtorch.storage.local import LocalFile
 
 Floats = npt.NDArray[np.float64]
 
@@ -54,10 +54,10 @@ def _texts(source: Source, contours: Sequence[int]) -> list[bytes]:
     found = source.found
     spans = [(int(found.contour_offset[k]), int(found.contour_length[k])) for k in contours]
     try:
-        with LocalFile(source.path, source.identity) as file:
+        with closing(source.open()) as file:
             if source.is_deflated:
                 end = max(offset + length for offset, length in spans)
-                data = inflate(file.read, source.identity.size, end)
+                data = inflate(file.read, file.identity.size, end)
                 parts = [data[offset : offset + length] for offset, length in spans]
             else:
                 scratch = Scratch()
@@ -75,7 +75,7 @@ def check_unchanged(source: Source) -> None:
         StorageError: It cannot be opened.
     """
     try:
-        LocalFile(source.path, source.identity).close()
+        source.open().close()
     except DicomTorchError as error:
         raise _named(source, error) from error
 

@@ -13,7 +13,10 @@ from dicomtorch.errors import PixelValueError, printable
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.masks.placing import Images, Ints, Planes
 from dicomtorch.model.mask_object import GEOMETRIC_TYPES, MaskObject, Segment
-from dicomtorch.storage.base import Identity
+from dicomtorch.reader.open_files import place_of
+from dicomtorch.storage.base import Identity, StoredObject
+from dicomtorch.storage.choose import storage_for
+from dicomtorch.storage.members import open_member
 
 CLOSED = frozenset(GEOMETRIC_TYPES.index(kind) for kind in ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR"))
 """Contours that have an inside."""
@@ -63,6 +66,17 @@ class Source:
         """What its file was when it was indexed."""
         files: Any = self.index.files
         return Identity.of_row(files, self.file)
+
+    def open(self) -> StoredObject:
+        """Its file as an object that begins with the first byte of the DICOM file, also where it is in an archive.
+
+        Raises:
+            StaleIndexError: It is not the one that was indexed.
+            StorageError: It cannot be opened.
+        """
+        name = self.index.object_path(self.file)
+        place = place_of(self.index.member(self.file))
+        return open_member(storage_for(self.index.root), name, self.identity, place)
 
     @property
     def is_deflated(self) -> bool:

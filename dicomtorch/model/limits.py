@@ -21,8 +21,10 @@ class Limits:
         pixels_per_frame: Rows x Columns; beyond any known detector.
         samples_per_pixel: Samples per Pixel.
         decoded_bytes_per_frame: Of the stored values of a frame.
-        inflated_bytes: Of a deflated data set, inflated; more bytes than that are not even read.
+        inflated_bytes: Of a deflated data set or member of an archive, inflated; more bytes than that are not read.
         inflated_ratio: Inflated bytes for one compressed byte, beyond the first 64 KiB; deflate itself ends at 1,032.
+        archive_members: Of a zip or tar archive.
+        archive_bytes: Of all deflated members of an archive, inflated; each has `inflated_bytes` and `inflated_ratio`.
         tiles: Of a JPEG 2000 or HTJ2K stream, for which decoders allocate before they look.
         contour_points: Of one contour of an RTSTRUCT.
         header_seconds: CPU time for a header, looked at while it is walked.
@@ -42,6 +44,8 @@ class Limits:
     decoded_bytes_per_frame: int = 1 << 30
     inflated_bytes: int = 4 << 30
     inflated_ratio: int = 1_100
+    archive_members: int = 1_000_000
+    archive_bytes: int = 1 << 42
     tiles: int = 65_535
     contour_points: int = 4_000_000
     header_seconds: float = 1.0

@@ -209,7 +209,7 @@ FRAMES = _columns(
 
 FILES = _columns(
     # Which bytes: a file or an object, and what tells that it is still the one that was read.
-    path="bytes",  # below the root of the index, as the file system has it
+    path="bytes",  # below the root of the index, as the file system has it; of a member "archive!/name"
     size="int64",  # -1: not known
     mtime_ns="int64",  # -1: it could not be opened, 0: not known
     inode="int64",  # 0: not known
@@ -220,6 +220,7 @@ FILES = _columns(
     member_offset="int64",  # of its first byte in the archive, and how many there are
     member_length="int64",
     member_size="int64",  # when inflated
+    member_crc="int64",  # CRC-32 of a deflated member
     # What was read.
     deflated="int8",  # 1: the data set is deflated, spans are offsets into the inflated bytes
     file_class="int8",  # position in attributes.FILE_CLASSES
@@ -235,6 +236,9 @@ FILES = _columns(
 CONTAINERS = ("none", "stored", "deflated", "web")
 """What `files["container"]` numbers: a plain file or object, a member of an archive as it is or deflated, and an
 instance whose frames a DICOMweb server sends one by one."""
+
+MEMBER_MARK = b"!/"
+"""Stands between the path of an archive and the name of a member in `files["path"]`."""
 
 LOOKUPS = _columns(
     kind="text",  # "lut" or "real_world_value_map"

@@ -30,6 +30,7 @@ from dicomtorch.errors import (
 )
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.location import FrameLocation
+from dicomtorch.index.members import DEFLATED
 from dicomtorch.model.frame import Reduced
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.limits import LIMITS, Limits
@@ -38,7 +39,7 @@ from dicomtorch.reader.cache import EXPENSIVE, FrameCache, frame_key, reduced_ke
 from dicomtorch.reader.choice import ChosenBackends
 from dicomtorch.reader.open_files import OpenFiles, identity_of
 from dicomtorch.reader.threads import FEW, decode_pool, usable_threads, worthwhile_threads
-from dicomtorch.storage.base import ByteRange, Scratch, Storage, StoredObject
+from dicomtorch.storage.base import ByteRange, Scratch, Storage
 from dicomtorch.storage.choose import remember, storage_for
 
 Array = npt.NDArray[Any]
@@ -139,7 +140,10 @@ class FrameFetcher:
         start, length = (0, 0) if where.deflated else where.span[:2]
         if pixel is not None and rows is not None:
             start, length = _rows_of(start, pixel, rows)
-        return ByteRange(self.index.file_path(where.file), identity_of(where), start, length)
+        if where.container == DEFLATED or (where.container and where.deflated):
+            member = self.index.member(where.file)
+            start, length = member.offset, member.length
+        return ByteRange(self.index.object_path(where.file), identity_of(where), start, length)
 
     def encoded(self, position: int) -> bytes:
         """The code stream of one frame as the file has it: fragments joined, nothing decoded.
@@ -193,7 +197,7 @@ class FrameFetcher:
         offset, length, fragments, bit_offset, _ = where.span
         file = files.of(where)
         if where.deflated:
-            data = _inflated_range(where, files, file)
+            data = _inflated_range(where, files)
         else:
             data = file.read_exactly(offset, length, scratch or self._local.scratch)
         if fragments:
@@ -364,8 +368,7 @@ def _cache_key(
     where: FrameLocation, files: OpenFiles, pixel: ImagePixel, backend: Backend
 ) -> bytes:
     # First, because a file that changed since it was indexed is an error, whatever is kept of it.
-    file = files.of(where)
-    start, length = (0, where.size) if where.deflated else where.span[:2]
+    identity, first = files.beginning(where, _FIRST_BYTES)
     index = files.index
     at = np.array([where.position])
     (uid,) = index.gather("SOPInstanceUID", at)
@@ -376,8 +379,8 @@ def _cache_key(
         frame=index.gather("frame", at)[0],
         size=where.size,
         mtime_ns=where.mtime_ns,
-        inode=file.identity.inode,
-        first=zlib.crc32(file.read(start, min(length, _FIRST_BYTES))),
+        inode=identity.inode,
+        first=zlib.crc32(first),
         span=tuple(where.span),
         pixel=pixel,
         backend=backend,
@@ -404,14 +407,15 @@ class _LastInflated:
 _last_inflated = _LastInflated()
 
 
-def _inflated_range(where: FrameLocation, files: OpenFiles, file: StoredObject) -> memoryview:
+def _inflated_range(where: FrameLocation, files: OpenFiles) -> memoryview:
     """The bytes of a frame in the inflated data set of its file."""
 
     def make() -> bytes:
+        file = files.whole(where)
         frames = files.index.whole_file(where.position)
         end = int((np.asarray(frames.column("offset")) + frames.column("length")).max())
         try:
-            return inflate(file.read, where.size, end, files.index.limits)
+            return inflate(file.read, file.identity.size, end, files.index.limits)
         except HeaderError as error:
             raise StorageError(str(error)) from error
 

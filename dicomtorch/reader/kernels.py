@@ -25,6 +25,7 @@ from dicomtorch.backends.isolated import IsolatedBackend, inner
 from dicomtorch.errors import DicomTorchError
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.location import FrameLocation
+from dicomtorch.index.members import STORED, object_lengths
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.pixels import linear
@@ -310,7 +311,7 @@ class PlainReader:
         lengths: npt.NDArray[np.int64],
         is_rle: npt.NDArray[np.int64],
     ) -> npt.NDArray[np.bool_]:
-        """Whether each frame lies in one piece, on whole bytes, inside a file that is not deflated."""
+        """Whether each frame lies in one piece, on whole bytes, inside a file or archive where it is not deflated."""
         values, files = self._index.values, self._index.files
         file = np.asarray(values("file", positions))
         fragments = np.asarray(values("fragments", positions))
@@ -324,6 +325,7 @@ class PlainReader:
             whole &= (is_rle == 0) | (padding <= 1) & (padding >= 0) | (padding == items - 7)
         whole &= np.asarray(values("bit_offset", positions)) == 0
         whole &= files["deflated"][file] != 1
+        whole &= files["container"][file] <= STORED
         whole &= np.asarray(values("offset", positions)) + lengths <= files["size"][file]
         return whole
 
@@ -335,7 +337,7 @@ class PlainReader:
         paths = files["path"]
         jobs = np.zeros(len(positions), JOB)
         jobs["path"] = paths.offsets[file]
-        jobs["path_length"] = paths.offsets[file + 1] - jobs["path"]
+        jobs["path_length"] = object_lengths(files, file)
         for name in ("size", "mtime_ns"):
             jobs[name] = files[name][file]
         jobs["inode"] = np.maximum(files["inode"][file], 0)  # 0: not known

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import traceback
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from dicomtorch.model.report import FileClass
+from dicomtorch.index.builder import NO_MEMBER, Member
+from dicomtorch.index.members import member_of
+from dicomtorch.model.report import FILE_CLASSES, FileClass
+from dicomtorch.storage.base import Identity
 from dicomtorch.storage.files import identity_of, reason_of
 
 UNREAD: Final = -1
@@ -27,6 +30,8 @@ class Entry:
         reason: Why it is not read.
         is_unlisted: It is a folder whose files are there, as far as is known, and could not be listed just now.
         version: As in `Identity`.
+        member: Where in an archive it is.
+        header: Of a member of a zip, where its local header is; -1: `member` says where its bytes begin.
     """
 
     path: bytes
@@ -37,6 +42,22 @@ class Entry:
     reason: str = ""
     is_unlisted: bool = False
     version: str = ""
+    member: Member = NO_MEMBER
+    header: int = -1
+
+    @property
+    def identity(self) -> Identity:
+        """What it was when it was met; of a member, the archive."""
+        return Identity(self.size, self.mtime_ns, self.inode, self.version)
+
+
+def entry_of_row(files: Any, row: int) -> Entry:
+    """What a scan met once, from its row of the files table."""
+    size, mtime_ns, inode, version = Identity.of_row(files, row)
+    file_class: Any = FILE_CLASSES[int(files["file_class"][row])]
+    reason = "" if file_class == "image" else files["reason"][row]
+    known = (files["path"][row], size, mtime_ns, inode, file_class, reason)
+    return Entry(*known, version=version, member=member_of(files, row))
 
 
 def _stat_entry(path: bytes, absolute: bytes) -> Entry:

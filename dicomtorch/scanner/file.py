@@ -63,14 +63,21 @@ def read_file(
         elif not info.st_size:
             rows.reason = "an empty file"
         else:
-            _read_dicom(partial(read_at, descriptor), rows, resolver, limits)
+            read_dicom(partial(read_at, descriptor), rows, resolver, limits)
         return rows
     finally:
         os.close(descriptor)
 
 
-def _read_dicom(read: Read, rows: FileRows, resolver: Resolver, limits: Limits) -> None:
-    """Fills in `rows`."""
+def read_dicom(read: Read, rows: FileRows, resolver: Resolver, limits: Limits) -> None:
+    """Fills in `rows` of one file.
+
+    Args:
+        read: Positioned read of it.
+        rows: Its size is that of what `read` reads.
+        resolver: Holds what files have in common.
+        limits: What a header may cost.
+    """
     # A header with many frames is 10^5 small objects without cycles: looking for some doubles the time.
     collecting = gc.isenabled()
     gc.disable()

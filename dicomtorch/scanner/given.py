@@ -16,7 +16,8 @@ _MOST_SHOWN = 80  # characters of a path in a message
 _ADDRESS = re.compile(rb"([a-z][a-z0-9+.-]{1,12})://", re.IGNORECASE)
 
 _IMAGE = "torchvision or Pillow read it"
-_UNPACK = "unpack it and name the folder"
+_UNPACK = "unpack it and name the folder, or make it a .zip or .tar, which are read as they are"
+_NAME_IT = "name it as a source to read what is in it"
 _BEGINNINGS: Final[tuple[tuple[bytes, str, str], ...]] = (
     (b"\xff\xd8\xff", "a JPEG image", _IMAGE),
     (b"\x89PNG\r\n", "a PNG image", _IMAGE),
@@ -25,8 +26,10 @@ _BEGINNINGS: Final[tuple[tuple[bytes, str, str], ...]] = (
     (b"MM\0*", "a TIFF image", _IMAGE),
     (b"\0\0\0\x0cjP  ", "a JPEG 2000 file", _IMAGE),
     (b"%PDF", "a PDF document", "give the images themselves"),
-    (b"PK\x03\x04", "a zip archive", _UNPACK),
+    (b"PK\x03\x04", "a zip archive", _NAME_IT),
     (b"\x1f\x8b", "compressed by gzip (.gz, .nii.gz, .tar.gz)", _UNPACK),
+    (b"BZh", "compressed by bzip2 (.bz2, .tar.bz2)", _UNPACK),
+    (b"\xfd7zXZ\0", "compressed by xz (.xz, .tar.xz)", _UNPACK),
     (b"7z\xbc\xaf", "a 7z archive", _UNPACK),
     (b"Rar!", "a RAR archive", _UNPACK),
     (b"\x28\xb5\x2f\xfd", "compressed by Zstandard", _UNPACK),
@@ -42,11 +45,16 @@ _BEGINNINGS: Final[tuple[tuple[bytes, str, str], ...]] = (
     (b"version https://git-lfs", "a pointer of Git LFS in place of a file", "git lfs pull"),
 )
 _FURTHER_IN: Final[tuple[tuple[int, bytes, str, str], ...]] = (
-    (257, b"ustar", "a tar archive", _UNPACK),
+    (257, b"ustar", "a tar archive", _NAME_IT),
     (344, b"n+1\0", "a NIfTI volume", "nibabel or SimpleITK read it"),
     (344, b"ni1\0", "a NIfTI volume", "nibabel or SimpleITK read it"),
     (4, b"ftyp", "a film (MP4)", "torchcodec reads it"),
 )
+
+
+def is_archive(beginning: bytes) -> bool:
+    """Whether a file of several files begins so, or a compressed one."""
+    return any(sign in what_it_is(beginning) for sign in (" archive and", "compressed by "))
 
 
 def what_it_is(beginning: bytes) -> str:

@@ -48,14 +48,14 @@ def entries_of(found: Iterable[Files | Entry]) -> Iterator[Entry]:
 
 
 class Listing(Sequence[Entry]):
-    """Entries in the order in which they were met; those with a reason are objects, all others rows of columns.
+    """Entries in the order in which they were met; plain files are rows of columns, all else objects.
 
     Attributes:
         paths: Of all.
         size: (n,), bytes of each.
         mtime_ns: (n,), time of the last change.
         inode: (n,), 0 if not known.
-        odd: Place of an entry with a reason -> itself.
+        odd: Place of an entry that is more than a regular file -> itself.
     """
 
     def __init__(self, found: Iterable[Files | Entry]) -> None:
@@ -66,7 +66,7 @@ class Listing(Sequence[Entry]):
         count = 0
         for one in found:
             if isinstance(one, Entry):
-                if one.reason:
+                if one.reason or one.member.container:
                     self.odd[count] = one
                 one = Files(b"", [one.path], [one.size], [one.mtime_ns], [one.inode])
             self._add(one)

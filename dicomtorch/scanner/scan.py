@@ -23,8 +23,9 @@ from dicomtorch.index.memory import give_back
 from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.model.report import ScanReport
 from dicomtorch.model.schema import Column, Kind
+from dicomtorch.scanner.archives import KnownArchives
 from dicomtorch.scanner.compare import Compared, compare, count_gone
-from dicomtorch.scanner.entries import UNREAD, Entry
+from dicomtorch.scanner.entries import UNREAD, Entry, entry_of_row
 from dicomtorch.scanner.keywords import Tag, named_tags, tag_columns
 from dicomtorch.scanner.reading import Reading
 from dicomtorch.scanner.tree import PathLike as PathLike
@@ -90,7 +91,8 @@ def scan(
         index = index.whole()
         is_base = columns.keys() <= index.tags.keys() and index.limits == limits
         columns = tag_columns([*index.tags, *columns])
-        entries = listing = list_all(root, starts, follow_symlinks, limits)
+        archives = KnownArchives.of(index if is_base else None)
+        entries = listing = list_all(root, starts, follow_symlinks, limits, archives)
         if is_base:
             base = index
             found = compare(index, listing, Job(os.path.join(root, b""), columns, limits))
@@ -158,10 +160,7 @@ def with_tags(
     files: Any = index.files
     numbers, which = np.unique(np.asarray(index.column("file")), return_inverse=True)
     job = Job(os.path.join(index.root, b""), columns, index.limits)
-    entries = [
-        Entry(files["path"][k], *known[:3], version=known.version)
-        for k, known in ((k, Identity.of_row(files, k)) for k in numbers.tolist())
-    ]
+    entries = [entry_of_row(files, k) for k in numbers.tolist()]
     part = Reading(job, progress, None, executor).part(entries, None)
     kinds: dict[str, Kind] = {keyword: tag.kind for keyword, tag in columns.items()}
     read = FrameIndex.build(part, root=index.root, tags=kinds, limits=index.limits)

@@ -8,13 +8,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from operator import attrgetter
 from typing import Final
 
 from dicomtorch.errors import HeaderError, SourceError, without_path
 from dicomtorch.model.limits import LIMITS, Limits
+from dicomtorch.scanner.archives import NO_ARCHIVES, KnownArchives, archive_entries
 from dicomtorch.scanner.dicomdir import _DICOMDIR, _file_ids, _walk_directory
 from dicomtorch.scanner.entries import UNREAD, Entry, _entry, _stat_entry, failed, fault_of
 from dicomtorch.scanner.given import PathLike as PathLike
@@ -23,6 +25,8 @@ from dicomtorch.scanner.listing import Files, Listing, entries_of
 from dicomtorch.storage.files import has_stable_inodes, kind_of
 
 Source = PathLike | Iterable[PathLike]
+_FEW: Final = 64  # sources, of which each is looked into for an archive, whatever its name is
+Archives = Callable[[bytes, bytes], Iterator[Entry] | None]
 
 
 def roots(source: Source) -> tuple[bytes, list[bytes]]:
@@ -49,32 +53,39 @@ def walk(
     *,
     stats: bool = True,
     limits: Limits = LIMITS,
+    known: KnownArchives = NO_ARCHIVES,
 ) -> Iterator[Entry]:
     """Everything below `starts` that is no folder, each once and in a fixed order.
 
     Without `stats`, entries of regular files have no size, time and inode: who opens them asks anyway.
 
     What cannot be read is an entry with a reason. A DICOMDIR among `starts` stands for the files that it names too,
-    which may cost what `limits` say; one that is met in a folder is a file like others.
+    which may cost what `limits` say, and an archive for its members; one that is met in a folder is a file like others.
+    The directories of archives that are `known` are not read again.
     """
     met: set[bytes] = set()
     if _is_one_folder(starts):
         yield from entries_of(_walk_folder(starts[0], b"", follow, stats))
         return
+    archives = partial(archive_entries, look=len(starts) <= _FEW, known=known, limits=limits)
     for start in starts:
-        for entry in _walk_start(root, start, follow, stats, limits):
+        for entry in _walk_start(root, start, follow, stats, limits, archives):
             if entry.path not in met:
                 met.add(entry.path)
                 yield entry
 
 
 def list_all(
-    root: bytes, starts: Sequence[bytes], follow: bool, limits: Limits = LIMITS
+    root: bytes,
+    starts: Sequence[bytes],
+    follow: bool,
+    limits: Limits = LIMITS,
+    known: KnownArchives = NO_ARCHIVES,
 ) -> Listing:
     """The same as columns, with what tells whether files are as they were."""
     if _is_one_folder(starts):
         return Listing(_walk_folder(starts[0], b"", follow, True))
-    return Listing(walk(root, starts, follow, limits=limits))
+    return Listing(walk(root, starts, follow, limits=limits, known=known))
 
 
 def _is_one_folder(starts: Sequence[bytes]) -> bool:
@@ -82,7 +93,7 @@ def _is_one_folder(starts: Sequence[bytes]) -> bool:
 
 
 def _walk_start(
-    root: bytes, start: bytes, follow: bool, stats: bool, limits: Limits
+    root: bytes, start: bytes, follow: bool, stats: bool, limits: Limits, archives: Archives
 ) -> Iterator[Entry]:
     below = os.path.relpath(start, root)
     if os.path.isdir(start):
@@ -90,6 +101,10 @@ def _walk_start(
         yield from entries_of(_walk_folder(start, prefix, follow, stats))
         return
     entry = _stat_entry(below, start)
+    members = None if entry.reason else archives(start, below)
+    if members is not None:
+        yield from members
+        return
     named: list[list[bytes]] = []
     if not entry.reason and os.path.basename(start).upper().startswith(_DICOMDIR):
         try:

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 from dicomtorch.index.builder import FileRows, Part, PartBuilder, build_part
 from dicomtorch.index.generation import frame_columns
+from dicomtorch.index.members import object_path
 from dicomtorch.index.part_bytes import part_to_bytes
 from dicomtorch.model.limits import Limits
 from dicomtorch.model.schema import Column
 from dicomtorch.scanner.entries import UNREAD, Entry, fault_of
 from dicomtorch.scanner.file import DIRECTORY_RECORDS, read_file
 from dicomtorch.scanner.mask_objects import MASK_TAGS
+from dicomtorch.scanner.members import read_member
 from dicomtorch.scanner.resolve.resolver import Resolver, Tag
 from dicomtorch.storage.files import reason_of
 
@@ -70,9 +72,13 @@ class EntryReader:
         """
         size, inode = entry.size, entry.inode
         if entry.reason:
-            return FileRows(entry.path, size, entry.mtime_ns, inode, entry.file_class, entry.reason)
+            known = (entry.path, size, entry.mtime_ns, inode, entry.file_class, entry.reason)
+            return FileRows(*known, member=entry.member)
         try:
             path = self._job.below + entry.path
+            if entry.member.container:
+                archive = object_path(path, entry.member.name)
+                return read_member(archive, entry, self._resolver, self._job.limits)
             return read_file(path, entry.path, self._resolver, self._job.limits)
         except MemoryError:
             raise
@@ -81,7 +87,7 @@ class EntryReader:
         except Exception as error:
             self._resolver = self._new_resolver()  # what this one remembers may be half done
             reason = fault_of(error)
-        return FileRows(entry.path, size, UNREAD, inode, "unreadable", reason)
+        return FileRows(entry.path, size, UNREAD, inode, "unreadable", reason, member=entry.member)
 
     def part(self, entries: Iterable[Entry], after_each: Callable[[], object] = _nothing) -> Part:
         """What there is to know about several files.
@@ -112,7 +118,9 @@ class EntryReader:
             raise
         except Exception as error:
             reason = fault_of(error)
-            rows = FileRows(entry.path, rows.size, UNREAD, rows.inode, "unreadable", reason)
+            rows = FileRows(
+                entry.path, rows.size, UNREAD, rows.inode, "unreadable", reason, member=entry.member
+            )
         return rows
 
 

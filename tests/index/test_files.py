@@ -95,7 +95,7 @@ def test_columns_of_files_with_one_value_take_one_row(index: FrameIndex, tmp_pat
 def _member(container: int, member_size: int) -> FileRows:
     """A file of 600 bytes with a frame in bytes 500 to 510 of a member of an archive."""
     return replace(
-        file_rows("a.zip", 0),
+        file_rows("a.zip!/deep/a.dcm" if container in (1, 2) else "a.dcm", 0),
         member=Member(container, "deep/a.dcm", offset=40, length=300, size=member_size),
         version='"abc-2"',
     )
@@ -106,11 +106,21 @@ def test_members_of_archives_come_back(tmp_path: Path) -> None:
     files = FrameIndex.load(tmp_path / "x").files
     names = ("container", "member", "member_offset", "member_length", "member_size", "version")
     assert [files[name][0] for name in names] == [2, "deep/a.dcm", 40, 300, 700, '"abc-2"']
+    loaded = FrameIndex.load(tmp_path / "x")
+    assert loaded.file_path(0) == b"/data/a.zip!/deep/a.dcm"
+    assert loaded.object_path(0) == b"/data/a.zip"
 
 
 @pytest.mark.parametrize(
     ("container", "member_size", "size"),
-    [(2, 509, 600), (1, 700, 509), (0, -1, 509), (len(CONTAINERS), 700, 600)],
+    [
+        (2, 509, 600),
+        (1, 300, 509),
+        (0, -1, 509),
+        (len(CONTAINERS), 700, 600),
+        (2, 510, 339),
+        (2, -1, 600),
+    ],
 )
 def test_a_frame_outside_its_bytes_is_refused(
     tmp_path: Path, container: int, member_size: int, size: int
@@ -122,7 +132,7 @@ def test_a_frame_outside_its_bytes_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("container", "member_size", "size"), [(2, 510, 100), (1, -1, 510), (0, -1, -1)]
+    ("container", "member_size", "size"), [(2, 510, 340), (1, 300, 510), (0, -1, -1)]
 )
 def test_a_frame_inside_its_bytes_is_taken(
     tmp_path: Path, container: int, member_size: int, size: int

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import os
 import tarfile
 import zipfile
@@ -120,9 +122,10 @@ def nifti(path: Path) -> None:
         ("a.gif", lambda path: jpeg(path, "GIF"), "a GIF image"),
         ("a.tif", lambda path: jpeg(path, "TIFF"), "a TIFF image"),
         ("a.pdf", lambda path: path.write_bytes(b"%PDF-1.7\n" + b"x" * 300), "a PDF document"),
-        ("a.zip", zipped, "a zip archive.*unpack it"),
-        ("a.tar", tar, "a tar archive.*unpack it"),
-        ("a.gz", lambda path: path.write_bytes(gzip.compress(b"x" * 300)), "compressed by gzip"),
+        ("a.gz", lambda path: path.write_bytes(gzip.compress(b"x" * 300)), "compressed by gzip.*unpack it"),
+        ("a.tar.bz2", lambda path: path.write_bytes(bz2.compress(b"x" * 300)), "compressed by bzip2.*unpack it"),
+        ("a.tar.xz", lambda path: path.write_bytes(lzma.compress(b"x" * 300)), "compressed by xz.*unpack it"),
+        ("a.tar.zst", lambda path: path.write_bytes(b"\x28\xb5\x2f\xfd" * 99), "compressed by Zst.*unpack it"),
         ("a.nii", nifti, "a NIfTI volume"),
         ("a.npy", lambda path: np.save(path, np.zeros(80)), "a NumPy array"),
         ("a.html", lambda path: path.write_bytes(b"<!DOCTYPE html><p>" * 30), "a web page"),
@@ -140,6 +143,18 @@ def test_other_files_are_named(
     with pytest.raises(SourceError, match=rf"{name}.*{what}") as caught:
         DicomFrames(tmp_path / name)
     assert "DICM at offset" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "make"), [("a.zip", zipped), ("a.tar", tar)])
+def test_archives_in_a_folder_are_to_be_named(
+    tmp_path: Path, name: str, make: Callable[[Path], Any]
+) -> None:
+    make(tmp_path / name)
+    _, report = scan(tmp_path)
+    (finding,) = report.findings
+    assert finding.reason.endswith(
+        "archive and no DICOM; name it as a source to read what is in it"
+    )
 
 
 def test_bytes_that_say_nothing() -> None:

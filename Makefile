@@ -7,9 +7,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 REQUIREMENTS := pyproject.toml constraints.txt
 KERNELS := $(wildcard kernels/*.toml kernels/*.py kernels/src/*)
 WITHOUT_KERNELS := tests/conformance tests/pixels/test_cases_files.py tests/reader tests/masks tests/datasets tests/batches/test_loader.py
-SERVICES := tests/users tests/viewer/test_page.py tests/conformance/test_series.py tests/conformance/test_vendors.py $(shell grep -rlE 'require\("(monai|torchio|wsidicom|dask|ray|loky)"\)' tests --include='test_*.py')
+SERVICES := tests/docs/test_site.py tests/users tests/viewer/test_page.py tests/conformance/test_series.py tests/conformance/test_vendors.py $(shell grep -rlE 'require\("(monai|torchio|wsidicom|dask|ray|loky)"\)' tests --include='test_*.py')
 
-.PHONY: demo test test-services long lint format bench lock audit release clean
+.PHONY: demo test test-services docs long lint format bench lock audit release clean
 
 # Index the files that come with pydicom, load one epoch, print what was found, write a contact sheet.
 demo: $(VENV)/.view
@@ -25,6 +25,10 @@ test: $(VENV)/.test
 # What needs other programs and libraries beside ours: peers as oracles, scripts as their users write them, a browser.
 test-services: $(VENV)/.services
 	$(BIN)/python -m pytest -n 2 $(SERVICES) $(PYTEST_ARGS)
+
+# The documentation, in docs/_build/html; nothing is fetched, and a warning is an error.
+docs: $(VENV)/.docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -n -W --keep-going -b html docs docs/_build/html
 
 # Loops that look for what tests of seconds do not find, some minutes each: mutated streams and indexes, loaders under stress,
 # and the compiled kernels built with sanitizers (gcc). LONG_ARGS="--minutes 10 --only stress_batches".
@@ -48,7 +52,7 @@ bench: $(VENV)/.bench
 # `pip install --require-hashes -r requirements.lock`. Needs a network; run it when constraints.txt changes.
 lock: $(VENV)/.release
 	$(BIN)/uv pip compile pyproject.toml --quiet --all-extras --group dev --group services --constraint constraints.txt \
-		--generate-hashes --python-version 3.11 --no-annotate --no-header --output-file requirements.lock
+		--generate-hashes --python-version 3.11.5 --no-annotate --no-header --output-file requirements.lock
 
 # Known vulnerabilities of these versions. Needs a network.
 audit: $(VENV)/.release
@@ -64,7 +68,7 @@ release: $(VENV)/.release
 	rm -rf dist/environment
 
 clean:
-	rm -rf $(VENV) $(DEMO_OUTPUT) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO_OUTPUT) build dist docs/_build docs/generated .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/.pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name one with: make PYTHON=...")'
@@ -93,6 +97,10 @@ $(VENV)/.services: $(VENV)/.test
 
 $(VENV)/.lint: $(VENV)/.pip $(REQUIREMENTS)
 	$(PIP) --editable ".[all]" --group dev
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.pip $(REQUIREMENTS)
+	$(PIP) --editable ".[all]" --group docs
 	@touch $@
 
 $(VENV)/.release: $(VENV)/.pip $(REQUIREMENTS)

@@ -160,6 +160,8 @@ def main() -> None:
         warnings.simplefilter("ignore")  # what other libraries say while they read
         rows = [row for syntax in options.syntaxes for row in measure(syntax, options)]
     print(report.plain_table("One thread, file to float32 modality values", rows, COLUMNS))
+    title = "One thread, file to float32 modality values, ms a frame"
+    print(report.pivot(title, rows, "library", "syntax", "ms"))
 
 
 if __name__ == "__main__":

@@ -94,6 +94,25 @@ def plain_table(title: str, results: Sequence[Result], columns: Sequence[str]) -
     return "\n".join(lines)
 
 
+def pivot(title: str, results: Sequence[Result], down: str, across: str, value: str) -> str:
+    """Markdown with a row for each `down` and a column for each `across`; "-" where there is no value."""
+    columns = list(dict.fromkeys(str(row[across]) for row in results))
+    cells: dict[str, dict[str, str]] = {}
+    for row in results:
+        found = row.get(value, "-")
+        shown = f"{found:,.3g}" if isinstance(found, float) else str(found)
+        cells.setdefault(str(row[down]), {})[str(row[across])] = shown
+    names = [column.replace("_", " ") for column in columns]
+    lines = [
+        f"\n### {title}\n",
+        f"| {down} | {' | '.join(names)} |",
+        "|" + "---|" * (len(names) + 1),
+    ]
+    for name, there in cells.items():
+        lines.append(f"| {name} | {' | '.join(there.get(column, '-') for column in columns)} |")
+    return "\n".join(lines)
+
+
 def first_line(error: BaseException) -> str:
     """What went wrong, short, without paths of this machine."""
     text = str(error).strip() or type(error).__name__

@@ -14,7 +14,10 @@ from dicomtorch import DicomFrames
 from dicomtorch.datasets.options import MaskOptions
 
 ROOT = Path(__file__).parents[1]
-FILES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FILES = [
+    ROOT / "README.md",
+    *(path for path in sorted((ROOT / "docs").rglob("*.md")) if "generated" not in path.parts),
+]
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in FILES}
 README = PAGES["README.md"]
 BLOCKS = [
@@ -64,7 +67,8 @@ def test_links_lead_somewhere(name):
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", PAGES[name]) if "://" not in link]
     assert links or name != "README.md"
     for link in links:
-        assert (folder / link).is_file(), link
+        if "generated/" not in link:  # made by `make docs`, which fails where a link leads nowhere
+            assert (folder / link).is_file(), link
 
 
 def test_make_targets_exist():

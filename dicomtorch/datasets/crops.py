@@ -37,6 +37,7 @@ class DicomCrops(DrawnDataset[int, Sample_co, Batch_co]):
 
     The voxel or pixel that holds the candidate's point, or the middle of its box, is number `size // 2` of the crop.
     Where a crop reaches beyond volume or frame, `border` says what happens:
+
     - "pad": what is outside is filled: with the number of `padding=` if there is one, else with 0 in display and after
       `normalize`, else with the lowest value of the crop (air in a CT);
     - "shift": the crop is moved inside; where the volume is smaller than the crop, the rest is filled as with "pad";

@@ -54,6 +54,7 @@ class DicomVolumes(StackDataset[Sample_co, Batch_co]):
     `volumes[i]` is `(volume, meta)`. The slices are in the order of their places along the normal, each with its own
     rescale, and have one mapping to display. `meta` has what all slices have in common (what differs is missing,
     `ImagePositionPatient` is that of the first), and
+
     - `affine`: (4, 4) float64, from voxel (slice, row, column, 1) to millimetres (x, y, z, 1) in LPS, of the tensor as
       it is, also after `size=`; `affine_ras`: the same to RAS;
     - `spacing`: millimetres between slices, rows, columns of the tensor;

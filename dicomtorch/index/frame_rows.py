@@ -189,7 +189,7 @@ class FrameRows:
         return self._objects.frame_values(self.row(i))
 
     def image_pixels(self) -> list[tuple[ImagePixel, int]]:
-        """The distinct `ImagePixel`s of this index, each with the number of frames that have it."""
+        """Each distinct `ImagePixel` of this index with the number of frames that have it."""
         numbers = np.asarray(self.column("image_pixel"))
         _, first, counts = np.unique(numbers, return_index=True, return_counts=True)
         return [

@@ -105,7 +105,7 @@ class FrameReader:
 
     @property
     def unsupported(self) -> dict[ImagePixel, UnsupportedError]:
-        """The `ImagePixel`s that the backend does not decode, with the error that says so."""
+        """Each `ImagePixel` that the backend does not decode, with the error that says so."""
         return self.fetcher.backends.unsupported
 
     def restricted(self, rows: npt.NDArray[np.int64]) -> FrameReader:

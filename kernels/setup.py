@@ -16,6 +16,7 @@ setup(
                 "src/rle.c",
                 "src/read.c",
                 "src/paint.c",
+                "src/fill.c",
             ],
             include_dirs=["src"],
             depends=["src/kernels.h"],

@@ -123,7 +123,8 @@ class ContourPainter:
         else:
             found = [runs.flat(shape[1])] if count == 1 else _flat_planes(runs, count, shape)
         pairs = zip(structures.labels, found, strict=True)
-        layers = [layer for layer in (Layer(*pair) for pair in pairs) if layer.area]
+        counted = (layer._replace(counted=layer.area) for layer in (Layer(*pair) for pair in pairs))
+        layers = [layer for layer in counted if layer.area]
         return united(layers, shape)
 
     def _structures(self, row: int) -> _Structures:

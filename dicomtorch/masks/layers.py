@@ -28,14 +28,18 @@ class Layer(NamedTuple):
     Attributes:
         label: Position of the label.
         pixels: (rows, columns) of bool or float32, the distinct flat positions of its pixels, runs, or bits.
+        counted: How many there are, -1 if nobody has counted.
     """
 
     label: int
     pixels: Array | Runs | Bits
+    counted: int = -1
 
     @property
     def area(self) -> int:
         """Pixels of it."""
+        if self.counted >= 0:
+            return self.counted
         pixels = self.pixels
         if isinstance(pixels, Runs | Bits):
             return pixels.area

@@ -11,11 +11,11 @@ import numpy.typing as npt
 from dicomtorch.masks.assigning import Assignment
 from dicomtorch.masks.bits import Bits
 from dicomtorch.masks.coded_names import LabelMap
-from dicomtorch.masks.compiled import PlanePainter
 from dicomtorch.masks.contour_painter import ContourPainter
 from dicomtorch.masks.layers import Layer, MaskOutput, Overlap, united
 from dicomtorch.masks.objects import Source
 from dicomtorch.masks.placing import Images, Ints
+from dicomtorch.masks.plane_painter import PlanePainter
 from dicomtorch.masks.polygons import Path
 from dicomtorch.masks.segmentations import SegmentationReader, segment_numbers
 from dicomtorch.reader.cache import FrameCache

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomtorch.errors import GeometryError
+from dicomtorch.masks.compiled import painting
 
 Path = Literal["in", "half-open"]
 Floats = npt.NDArray[np.float64]
@@ -106,6 +107,9 @@ def fill(
             f"a vertex has no coordinates that an image can have: one is not finite, or further than {_FARTHEST:g} "
             f"pixels away"
         )
+    compiled = _compiled(points, counts, planes, shape, spacing, path)
+    if compiled is not None:
+        return compiled
     start, end, plane = _edges(points, counts, planes)
     inside = _inside(start, end, plane, shape)
     if path == "half-open":
@@ -114,12 +118,45 @@ def fill(
     return _united(inside, on) if len(on.line) else inside
 
 
+def _compiled(
+    points: Floats,
+    counts: Ints,
+    planes: Ints,
+    shape: tuple[int, int],
+    spacing: tuple[float, float],
+    path: Path,
+) -> Runs | None:
+    """The same by compiled kernels; `None` where there are none, or contours cross more lines than they should."""
+    module = painting()
+    if module is None:
+        return None
+    points, counts, planes = _with_inside(points, counts, planes)
+    scale = (spacing[1], spacing[0])
+    near = -1.0 if path == "half-open" else min(ON_PATH, _MOST_ON_PATH * min(scale))
+    found = module.fill_polygons(
+        np.ascontiguousarray(points, np.float64),
+        np.ascontiguousarray(counts, np.int64),
+        np.ascontiguousarray(planes, np.int64),
+        *shape,
+        scale,
+        near,
+        near**2,
+        _MOST_CROSSINGS,
+    )
+    return None if found is None else Runs(*np.frombuffer(found, np.int64).reshape(3, -1))
+
+
+def _with_inside(points: Floats, counts: Ints, planes: Ints) -> tuple[Floats, Ints, Ints]:
+    """Those contours that have an inside."""
+    kept = counts >= 3
+    if kept.all():
+        return points, counts, planes
+    return points[np.repeat(kept, counts)], counts[kept], planes[kept]
+
+
 def _edges(points: Floats, counts: Ints, planes: Ints) -> tuple[Floats, Floats, Ints]:
     """First and last point and plane of every edge."""
-    kept = counts >= 3
-    if not kept.all():
-        points = points[np.repeat(kept, counts)]
-        counts, planes = counts[kept], planes[kept]
+    points, counts, planes = _with_inside(points, counts, planes)
     following = np.arange(1, len(points) + 1)
     ends = np.cumsum(counts)
     following[ends - 1] = ends - counts

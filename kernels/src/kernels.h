@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 #define KERNELS_ABI 2 /* of read and convert */
-#define MASKS_ABI 1   /* of paint_planes and paint_runs */
+#define MASKS_ABI 1   /* of paint_planes, paint_runs and fill_polygons */
 #define BLOCK ((int64_t)1 << 19) /* bytes read at once: they stay in the second-level cache */
 
 enum type { I8, U8, I16, U16, I32, U32, F32, F64, I64, TYPES };
@@ -63,7 +63,9 @@ typedef struct {
     int64_t bit;   /* which bit of that byte the first pixel is, the least significant first */
     int64_t value; /* what its pixels become: 1 to 255 */
     int64_t joins; /* 1: its pixels are united with those of the plane before, which has the same channel and value */
-    int64_t area;  /* result: pixels; of united planes all, at the last of them */
+    int64_t low, high; /* no pixel before and from there on is set; multiples of 64, or the number of pixels */
+    int64_t area;      /* result: pixels; of united planes all, at the last of them */
+    int64_t first_set, end_set; /* results: the same as low and high, as narrow as they can be */
 } Plane;
 
 extern const int64_t WIDTHS[TYPES];
@@ -119,6 +121,20 @@ int64_t paint_planes(const Call *call, Plane *planes, int64_t n, int64_t pixels)
 /* Writes `value` into runs of pixels of an image of bytes; 0, and nothing is written, if one is outside. */
 int paint_runs(const int64_t *line, const int64_t *first, const int64_t *end, int64_t n, int64_t rows, int64_t columns,
                int value, char *out);
+
+/* The pixels on which polygons lie, and how near a pixel centre on the path is, in millimetres. */
+typedef struct {
+    int64_t rows, columns;
+    double scale[2]; /* millimetres from column to column, from row to row */
+    double near, near_squared; /* less than 0: no pixel is on the path */
+} Grid;
+
+enum { SHORT_OF_MEMORY = -1, TOO_MANY = -2 };
+
+/* The runs of `n` polygons: lines, first columns and columns behind the last, one array after the other, to be freed;
+   their number, or one of the above. Planes have `rows` lines each; `most` lines may be crossed by all edges. */
+int64_t fill_polygons(const double *points, const int64_t *counts, const int64_t *planes, int64_t n, const Grid *grid,
+                      int64_t most, int64_t **out);
 
 /* All jobs, in `threads` threads; the number of those that failed. */
 int64_t read_frames(const Call *call, Job *jobs, int64_t n, int threads);

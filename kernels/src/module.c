@@ -53,6 +53,8 @@ static const char *plane_problem(const Plane *planes, int64_t k, int64_t pixels,
     if (plane->value < 1 || plane->value > 255) return "value";
     if (plane->joins < 0 || plane->joins > 1) return "joins";
     if (plane->joins && (!k || plane[-1].job.out != plane->job.out || plane[-1].value != plane->value)) return "joins";
+    if (plane->low < 0 || plane->low > pixels || (plane->low % 64 && plane->low != pixels)) return "low";
+    if (plane->high < 0 || plane->high > pixels || (plane->high % 64 && plane->high != pixels)) return "high";
     return job_problem(&plane->job, pixels / 8 + (pixels % 8 + plane->bit + 7) / 8, pixels, paths, out);
 }
 
@@ -163,6 +165,59 @@ finally:
     Py_RETURN_NONE;
 }
 
+/* Whether there are three vertices a polygon or more, all of them near enough to the pixels; planes are few enough. */
+static int polygons_are_right(const Py_buffer *points, const Py_buffer *counts, const Py_buffer *planes, const Grid *grid) {
+    const int64_t n = items(counts, sizeof(int64_t), "counts"), total = items(points, 2 * sizeof(double), "points");
+    if (n < 0 || total < 0 || items(planes, sizeof(int64_t), "planes") < 0) return 0;
+    const int64_t *count = counts->buf, *plane = planes->buf;
+    int64_t left = planes->len == counts->len ? total : -1;
+    for (int64_t k = 0; k < n && left >= 0; k++)
+        left = count[k] >= 3 && count[k] <= left && plane[k] >= 0 && plane[k] < (1 << 24) ? left - count[k] : -1;
+    const double *number = points->buf;
+    for (int64_t k = 0; k < 2 * total; k++)
+        if (!(number[k] > -1e9 && number[k] < 1e9)) left = -1;
+    if (grid->rows < 1 || grid->rows > (1 << 18) || grid->columns < 1 || grid->columns > (1 << 18)) left = -1;
+    for (int k = 0; k < 2; k++)
+        if (!(grid->scale[k] > 0 && grid->scale[k] < 1e9)) left = -1;
+    if (!(grid->near < 1e9)) left = -1;
+    if (left) PyErr_SetString(PyExc_ValueError, "these are no polygons on pixels");
+    return !left;
+}
+
+PyDoc_STRVAR(fill_polygons_doc,
+             "fill_polygons(points, counts, planes, rows, columns, scale, near, near_squared, most)\n--\n\n"
+             "The runs of polygons as 64-bit numbers: all lines, then first columns, then columns behind the last; None\n"
+             "where more than `most` lines are crossed.\n\n"
+             "Raises ValueError for numbers that are no polygons on pixels.");
+
+static PyObject *py_fill_polygons(PyObject *module, PyObject *args) {
+    (void)module;
+    Py_buffer points, counts, planes;
+    long long rows, columns, most;
+    Grid grid;
+    if (!PyArg_ParseTuple(args, "y*y*y*LL(dd)ddL:fill_polygons", &points, &counts, &planes, &rows, &columns,
+                          &grid.scale[0], &grid.scale[1], &grid.near, &grid.near_squared, &most))
+        return 0;
+    int64_t *runs = 0, found = 0;
+    grid.rows = rows;
+    grid.columns = columns;
+    const int right = polygons_are_right(&points, &counts, &planes, &grid);
+    if (right) {
+        Py_BEGIN_ALLOW_THREADS
+        found = fill_polygons(points.buf, counts.buf, planes.buf, counts.len / 8, &grid, most, &runs);
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&points);
+    PyBuffer_Release(&counts);
+    PyBuffer_Release(&planes);
+    if (!right) return 0;
+    if (found == TOO_MANY) Py_RETURN_NONE;
+    if (found == SHORT_OF_MEMORY) return PyErr_NoMemory();
+    PyObject *result = PyBytes_FromStringAndSize((const char *)runs, (Py_ssize_t)(found * 3 * 8));
+    free(runs);
+    return result;
+}
+
 PyDoc_STRVAR(convert_doc,
              "convert(template, taps, data, out, level=-1)\n--\n\n"
              "Converts one frame from memory. Returns 0, or VALUE where a number does not fit.\n\n"
@@ -209,6 +264,7 @@ static PyMethodDef methods[] = {
     {"paint_planes", py_paint_planes, METH_VARARGS, paint_planes_doc},
 #endif
     {"paint_runs", py_paint_runs, METH_VARARGS, paint_runs_doc},
+    {"fill_polygons", py_fill_polygons, METH_VARARGS, fill_polygons_doc},
     {"convert", py_convert, METH_VARARGS, convert_doc},
     {0, 0, 0, 0},
 };

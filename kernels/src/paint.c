@@ -86,25 +86,49 @@ static void unite(const char *bytes, int64_t pixels, char *words) {
 #define UNITED_AT ROOM
 #define ROOM (PART / 8 + 64)
 
+/* The whole words from the first to the last that has a bit, as pixels; the same number twice of none. */
+static void narrow(const char *words, int64_t pixels, int64_t *low, int64_t *high) {
+    int64_t from = 0, to = (pixels + 63) / 64;
+    while (from < to && !load(words + 8 * from)) from++;
+    while (to > from && !load(words + 8 * to - 8)) to--;
+    *low = 64 * from < pixels ? 64 * from : pixels;
+    *high = 64 * to < pixels ? 64 * to : pixels;
+}
+
 static enum error paint_part(const Call *call, File *file, Plane *plane, int64_t first, int64_t pixels, char *memory,
                              int is_last) {
     const enum error error = open_file(file, &plane->job, call->prefix, call->prefix_length, call->paths);
     if (error) return error;
-    char *bytes = memory + READ_AT;
-    const int64_t length = (plane->bit + pixels + 7) / 8;
-    memset(bytes + length, 0, 16); /* whole words are looked at */
-    const enum error failed = read_at(file, &plane->job, bytes, length, first / 8);
-    if (failed) return failed;
-    if (plane->bit) {
-        shift(bytes, plane->bit, pixels, memory);
-        bytes = memory;
+    char *bytes = memory + READ_AT, *united = memory + UNITED_AT, *out = call->out + plane->job.out;
+    const uint64_t eight = (uint64_t)plane->value * UINT64_C(0x0101010101010101);
+    const int64_t from = plane->low > first ? plane->low : first;
+    const int64_t to = plane->high < first + pixels ? plane->high : first + pixels;
+    const int is_alone = is_last && !plane->joins;
+    if (!is_alone && !plane->joins) memset(united, 0, (size_t)(pixels + 63) / 64 * 8);
+    if (from < to) {
+        const int64_t length = (plane->bit + to - from + 7) / 8;
+        memset(bytes + length, 0, 16); /* whole words are looked at */
+        const enum error failed = read_at(file, &plane->job, bytes, length, from / 8);
+        if (failed) return failed;
+        if (plane->bit) {
+            shift(bytes, plane->bit, to - from, memory);
+            bytes = memory;
+        }
+        if ((to - from) % 64) {
+            char *last = bytes + (to - from) / 64 * 8;
+            const uint64_t word = load(last) & ((UINT64_C(1) << (to - from) % 64) - 1);
+            memcpy(last, &word, 8);
+        }
+        int64_t low, high;
+        narrow(bytes, to - from, &low, &high);
+        if (low < high) {
+            if (from + low < plane->first_set) plane->first_set = from + low;
+            plane->end_set = from + high;
+            if (is_alone) plane->area += paint_words(bytes + low / 8, high - low, eight, out + from + low);
+            else unite(bytes + low / 8, high - low, united + (from - first + low) / 8);
+        }
     }
-    if (plane->joins) unite(bytes, pixels, memory + UNITED_AT);
-    else if (!is_last) memcpy(memory + UNITED_AT, bytes, (size_t)length + 8);
-    if (is_last)
-        plane->area += paint_words(plane->joins ? memory + UNITED_AT : bytes, pixels,
-                                   (uint64_t)plane->value * UINT64_C(0x0101010101010101),
-                                   call->out + plane->job.out + first);
+    if (is_last && !is_alone) plane->area += paint_words(united, pixels, eight, out + first);
     return OK;
 }
 
@@ -113,7 +137,8 @@ int64_t paint_planes(const Call *call, Plane *planes, int64_t n, int64_t pixels)
     File file = {.descriptor = -1};
     int64_t failed = 0;
     for (int64_t k = 0; k < n; k++) {
-        planes[k].area = 0;
+        planes[k].area = planes[k].end_set = 0;
+        planes[k].first_set = pixels;
         planes[k].job.error = memory ? OK : NO_MEMORY;
         failed += !memory;
     }

@@ -156,8 +156,46 @@ def fuzz(seed: int, seconds: float, folder: Path) -> dict[str, int]:
                 assert planes["area"].tolist() == areas
                 counts["right"] += 1
 
-    with ThreadPoolExecutor(4) as threads:
-        for done in [threads.submit(work, k) for k in range(2) for work in (run, paint)]:
+    def fill(number: int) -> None:
+        rng = random.Random(seed * 1000 + number)
+        while time.monotonic() < deadline:
+            sizes = [rng.randrange(3, 40) for _ in range(rng.randrange(6))]
+            points = np.array(
+                [
+                    rng.choice([0, 1, 2.5, -7, 1e8, rng.uniform(-9, 60)])
+                    for _ in range(2 * sum(sizes))
+                ]
+            ).reshape(-1, 2)
+            given = [
+                np.array(sizes, np.int64),
+                np.array([rng.randrange(4) for _ in sizes], np.int64),
+            ]
+            if rng.random() < 0.1:
+                points.flat[: rng.randrange(3)] = rng.choice([np.nan, np.inf, 1e300])
+            if sizes and rng.random() < 0.1:
+                given[rng.randrange(2)][0] = rng.choice(ODD)
+            shape = [rng.choice([1, 50, 64, rng.choice([*ODD, 50])]) for _ in range(2)]
+            near = rng.choice([-1.0, 0.01, 0.25, 5.0])
+            counts["calls"] += 1
+            try:
+                found = kernels.fill_polygons(
+                    points, *given, *shape, (0.7, rng.choice([0.5, 0.0])), near, near**2, 100_000
+                )
+            except ValueError:
+                counts["refused"] += 1
+                continue
+            if found is None:
+                counts["failed"] += 1
+            else:
+                line, first, end = np.frombuffer(found, np.int64).reshape(3, -1)
+                assert (first >= 0).all()
+                assert (first < end).all()
+                assert (end <= shape[1]).all()
+                assert ((line >= 0) & (line < 65 * shape[0])).all()
+
+    with ThreadPoolExecutor(6) as threads:
+        works = (run, paint, fill)
+        for done in [threads.submit(work, k) for k in range(2) for work in works]:
             done.result()
     assert JOB.itemsize == kernels.JOB_BYTES
     assert TEMPLATE.itemsize == kernels.TEMPLATE_BYTES

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from dicomtorch.errors import PixelValueError, StaleIndexError
-from dicomtorch.masks import compiled, contour_painter, layers
+from dicomtorch.masks import contour_painter, layers, plane_painter, polygons
 from dicomtorch.masks.compiled import PLANE, painting
-from dicomtorch.masks.polygons import Runs
+from dicomtorch.masks.polygons import Runs, fill
 from tests.masks.test_mask_index import masks_of, volume
 from tests.support.mask_phantoms import segmentation, series, square, structures
 from tests.support.mask_planes import expected, make_planes
@@ -38,7 +38,7 @@ def without(monkeypatch):
 
     def call(work):
         with monkeypatch.context() as context:
-            for each in (compiled, contour_painter, layers):
+            for each in (plane_painter, polygons, contour_painter, layers):
                 context.setattr(each, "painting", lambda: None)
             return work()
 
@@ -58,7 +58,7 @@ def write_files(folder, rng):
 
 def test_planes_are_what_numpy_makes_of_them(module, tmp_path):
     rng = random.Random(4)
-    paths, right = write_files(tmp_path, rng), 0
+    paths, right, narrowed = write_files(tmp_path, rng), 0, 0
     for pixels in [*([1, 7, 64, 100, 511, 512, 513, 4096, 9999] * 12), *([1 << 20, 1_300_003] * 4)]:
         channels = rng.randrange(1, 4)
         planes = make_planes(rng, paths, pixels, channels)
@@ -74,7 +74,22 @@ def test_planes_are_what_numpy_makes_of_them(module, tmp_path):
         np.testing.assert_array_equal(out, image)
         assert planes["area"].tolist() == areas
         right += 1
+        # What was found about them is enough to find them again.
+        planes["low"], planes["high"] = planes["first_set"], planes["end_set"]
+        again = np.zeros_like(out)
+        assert module.paint_planes(planes, b"", b"".join(paths), again, pixels) == 0
+        np.testing.assert_array_equal(again, image)
+        assert planes["area"].tolist() == areas
+        assert (planes["low"] == planes["first_set"]).all()
+        assert (planes["high"] == planes["end_set"]).all()
+        if len(planes) == 1 and not planes["bit"][0]:
+            (set_,) = np.nonzero(image[planes["out"][0] :][:pixels])
+            low, high = (int(planes[name][0]) for name in ("low", "high"))
+            assert low == (set_[0] // 64 * 64 if len(set_) else pixels)
+            assert high == (min(pixels, set_[-1] // 64 * 64 + 64) if len(set_) else 0)
+            narrowed += 1
     assert right > 60
+    assert narrowed > 3
 
 
 @pytest.mark.parametrize(
@@ -85,6 +100,12 @@ def test_planes_are_what_numpy_makes_of_them(module, tmp_path):
         ("value", 0, "value"),
         ("value", 256, "value"),
         ("joins", 2, "joins"),
+        ("low", -64, "low"),
+        ("low", 3, "low"),
+        ("low", 128, "low"),
+        ("high", 63, "high"),
+        ("high", -1, "high"),
+        ("high", 1 << 40, "high"),
         ("out", 1, "out"),
         ("out", -1, "out"),
         ("path", 1 << 40, "path"),
@@ -166,13 +187,13 @@ def shapes_and_frames(folder, shape, count=4):
 def test_masks_are_those_that_are_made_without(module, tmp_path, without, monkeypatch, shape):
     shapes_and_frames(tmp_path, shape)
     seen = []
-    paint = compiled.PlanePainter.paint
+    paint = plane_painter.PlanePainter.paint
 
     def spied(*arguments):
         seen.append(paint(*arguments) is not None)
         return paint(*arguments)
 
-    monkeypatch.setattr(compiled.PlanePainter, "paint", spied)
+    monkeypatch.setattr(plane_painter.PlanePainter, "paint", spied)
     united = {".* one": 3, ".* two": 1, "a three": 200}
     for labels, overlap in itertools.product((None, united, {"b .*": 7}), ("first", "last")):
         masks = masks_of(tmp_path, labels=labels, overlap=overlap, choose="all")
@@ -184,6 +205,9 @@ def test_masks_are_those_that_are_made_without(module, tmp_path, without, monkey
             np.testing.assert_array_equal(got, right)
             assert areas.tolist() == counted.tolist()
             assert masks.areas()[k].tolist() == counted.tolist()
+            again, areas = masks.mask(k, output)
+            np.testing.assert_array_equal(again, right)
+            assert areas.tolist() == counted.tolist()
         assert pickle.loads(pickle.dumps(masks)).mask(0)[1].tolist() == masks.mask(0)[1].tolist()
 
 
@@ -223,6 +247,65 @@ def test_contours_are_painted_as_without(module, tmp_path, without):
         right = without(lambda o=output: volume(masks_of(tmp_path, overlap="first"), o))
         np.testing.assert_array_equal(got, right)
         assert got.any()
+
+
+def contours_of(rng):
+    """Points, counts and planes of some contours; vertices anywhere, on centres, or on parts of them."""
+    counts = rng.integers(1, 12, rng.integers(0, 7))
+    step = rng.choice([0.0, 1.0, 0.5, 0.25, 0.01])
+    points = rng.uniform(-6, 30, (int(counts.sum()), 2))
+    points = points if not step else np.round(points / step) * step
+    return points, counts, rng.integers(0, 3, len(counts))
+
+
+def test_polygons_are_filled_as_without(module, without):
+    rng, pixels = np.random.default_rng(11), 0
+    for _ in range(1500):
+        shape = tuple(rng.integers(1, 30, 2).tolist())
+        spacing = tuple(rng.choice([1.0, 0.7, 0.02, 1e-4, 3.0], 2).tolist())
+        path = str(rng.choice(["in", "half-open"]))
+        given = (*contours_of(rng), shape)
+        got = fill(*given, spacing=spacing, path=path)
+        right = without(lambda g=given, s=spacing, p=path: fill(*g, spacing=s, path=p))
+        for one, other in zip(got, right, strict=True):
+            assert one.tolist() == other.tolist(), (given, spacing, path)
+        pixels += got.area
+    assert pixels > 50_000
+
+
+def test_large_and_small_edges_are_filled_as_without(module, without):
+    rng = np.random.default_rng(12)
+    for scale in (1e8, 1e4, 300.0, 1e-3, 1e-9):
+        for _ in range(20):
+            points = 20 + scale * rng.normal(size=(40, 2)).clip(-3, 3)
+            given = (points, np.array([25, 15]), np.array([1, 0]), (64, 48))
+            got, right = fill(*given), without(lambda g=given: fill(*g))
+            for one, other in zip(got, right, strict=True):
+                assert one.tolist() == other.tolist()
+
+
+def test_what_is_no_polygon_is_refused(module):
+    points, counts, planes = np.ones((3, 2)), np.array([3]), np.array([0])
+    rest = (8, 8, (1.0, 1.0), 0.01, 1e-4, 1000)
+    assert len(module.fill_polygons(points, counts, planes, *rest)) == 24
+    assert module.fill_polygons(points * [[1], [9], [1]], counts, planes, *rest[:-1], 3) is None
+    wrong = [
+        (points, counts + 1, planes, *rest),
+        (points[:2], counts - 1, planes, *rest),
+        (points, counts, planes - 1, *rest),
+        (points, counts, planes + (1 << 40), *rest),
+        (points, counts, np.array([0, 0]), *rest),
+        (points * np.nan, counts, planes, *rest),
+        (points * 1e10, counts, planes, *rest),
+        (points, counts, planes, 0, *rest[1:]),
+        (points, counts, planes, 8, 1 << 40, *rest[2:]),
+        (points, counts, planes, 8, 8, (0.0, 1.0), *rest[3:]),
+        (points, counts, planes, 8, 8, (1.0, np.nan), *rest[3:]),
+        (points, counts, planes, 8, 8, (1.0, 1.0), np.inf, *rest[4:]),
+    ]
+    for given in wrong:
+        with pytest.raises(ValueError, match="no polygons on pixels"):
+            module.fill_polygons(*given)
 
 
 def test_another_version_is_not_used(module, monkeypatch):

@@ -31,6 +31,8 @@ def make_planes(
         planes["offset"][k] = rng.randrange(max(1, info.st_size - (bit + pixels + 7) // 8 + 1))
         planes["out"][k] = pixels * rng.randrange(channels)
         planes["value"][k] = rng.randrange(1, 256)
+        planes["low"][k] = rng.choice([0, 0, rng.randrange(pixels + 1) // 64 * 64, pixels])
+        planes["high"][k] = rng.choice([pixels, pixels, rng.randrange(pixels + 1) // 64 * 64])
         if k and rng.random() < 0.4:
             planes["joins"][k] = 1
             planes["out"][k], planes["value"][k] = planes["out"][k - 1], planes["value"][k - 1]
@@ -51,6 +53,7 @@ def expected(
         path = paths[int(np.searchsorted(starts, plane["path"], "right")) - 1]
         data = np.frombuffer(Path(path.decode()).read_bytes(), np.uint8)[plane["offset"] :]
         bits = np.unpackbits(data, bitorder="little")[plane["bit"] :][:pixels]
+        bits[: plane["low"]] = bits[plane["high"] :] = 0
         united = united | bits if plane["joins"] else bits
         is_last = k + 1 == len(planes) or not planes["joins"][k + 1]
         areas.append(int(united.sum()) if is_last else 0)

@@ -1,0 +1,152 @@
+"""Frames of SEGs read and painted in one call of `dicomtorch_kernels`, where it is installed.
+
+Whatever it cannot do, and whatever fails, goes the way of `layers`, which gives the same bits and the messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dicomtorch.dicom.fragments import packs_into_big_endian_words
+from dicomtorch.masks.assigning import Assigned
+from dicomtorch.masks.compiled import PLANE, painting
+from dicomtorch.masks.objects import Source
+from dicomtorch.masks.placing import Images, Ints
+
+Array = npt.NDArray[Any]
+
+
+class PlanePainter:
+    """Paints native frames of one bit a pixel that lie exactly on images; picklable, and safe to use from threads.
+
+    Args:
+        images: What masks are made for.
+        sources: The objects; of one scan.
+        planes: Which plane makes which label of which image.
+        first: (images + 1,), where the planes of each image begin.
+        labels: How many there are.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        sources: Sequence[Source],
+        planes: Assigned,
+        first: Ints,
+        labels: int,
+    ) -> None:
+        self._sources = sources
+        self._first = first
+        self._count = labels
+        self._records: dict[int, Array | None] = {}
+        order = np.lexsort((planes.label, planes.row))
+        row, self._label, self._source, plane, down, right = (each[order] for each in planes)
+        self._offset = np.zeros(len(row), np.int64)
+        self._bit = np.zeros(len(row), np.int8)
+        # Which pixels of each plane may be set, as far as is known: no others are read.
+        self._low = np.zeros(len(row), np.int64)
+        self._high = images.shape[row].prod(1)
+        fits = (self._label >= 0) & (down == 0) & (right == 0)
+        for number in np.unique(self._source).tolist():
+            of = np.flatnonzero(self._source == number)
+            fits[of] &= self._look(sources[number], images.shape[row[of]], plane[of], of)
+        self._fits = np.bincount(row[~fits], minlength=len(first) - 1) == 0
+
+    def _look(self, source: Source, shape: Ints, plane: Ints, of: Ints) -> Any:
+        """Whether planes of an object are as large as their images, and each in one piece."""
+        if source.is_contours:
+            return False
+        names = ("offset", "bit_offset", "length", "fragments", "Rows", "Columns")
+        offset, bit, length, fragments, rows, columns = (
+            np.asarray(source.index.values(name, source.positions[plane]), np.int64)
+            for name in names
+        )
+        self._offset[of], self._bit[of] = offset, bit
+        whole = (fragments == 0) & (8 * length - bit >= rows * columns)
+        return whole & (shape[:, 0] == rows) & (shape[:, 1] == columns)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_records": {}}
+
+    def paint(self, row: int, out: Array, numbers: Ints | None, descending: bool) -> Ints | None:
+        """Paints the labels of an image.
+
+        Args:
+            row: Of the image.
+            out: (1 or K, rows, columns) uint8, C-contiguous; all of it is written.
+            numbers: (K,), the number of each label in a label map; `None`: `out` has a channel for each.
+            descending: Whether the first of several labels of a pixel stays, not the last.
+
+        Returns:
+            (K,), pixels of each label; `None` if it is to be done the other way, and `out` is undefined.
+        """
+        module = painting()
+        if module is None or not self._fits[row]:
+            return None
+        low, high = self._first[row : row + 2].tolist()
+        planes = self._files(self._source[low:high])
+        if planes is None:
+            return None
+        out[...] = 0
+        areas = np.zeros(self._count, np.int64)
+        if low == high:
+            return areas
+        here = slice(low, high)
+        label = self._label[here]
+        planes["offset"], planes["bit"] = self._offset[here], self._bit[here]
+        planes["low"], planes["high"] = self._low[here], self._high[here]
+        if numbers is None:
+            planes["out"] = label * out[0].size
+        else:
+            planes["value"] = numbers[label]
+        if descending:
+            planes, label = planes[::-1].copy(), label[::-1]
+        planes["joins"][1:] = label[1:] == label[:-1]
+        index = self._sources[0].index
+        paths: Any = index.files["path"]
+        if module.paint_planes(planes, index.path_prefix, paths.data, out, out[0].size):
+            return None
+        seen = planes[::-1] if descending else planes
+        self._low[here], self._high[here] = seen["first_set"], seen["end_set"]
+        areas[label] = planes["area"]  # of united planes the last has it
+        return areas
+
+    def _files(self, numbers: Ints) -> Array | None:
+        """A record for each plane with what is known of its file; `None` if one cannot be painted."""
+        if not len(numbers):
+            return np.empty(0, PLANE)
+        one = int(numbers[0])
+        if (numbers == one).all():
+            record = self._record(one)
+            return None if record is None else record.repeat(len(numbers))
+        records = [self._record(number) for number in numbers.tolist()]
+        known = [record for record in records if record is not None]
+        return np.concatenate(known) if len(known) == len(records) else None
+
+    def _record(self, number: int) -> Array | None:
+        if number not in self._records:
+            source = self._sources[number]
+            files: Any = source.index.files
+            pixel = source.index.image_pixel(int(source.positions[0]))
+            native = pixel.bits_allocated == 1 and not pixel.is_encapsulated
+            if not native or source.is_deflated or packs_into_big_endian_words(pixel):
+                self._records[number] = None
+            else:
+                self._records[number] = _record(files, source.file)
+        return self._records[number]
+
+
+def _record(files: Any, file: int) -> Array:
+    paths = files["path"]
+    record = np.zeros(1, PLANE)
+    record["path"] = paths.offsets[file]
+    record["path_length"] = paths.offsets[file + 1] - paths.offsets[file]
+    for name in ("size", "mtime_ns"):
+        record[name] = files[name][file]
+    record["inode"] = max(int(files["inode"][file]), 0)  # 0: not known
+    record["value"] = 1
+    return record

@@ -6,8 +6,7 @@ space; HTJ2K takes a fifth to three quarters less again and reads 5 to 9 times s
 
 Nothing here is needed to read a frame: an entry that is damaged, gone or not for this file is decoded again, and where
 nothing can be written reading goes on without. Entries become visible whole, by renaming, so a process may be killed
-at any point. Their total is kept in the file `used`, changed under a lock; a process that was killed may leave it too
-high, never too low, and the next eviction counts again.
+at any point. `room` counts their bytes.
 """
 
 from __future__ import annotations
@@ -47,6 +46,7 @@ from dicomtorch.model.syntaxes import (
     JPEG_LS_FAMILY,
     JPEG_XL_FAMILY,
 )
+from dicomtorch.reader.room import Room
 from dicomtorch.storage.base import Scratch
 
 Array = npt.NDArray[Any]
@@ -81,7 +81,6 @@ _TOUCH_SECONDS = 600.0  # how exactly the time of the last use is known
 _FULL_SECONDS = 300.0  # how long a full cache is left alone
 _DRAFT_SECONDS = 3600.0  # a draft this old belongs to a process that was killed
 _LOCK_SECONDS = 10.0
-_KEPT_AFTER_EVICTION = 0.9  # so that evicting, which lists all entries, is rare
 
 
 class FrameCache:
@@ -108,6 +107,7 @@ class FrameCache:
         self.folder = Path(os.path.abspath(folder)) / FRAMES
         self.max_bytes = max_bytes
         self._since = time.time()
+        self._room = Room(self.folder, max_bytes)
         try:
             make_private_folder(self._drafts)
             owned = is_ours(os.stat(self.folder))
@@ -212,14 +212,15 @@ class FrameCache:
             make_private_folder(path.parent)
             with open(draft, "xb", opener=open_private) as file:
                 file.writelines(parts)
-            with FileLock(self.folder / "lock", _LOCK_SECONDS) as lock:
-                if not lock.exists:
-                    self._say_once(
-                        f"the cache {self.folder.parent} is on a file system without locks: processes that write at "
-                        "the same time may together exceed cache_bytes until it is counted again"
-                    )
-                if self._has_room(size):
-                    os.replace(draft, path)
+            if self._put(draft, path, size):
+                return
+            may_more_go = self._room.make(size, self._since)
+            if not self._put(draft, path, size) and not may_more_go:
+                self._full_until = time.monotonic() + _FULL_SECONDS
+                self._say_once(
+                    f"the cache {self.folder.parent} is full of frames that were used since this dataset was "
+                    f"opened; further ones are not kept. cache_bytes={self.max_bytes:_} is what it may take"
+                )
         except TimeoutError:
             self._full_until = time.monotonic() + _FULL_SECONDS
             self._say_once(
@@ -236,58 +237,22 @@ class FrameCache:
             with contextlib.suppress(OSError):
                 draft.unlink(missing_ok=True)
 
+    def _put(self, draft: Path, path: Path, size: int) -> bool:
+        """Makes an entry of a draft, if there is room."""
+        with FileLock(self.folder / "lock", _LOCK_SECONDS) as lock:
+            if not lock.exists:
+                self._say_once(
+                    f"the cache {self.folder.parent} is on a file system without locks: processes that write at "
+                    "the same time may together exceed cache_bytes until it is counted again"
+                )
+            fits = self._room.take(size)
+            if fits:
+                os.replace(draft, path)
+        return fits
+
     def _path(self, key: bytes) -> Path:
         name = key.hex()
         return self.folder / name[:2] / f"{name[2:]}.frame"
-
-    # Its size
-
-    def _has_room(self, wanted: int) -> bool:
-        """Whether so many bytes fit, perhaps after an eviction; they count from now on. For who holds the lock."""
-        used = self._read_used()
-        if used is None or used + wanted > self.max_bytes:
-            used = self._evict(wanted)
-        fits = used + wanted <= self.max_bytes
-        self._write_used(used + wanted if fits else used)
-        if not fits:
-            self._full_until = time.monotonic() + _FULL_SECONDS
-            self._say_once(
-                f"the cache {self.folder.parent} is full of frames that were used since this dataset was "
-                f"opened; further ones are not kept. cache_bytes={self.max_bytes:_} is what it may take"
-            )
-        return fits
-
-    def _evict(self, wanted: int) -> int:
-        """Removes what was not used since this object was made, the oldest first; the bytes that are left."""
-        entries = []
-        for folder in self.folder.glob("[0-9a-f][0-9a-f]"):
-            with os.scandir(folder) as listing:
-                for entry in listing:
-                    with contextlib.suppress(FileNotFoundError):
-                        info = entry.stat(follow_symlinks=False)
-                        entries.append((info.st_mtime, info.st_size, entry.path))
-        used = sum(size for _, size, _ in entries)
-        if used + wanted <= self.max_bytes:
-            return used
-        goal = min(self.max_bytes - wanted, int(self.max_bytes * _KEPT_AFTER_EVICTION))
-        for changed, size, path in sorted(entries):
-            if used <= goal or changed >= self._since:
-                break
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-            used -= size
-        return used
-
-    def _read_used(self) -> int | None:
-        try:
-            return int((self.folder / "used").read_bytes())
-        except (FileNotFoundError, ValueError):
-            return None
-
-    def _write_used(self, used: int) -> None:
-        # Always as long, so that a write in place never leaves the tail of an older number.
-        with open(self.folder / "used", "wb", opener=_open_in_place, buffering=0) as file:
-            file.write(b"%020d" % used)
 
     def _say_once(self, message: str, error: OSError | None = None) -> None:
         if message not in self._said:
@@ -414,7 +379,3 @@ def _unpack(
 def _open_entry(path: str, flags: int) -> int:
     # Not waiting, should it be a FIFO.
     return open_private(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
-def _open_in_place(path: str, flags: int) -> int:
-    return open_private(path, flags & ~os.O_TRUNC)

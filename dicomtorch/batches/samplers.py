@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomtorch.batches.epochs import EpochOptions, EpochSampler, Ints, checksum, shuffle_within
+from dicomtorch.batches.orders import in_order, searched, starts_of
 from dicomtorch.errors import OptionError
 from dicomtorch.index.columns import Texts
 from dicomtorch.index.frame_index import FrameIndex
@@ -75,14 +76,14 @@ class LocalShuffleSampler(EpochSampler[int]):
         super().__init__(len(index), source=source, **options)
         self.window, self.block = window, block
         files = np.asarray(index.column("file"))
-        self._reading: Ints = np.lexsort(
-            (index.column("bit_offset"), index.column("offset"), files)
+        self._reading: Ints = in_order(
+            files, np.asarray(index.column("offset")), np.asarray(index.column("bit_offset"))
         )
-        starts = _starts(files[self._reading])
+        starts = starts_of(files[self._reading])
         if block is not None:
-            ends = np.append(starts[1:], len(files))
-            parts = [np.arange(a, b, block) for a, b in zip(starts, ends, strict=True)]
-            starts = np.concatenate(parts)
+            counts = -(-np.diff(starts, append=len(files)) // block)
+            within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+            starts = np.repeat(starts, counts) + block * within
         self._starts = starts
 
     def _order(self, epoch: int) -> Ints:
@@ -224,7 +225,7 @@ class BalancedSampler(EpochSampler[int]):
         count = self._num_items
         if self.replacement:
             drawn = self._uniform(epoch, count) * self._cumulative[-1]
-            found = np.searchsorted(self._cumulative, drawn, side="right")
+            found = searched(self._cumulative, drawn)
             # Rounding may make a draw equal to the sum.
             return np.asarray(np.minimum(found, np.flatnonzero(self._weights)[-1]))
         if self._groups is None:
@@ -363,7 +364,7 @@ class _Groups:
             within = (*(table.column(name) for name in names), series)
         self.order: Ints = np.lexsort((*within, codes))
         self.codes: Ints = codes[self.order]
-        self.starts = _starts(self.codes)
+        self.starts = starts_of(self.codes)
         self.sizes = np.diff(self.starts, append=len(self.codes))
 
     def checksum(self) -> int:
@@ -439,11 +440,3 @@ def _check_weights(weights: Any, count: int) -> npt.NDArray[np.float64]:
     if not (np.isfinite(found).all() and (found >= 0).all() and found.any()):
         raise OptionError("weights must be finite, not negative, and not all 0")
     return found
-
-
-def _starts(codes: npt.NDArray[Any]) -> Ints:
-    """Where runs of equal values begin."""
-    return np.flatnonzero(np.diff(codes, prepend=codes[:1] - 1)) if len(codes) else _NOTHING
-
-
-_NOTHING = np.empty(0, np.int64)

@@ -61,7 +61,8 @@ class Packed(Sequence[bytes]):
 
     def take(self, rows: Ints) -> Packed:
         """The values at `rows`, packed anew."""
-        starts, lengths = self.offsets[rows], np.diff(self.offsets)[rows]
+        starts = self.offsets[rows]
+        lengths = self.offsets[rows + 1] - starts
         offsets = np.zeros(len(rows) + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
         data = np.empty(offsets[-1], np.uint8)
@@ -178,6 +179,9 @@ class Texts(Sequence[str]):
             one = self.values.take(self.codes[:1].astype(np.int64))
             none = np.broadcast_to(np.int32(0), self.codes.shape)
             return self if len(self.values) == 1 else Texts(none, one)
+        if len(self.values) > 4 * len(self.codes):
+            few, inverse = np.unique(self.codes, return_inverse=True)
+            return Texts(inverse.astype(np.int32), self.values.take(few.astype(np.int64)))
         used = np.bincount(self.codes, minlength=len(self.values)) > 0
         if used.all():
             return self

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import secrets
-import uuid as uuids
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -48,6 +49,7 @@ _SHARED = """
     NominalPercentageOfCardiacPhase ComplexImageComponent KVP BurnedInAnnotation RecognizableVisualFeatures
 """
 _FORMULA = r"\A([=+\-@\t\r\n])"
+_ROWS: Final = 1 << 16  # of a CSV file that are made together
 SHARED = frozenset(_SHARED.split())
 """Columns that identify nobody; free text, dates and times are not among them."""
 
@@ -124,9 +126,11 @@ def shared_names(names: Sequence[str], keep: Sequence[str]) -> list[str]:
     return [name for name in names if name in SHARED or name in HASHED or name in keep]
 
 
-def deidentified(table: pa.Table, keep: Sequence[str], salt: bytes | None) -> pa.Table:
+def deidentified(
+    table: pa.Table, keep: Sequence[str], hashed_uid: Callable[[str], str]
+) -> pa.Table:
     """The table of `shared_names` with hashes for UIDs, and without values that the standard does not name."""
-    return hash_uids(withhold(table, keep), salt)
+    return _hashed(withhold(table, keep), hashed_uid)
 
 
 def hash_uids(table: pa.Table, salt: bytes | None = None) -> pa.Table:
@@ -136,7 +140,10 @@ def hash_uids(table: pa.Table, salt: bytes | None = None) -> pa.Table:
         table: Some of the columns of an index.
         salt: Any bytes; `None`: a random one, so that nobody can repeat the hashes.
     """
-    hashed_uid = UIDHash(salt)
+    return _hashed(table, UIDHash(salt))
+
+
+def _hashed(table: pa.Table, hashed_uid: Callable[[str], str]) -> pa.Table:
     for k, name in enumerate(table.column_names):
         if name in HASHED:
             column = table.column(name).combine_chunks()
@@ -187,17 +194,21 @@ class UIDHash:
         if "\\" in uid:
             return "\\".join(map(self, uid.split("\\")))
         digest = hashlib.blake2b(uid.encode(), digest_size=16, key=self._key).digest()
-        number = uuids.UUID(bytes=digest).int
+        number = int.from_bytes(digest, "big")
         number = number & ~(0xF << 76) | 8 << 76
         number = number & ~(3 << 62) | 2 << 62
         return f"2.25.{number}" if uid else ""
 
 
-def write_table(table: pa.Table, path: Path) -> None:
+def write_table(tables: Callable[[int], Iterator[pa.Table]], path: Path) -> None:
     """Writes `.csv`, `.parquet` or `.arrow`, which appears whole or not at all and which its owner alone may read.
 
     In CSV several numbers are joined with a backslash, as DICOM does, and text that a spreadsheet would take for a
     formula (it begins with =, +, -, @, a tab or a line break) has a quotation mark in front.
+
+    Args:
+        tables: Gives the rows in tables of at most so many, one at least.
+        path: Of the file.
 
     Raises:
         OptionError: The suffix is none of these.
@@ -207,15 +218,26 @@ def write_table(table: pa.Table, path: Path) -> None:
     if suffix not in (".csv", ".parquet", ".arrow"):
         raise OptionError(f"export writes .csv, .parquet or .arrow; got {path.suffix!r}")
     with whole_file(path) as file:
-        _write(table, file, suffix)
+        if suffix == ".csv":
+            _write_csv(tables(_ROWS), file)
+        else:
+            (table,) = tables(sys.maxsize)
+            _write(table, file, suffix)
+
+
+def _write_csv(tables: Iterable[pa.Table], file: Any) -> None:
+    """Text takes many times the memory of a column: some rows at a time."""
+    from pyarrow import csv
+
+    flat = map(_flat, tables)
+    first = next(flat)
+    with csv.CSVWriter(file, first.schema) as writer:
+        for table in itertools.chain([first], flat):
+            writer.write_table(table)
 
 
 def _write(table: pa.Table, file: Any, suffix: str) -> None:
-    if suffix == ".csv":
-        from pyarrow import csv
-
-        csv.write_csv(_flat(table), file)
-    elif suffix == ".parquet":
+    if suffix == ".parquet":
         from pyarrow import parquet
 
         parquet.write_table(table, file)
@@ -228,14 +250,28 @@ def _flat(table: pa.Table) -> pa.Table:
     """The table as columns that a CSV file can hold."""
     for k, column in enumerate(table.columns):
         if pa.types.is_fixed_size_list(column.type):
-            text = ["\\".join(map(repr, value)) for value in column.to_pylist()]
-            column = pa.chunked_array([pa.array(text, pa.large_string())])
+            column = _joined(column.combine_chunks(), column.type.list_size)
         elif pa.types.is_dictionary(column.type):
             column = _harmless(column.cast(column.type.value_type))
         elif pa.types.is_large_string(column.type):
             column = _harmless(column)
         table = table.set_column(k, table.column_names[k], column)
     return table
+
+
+def _joined(lists: Any, width: int) -> pa.Array:
+    """Numbers of each row with backslashes between them; each number is written once."""
+    bits = np.asarray(lists.flatten()).view(np.int64).reshape(-1, width)
+    if len(bits) and (bits == bits[0]).all():
+        return _texts(bits[:1]).take(pa.array(np.zeros(len(bits), np.int64)))
+    return _texts(bits)
+
+
+def _texts(bits: npt.NDArray[np.int64]) -> pa.Array:
+    known, numbers = np.unique(bits, return_inverse=True)
+    texts = pa.array(list(map(repr, known.view(np.float64).tolist())), pa.large_string())
+    parts = [texts.take(pa.array(part)) for part in numbers.reshape(bits.shape).T]
+    return pc.binary_join_element_wise(*parts, pa.scalar("\\", pa.large_string()))
 
 
 def _harmless(text: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -7,7 +7,7 @@ the tables, so that worker processes share one mapping.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -341,12 +341,25 @@ class FrameIndex(FrameRows):
             OptionError: The suffix is none of these, or there is no column of `keep`.
             OSError: It could not be written; what was there stays.
         """
-        if deidentified:
-            names = exports.shared_names([column.name for column in self.columns], keep)
-            table = exports.deidentified(self._arrow(names), keep, salt)
-        else:
-            table = self._with_paths(self.table)
-        exports.write_table(table, Path(path))
+        names = [column.name for column in self.columns]
+        names = exports.shared_names(names, keep) if deidentified else names
+        hashed_uid = exports.UIDHash(salt)
+
+        def rows(part: FrameIndex) -> pa.Table:
+            table = part._arrow(names)
+            if deidentified:
+                return exports.deidentified(table, keep, hashed_uid)
+            return part._with_paths(table)
+
+        exports.write_table(lambda most: map(rows, self._in_parts(most)), Path(path))
+
+    def _in_parts(self, most: int) -> Iterator[FrameIndex]:
+        """The rows, so many at a time; one part at least."""
+        if len(self) <= most:
+            yield self
+            return
+        for first in range(0, len(self), most):
+            yield self.select(np.arange(first, min(first + most, len(self))))
 
     def _arrow(self, names: Sequence[str]) -> pa.Table:
         columns = [column for column in self.columns if column.name in names]

@@ -137,7 +137,7 @@ def _windows(index: FrameIndex) -> list[Remark]:
     voi = _has_voi(chosen)
     mapping = np.where(voi, mapping, -1)  # a function alone says nothing
     series = numbered([chosen.column("SeriesInstanceUID")], len(chosen))
-    pairs, first = np.unique(np.stack([series, mapping], axis=1), axis=0, return_index=True)
+    pairs, first = _distinct_pairs(series, mapping)
     numbers, mappings = np.unique(pairs[:, 0], return_counts=True)
     differ = np.isin(pairs[:, 0], numbers[mappings > 1])
     if not differ.any():
@@ -222,7 +222,8 @@ def burned_in(index: FrameIndex) -> list[Remark]:
 def _duplicates(index: FrameIndex) -> list[Remark]:
     uids = index.column("SOPInstanceUID")
     files = np.asarray(index.column("file"), np.int64)
-    pairs = np.unique(np.stack([np.asarray(uids.codes, np.int64), files], axis=1), axis=0)
+    several = np.flatnonzero(np.bincount(uids.codes, minlength=1)[uids.codes] > 1)
+    pairs, _ = _distinct_pairs(uids.codes[several], files[several])
     empty = uids.code("")
     pairs = pairs[pairs[:, 0] != empty]
     codes, copies = np.unique(pairs[:, 0], return_counts=True)
@@ -301,6 +302,13 @@ def _windowed(index: FrameIndex) -> Mask:
     other = index.where(Modality=_NOT_WINDOWED)
     nowhere = index.where(SeriesInstanceUID="")
     return np.asarray(gray & ~palette & ~other & ~nowhere, np.bool_)
+
+
+def _distinct_pairs(one: Codes, other: Codes) -> tuple[Codes, Codes]:
+    """((n, 2) pairs that there are, in order, the first row of each); `other` may be -1, too."""
+    step = int(other.max(initial=0)) + 2
+    keys, first = np.unique(one.astype(np.int64) * step + other + 1, return_index=True)
+    return np.stack([keys // step, keys % step - 1], axis=1), first
 
 
 def _has_voi(index: FrameIndex) -> Mask:

@@ -63,8 +63,18 @@ def check_streams(index: FrameIndex) -> list[Remark]:
 
 def _one_of_each_file(index: FrameIndex) -> list[int]:
     """The first position of every file whose frames are code streams."""
+    numbers = np.asarray(index.column("image_pixel"))
+    kinds, examples = np.unique(numbers, return_index=True)
+    encapsulated = [
+        kind
+        for kind, i in zip(kinds.tolist(), examples.tolist(), strict=True)
+        if index.image_pixel(i).is_encapsulated
+    ]
+    if not encapsulated:
+        return []
     _, first = np.unique(np.asarray(index.column("file")), return_index=True)
-    return [i for i in first.tolist() if index.image_pixel(i).is_encapsulated]
+    chosen: list[int] = first[np.isin(numbers[first], encapsulated)].tolist()
+    return chosen
 
 
 def _decoder(pixel: ImagePixel, process: str) -> str:

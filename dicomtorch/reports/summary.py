@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from dicomtorch.backends.base import choose_backend
 from dicomtorch.errors import UnsupportedError, printable, redacting
+from dicomtorch.index.codes import firsts, numbered
 from dicomtorch.index.columns import Texts
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.image import ImagePixel
@@ -138,10 +139,12 @@ def summary_blocks(summary: dict[str, Any]) -> list[Block]:
 def _count(index: FrameIndex, name: str, show: Callable[[str], str]) -> list[dict[str, Any]]:
     """Frames and files per value of a text column, the most frequent first."""
     column: Texts = index.column(name)
-    used, inverse = np.unique(column.codes, return_inverse=True)
+    used = np.flatnonzero(np.bincount(column.codes, minlength=1)).tolist()
     numbers: dict[str, int] = {}  # values that are not shown may be alike
-    number_of = [numbers.setdefault(show(column.value(c)), len(numbers)) for c in used.tolist()]
-    number = np.array(number_of, np.int64)[inverse]
+    number_of = np.zeros(int(max(used, default=-1)) + 1, np.int64)
+    for code in used:
+        number_of[code] = numbers.setdefault(show(column.value(code)), len(numbers))
+    number = number_of[column.codes]
     frames, files = np.bincount(number, minlength=len(numbers)), _files_of_each(number, index)
     counted = [
         {"name": name, "frames": int(frames[k]), "files": files[k]} for name, k in numbers.items()
@@ -149,12 +152,14 @@ def _count(index: FrameIndex, name: str, show: Callable[[str], str]) -> list[dic
     return sorted(counted, key=lambda entry: (-entry["frames"], entry["name"]))
 
 
-def _files_of_each(numbers: npt.NDArray[Any], index: FrameIndex) -> Counter[int]:
-    """How many files have frames with each number."""
+def _files_of_each(numbers: npt.NDArray[Any], index: FrameIndex) -> Any:
+    """How many files have frames with each number, as a list."""
     file = np.asarray(index.column("file"), np.int64)
-    most = int(file.max(initial=0)) + 1
-    pairs = np.unique(numbers.astype(np.int64) * most + file)
-    return Counter((pairs // most).tolist())
+    many = int(numbers.max(initial=-1)) + 1
+    if not len(file) or np.bincount(file).max() == 1:
+        return np.bincount(numbers, minlength=many).tolist()
+    pairs = np.unique(numbers.astype(np.int64) * (int(file.max()) + 1) + file)
+    return np.bincount(pairs // (int(file.max()) + 1), minlength=many).tolist()
 
 
 def _with_names(counted: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -167,9 +172,11 @@ def _with_names(counted: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _sizes(index: FrameIndex) -> list[dict[str, Any]]:
     names = ("Rows", "Columns", "SamplesPerPixel", "BitsStored")
-    numbers = np.stack([np.asarray(index.column(name), np.int64) for name in names], axis=1)
-    sizes, inverse, frames = np.unique(numbers, axis=0, return_inverse=True, return_counts=True)
-    files = _files_of_each(inverse.reshape(-1), index)
+    columns = [np.asarray(index.column(name)) for name in names]
+    number = numbered(columns, len(index))
+    first = firsts(number)
+    sizes = np.stack([column[first].astype(np.int64) for column in columns], axis=1)
+    frames, files = np.bincount(number), _files_of_each(number, index)
     keys = ("rows", "columns", "samples_per_pixel", "bits_stored")
     counted = [
         {**dict(zip(keys, map(int, size), strict=True)), "frames": int(n), "files": files[k]}

@@ -66,6 +66,8 @@ def candidates(slices: Slices, rows: Ints, split_by: Sequence[str]) -> list[Ints
 
 def _parallel(slices: Slices, group: Ints) -> list[Ints]:
     """A group by what moves no corner of the image by more than half a pixel, and turns it no further than that."""
+    if len(group) == 1:
+        return [group]
     orientation, pixel = slices.orientation[group], slices.pixel[group]
     if (orientation == orientation[0]).all() and (pixel == pixel[0]).all():
         return [group]

@@ -155,6 +155,9 @@ class _Search:
     # Rule 4
 
     def _candidate(self, rows: Ints) -> None:
+        if len(rows) == 1:  # an archive of radiographs has a million of them
+            self.singles.append((rows, ()))
+            return
         for group in split_by_time(Group(self.slices, rows), self.by_rank):
             parts, copies = apart(group), rows[:0]
             if parts is None and len(copies := self._copies(group)):
@@ -280,15 +283,17 @@ class _Search:
         for stack, rows in self.found:
             of_series.setdefault(int(self._series(rows[:1])[0]), []).append((stack, rows))
         alone: dict[int, list[Ints]] = {}
-        for rows, _ in self.singles:
-            series = int(self._series(rows[:1])[0])
+        first = np.array([rows[0] for rows, _ in self.singles], np.int64)
+        for (rows, _), series in zip(self.singles, self._series(first).tolist(), strict=True):
             beside = [one for one in of_series.get(series, ()) if self._is_parallel(one[0], rows)]
             if beside:
                 self._does_not_fit(rows, beside[0][1])
             else:
                 alone.setdefault(series, []).append(rows)
+        by_reason: dict[str, list[Ints]] = {}
         for parts in alone.values():
-            self._alone(parts)
+            by_reason.setdefault(self._why_alone(parts), []).extend(parts)
+        self.left_out += [(np.concatenate(rows), reason) for reason, rows in by_reason.items()]
 
     def _is_parallel(self, stack: Stack, rows: Ints) -> bool:
         off = np.abs(self.slices.orientation[rows[0]] - stack.orientation)
@@ -318,23 +323,20 @@ class _Search:
         codes = self.slices.codes(name)
         return codes is not None and not np.isin(codes[rows], codes[stack]).any()
 
-    def _alone(self, parts: list[Ints]) -> None:
-        """Slices of a series of which no two belong together."""
-        rows = np.concatenate(parts)
-        reason = SINGLE
+    def _why_alone(self, parts: list[Ints]) -> str:
+        """Of slices of a series of which no two belong together."""
         if self.by_value or self.by_rank:
-            reason = (
-                f"{SINGLE}: split_by={[*self.by_value, *self.by_rank]} leaves only single slices"
-            )
-        elif len(parts) > 1 and len(rows) == len(parts):
+            return f"{SINGLE}: split_by={[*self.by_value, *self.by_rank]} leaves only single slices"
+        if len(parts) > 1 and all(len(part) == 1 for part in parts):
+            rows = np.concatenate(parts)
             differing = [
                 n for n in (*ALIKE, *_PLANE) if n != "window" and self.slices.differ(n, rows)
             ]
             if differing:
-                reason = (
+                return (
                     f"{SINGLE}: {' and '.join(differing)} differs from slice to slice of its series"
                 )
-        self.left_out.append((rows, reason))
+        return SINGLE
 
     # Rule 6
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from dicomtorch.index.integrated import INTEGRATIONS
 from tests.support import rooms
 from tests.support.rooms import ROOMS
 
 PACKAGE = rooms.REPOSITORY / "dicomtorch"
 GROUND = {"errors", "_version", "_forks"}  # what every room may import
 FACADE = "__init__"  # re-exports the public names; nothing in the package may lean on it
-MOST_EDGES = 65  # the viewer knows seven rooms; datasets and the command line know it
+MOST_EDGES = 70  # the viewer knows seven rooms; datasets and the command line know it
 MOST_ENTRIES = 24
 
 BACKENDS = {"imagecodecs", "pydicom", "simpleitk"}  # they do not know each other
@@ -148,6 +149,17 @@ def test_no_edge_is_permitted_that_nothing_needs():
     }
     permitted = {(name, other) for name, room in ROOMS.items() for other in room.may_import}
     assert permitted - used == set()
+
+
+def test_methods_of_an_index_that_are_done_above_it_are_integrations():
+    for name, module in INTEGRATIONS.items():
+        assert module.startswith("dicomtorch.integrations.")
+        source = all_modules()[module.removeprefix("dicomtorch.")].read_text(encoding="utf-8")
+        functions = {n.name: n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef)}
+        assert functions[name].args.args[0].arg == "index"
+    by_name = re.compile(r"import_module\(\s*[\"']dicomtorch\.")
+    sources = [path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")]
+    assert not [source for source in sources if by_name.search(source)]
 
 
 def test_no_circle_inside_a_room():

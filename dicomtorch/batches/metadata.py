@@ -163,6 +163,11 @@ class MetadataReader:
 
         self._has_sheets = any(index.column("mosaic").values)
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The columns that it takes."""
+        return self._keys
+
     def of(
         self, positions: Sequence[int], applied: Sequence[AppliedVOI], requested: Sequence[int]
     ) -> MetaColumns:

@@ -29,6 +29,7 @@ from dicomtorch.index import generation as generations
 from dicomtorch.index.builder import FileRows, Part, build_part
 from dicomtorch.index.frame_rows import FrameRows
 from dicomtorch.index.generation import Generation, frame_columns
+from dicomtorch.index.integrated import Integrated
 from dicomtorch.index.members import object_lengths
 from dicomtorch.index.overview import overview, report
 from dicomtorch.model.limits import LIMITS, Limits
@@ -41,7 +42,7 @@ Duplicates = Literal["keep", "first", "raise"]
 _LOOKED_FOR = 16  # files
 
 
-class FrameIndex(FrameRows):
+class FrameIndex(FrameRows, Integrated):
     """Frames of a scan, in the order of their rows.
 
     Made by `scan`, `load`, or by selecting from another one. `len(index)` counts frames; position `i` is what

@@ -66,7 +66,10 @@ ROOMS: dict[str, Room] = {
         "what a user holds: frames, clips, volumes, crops",
         "model backends pixels index series scanner reader batches pictures masks viewer",
     ),
-    "integrations": _room("other libraries' shapes of samples, loaders, executors"),
+    "integrations": _room(
+        "other libraries' shapes of samples, loaders, executors",
+        "model index reader batches datasets",
+    ),
     "reports": _room(
         "what to know about an index before training on it",
         "model backends pictures index series reader batches datasets masks",

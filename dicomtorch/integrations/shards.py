@@ -1,0 +1,281 @@
+"""Frames copied out of their files: samples of bytes and a record, shards of them, and back to tensors.
+
+`samples` is the one generator behind every format; `ReadSample` is the way back, whatever kept the samples.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import secrets
+import tarfile
+from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NamedTuple
+
+from dicomtorch.batches.collate import FrameSample
+from dicomtorch.batches.metadata import FrameMeta, MetadataReader, metas_of
+from dicomtorch.datasets.identity import Identity
+from dicomtorch.errors import DicomTorchError, HeaderError, OptionError, printable
+from dicomtorch.index.drafts import open_new, whole_folder
+from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.model.frame import AppliedVOI
+from dicomtorch.model.options import PixelOptions
+from dicomtorch.model.record import plain
+from dicomtorch.reader.reader import FrameReader
+from dicomtorch.reader.records import Contents, RecordReader, write_record
+from dicomtorch.reader.threads import usable_threads
+
+OnError = Literal["raise", "skip"]
+
+_TOGETHER = 256  # frames whose metadata are looked up at once
+_BYTES = {"encoded": "frame", "stored": "npy"}
+_OF_READING = ("index", "requested_index", "voi", "WindowCenter", "WindowWidth")
+
+
+class Written(NamedTuple):
+    """What `write` did.
+
+    Attributes:
+        frames: How many were written.
+        shards: The files, in order.
+        skipped: What was wrong with frames that `on_error="skip"` left out.
+    """
+
+    frames: int
+    shards: tuple[Path, ...]
+    skipped: tuple[str, ...]
+
+
+def samples(
+    index: FrameIndex,
+    frames: Contents = "encoded",
+    *,
+    deidentified: bool = True,
+    salt: bytes | None = None,
+    keep: Sequence[str] = (),
+    skipped: list[str] | None = None,
+) -> Generator[tuple[str, bytes, dict[str, Any]], None, None]:
+    """The frames of an index, each as (key, bytes, record); a record is what JSON can hold.
+
+    Args:
+        index: In whose order they come; `index.select(permutation)` for another one.
+        frames: "encoded": bytes as the file has them, the code stream or the native frame. "stored": decoded, as
+            `.npy`, which are larger and need no decoder.
+        deidentified: See `FrameIndex.write`.
+        salt: See `FrameIndex.write`.
+        keep: See `FrameIndex.write`.
+        skipped: Gets what was wrong with frames that cannot be read, which are left out; `None`: they raise.
+
+    Yields:
+        The position in the index with nine digits; the bytes; the record.
+
+    Raises:
+        OptionError: There is no column of `keep`, or an option means nothing.
+        DicomTorchError: A frame cannot be read or decoded; the message names it.
+    """
+    if frames not in _BYTES:
+        raise OptionError(f'frames must be "encoded" or "stored"; got {frames!r}')
+    reader = FrameReader(index)
+    meta = _Meta(index, deidentified, salt or secrets.token_bytes(32), keep)
+
+    def read(position: int) -> tuple[bytes, dict[str, Any]] | DicomTorchError:
+        try:
+            return write_record(reader, position, frames, withhold=deidentified)
+        except DicomTorchError as error:
+            return error
+
+    with ThreadPoolExecutor(usable_threads()) as threads:
+        for first in range(0, len(index), _TOGETHER):
+            positions = range(first, min(first + _TOGETHER, len(index)))
+            columns = meta.of(positions)
+            for position, about, read_frame in zip(
+                positions, columns, threads.map(read, positions), strict=True
+            ):
+                if not isinstance(read_frame, DicomTorchError):
+                    data, record = read_frame
+                    yield f"{position:09}", data, {**record, "meta": about}
+                elif skipped is None:
+                    raise read_frame
+                else:
+                    skipped.append(str(read_frame))
+
+
+class _Meta:
+    """What records say of frames: what samples have in `meta`.
+
+    Args:
+        index: Of the frames.
+        deidentified: See `FrameIndex.write`.
+        salt: Of the hashes.
+        keep: Further columns.
+    """
+
+    def __init__(
+        self, index: FrameIndex, deidentified: bool, salt: bytes, keep: Sequence[str]
+    ) -> None:
+        names = {column.name for column in index.columns}
+        if absent := [name for name in keep if name not in names]:
+            raise OptionError(f"keep: there is no column {', '.join(absent)}")
+        shown = [] if deidentified else list(index.tags)
+        self._reader = MetadataReader(index, [*keep, *shown])
+        self._left_out = {*_OF_READING}
+        if deidentified:
+            self._left_out |= {name for name in index.joined if name not in keep}
+            self._identity = Identity(self._reader.keys, "hash", salt)
+        else:
+            self._identity = Identity(self._reader.keys, "real", None)
+
+    def of(self, positions: Sequence[int]) -> list[dict[str, Any]]:
+        """For several frames."""
+        columns = self._reader.of(positions, [AppliedVOI()] * len(positions), positions)
+        self._identity.hide(columns)
+        kept = {name: column for name, column in columns.items() if name not in self._left_out}
+        return [{name: plain(value) for name, value in meta.items()} for meta in metas_of(kept)]
+
+
+def write(
+    index: FrameIndex,
+    out: str | os.PathLike[str],
+    *,
+    format: Literal["webdataset"] = "webdataset",
+    frames: Contents = "encoded",
+    shard_bytes: int = 1 << 28,
+    deidentified: bool = True,
+    salt: bytes | None = None,
+    keep: Sequence[str] = (),
+    on_error: OnError = "raise",
+) -> Written:
+    """See `FrameIndex.write`."""
+    if format != "webdataset":
+        raise OptionError(
+            f'format must be "webdataset"; got {format!r}. dicomtorch.integrations.shards.samples gives what other '
+            "writers take"
+        )
+    if on_error not in ("raise", "skip"):
+        raise OptionError(f'on_error must be "raise" or "skip"; got {on_error!r}')
+    if shard_bytes < 1:
+        raise OptionError(f"shard_bytes must be 1 or more; got {shard_bytes}")
+    folder = Path(out).absolute()
+    if folder.exists():
+        raise OptionError(f"there is something at {printable(folder)} already; name a new folder")
+    skipped: list[str] = []
+    found = samples(
+        index,
+        frames,
+        deidentified=deidentified,
+        salt=salt,
+        keep=keep,
+        skipped=skipped if on_error == "skip" else None,
+    )
+    with whole_folder(folder) as draft, contextlib.closing(found):
+        shards = _Shards(draft, shard_bytes)
+        with contextlib.closing(shards):
+            for key, data, record in found:
+                about = json.dumps(record, allow_nan=False, separators=(",", ":")).encode()
+                shards.add({f"{key}.{_BYTES[frames]}": data, f"{key}.json": about})
+    return Written(shards.samples, tuple(folder / name for name in shards.names), tuple(skipped))
+
+
+class _Shards:
+    """Tar files as webdataset reads them: the parts of a sample follow each other, and have its key as their stem.
+
+    Args:
+        folder: Of the files.
+        most: Bytes after which one is closed.
+
+    Attributes:
+        samples: How many were added.
+        names: Of the files.
+    """
+
+    def __init__(self, folder: Path, most: int) -> None:
+        self._folder, self._most = folder, most
+        self._tar: tarfile.TarFile | None = None
+        self._file: BinaryIO | None = None
+        self.samples = 0
+        self.names: list[str] = []
+
+    def add(self, parts: Mapping[str, bytes]) -> None:
+        """Writes one sample, its parts by name."""
+        if self._file is not None and self._file.tell() >= self._most:
+            self.close()
+        if self._tar is None:
+            self.names.append(f"frames-{len(self.names):06}.tar")
+            self._file = open_new(self._folder / self.names[-1])
+            self._tar = tarfile.TarFile(fileobj=self._file, mode="w", format=tarfile.GNU_FORMAT)
+        for name, data in parts.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(data), 0o400
+            self._tar.addfile(entry, io.BytesIO(data))
+        self.samples += 1
+
+    def close(self) -> None:
+        """Ends the file that is written just now."""
+        if self._tar is not None and self._file is not None:
+            with self._file:
+                self._tar.close()
+                self._file.flush()
+                os.fsync(self._file.fileno())
+        self._tar = self._file = None
+
+
+class ReadSample:
+    """Makes `(image, meta)` of a sample that `FrameIndex.write` or `samples` gave, as a dataset of frames does.
+
+    For `.map` of whatever reads the samples: `webdataset.WebDataset(shards).map(ReadSample(values="modality"))`.
+    Picklable, and safe to use from several threads.
+
+    Args:
+        backend: A name, "auto", or a `Backend`.
+        **pixels: Options of `DicomFrames` about pixels: `values`, `window`, `padding`, `normalize`, `color`, `size`,
+            `dtype`; see `PixelOptions`. With `values="stored"` each image has the smallest type for its own frame
+            unless `dtype` names one.
+
+    Raises:
+        OptionError: An option means nothing, or needs other frames (`window="series"`).
+    """
+
+    def __init__(self, *, backend: Any = "auto", **pixels: Any) -> None:
+        try:
+            options = PixelOptions(**pixels)
+        except TypeError as error:
+            raise OptionError(f"ReadSample takes options about pixels: {error}") from error
+        self._reader = RecordReader(options, backend)
+
+    def __call__(self, sample: Mapping[str, Any]) -> FrameSample:
+        """The image (C, H, W) and metadata of one sample.
+
+        Args:
+            sample: Has the bytes as "frame" or "npy", and the record as "json", text or read already.
+
+        Raises:
+            DicomTorchError: It is no such sample, or its bytes cannot be decoded.
+        """
+        record = sample.get("json")
+        if isinstance(record, bytes | str):
+            record = json.loads(record)
+        data = next((sample[name] for name in _BYTES.values() if name in sample), None)
+        if not isinstance(record, Mapping) or data is None:
+            raise HeaderError(
+                f"a sample needs json and frame or npy; this one has {', '.join(map(str, sample))}"
+            )
+        return self.read(data, record)
+
+    def read(self, data: Any, record: Mapping[str, Any]) -> FrameSample:
+        """The same of the bytes and the record."""
+        image, applied = self._reader.read(data, record)
+        meta = FrameMeta((name, _value(value)) for name, value in record["meta"].items())
+        shown = (applied.voi, applied.window_center, applied.window_width)
+        meta.update(zip(("voi", "WindowCenter", "WindowWidth"), shown, strict=True))
+        return FrameSample((image, meta))
+
+
+def _value(value: Any) -> Any:
+    """What metadata had before JSON: tuples, and nan."""
+    if isinstance(value, list):
+        return tuple(map(_value, value))
+    return float("nan") if value is None else value

@@ -56,12 +56,13 @@ class Coverage:
         return "; ".join(said) if len(said) > 1 else f"{said[0]}: each sample once"
 
 
-def coverage_of(batches: Iterable[Sequence[Any]], num_samples: int) -> Coverage:
+def coverage_of(batches: Iterable[Sequence[Any]], num_samples: int, group: Any = None) -> Coverage:
     """What all ranks get together; every rank calls this, and waits for the others.
 
     Args:
         batches: The indices of each batch of this rank.
         num_samples: Of the dataset.
+        group: Of `torch.distributed`, whose ranks share the data; `None`: all.
 
     Raises:
         OptionError: Indices are no positions of a dataset.
@@ -69,8 +70,8 @@ def coverage_of(batches: Iterable[Sequence[Any]], num_samples: int) -> Coverage:
     mine = [[_position(i) for i in indices] for indices in batches]
     ranks: list[Any] = [mine]
     if dist.is_available() and dist.is_initialized():
-        ranks = [None] * dist.get_world_size()
-        dist.all_gather_object(ranks, mine)
+        ranks = [None] * dist.get_world_size(group)
+        dist.all_gather_object(ranks, mine, group=group)
     seen = Counter(i % num_samples for rank in ranks for indices in rank for i in indices)
     return Coverage(
         num_samples,

@@ -287,16 +287,20 @@ class FrameLoader(Generic[Batch_co]):
         restore_sampler(self._order, state["sampler"])
         self._resumed = dict(state)
 
-    def check_coverage(self) -> Coverage:
+    def check_coverage(self, group: Any = None) -> Coverage:
         """Which samples the ranks get in an epoch: what is missing, what comes twice, how many batches each gets.
 
         Reads no frame. In a distributed run every rank calls it, after the process group is there; a loader that a
         framework shards a second time shows samples that are missing.
 
+        Args:
+            group: The ranks among which data is shared: of a device mesh `mesh["dp"].get_group()`; `None`: all.
+
         Raises:
             OptionError: The sampler gives something else than positions.
         """
-        return coverage_of(drawn(self.batch_sampler, self._order), len(self.dataset))  # type: ignore[arg-type]
+        batches = drawn(self.batch_sampler, self._order)
+        return coverage_of(batches, len(self.dataset), group)  # type: ignore[arg-type]
 
     def show_batch(self, *, columns: int = 8, tile: int = 128) -> Image:
         """Draws the first batch of the next epoch as a grid, as the loop gets it, with its labels below.

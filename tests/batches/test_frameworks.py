@@ -45,7 +45,7 @@ def run(*arguments: Any) -> str:
 def found(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two ranks under torchrun was given."""
     out = tmp_path_factory.mktemp("out")
-    also = ["accelerate"] if importlib.util.find_spec("accelerate") else []
+    also = [name for name in ranks.FRAMEWORKS if importlib.util.find_spec(name)]
     run(*TORCHRUN, "-m", "tests.support.ranks", folder, out, *also)
     return [json.loads((out / f"{rank}.json").read_text()) for rank in range(2)]
 
@@ -58,21 +58,22 @@ def seen(found: list[dict[str, Any]], way: str) -> tuple[Counter[int], list[int]
     ]
 
 
-NAMES = [
+OWN = [
     "FrameLoader, ShuffleSampler",
     "FrameLoader, LocalShuffleSampler",
     "FrameLoader, GroupBatchSampler",
     "FrameLoader, DistributedSampler",
-    "StatefulDataLoader, ShuffleSampler",
+    "mesh 2 x 1, FrameLoader",
 ]
+OTHERS = {
+    "StatefulDataLoader, ShuffleSampler": "torchdata",
+    "Accelerate, FrameLoader": "accelerate",
+    "Ignite, FrameLoader": "ignite",
+    "MONAI, FrameLoader": "monai",
+}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("drop_last", [False, True])
-@pytest.mark.parametrize("name", NAMES)
-def test_ranks_share_an_epoch(found: list[dict[str, Any]], name: str, drop_last: bool) -> None:
-    if name.startswith("Stateful"):
-        require("torchdata")
+def check(found: list[dict[str, Any]], name: str, drop_last: bool) -> None:
     way = f"{name}, drop_last={drop_last}"
     counts, batches = seen(found, way)
     assert batches[0] == batches[1] == found[0][way]["length"]
@@ -93,12 +94,48 @@ def test_ranks_share_an_epoch(found: list[dict[str, Any]], name: str, drop_last:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["Accelerate, DataLoader", "Accelerate, FrameLoader"])
-def test_accelerate(found: list[dict[str, Any]], way: str) -> None:
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("name", OWN)
+def test_ranks_share_an_epoch(found: list[dict[str, Any]], name: str, drop_last: bool) -> None:
+    check(found, name, drop_last)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("name", OTHERS)
+def test_ranks_share_an_epoch_under(
+    found: list[dict[str, Any]], name: str, drop_last: bool
+) -> None:
+    require(OTHERS[name])
+    check(found, name, drop_last)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_ranks_that_share_a_model_get_the_same(
+    found: list[dict[str, Any]], drop_last: bool
+) -> None:
+    one, other = (rank[f"mesh 1 x 2, FrameLoader, drop_last={drop_last}"] for rank in found)
+    assert one == other
+    assert sorted(i for batch in one["whole"] for i in batch) == list(range(COUNT))
+    assert one["coverage"] == f"{COUNT} samples, 1 rank of 6 batches: each sample once"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_accelerate_shards_a_loader(found: list[dict[str, Any]], drop_last: bool) -> None:
     require("accelerate")
+    way = f"Accelerate, DataLoader, drop_last={drop_last}"
     counts, batches = seen(found, way)
-    assert batches[0] == batches[1]
-    assert counts.keys() == set(range(COUNT))
+    assert batches[0] == batches[1] == found[0][way]["length"]
+    if drop_last:
+        assert max(counts.values()) == 1  # disjoint
+        assert counts.total() == 16  # whole batches that both ranks get: what it is to leave out
+    else:
+        assert counts.keys() == set(range(COUNT))
+    for rank in found:
+        assert rank[way]["first"] == rank[way]["whole"][: ranks.STOP]
+        assert rank[way]["rest"] == rank[way]["whole"][ranks.STOP :]
 
 
 STOP = 4  # batches, as in lightning_ranks
@@ -138,5 +175,5 @@ def test_the_recipe_for_lightning(folder: Path, tmp_path: Path) -> None:
 
 def test_the_table_names_what_is_tested() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    names = {part for name in [*NAMES, "Accelerate", "Lightning"] for part in name.split(", ")}
-    assert [name for name in names if name not in page] == []
+    names = {part for name in [*OWN, *OTHERS, "Lightning"] for part in name.split(", ")}
+    assert [name for name in names - {"mesh 2 x 1"} if name not in page] == []

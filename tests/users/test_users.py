@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.phantoms import ct, write
 from tests.support.requirements import require
+from tests.support.torchvision_beside import torchvision_beside
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -71,32 +72,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "server": server,
         "picture": root / "picture.png",
     }
-
-
-def torchvision_beside(scratch: Path) -> list[Path]:
-    """Folders for the path of a script that uses torchvision; skips where there is none.
-
-    `make test-services` puts it into a folder of its own, so that libraries that use it where it can be imported are
-    not disturbed. PyPI has it for CUDA: beside torch for the CPU its compiled operators do not load, and its import
-    stops at two of them. They are declared here; no transform uses them.
-    """
-    own = Path(sys.prefix) / "torchvision"
-    if not own.is_dir():
-        require("torchvision")
-        return []
-    folder = scratch / "site"
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(DECLARED, encoding="utf-8")
-    return [folder, own]
-
-
-DECLARED = """
-import torch
-if torch.version.cuda is None:
-    declared = torch.library.Library("torchvision", "DEF")
-    for name in ("nms", "qnms"):
-        declared.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-"""
 
 
 def run(script: Path, arguments: list[Path], cache: Path, beside: Sequence[Path] = ()) -> list[str]:

@@ -1,0 +1,77 @@
+"""Frames of an index as a dataset of Ray Data, decoded by its tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dicomtorch.datasets.frames import DicomFrames
+from dicomtorch.errors import OptionError, import_library
+from dicomtorch.index.frame_index import FrameIndex
+
+_BLOCKS = 64  # at most: tasks of a pass, each of which has a cost of its own
+
+
+def frames_to_ray(
+    index: FrameIndex, *, batch_size: int = 32, keys: Sequence[str] = (), **options: Any
+) -> Any:
+    """The frames as a `ray.data.Dataset` with columns "index", "image" (C, H, W), "mask" where there are masks.
+
+    `iter_torch_batches` and Ray Train take it as it is. Workers open the index by its path, so where there are several
+    machines it and the files have to be found by the same path on each.
+
+    Args:
+        index: In whose order frames come; `index.select(permutation)` for another one.
+        batch_size: Frames that are decoded together.
+        keys: Of `meta`, as further columns: joined labels, for example. `iter_torch_batches` refuses text.
+        **options: Of `DicomFrames`.
+
+    Raises:
+        MissingDependencyError: ray is not installed.
+        OptionError: An option means nothing.
+    """
+    data: Any = import_library("ray.data", "ray[data]")
+    if batch_size < 1:
+        raise OptionError(f"batch_size must be 1 or more; got {batch_size}")
+    frames = DicomFrames(index, **options)
+    count = len(frames)
+    rows = batch_size * -(-count // (batch_size * _BLOCKS))
+    positions = pa.table({"index": np.arange(count)})
+    blocks = [positions.slice(first, rows) for first in range(0, count, rows)]
+    decode = _Decode(frames, tuple(keys))
+    return data.from_arrow(blocks).map_batches(decode, batch_size=batch_size, batch_format="numpy")
+
+
+class _Decode:
+    """What a task calls with the positions of a batch.
+
+    Args:
+        frames: The dataset.
+        keys: Of `meta`.
+    """
+
+    def __init__(self, frames: DicomFrames[Any, Any], keys: tuple[str, ...]) -> None:
+        self._frames, self._keys = frames, keys
+
+    def __call__(self, batch: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """The columns of these frames."""
+        samples = self._frames.__getitems__(batch["index"].tolist())
+        found = {"index": batch["index"]}
+        for k, name in enumerate(("image", "mask")[: len(samples[0]) - 1]):
+            found[name] = _stacked([sample[k].numpy() for sample in samples])
+        for key in self._keys:
+            found[key] = np.array([sample[-1][key] for sample in samples])
+        return found
+
+
+def _stacked(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """(B, C, H, W); where sizes differ (B,) of arrays, as Ray Data takes them."""
+    if len({array.shape for array in arrays}) == 1:
+        return np.stack(arrays)
+    ragged = np.empty(len(arrays), object)
+    ragged[:] = arrays
+    return ragged

@@ -125,26 +125,3 @@ def test_boxes_and_points_are_drawn(case):
             assert coloured.sum() == 9
             assert coloured[20, 8:13].all()
             assert coloured[18:23, 10].all()
-
-
-def test_torchvision_moves_boxes_and_points(case):
-    require("torchvision")
-    from torchvision import tv_tensors
-    from torchvision.transforms import v2
-
-    from dicomtorch.integrations.torchvision import to_tv_tensors
-
-    folder, _, _ = case
-    flip = v2.RandomHorizontalFlip(1.0)
-    table = {"image": ["ct001"], "x": [10], "y": [20]}
-
-    def flipped(*sample):
-        return flip(*to_tv_tensors(*sample))
-
-    boxes = DicomFrames(
-        folder, boxes=table | {"width": [5], "height": [4]}, sample_transform=flipped
-    )
-    assert boxes[1][1]["boxes"].tolist() == [[49, 20, 54, 24]]
-    if hasattr(tv_tensors, "KeyPoints"):
-        points = DicomFrames(folder, points=table, sample_transform=flipped)
-        assert points[1][1]["points"].shape == (1, 2)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 
 from dicomtorch import DicomFrames, DicomVolumes
-from dicomtorch.errors import OptionError
-from dicomtorch.integrations.monai import to_monai
-from dicomtorch.integrations.torchio import to_subject
-from dicomtorch.integrations.torchvision import to_tv_tensors
+from dicomtorch.errors import MissingDependencyError, OptionError
+from dicomtorch.integrations.monai import prepare_batch, to_monai
+from dicomtorch.integrations.torchio import to_subject, to_subjects
 from tests.support.mask_phantoms import segmentation, series
 from tests.support.requirements import require
+from tests.support.rooms import REPOSITORY
+from tests.support.torchvision_beside import torchvision_beside
 
 
 @pytest.fixture
@@ -50,25 +56,20 @@ def test_a_sample_transform_may_make_something_else(folder):
     assert frames[[0, 1]]["label"].shape == (2, 1, 12, 16)
 
 
-def test_torchvision_moves_both(folder):
-    require("torchvision")
-    from torchvision.transforms import v2
-
-    def of(transform):
-        return DicomFrames(
-            folder,
-            masks=True,
-            values="modality",
-            sample_transform=lambda *sample: transform(*to_tv_tensors(*sample)),
-        )
-
-    image, mask, meta = of(v2.RandomHorizontalFlip(1))[0]
-    assert torch.equal(image == 1000, mask == 1)
-    assert mask[0, 2, 2] == 1
-    assert mask.dtype == torch.uint8
-    _, small, _ = of(v2.Resize((6, 8)))[0]
-    assert set(small.unique().tolist()) == {0, 1}
-    assert meta["mask_area"] == (20,)
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_torchvision_moves_image_mask_and_boxes(folder, tmp_path_factory):
+    beside = torchvision_beside(tmp_path_factory.mktemp("beside"))
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.torchvision_moves", str(folder)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, *beside)))},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+        cwd=REPOSITORY,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_monai_moves_both(folder):
@@ -103,3 +104,76 @@ def test_a_frame_is_no_subject(folder):
     require("torchio")
     with pytest.raises(OptionError, match="volumes and crops"):
         to_subject(*DicomFrames(folder, masks=True)[0])
+
+
+def test_samples_without_masks(folder):
+    require("monai")
+    require("torchio")
+    plain = DicomVolumes(folder, values="modality")[0]
+    sample = to_monai(*plain)
+    assert sample.keys() == {"image", "meta"}
+    assert torch.equal(sample["image"].as_tensor(), plain[0])
+    assert [*to_subject(*plain).get_images_dict(intensity_only=False)] == ["image"]
+
+
+def test_subjects_are_read_when_they_are_used(folder):
+    require("torchio")
+    import torchio
+
+    volumes = DicomVolumes(folder, masks=True, values="modality")
+    reads = []
+    read = type(volumes).__getitem__
+
+    class Counted(DicomVolumes):
+        def __getitem__(self, i):
+            reads.append(i)
+            return read(self, i)
+
+    volumes.__class__ = Counted
+    subjects = to_subjects(volumes, load=False)
+    assert not reads
+    subject = subjects[0]
+    assert not reads
+    assert subject["index"] == 0
+    assert torch.equal(subject["image"].data == 1000, subject["mask"].data == 1)
+    assert reads == [0]  # once for both
+    _, mask, meta = volumes[0]
+    assert torch.equal(subject["mask"].data, mask.permute(0, 3, 2, 1))
+    np.testing.assert_allclose(subject["image"].affine, meta["affine_ras"][:, [2, 1, 0, 3]])
+    assert str(folder) not in str(subject["image"].path)
+    queue = torchio.Queue(to_subjects(volumes), 4, 2, torchio.data.LabelSampler((4, 4, 2), "mask"))
+    (batch,) = torchio.SubjectsLoader(queue, batch_size=2)
+    assert batch["image"][torchio.DATA].shape == (2, 1, 4, 4, 2)
+    assert torch.equal(batch["image"][torchio.DATA] == 1000, batch["mask"][torchio.DATA] == 1)
+    grid = torchio.GridSampler(subjects[0], (4, 4, 2))
+    assert len(grid) > 1
+    moved = torchio.RandomFlip(axes=(0,), flip_probability=1)(subjects[0])
+    assert torch.equal(moved["image"].data == 1000, moved["mask"].data == 1)
+
+
+def test_what_engines_call(folder):
+    frames = DicomFrames(folder, masks=True, values="modality")
+    images, masks, meta = frames[:2]
+    for prepared, expected in (
+        (prepare_batch()((images, masks, meta)), masks),
+        (prepare_batch("InstanceNumber")((images, masks, meta)), meta["InstanceNumber"]),
+        (prepare_batch()((images, torch.tensor([1, 2]))), torch.tensor([1, 2])),
+        (prepare_batch()({"image": images, "label": masks}), masks),
+        (prepare_batch("rows", image="image")({"image": images, "rows": masks}), masks),
+    ):
+        assert prepared[0] is images
+        assert torch.equal(prepared[1], expected)
+    assert prepare_batch()((images, meta))[1] is None
+    double, _ = prepare_batch()((images, meta), "cpu", True, dtype=torch.float64)
+    assert double.dtype == torch.float64
+    with pytest.raises(OptionError, match="has no 'label'"):
+        prepare_batch("label")((images, meta))
+    with pytest.raises(OptionError, match="'Modality' is a list"):
+        prepare_batch("Modality")((images, meta))
+    pickle.loads(pickle.dumps(prepare_batch("label")))
+
+
+def test_a_library_that_is_not_there(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchio", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install torchio$"):
+        to_subject(torch.zeros(1, 2, 2, 2), {})

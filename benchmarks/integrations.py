@@ -1,4 +1,4 @@
-"""`python -m benchmarks.integrations`: epochs through Ray Data beside threads of this process; an index for Hugging Face.
+"""`python -m benchmarks.integrations`: epochs of Ray Data beside threads of this process; an index for Hugging Face.
 
 Frames are JPEG 2000 and native phantoms; ways take turns, each is measured `--rounds` times after one for warming up,
 and the best round counts. Prints JSON: frames a second, and what part of local threads Ray Data reaches.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import faulthandler
 import logging
 import os
 import sys
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     arguments = make_parser().parse_args(argv)
+    _tell_of_crashes()
     if hasattr(sys.stdout, "reconfigure"):
         # A name that the terminal cannot show must not end a scan.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -44,6 +46,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             if found.came:  # what it fell into made another error of it
                 return _fail("interrupted", EXIT_INTERRUPTED)
             raise
+
+
+def _tell_of_crashes() -> None:
+    """Has a native decoder that ends this process leave the lines of Python that called it, on stderr."""
+    if not faulthandler.is_enabled():
+        with contextlib.suppress(
+            AttributeError, OSError, ValueError
+        ):  # no stderr, or one without a descriptor
+            faulthandler.enable()
 
 
 def _run(arguments: argparse.Namespace) -> int:

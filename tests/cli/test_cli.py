@@ -657,3 +657,17 @@ def test_nothing_is_no_table(tmp_path, capsys):
     assert "there is no frame here" in err
     code, out, _ = run(capsys, "scan", tmp_path)
     assert (code, out) == (1, "0 files, 0 frames, 0 bytes of pixel data\n")
+
+
+def test_a_crash_says_which_lines_called_it():
+    code = (
+        "import os, signal\n"
+        "from dicomtorch.cli import main\n"
+        "main._run = lambda arguments: os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "main.main(['info', 'PATIENT^NAME'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGSEGV
+    assert "Fatal Python error: Segmentation fault" in done.stderr
+    assert "dicomtorch/cli/main.py" in done.stderr
+    assert "PATIENT" not in done.stderr

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import itertools
 import json
 import logging
@@ -20,6 +21,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch.utils.data import DataLoader
 
 from dicomtorch import (
@@ -27,15 +30,20 @@ from dicomtorch import (
     DicomFrames,
     DicomVolumes,
     FrameIndex,
+    FrameLoader,
     check_leakage,
     scan,
     stacks,
+    view,
 )
 from dicomtorch.cli import main as cli
 from dicomtorch.errors import DicomTorchError
 from dicomtorch.reports import summary
+from dicomtorch.viewer.notebook import NotebookView
 from tests.support.canaries import keywords, leaks, marker, with_markers, write_marked
 from tests.support.phantoms import ct, ct_pixels, write
+from tests.support.requirements import require
+from tests.support.viewing import get
 
 
 class Told(logging.Handler):
@@ -192,6 +200,72 @@ def test_what_tags_name_comes_out(folder: Path) -> None:
     assert leaks(repr(meta)) == ["Modality", "PatientName"]
 
 
+STATIC = ("/", "/viewer.js", "/viewer.css", "/icon.svg", "/none", "/api/none", "/api/series/9999")
+OF_FRAME = ("source", "source?step=2&top=1&bottom=5&left=0&right=4", "thumb", "table", "mask", "no")
+OF_SAMPLE = ("", "/training", "/training?draw=1&edge=8", "/mask", "/no")
+
+
+def asked_of_the_viewer(frames: int) -> Iterator[str]:
+    """Every address that the viewer answers, right and wrong."""
+    yield from STATIC
+    yield from ("/api/summary", "/api/series", "/api/series?filter=x=1", "/api/next?label=1&from=0")
+    yield from ("/api/batches", "/api/batches?new=1", "/api/batches?offset=-1&limit=x")
+    for k in (*range(frames), frames, "x"):
+        yield from (f"/api/series/{k}", f"/api/places/{k}")
+        yield from (f"/api/frames/{k}/{what}" for what in OF_FRAME)
+        yield from (f"/api/samples/{k}{what}" for what in OF_SAMPLE)
+    for k in (0, 1, 999):
+        yield from (f"/api/batches/{k}", f"/api/batches/{k}/training?item=1")
+
+
+def test_every_answer_of_the_viewer(index: FrameIndex, log: Told) -> None:
+    """Headers and bodies, whatever the status."""
+    require("starlette")
+    require("uvicorn")
+    names = [f"{k:03d}.dcm" for k in range(0, len(keywords()), 20)]
+    chosen = some(index, "whole.dcm", "broken.dcm", *names)
+    loader = FrameLoader(DicomFrames(chosen, on_error="replace"), batch_size=4)
+    answered: dict[int, set[str]] = {}
+    said: set[bytes] = set()
+    with view(loader, browser=False) as viewing:
+        for path in asked_of_the_viewer(len(chosen)):
+            reply = get(viewing.url, path)
+            answered.setdefault(reply.status, set()).add("".join(c for c in path if c.isalpha()))
+            headers = {name: value for name, value in reply.headers.items() if name != "date"}
+            said |= {json.dumps(headers).encode(), reply.body}
+            assert not reply.body.startswith(b"\x89PNG")  # or its chunks were to be looked into
+        said.add(repr(viewing).encode())
+    assert leaks(b"\n".join([*said, *(line.encode() for line in log.lines)])) == []
+    for what in ("framessource", "framesthumb", "framestable", "samples", "samplestraining"):
+        assert f"api{what}" in answered[200]
+    assert {"apisummary", "apiseries", "apibatches", "viewerjs"} <= answered[200]
+    assert {"apinone", "apiframesno"} <= answered[404]
+    assert any(b"expected SOC and SIZ" in one for one in said)
+
+
+@pytest.mark.parametrize("has_widget", [False, True])
+def test_what_a_notebook_keeps(
+    index: FrameIndex, monkeypatch: pytest.MonkeyPatch, has_widget: bool
+) -> None:
+    if has_widget:
+        require("anywidget")
+    else:
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    frames = DicomFrames(some(index, "whole.dcm", "000.dcm", "001.dcm"), on_error="replace")
+    shown = NotebookView(frames)
+    try:
+        bundle = shown._repr_mimebundle_()
+        parts = bundle if isinstance(bundle, tuple) else (bundle,)
+        for part in parts:
+            assert leaks(json.dumps(part, default=str)) == []
+            for kind, content in part.items():
+                if kind == "image/png":
+                    assert leaks(base64.b64decode(content)) == []
+        assert has_widget or "text/plain" in parts[0]
+    finally:
+        shown.close()
+
+
 OPTIONS: list[dict[str, Any]] = [
     *({"values": values} for values in ("display", "modality", "stored", "real_world", "suvbw")),
     *({"window": window} for window in ("lung", "series", 3, [None, "bone"])),
@@ -285,6 +359,11 @@ def test_a_planted_leak_is_found(planted: str) -> None:
     assert leaks(b"\0" + text.encode("utf-16-le")) == ["PatientName"]
     assert leaks(text.encode("utf-16-be")) == ["PatientName"]
     assert leaks(planted.format(marker("SOPInstanceUID"))) == []
+    for is_compressed in (False, True):
+        chunks, file = PngInfo(), io.BytesIO()
+        chunks.add_text("Title", planted.format(text), zip=is_compressed)
+        Image.new("L", (4, 4)).save(file, "PNG", pnginfo=chunks)
+        assert leaks(file.getvalue()) == ["PatientName"]
 
 
 def test_a_report_without_the_rule_is_caught(

@@ -164,7 +164,8 @@ def fuzz(seed: int, seconds: float, folder: Path) -> dict[str, int]:
                 [
                     rng.choice([0, 1, 2.5, -7, 1e8, rng.uniform(-9, 60)])
                     for _ in range(2 * sum(sizes))
-                ]
+                ],
+                np.float64,
             ).reshape(-1, 2)
             given = [
                 np.array(sizes, np.int64),

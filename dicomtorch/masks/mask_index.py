@@ -359,7 +359,7 @@ class MaskIndex:
             position: Of the frame.
             output: "labels": (1, rows, columns) numbers; "channels": (K, rows, columns) uint8, 0 and 1; "fraction": the
                 same float32 in [0, 1].
-            out: What to write it to, C-contiguous.
+            out: What to write it to, each channel C-contiguous.
 
         Raises:
             DicomTorchError: It cannot be made; the message names the frame.

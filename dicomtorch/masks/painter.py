@@ -87,7 +87,7 @@ class Painter:
 
         Args:
             row: Of the image.
-            out: (1 or K, rows, columns), C-contiguous.
+            out: (1 or K, rows, columns), each channel C-contiguous.
             output: What a mask is.
             overlap: What a pixel of two labels gets in a label map.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import as_strided
 
 from dicomtorch.dicom.fragments import packs_into_big_endian_words
 from dicomtorch.masks.assigning import Assigned
@@ -77,7 +78,7 @@ class PlanePainter:
 
         Args:
             row: Of the image.
-            out: (1 or K, rows, columns) uint8, C-contiguous; all of it is written.
+            out: (1 or K, rows, columns) uint8, each channel C-contiguous; all of it is written.
             numbers: (K,), the number of each label in a label map; `None`: `out` has a channel for each.
             descending: Whether the first of several labels of a pixel stays, not the last.
 
@@ -85,7 +86,8 @@ class PlanePainter:
             (K,), pixels of each label; `None` if it is to be done the other way, and `out` is undefined.
         """
         module = painting()
-        if module is None or not self._fits[row]:
+        overlaps = len(out) > 1 and out.strides[0] < out[0].size
+        if module is None or not self._fits[row] or overlaps or not out[0].flags.c_contiguous:
             return None
         low, high = self._first[row : row + 2].tolist()
         planes = self._files(self._source[low:high])
@@ -100,7 +102,7 @@ class PlanePainter:
         planes["offset"], planes["bit"] = self._offset[here], self._bit[here]
         planes["low"], planes["high"] = self._low[here], self._high[here]
         if numbers is None:
-            planes["out"] = label * out[0].size
+            planes["out"] = label * out.strides[0]
         else:
             planes["value"] = numbers[label]
         if descending:
@@ -108,7 +110,8 @@ class PlanePainter:
         planes["joins"][1:] = label[1:] == label[:-1]
         index = self._sources[0].index
         paths: Any = index.files["path"]
-        if module.paint_planes(planes, index.path_prefix, paths.data, out, out[0].size):
+        memory = _from_first_to_last(out)
+        if module.paint_planes(planes, index.path_prefix, paths.data, memory, out[0].size):
             return None
         seen = planes[::-1] if descending else planes
         self._low[here], self._high[here] = seen["first_set"], seen["end_set"]
@@ -138,6 +141,14 @@ class PlanePainter:
             else:
                 self._records[number] = _record(files, source.file)
         return self._records[number]
+
+
+def _from_first_to_last(out: Array) -> Array:
+    """The bytes from the first channel to the last; those of a volume have other slices between them."""
+    if out.flags.c_contiguous:
+        return out
+    length = out.strides[0] * (len(out) - 1) + out[0].size
+    return as_strided(out[0].reshape(-1), (length,), (1,))
 
 
 def _record(files: Any, file: int) -> Array:

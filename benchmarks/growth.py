@@ -193,7 +193,7 @@ def first_scan(place: Place) -> Action:
 
 def _stored(place: Place, changed: int = 0) -> tuple[Path, Path]:
     root, index = place.tree_index()
-    cache = place.folder / f"cache-{changed}-{os.getpid()}"
+    cache = Path(tempfile.mkdtemp(dir=place.folder))
     generation = index._generation
     if changed:
         times = np.array(generation.files["mtime_ns"])
@@ -423,7 +423,7 @@ def _evict(place: Place) -> Action:
     """The longest wait of a writer while a tenth of as many cached frames as a hundredth of the rows is removed."""
     from dicomtorch.reader.cache import FrameCache
 
-    folder = place.folder / f"frames-{os.getpid()}"
+    folder = Path(tempfile.mkdtemp(dir=place.folder))
     cache = FrameCache(folder, 1 << 40)
     values = np.zeros(8, np.int16)
     count = max(place.rows // 10, 1000)
@@ -494,11 +494,12 @@ class Cost:
     kept: float
 
 
-def measure(step: str, rows: int, folder: Path) -> Cost:
+def measure(step: str, rows: int, folder: Path, *, is_warm: bool = False) -> Cost:
     """Runs one step in this process."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        STEPS[step](Place(folder, FEW))()  # imports, and what is made once
+        if not is_warm:
+            STEPS[step](Place(folder, FEW))()  # imports, and what is made once
         action = STEPS[step](Place(folder, rows))
         trim()
         _forget_peak()
@@ -511,6 +512,19 @@ def measure(step: str, rows: int, folder: Path) -> Cost:
         kept = _status("RssAnon") - own
         del result
     return Cost(cpu, peak, kept)
+
+
+def growth(step: str, folder: Path, repeats: int = 2) -> tuple[Cost, Cost]:
+    """What a step costs with 10^4 and with 10^5 rows, in this process: the least of several times."""
+    few, many = (
+        [measure(step, rows, folder, is_warm=k > 0) for k in range(repeats)]
+        for rows in (10**4, 10**5)
+    )
+    return _least(few), _least(many)
+
+
+def _least(costs: Sequence[Cost]) -> Cost:
+    return Cost(*(min(getattr(one, name) for one in costs) for name in ("cpu", "peak", "kept")))
 
 
 def trim() -> None:
@@ -552,6 +566,12 @@ def in_process_of_its_own(step: str, rows: int, folder: Path) -> Cost:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures and prints."""
     options = _parser().parse_args(argv)
+    if options.growth:
+        for step in STEPS:
+            if not step.endswith("single_slices"):  # a stack is an object of some parts
+                pair = [dataclasses.asdict(one) for one in growth(step, options.growth)]
+                print(json.dumps([step, *pair]), flush=True)
+        return 0
     if options.child:
         step, rows, folder = options.child
         print(json.dumps(dataclasses.asdict(measure(step, int(rows), Path(folder)))))
@@ -587,6 +607,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--keep", type=Path, help="the same, and leave it there for the next time")
     parser.add_argument("--twice", action="store_true", help="the second run of each counts")
     parser.add_argument("--verbose", action="store_true", help="wall time, to stderr")
+    parser.add_argument("--growth", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     return parser
 

@@ -330,7 +330,9 @@ def column_names(source: Any) -> list[str]:
         return []
 
 
-def read_batch(source: Any, columns: Sequence[Column], label: str) -> pa.RecordBatch:
+def read_batch(
+    source: Any, columns: Sequence[Column], label: str, *, is_checked: bool = False
+) -> pa.RecordBatch:
     """Reads and checks the one batch of an Arrow IPC file.
 
     Arrow trusts what it reads: damaged offsets end the process when they are followed, so the batch is validated fully.
@@ -343,7 +345,7 @@ def read_batch(source: Any, columns: Sequence[Column], label: str) -> pa.RecordB
         if not reader.schema.equals(arrow_schema(columns)) or reader.num_record_batches != 1:
             raise IndexFileError(f"{label} has another schema; scan again to rebuild it")
         batch = reader.get_batch(0)
-        batch.validate(full=True)
+        batch.validate(full=not is_checked)
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         if isinstance(error, IndexFileError):
             raise

@@ -136,8 +136,9 @@ def deserialize(
     limits: Limits,
     folder: Path | None = None,
     mapped: bool = False,
+    is_checked: bool = False,
 ) -> Generation:
-    """A generation over the bytes of its tables, fully checked.
+    """A generation over the bytes of its tables, fully checked, unless another process has done that.
 
     Raises:
         IndexFileError: They are damaged.
@@ -145,7 +146,7 @@ def deserialize(
 
     def read(name: str, of: Sequence[Column]) -> Table:
         label = f"{folder / name}.arrow" if folder else f"the {name} table of an index"
-        batch = tables.read_batch(buffers[name], of, label)
+        batch = tables.read_batch(buffers[name], of, label, is_checked=is_checked)
         return tables.from_arrow(batch, of)
 
     def read_whole(name: str, columns: Sequence[Column]) -> Table:
@@ -161,7 +162,8 @@ def deserialize(
     frames, files = read_whole("frames", frame_columns(tags)), read_whole("files", FILES)
     lookups = read("lookups", LOOKUPS)
     generation = Generation(uuid, root, tags, frames, files, lookups, folder, mapped, limits)
-    _check(generation, f"the index {printable(folder)}" if folder else "an index")
+    if not is_checked:
+        _check(generation, f"the index {printable(folder)}" if folder else "an index")
     return generation
 
 
@@ -241,18 +243,35 @@ def is_index(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
-def read(folder: Path, *, mapped: bool = False) -> Stored:
+Seen = Mapping[str, tuple[int, int, int]]
+"""Size, time and inode of each file of a stored index."""
+
+
+def _look(folder: Path) -> Seen:
+    """What the files of a folder are just now; nothing if they cannot be looked at."""
+    try:
+        with os.scandir(folder) as entries:
+            infos = {entry.name: entry.stat() for entry in entries if entry.name != MANIFEST}
+    except OSError:
+        return {}
+    return {name: (one.st_size, one.st_mtime_ns, one.st_ino) for name, one in infos.items()}
+
+
+def read(folder: Path, *, mapped: bool = False, seen: Seen | None = None) -> Stored:
     """Opens a stored generation and checks all of it: sizes, checksums, schema, offsets, spans.
 
     Args:
         folder: What `write` made.
         mapped: Map the files instead of reading them. Only for a folder that nobody else writes to, on a local file
             system: a file truncated under its mapping ends the process.
+        seen: What the files were when another process checked them: if they still are, they are not checked again.
 
     Raises:
         IndexFileError: It is missing, damaged, of another version, or belongs to another user.
     """
     manifest = _read_manifest(folder)
+    now = _look(folder)
+    is_checked = bool(now) and seen == now
     try:
         uuid, root = str(uuids.UUID(manifest["uuid"])), bytes.fromhex(manifest["root"])
         tags = _kinds(manifest["tags"])
@@ -271,7 +290,8 @@ def read(folder: Path, *, mapped: bool = False) -> Stored:
             f"{printable(folder / 'manifest.json')} is damaged ({error}); {_AGAIN}"
         ) from error
     buffers = {
-        name: _read_file(folder / name, *expected, mapped) for name, expected in sizes.items()
+        name: _read_file(folder / name, *expected, mapped, is_checked)
+        for name, expected in sizes.items()
     }
     generation = deserialize(
         {name: buffers[f"{name}.arrow"] for name in _TABLES},
@@ -281,7 +301,9 @@ def read(folder: Path, *, mapped: bool = False) -> Stored:
         limits=limits,
         folder=folder,
         mapped=mapped,
+        is_checked=is_checked,
     )
+    generation = dataclasses.replace(generation, seen=now)
     if has_moved:  # to another machine or disk: what its inodes were means nothing here
         unknown = np.zeros_like(generation.files["inode"])
         generation = dataclasses.replace(generation, files={**generation.files, "inode": unknown})
@@ -345,7 +367,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest  # type: ignore[no-any-return]
 
 
-def _read_file(path: Path, size: int, expected: int, mapped: bool) -> pa.Buffer:
+def _read_file(path: Path, size: int, expected: int, mapped: bool, is_checked: bool) -> pa.Buffer:
     try:
         with open(path, "rb") as file:
             info = os.fstat(file.fileno())
@@ -353,19 +375,22 @@ def _read_file(path: Path, size: int, expected: int, mapped: bool) -> pa.Buffer:
                 raise IndexFileError(
                     f"{printable(path)} has {info.st_size} bytes, {size} expected; {_AGAIN}"
                 )
-            data: Any = _map(file.fileno(), size) if mapped and size else file.read()
+            if mapped and size:
+                data: Any = _map(file.fileno(), size, at_once=not is_checked)
+            else:
+                data = file.read()
     except OSError as error:
         raise IndexFileError(
             f"{printable(path)} cannot be read ({error.strerror}); {_AGAIN}"
         ) from without_path(error)
-    if len(data) != size or checksum(data) != expected:
+    if len(data) != size or (not is_checked and checksum(data) != expected):
         raise IndexFileError(f"{printable(path)} is damaged (its checksum differs); {_AGAIN}")
     return pa.py_buffer(data)
 
 
-def _map(descriptor: int, size: int) -> mmap.mmap:
+def _map(descriptor: int, size: int, *, at_once: bool) -> mmap.mmap:
     populate = getattr(mmap, "MAP_POPULATE", 0)
-    if populate:  # the checksum touches every page anyway, and one by one costs more
+    if populate and at_once:  # the checksum touches every page anyway, and one by one costs more
         flags = mmap.MAP_SHARED | populate
         return mmap.mmap(descriptor, size, flags=flags, prot=mmap.PROT_READ)
     return mmap.mmap(descriptor, size, access=mmap.ACCESS_READ)

@@ -394,7 +394,7 @@ class FrameIndex(FrameRows, Integrated):
         """Opens an index that `save` wrote; it is read into memory and checked.
 
         It is pickled as its path, so it has to stay there. Worker processes that are forked share the memory, those
-        that are spawned read it anew. What `DicomFrames(root)` keeps in its cache is mapped, and shared by all.
+        that are spawned map it. What `DicomFrames(root)` keeps in its cache is mapped, and shared by all.
 
         Args:
             path: Of its folder.

@@ -38,6 +38,7 @@ class Generation:
         folder: Where it is stored; `None` if it is in memory only.
         mapped: Whether the tables are views of the mapped files in `folder`.
         limits: What the scan admitted; reading and decoding admit the same.
+        seen: Size, time and inode that the files in `folder` had when all of them were checked.
         moved_from: What is stored, if the files are elsewhere by now; it stays open as long as this does.
     """
 
@@ -51,6 +52,7 @@ class Generation:
     mapped: bool = False
     limits: Limits = LIMITS
     moved_from: Generation | None = None
+    seen: Mapping[str, tuple[int, int, int]] | None = None
 
     def __len__(self) -> int:
         return len(self.frames["frame"])

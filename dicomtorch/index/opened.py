@@ -6,21 +6,38 @@ import contextlib
 import os
 import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
 from dicomtorch.errors import IndexFileError, printable
 from dicomtorch.index import columns as tables
-from dicomtorch.index import in_use
-from dicomtorch.index.files import MANIFEST, Stored, deserialize, read, serialize, to_bytes
+from dicomtorch.index import files as index_file
+from dicomtorch.index import in_use, sharing
+from dicomtorch.index.files import MANIFEST, Stored, deserialize, read, serialize, to_bytes, write
 from dicomtorch.index.generation import Generation, Rows, moved
 from dicomtorch.index.joins import Joined
+from dicomtorch.index.private import is_local
+
+_BYTES_A_ROW: Final = 200  # about
 
 _open: weakref.WeakValueDictionary[str, Generation] = weakref.WeakValueDictionary()
 
 
-def open_generation(folder: Path, uuid: str, *, mapped: bool) -> Generation:
+def open_generation(
+    folder: Path, uuid: str, *, mapped: bool, seen: index_file.Seen | None = None
+) -> Generation:
     """The stored generation `uuid`, opened once per process.
+
+    Args:
+        folder: Where it is.
+        uuid: Its name.
+        mapped: See `files.read`.
+        seen: See `files.read`.
 
     Raises:
         IndexFileError: It is gone or damaged, or another one is there.
@@ -29,7 +46,7 @@ def open_generation(folder: Path, uuid: str, *, mapped: bool) -> Generation:
     if generation is None:
         held = in_use.hold(folder / MANIFEST)
         try:
-            generation = read(folder, mapped=mapped).generation
+            generation = read(folder, mapped=mapped, seen=seen).generation
             if generation.uuid != uuid:
                 raise IndexFileError(
                     f"{printable(folder)} holds another scan than the one that this index was made from; scan again"
@@ -45,19 +62,63 @@ def open_generation(folder: Path, uuid: str, *, mapped: bool) -> Generation:
 
 
 def to_state(generation: Generation, rows: Rows | None, joined: Sequence[Joined]) -> dict[str, Any]:
-    """What a process that gets an index by pickle needs: where it is stored, or everything."""
-    state: dict[str, Any] = {"rows": rows, "uuid": generation.uuid}
+    """What a process that gets an index by pickle needs: where it is stored, or everything.
+
+    A process that is being spawned maps what is large.
+    """
+    state: dict[str, Any] = {"uuid": generation.uuid, "root": generation.root}
+    state["rows"] = None if rows is None else _numbers_state(rows)
     state["joined"] = [
-        (part.rows, part.columns, to_bytes(part.table, part.columns)) for part in joined
+        (_numbers_state(part.rows), part.columns, _table_state(part)) for part in joined
     ]
-    state["root"] = generation.root
+    if generation.folder is None and sharing.is_worth_sharing(_BYTES_A_ROW * len(generation)):
+        generation = _stored(generation)
     if generation.folder is not None:
-        return state | {"folder": generation.folder, "mapped": generation.mapped}
+        is_mapped = generation.mapped or sharing.is_worth_sharing(_BYTES_A_ROW * len(generation))
+        where = {"folder": generation.folder, "mapped": is_mapped, "seen": generation.seen}
+        return state | where
     return state | {
         "tables": serialize(generation),
         "tags": dict(generation.tags),
         "limits": generation.limits,
     }
+
+
+def _numbers_state(numbers: npt.NDArray[Any]) -> Any:
+    if not sharing.is_worth_sharing(numbers.nbytes):
+        return numbers
+    plain = np.ascontiguousarray(numbers)
+    path = sharing.share(numbers, "rows", lambda file: file.write(plain.data))
+    return path, plain.dtype.str
+
+
+def _numbers_from(state: Any) -> npt.NDArray[Any]:
+    if not isinstance(state, tuple):
+        return state  # type: ignore[no-any-return]
+    path, dtype = state
+    return np.frombuffer(sharing.mapped(path), dtype)
+
+
+def _table_state(part: Joined) -> Any:
+    size = sum(map(_size, part.table.values()))
+    if not sharing.is_worth_sharing(size):
+        return to_bytes(part.table, part.columns)
+    batch = tables.to_arrow(part.table, part.columns)
+    return sharing.share(part.rows, "arrow", lambda file: tables.write_batch(file, batch))
+
+
+def _size(data: tables.ColumnData) -> int:
+    if isinstance(data, tables.Texts):
+        return int(data.codes.nbytes + data.values.data.nbytes)
+    return int(data.data.nbytes if isinstance(data, tables.Packed) else data.nbytes)
+
+
+def _stored(generation: Generation) -> Generation:
+    """A generation of memory only as files."""
+    folder = sharing.folder() / generation.uuid
+    if not folder.exists():
+        write(generation, folder)
+    return replace(generation, folder=folder, mapped=True)
 
 
 def from_state(state: Mapping[str, Any]) -> Stored:
@@ -68,7 +129,8 @@ def from_state(state: Mapping[str, Any]) -> Stored:
     """
     uuid = state["uuid"]
     if "folder" in state:
-        generation = open_generation(state["folder"], uuid, mapped=state["mapped"])
+        mapped = state["mapped"] and is_local(state["folder"])
+        generation = open_generation(state["folder"], uuid, mapped=mapped, seen=state["seen"])
         if generation.root != state["root"]:
             generation = moved(generation, state["root"])
     else:
@@ -79,12 +141,10 @@ def from_state(state: Mapping[str, Any]) -> Stored:
             tags=state["tags"],
             limits=state["limits"],
         )
-    joined = [
-        Joined(
-            rows,
-            columns,
-            tables.from_arrow(tables.read_batch(data, columns, "a join"), columns),
-        )
-        for rows, columns, data in state["joined"]
-    ]
-    return Stored(generation, state["rows"], tuple(joined))
+    joined = []
+    for rows, columns, data in state["joined"]:
+        source = sharing.mapped(data) if isinstance(data, Path) else data
+        batch = tables.read_batch(pa.py_buffer(source), columns, "a join")
+        joined.append(Joined(_numbers_from(rows), columns, tables.from_arrow(batch, columns)))
+    rows = None if state["rows"] is None else _numbers_from(state["rows"])
+    return Stored(generation, rows, tuple(joined))

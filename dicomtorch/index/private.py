@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -52,3 +53,24 @@ def open_private(path: str | os.PathLike[str], flags: int) -> int:
 def is_ours(info: os.stat_result) -> bool:
     """Whether a file or folder belongs to this user or to root; true where there are no owners."""
     return not hasattr(os, "geteuid") or info.st_uid in (os.geteuid(), 0)
+
+
+_REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "lustre", "gpfs", "ceph", "afs"})
+
+
+def is_local(path: Path) -> bool:
+    """Whether `path` is surely on a local file system, where a file in our own folder may be mapped."""
+    if sys.platform != "linux":
+        return sys.platform == "darwin"
+    try:
+        device = os.stat(path).st_dev
+        wanted = f"{os.major(device)}:{os.minor(device)}"
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+            for line in mounts:
+                fields, _, tail = line.partition(" - ")
+                if fields.split()[2] == wanted:
+                    kind = tail.split()[0]
+                    return kind not in _REMOTE and not kind.startswith("fuse")
+    except OSError:
+        return False
+    return False

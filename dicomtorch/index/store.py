@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 import shutil
-import sys
 import time
 import uuid as uuids
 from collections.abc import Sequence
@@ -22,14 +21,13 @@ from dicomtorch.index.drafts import SUFFIX, whole_file
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.locks import FileLock
 from dicomtorch.index.opened import open_generation
-from dicomtorch.index.private import make_private_folder
+from dicomtorch.index.private import is_local, make_private_folder
 
 _PARTIAL = "partial"  # the folder of a scan that did not come to its end
 _UNUSED_DAYS = 7.0
 _MOST_KEPT = 3  # generations beside the current one, if nobody has them open
 _MOST_TIMES = 3  # bytes of these, as a multiple of the current one's
 _JUST_USED = 600.0  # seconds: a process that is being started may be on its way to it
-_REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "lustre", "gpfs", "ceph", "afs"})
 
 
 class IndexStore:
@@ -192,21 +190,3 @@ def _size(folder: Path) -> int:
 def default_cache_dir() -> Path:
     """The user's cache folder for this package."""
     return Path(platformdirs.user_cache_dir("dicomtorch", appauthor=False))
-
-
-def is_local(path: Path) -> bool:
-    """Whether `path` is surely on a local file system, where a file in our own folder may be mapped."""
-    if sys.platform != "linux":
-        return sys.platform == "darwin"
-    try:
-        device = os.stat(path).st_dev
-        wanted = f"{os.major(device)}:{os.minor(device)}"
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
-            for line in mounts:
-                fields, _, tail = line.partition(" - ")
-                if fields.split()[2] == wanted:
-                    kind = tail.split()[0]
-                    return kind not in _REMOTE and not kind.startswith("fuse")
-    except OSError:
-        return False
-    return False

@@ -94,13 +94,15 @@ class DicomFrames(ImageDataset[Sample_co, Batch_co]):
         cache: A folder for decoded frames of the syntaxes that are expensive to decode (JPEG lossless, JPEG-LS, JPEG
             2000, HTJ2K, JPEG XL, deflated): later epochs, runs and processes read them from there. `None`: none.
         cache_bytes: What they may take; see `FrameCache`.
-        **more: `isolation="process"`: code streams are decoded in child processes, so that one that ends or hangs a
-            decoder is a `DecodeError` of its frame (`Limits` of the index has time and memory); otherwise only where a
-            backend is known to end its process. `exclude=FILE`: frames to leave out, as `dicomtorch verify
-            --quarantine` lists them. `uids="hash"`: other UIDs in place of those that identify, the same ones that
-            `index.export(salt=...)` gives for the same `salt=`; `None` takes a random one.
-            `executor=`: what reads headers that are not in the index yet, as in `scan`.
-            `masks=True, labels=["liver"]` makes samples `(image, mask, meta)`; see `MaskOptions`.
+        **more: `storage_options={...}` for `s3://` and other addresses: how the place is asked (`Settings` of
+            `storage.client`: `io_threads`, `prefetch_bytes`, `timeout`, `range_cache`) and the options of its client;
+            they go to workers, and into no index and no message. `isolation="process"`: code streams are decoded in
+            child processes, so that one that ends or hangs a decoder is a `DecodeError` of its frame (`Limits` of the
+            index has time and memory); otherwise only where a backend is known to end its process. `exclude=FILE`:
+            frames to leave out, as `dicomtorch verify --quarantine` lists them. `uids="hash"`: other UIDs in place of
+            those that identify, the same ones that `index.export(salt=...)` gives for the same `salt=`; `None` takes a
+            random one. `executor=`: what reads headers that are not in the index yet, as in `scan`. `masks=True,
+            labels=["liver"]` makes samples `(image, mask, meta)`; see `MaskOptions`.
         duplicates: "keep" files that repeat the SOPInstanceUID of an earlier one, take the "first" only, or "raise".
 
     Raises:

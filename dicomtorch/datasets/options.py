@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
 import torch
@@ -105,6 +105,7 @@ class ScanOptions(TypedDict, total=False):
     """The options about finding what there is."""
 
     executor: Executor | None
+    storage_options: Mapping[str, Any] | None
 
 
 class MoreOptions(MaskOptions, SafetyOptions, ScanOptions, total=False):
@@ -203,6 +204,7 @@ class ReadPolicy:
     exclude: str | os.PathLike[str] | None = None
     uids: Literal["real", "hash"] = "real"
     salt: bytes | None = None
+    storage_options: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.on_error not in ("raise", "replace"):

@@ -299,10 +299,13 @@ def open_frames(
     """
     index = index_of(source)
     if index is not None:
-        return with_tags(index, keywords, executor=executor), index.report()
+        options = policy.storage_options
+        index = with_tags(index, keywords, storage_options=options, executor=executor)
+        return index, index.report()
     paths: Any = source
     return open_source(
         paths,
+        storage_options=policy.storage_options,
         tags=keywords,
         refresh=policy.refresh,
         cache_dir=policy.cache_dir,

@@ -124,6 +124,8 @@ class ScanReport:
         reused: Files that were taken over from the index given.
         removed: Files of the index given that are no longer there.
         seconds: Wall time.
+        requests: Made for remote objects that were read.
+        bytes_read: What came.
         duplicates: Files with frames whose SOPInstanceUID an earlier file has.
     """
 
@@ -133,14 +135,17 @@ class ScanReport:
     removed: int = 0
     seconds: float = 0.0
     duplicates: int = 0
+    requests: int = 0
+    bytes_read: int = 0
 
     def __repr__(self) -> str:
         """Numbers only: findings name files."""
         found = ", ".join(f"{n:,} {CLASS_NAMES[name]}" for name, n in self.counts.items() if n)
         copies = f"; {self.duplicates:,} repeat a SOPInstanceUID" if self.duplicates else ""
+        asked = f", {self.requests:,} requests" if self.requests else ""
         return (
             f"ScanReport({len(self.findings):,} files{found and f': {found}'}{copies}; {self.read:,} read, "
-            f"{self.reused:,} known, {self.removed:,} gone, {self.seconds:.1f} s)"
+            f"{self.reused:,} known, {self.removed:,} gone{asked}, {self.seconds:.1f} s)"
         )
 
     @lazy

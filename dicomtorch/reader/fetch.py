@@ -41,6 +41,7 @@ from dicomtorch.reader.open_files import OpenFiles, identity_of
 from dicomtorch.reader.threads import FEW, decode_pool, usable_threads, worthwhile_threads
 from dicomtorch.storage.base import ByteRange, Scratch, Storage
 from dicomtorch.storage.choose import remember, storage_for
+from dicomtorch.storage.remote import RemoteStorage
 
 Array = npt.NDArray[Any]
 
@@ -99,6 +100,8 @@ class FrameFetcher:
             work: Takes the number of a frame in `located`, and the files of its thread.
             num_threads: At most so many at once; `None`: as many as this process may use and the work is worth.
         """
+        if self.storage.is_remote:
+            self._need(located)
         order = sorted(range(len(located)), key=lambda k: (located[k].file, located[k].span))
         most = num_threads or usable_threads()
         threads = min(most, len(order))
@@ -129,9 +132,18 @@ class FrameFetcher:
             if failure is not None:
                 raise failure
 
-    def will_need(self, positions: Sequence[int]) -> None:
-        """Asks the storage to have frames at hand soon; it may not, and nothing is said of errors."""
-        self.storage.will_need([self.byte_range(where) for where in self.index.locate(positions)])
+    def _need(self, located: Sequence[FrameLocation]) -> None:
+        """Asks for all of several frames that are read now, so that none is waited for alone."""
+        assert isinstance(self.storage, RemoteStorage)
+        self.storage.need([self.byte_range(where) for where in located if not where.deflated])
+
+    def will_need(self, positions: Sequence[int], index: FrameIndex | None = None) -> None:
+        """Asks the storage to have frames at hand soon, of this index or of another one of the same scan.
+
+        It may not, and nothing is said of errors.
+        """
+        located = (index or self.index).locate(positions)
+        self.storage.will_need([self.byte_range(where) for where in located])
 
     def byte_range(
         self, where: FrameLocation, pixel: ImagePixel | None = None, rows: range | None = None

@@ -103,6 +103,7 @@ class SharedRanges:
     def _measured(self, index: FrameIndex) -> npt.NDArray[np.float64]:
         """Lowest and highest modality value of every frame of `index`, (len, 2)."""
         fetcher = self._fetcher
+        fetcher.will_need(range(len(index)), index)
         ranges = []
         with fetcher.files(index) as files:
             for where in index.locate(range(len(index))):

@@ -61,6 +61,10 @@ class ChunkReader:
         job: What to read of each file.
         expected: How many files there are, `None` if nobody knows yet.
         largest: Files of a chunk at most.
+
+    Attributes:
+        requests: Made so far for remote objects.
+        bytes_read: What came.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class ChunkReader:
         self._calls = count()
         self._again: deque[_Chunk] = deque()
         self._pending: dict[Future[bytes], _Chunk] = {}
+        self.requests = self.bytes_read = 0
         self._failures: int | None = 0  # so far, `None` once something was read
         workers = getattr(executor, "_max_workers", None)
         workers = workers if isinstance(workers, int) else 1
@@ -141,6 +146,8 @@ class ChunkReader:
     def _result(self, chunk: _Chunk, future: Future[bytes]) -> Iterator[tuple[Number, Part]]:
         try:
             part, said = part_from_bytes(future.result(), self._job.columns)
+            self.requests += int(said.get("requests", 0))
+            self.bytes_read += int(said.get("bytes", 0))
             part = self._completed(chunk, part, said.get("host", ""))
         except BrokenExecutor as error:
             name = str(error) if type(error) is BrokenExecutor else type(error).__name__
@@ -169,6 +176,8 @@ class ChunkReader:
         Raises:
             ExecutorError: It could open none of them.
         """
+        if self._job.storage is not None:
+            return part  # all of them ask the same place
         unread = np.asarray(part.files["mtime_ns"]) == UNREAD
         reasons: Any = part.files["reason"]
         failed = [

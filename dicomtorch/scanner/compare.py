@@ -70,6 +70,7 @@ def compare(index: FrameIndex, listing: Listing, job: Job) -> Compared:
     before = old["inode"][at]
     unknown = same & (before == 0) & (inode != 0)
     same &= (before == inode) | unknown
+    same &= _same_versions(old["version"], at, listing, known)
     if unknown.any() and not _agree(index, at, listing, known, np.flatnonzero(unknown), job):
         same &= ~unknown
     is_same = np.zeros(len(listing), np.bool_)
@@ -82,6 +83,14 @@ def compare(index: FrameIndex, listing: Listing, job: Job) -> Compared:
         removed=int(np.count_nonzero(~there & ~lost)),
         rows=rows,
     )
+
+
+def _same_versions(old: Any, rows: Rows, listing: Listing, places: Rows) -> Any:
+    """Whether the objects at some places have the versions that they had; files have none."""
+    if not listing.versions and len(old.values) <= 1:
+        return np.ones(len(rows), np.bool_)
+    pairs = zip(rows.tolist(), places.tolist(), strict=True)
+    return np.array([old[row] == listing.versions.get(k, "") for row, k in pairs], np.bool_)
 
 
 def count_gone(index: FrameIndex, listing: Listing) -> int:

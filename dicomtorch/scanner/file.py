@@ -29,6 +29,7 @@ from dicomtorch.model.syntaxes import (
 )
 from dicomtorch.scanner.given import what_it_is
 from dicomtorch.scanner.mask_objects import mask_object
+from dicomtorch.scanner.objects import Begun
 from dicomtorch.scanner.resolve.memory import SharedColumns
 from dicomtorch.scanner.resolve.private import needs_large
 from dicomtorch.scanner.resolve.resolver import Resolver
@@ -67,6 +68,23 @@ def read_file(
         return rows
     finally:
         os.close(descriptor)
+
+
+def read_object(object: Begun, path: bytes, resolver: Resolver, limits: Limits) -> FileRows:
+    """The same of an object whose first bytes are here.
+
+    Raises:
+        MoreNeeded: They are not enough, and more is not asked for.
+        StaleIndexError: It is another one by now.
+        StorageError: More was not given.
+    """
+    size, mtime_ns, inode, version = object.identity
+    rows = FileRows(path, size, mtime_ns, inode, "not_dicom", version=version)
+    if not size:
+        rows.reason = "an empty object"
+    else:
+        read_dicom(object.read, rows, resolver, limits)
+    return rows
 
 
 def read_dicom(read: Read, rows: FileRows, resolver: Resolver, limits: Limits) -> None:

@@ -56,10 +56,12 @@ class Listing(Sequence[Entry]):
         mtime_ns: (n,), time of the last change.
         inode: (n,), 0 if not known.
         odd: Place of an entry that is more than a regular file -> itself.
+        versions: Place of a remote object -> its version.
     """
 
     def __init__(self, found: Iterable[Files | Entry]) -> None:
         self.odd: dict[int, Entry] = {}
+        self.versions: dict[int, str] = {}
         self._begin()
         self._paths: list[Packed] = []
         self._numbers: list[npt.NDArray[np.int64]] = []
@@ -68,6 +70,8 @@ class Listing(Sequence[Entry]):
             if isinstance(one, Entry):
                 if one.reason or one.member.container:
                     self.odd[count] = one
+                if one.version:
+                    self.versions[count] = one.version
                 one = Files(b"", [one.path], [one.size], [one.mtime_ns], [one.inode])
             self._add(one)
             count += len(one.names)
@@ -109,7 +113,8 @@ class Listing(Sequence[Entry]):
             return [self[k] for k in range(*i.indices(len(self)))]
         path, place = self.paths[i], i % len(self)
         size, time_ns, inode = (int(column[i]) for column in self._identity)
-        return self.odd.get(place) or Entry(path, size, time_ns, inode)
+        version = self.versions.get(place, "")
+        return self.odd.get(place) or Entry(path, size, time_ns, inode, version=version)
 
     def __iter__(self) -> Iterator[Entry]:
         return (self[k] for k in range(len(self)))

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
+from typing import Any
 
 from dicomtorch.errors import IndexFileError
 from dicomtorch.index.frame_index import FrameIndex
@@ -21,13 +22,16 @@ from dicomtorch.model.report import ScanReport
 from dicomtorch.model.schema import FRAME_COLUMNS
 from dicomtorch.scanner.given import paths_of
 from dicomtorch.scanner.keywords import Tag, named_tags
+from dicomtorch.scanner.place import remote_source
 from dicomtorch.scanner.scan import scan
 from dicomtorch.scanner.tree import Source as Source
+from dicomtorch.storage.address import is_address
 
 
 def open_index(
     source: Source,
     *,
+    storage_options: Mapping[str, Any] | None = None,
     tags: Sequence[Tag] = (),
     refresh: bool = True,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -35,7 +39,8 @@ def open_index(
     """The stored index of `source`, compared with the files first; scanned and stored if there is none.
 
     Args:
-        source: A folder, a file, or a list of either.
+        source: A folder, a file, or a list of either; or addresses, see `scan`.
+        storage_options: For addresses; see `scan`.
         tags: Keywords that the index shall hold beyond its fixed columns.
         refresh: Compare with the files; `False` takes a stored index as it is.
         cache_dir: Where indexes are kept; `None`: the user's cache folder.
@@ -44,12 +49,15 @@ def open_index(
         SourceError: There is nothing at `source`.
         IndexFileError: `refresh=False`, and the stored index is damaged.
     """
-    return open_source(source, tags=tags, refresh=refresh, cache_dir=cache_dir)[0]
+    return open_source(
+        source, storage_options=storage_options, tags=tags, refresh=refresh, cache_dir=cache_dir
+    )[0]
 
 
 def open_source(
     source: Source,
     *,
+    storage_options: Mapping[str, Any] | None = None,
     tags: Sequence[Tag] = (),
     refresh: bool = True,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -61,8 +69,7 @@ def open_source(
     `num_workers` and `executor` are as in `scan`; when an executor breaks, what was read is kept for the next time.
     """
     paths = paths_of(source)
-    real = [os.path.realpath(os.path.expanduser(os.fsencode(path))) for path in paths]
-    store = IndexStore(real, cache_dir)
+    store = IndexStore(_names(paths, storage_options), cache_dir)
     wanted = [tag for tag in named_tags(tags) if tag not in FRAME_COLUMNS]
     if not refresh:
         index = store.load()
@@ -71,7 +78,7 @@ def open_source(
     try:
         held = store.lock().acquire()
     except OSError as error:
-        return _scan_unstored(paths, wanted, store, error, executor)
+        return _scan_unstored(paths, storage_options, wanted, store, error, executor)
     with held:  # acquired once: a kept traceback must not keep the lock
         if not held.exists:
             warnings.warn(
@@ -85,6 +92,7 @@ def open_source(
             begun = old
         index, report = scan(
             paths,
+            storage_options=storage_options,
             index=begun,
             tags=wanted,
             num_workers=num_workers,
@@ -104,6 +112,13 @@ def open_source(
         del index, begun, old
         give_back()
         return stored, report
+
+
+def _names(paths: Sequence[Any], storage_options: Mapping[str, Any] | None) -> list[bytes]:
+    """What tells a source from others: real paths, or addresses without what must not be written down."""
+    if any(map(is_address, paths)):
+        return sorted(remote_source(paths, storage_options)[0])
+    return [os.path.realpath(os.path.expanduser(os.fsencode(path))) for path in paths]
 
 
 class _Checkpoint:
@@ -138,6 +153,7 @@ def _load_or_rebuild(store: IndexStore) -> FrameIndex | None:
 
 def _scan_unstored(
     source: Source,
+    storage_options: Mapping[str, Any] | None,
     tags: Sequence[str],
     store: IndexStore,
     error: OSError,
@@ -147,7 +163,9 @@ def _scan_unstored(
         old = store.load()  # a cache folder may be there to be read only
     except IndexFileError:  # the warning below says what it means
         old = None
-    index, report = scan(source, index=old, tags=tags, executor=executor)
+    index, report = scan(
+        source, storage_options=storage_options, index=old, tags=tags, executor=executor
+    )
     if index is not old:
         _warn_unstored(store, error)
     return index, report

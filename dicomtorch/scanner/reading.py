@@ -37,6 +37,8 @@ class Reading:
 
     Attributes:
         count: Files read so far.
+        requests: Made so far for remote objects.
+        bytes_read: What came.
 
     Raises:
         OptionError: `executor` is none, or stands beside `num_workers`.
@@ -50,6 +52,7 @@ class Reading:
                 "num_workers= are processes of this machine, and executor= has workers of its own; give one of them"
             )
         self.count = 0
+        self.requests = self.bytes_read = 0
         self._job = job
         self._num_workers = num_workers
         self._executor = None if executor is None else checked(executor)
@@ -74,7 +77,10 @@ class Reading:
         waiting = iter(entries)
         wanted = self._num_workers
         first: list[Entry] = []
-        if wanted is None and self._executor is None:
+        storage = self._job.storage
+        if storage is not None and storage.is_shared and wanted is None:
+            wanted = usable_cores()  # never here: connections that were used do not outlive a fork
+        elif wanted is None and self._executor is None:
             first = list(islice(waiting, _FEW))
             cores = usable_cores()
             wanted = cores if len(first) == _FEW and cores > 1 else 0
@@ -102,6 +108,7 @@ class Reading:
             for number, part in reader.read(entries):
                 parts[number] = part.shrunk()
                 self.count += len(part.files["size"])
+                self._tell(bar, reader.requests, reader.bytes_read)
                 bar.update(len(part.files["size"]))
                 if checkpoint is not None and time.monotonic() >= self._next:
                     self._stop_over(checkpoint, _merged(parts, self._job))
@@ -129,8 +136,16 @@ class Reading:
                 return _merged(parts, self._job)
             parts[(len(parts),)] = part.shrunk()
             self.count += files
+            if self._job.storage is not None:
+                self._tell(bar, self._job.storage.requests, self._job.storage.bytes_read)
             if checkpoint is not None and time.monotonic() >= self._next:
                 self._stop_over(checkpoint, _merged(parts, self._job))
+
+    def _tell(self, bar: tqdm[Any], requests: int, size: int) -> None:
+        """Shows what was asked for and moved, where that is remote."""
+        self.requests, self.bytes_read = requests, size
+        if requests:
+            bar.set_postfix_str(f"{requests:,} requests, {size / 1e6:,.1f} MB", refresh=False)
 
     def _together(self, entries: Iterator[Entry], *, until_checkpoint: bool) -> Iterator[Entry]:
         """The next files whose rows become columns together."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any
@@ -27,17 +27,20 @@ from dicomtorch.scanner.archives import KnownArchives
 from dicomtorch.scanner.compare import Compared, compare, count_gone
 from dicomtorch.scanner.entries import UNREAD, Entry, entry_of_row
 from dicomtorch.scanner.keywords import Tag, named_tags, tag_columns
+from dicomtorch.scanner.place import place_of
 from dicomtorch.scanner.reading import Reading
 from dicomtorch.scanner.tree import PathLike as PathLike
 from dicomtorch.scanner.tree import Source as Source
-from dicomtorch.scanner.tree import list_all, roots, walk
 from dicomtorch.scanner.worker import Job
 from dicomtorch.storage.base import Identity
+from dicomtorch.storage.choose import storage_for
+from dicomtorch.storage.remote import RemoteStorage
 
 
 def scan(
     source: Source,
     *,
+    storage_options: Mapping[str, Any] | None = None,
     index: FrameIndex | None = None,
     tags: Sequence[Tag] = (),
     follow_symlinks: bool = False,
@@ -50,7 +53,11 @@ def scan(
     """Indexes every frame of every DICOM file of `source`.
 
     Args:
-        source: A folder, a file, or a list of either. A DICOMDIR stands for the files that it names.
+        source: A folder, a file, or a list of either. A DICOMDIR stands for the files that it names. Or addresses of
+            one place, as `s3://bucket/prefix`: objects below a prefix, or single ones. They are listed and read in
+            processes of their own, so that this one may still fork.
+        storage_options: For addresses: those of the storage (`Settings`) and of its client, as `access_key_id`,
+            `endpoint` or `skip_signature=True` of `s3://`. They are never part of an index.
         index: An earlier index of the same source: files whose size, time and inode are as they were are taken over
             from it without being read.
         tags: Keywords, or tags as in 0x00100040, that become further columns, taken per frame, shared, or from the main
@@ -79,26 +86,27 @@ def scan(
     """
     began = time.monotonic()
     columns = tag_columns(named_tags(tags))
-    root, starts = roots(source)
+    place = place_of(source, storage_options, follow_symlinks, limits, index is not None)
+    root, storage = place.root, place.storage
     known = index is not None and index.root == root
     base: FrameIndex | None = None
     found: Compared | None = None
     removed = 0
     entries: Iterable[Entry]
     if index is None or not known:
-        entries = walk(root, starts, follow_symlinks, stats=False, limits=limits)
+        entries = place.entries()
     else:
         index = index.whole()
         is_base = columns.keys() <= index.tags.keys() and index.limits == limits
         columns = tag_columns([*index.tags, *columns])
         archives = KnownArchives.of(index if is_base else None)
-        entries = listing = list_all(root, starts, follow_symlinks, limits, archives)
+        entries = listing = place.listing(archives)
         if is_base:
             base = index
-            found = compare(index, listing, Job(os.path.join(root, b""), columns, limits))
+            found = compare(index, listing, Job(os.path.join(root, b""), columns, limits, storage))
             entries = [listing[k] for k in found.changed.tolist()]
         removed = found.removed if found else count_gone(index, listing)
-    job = Job(os.path.join(root, b""), columns, limits)
+    job = Job(os.path.join(root, b""), columns, limits, storage)
     reading = Reading(job, progress, num_workers, executor)
 
     def assemble(part: Part) -> FrameIndex:
@@ -107,7 +115,8 @@ def scan(
         kinds: dict[str, Kind] = {keyword: tag.kind for keyword, tag in columns.items()}
         return FrameIndex.build(part, root=root, tags=kinds, limits=limits)
 
-    if base is not None and found is not None and not found.removed and found.all_failed(base):
+    is_here = storage is None or not len(found.changed if found else ())
+    if base and is_here and found and not found.removed and found.all_failed(base):
         # Failures are tried again in every scan: as long as each fails as before, nothing changed.
         rows = list(reading.rows(entries))
         old = found.rows[found.changed].tolist()
@@ -121,6 +130,8 @@ def scan(
         read=reading.count,
         reused=0 if found is None else int(found.is_kept.sum()),
         removed=removed,
+        requests=reading.requests,
+        bytes_read=reading.bytes_read,
         seconds=time.monotonic() - began,
     )
 
@@ -138,6 +149,7 @@ def with_tags(
     index: FrameIndex,
     tags: Sequence[Tag],
     *,
+    storage_options: Mapping[str, Any] | None = None,
     progress: bool | None = None,
     executor: Executor | None = None,
 ) -> FrameIndex:
@@ -146,6 +158,7 @@ def with_tags(
     Args:
         index: Filtered, joined and split as it may be; order and length stay.
         tags: Keywords or tags; those that it has are left out.
+        storage_options: As in `scan`, where its files are below an address.
         progress: As in `scan`.
         executor: As in `scan`.
 
@@ -153,13 +166,15 @@ def with_tags(
         OptionError: A keyword does not exist, or its values cannot be a column.
         StaleIndexError: A file is not the one that was indexed.
     """
+    storage = storage_for(index.root, storage_options)
     known = {column.name for column in index.columns}
     columns = tag_columns([tag for tag in named_tags(tags) if tag not in known])
     if not columns or not len(index):
         return index
     files: Any = index.files
     numbers, which = np.unique(np.asarray(index.column("file")), return_inverse=True)
-    job = Job(os.path.join(index.root, b""), columns, index.limits)
+    remote = storage if isinstance(storage, RemoteStorage) else None
+    job = Job(os.path.join(index.root, b""), columns, index.limits, remote)
     entries = [entry_of_row(files, k) for k in numbers.tolist()]
     part = Reading(job, progress, None, executor).part(entries, None)
     kinds: dict[str, Kind] = {keyword: tag.kind for keyword, tag in columns.items()}

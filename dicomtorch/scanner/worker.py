@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import platform
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
+from dicomtorch.errors import StaleIndexError, StorageError
 from dicomtorch.index.builder import FileRows, Part, PartBuilder, build_part
 from dicomtorch.index.generation import frame_columns
 from dicomtorch.index.members import object_path
@@ -14,12 +17,17 @@ from dicomtorch.index.part_bytes import part_to_bytes
 from dicomtorch.model.limits import Limits
 from dicomtorch.model.schema import Column
 from dicomtorch.scanner.entries import UNREAD, Entry, fault_of
-from dicomtorch.scanner.file import DIRECTORY_RECORDS, read_file
+from dicomtorch.scanner.file import DIRECTORY_RECORDS, read_file, read_object
 from dicomtorch.scanner.mask_objects import MASK_TAGS
 from dicomtorch.scanner.members import read_member
+from dicomtorch.scanner.objects import Begun, MoreNeeded, begin, begun
 from dicomtorch.scanner.resolve.resolver import Resolver, Tag
+from dicomtorch.storage.ahead import request_pool
+from dicomtorch.storage.client import Answer
 from dicomtorch.storage.files import reason_of
+from dicomtorch.storage.remote import RemoteStorage
 
+_MOST_SLOW = 256  # objects that wait for one before them to be read
 _memory = threading.local()
 
 
@@ -31,11 +39,13 @@ class Job:
         below: What paths are below, with a separator at its end.
         tags: Further columns by keyword.
         limits: What a header may cost.
+        storage: What remote objects are read from; `None` for files of this machine.
     """
 
     below: bytes
     tags: Mapping[str, Tag]
     limits: Limits
+    storage: RemoteStorage | None = None
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -48,10 +58,15 @@ def _nothing() -> None:
 
 
 class EntryReader:
-    """Reads files one by one and remembers what they have in common."""
+    """Reads files one by one and remembers what they have in common.
+
+    Attributes:
+        storage: What remote objects are read from; `None` for files of this machine.
+    """
 
     def __init__(self, job: Job) -> None:
         self._job = job
+        self.storage = job.storage
         self._resolver = self._new_resolver()
 
     def _new_resolver(self) -> Resolver:
@@ -70,18 +85,28 @@ class EntryReader:
         Raises:
             MemoryError: There is no memory left, which is no fault of the file.
         """
+        return self._read(entry, None)
+
+    def _read(self, entry: Entry, first: Future[Answer] | None, *, waits: bool = True) -> FileRows:
+        """The same; `first` are the first bytes of a remote object, and more is asked for if it `waits`."""
         size, inode = entry.size, entry.inode
         if entry.reason:
             known = (entry.path, size, entry.mtime_ns, inode, entry.file_class, entry.reason)
             return FileRows(*known, member=entry.member)
         try:
-            path = self._job.below + entry.path
+            path, storage = self._job.below + entry.path, self._job.storage
+            if storage is not None:
+                answer = begin(storage, path, entry) if first is None else first.result()
+                object = Begun(storage, path, answer, waits)
+                return read_object(object, entry.path, self._resolver, self._job.limits)
             if entry.member.container:
                 archive = object_path(path, entry.member.name)
                 return read_member(archive, entry, self._resolver, self._job.limits)
             return read_file(path, entry.path, self._resolver, self._job.limits)
         except MemoryError:
             raise
+        except (StorageError, StaleIndexError) as error:
+            reason = str(error)
         except OSError as error:
             reason = reason_of(error)
         except Exception as error:
@@ -98,16 +123,40 @@ class EntryReader:
         """
         builder = PartBuilder(self._job.columns)
         waiting, met = iter(entries), []
-        try:
+
+        def noted() -> Iterator[Entry]:
             for entry in waiting:
                 met.append(entry)
-                builder.add(self.read(entry))
+                yield entry
+
+        read = map(self.read, noted()) if self._job.storage is None else self._objects(noted())
+        try:
+            for rows in read:
+                builder.add(rows)
                 after_each()
             return builder.finish()
         except MemoryError:
             raise
         except Exception:  # a value that fits into no column: find whose it is
             return build_part(map(self._read_alone, [*met, *waiting]), self._job.columns)
+
+    def _objects(self, entries: Iterable[Entry]) -> Iterator[FileRows]:
+        """Remote objects in their order; those that need more than their first bytes are read beside the others."""
+        storage = self._job.storage
+        assert storage is not None
+        waiting: deque[FileRows | Future[FileRows]] = deque()
+        for entry, first in begun(storage, self._job.below, entries):
+            try:
+                waiting.append(self._read(entry, first, waits=False))
+            except MoreNeeded:
+                waiting.append(request_pool().submit(self._read_slowly, entry, first))
+            while waiting and (len(waiting) > _MOST_SLOW or _is_there(waiting[0])):
+                yield _there(waiting.popleft())
+        yield from map(_there, waiting)
+
+    def _read_slowly(self, entry: Entry, first: Future[Answer] | None) -> FileRows:
+        """A remote object of which more is asked for, in a thread of its own."""
+        return EntryReader(self._job)._read(entry, first)
 
     def _read_alone(self, entry: Entry) -> FileRows:
         """What there is to know about a file, whose rows fit into their columns."""
@@ -122,6 +171,14 @@ class EntryReader:
                 entry.path, rows.size, UNREAD, rows.inode, "unreadable", reason, member=entry.member
             )
         return rows
+
+
+def _is_there(rows: FileRows | Future[FileRows]) -> bool:
+    return not isinstance(rows, Future) or rows.done()
+
+
+def _there(rows: FileRows | Future[FileRows]) -> FileRows:
+    return rows.result() if isinstance(rows, Future) else rows
 
 
 def scan_chunk(token: str, number: int, job: Job, entries: Sequence[Entry]) -> bytes:
@@ -139,4 +196,11 @@ def scan_chunk(token: str, number: int, job: Job, entries: Sequence[Entry]) -> b
     if getattr(_memory, "token", None) != token:
         _memory.token, _memory.reader = token, EntryReader(job)
     reader: EntryReader = _memory.reader
-    return part_to_bytes(reader.part(entries), job.columns, {"host": platform.node()})
+    storage = reader.storage
+    before = (0, 0) if storage is None else (storage.requests, storage.bytes_read)
+    said = {"host": platform.node()}
+    part = reader.part(entries)
+    if storage is not None:
+        said["requests"] = str(storage.requests - before[0])
+        said["bytes"] = str(storage.bytes_read - before[1])
+    return part_to_bytes(part, job.columns, said)

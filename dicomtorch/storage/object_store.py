@@ -60,9 +60,9 @@ class ObjectStoreClient:
 
     @property
     def _open(self) -> Any:
+        use_connections()  # each time: a store that a fork copied hangs
         with self._lock:
             if self._store is None:
-                use_connections()
                 self._store = self._make()
             return self._store
 

@@ -105,6 +105,11 @@ class RemoteStorage:
         settings = self.settings
         self._ahead = Ahead(self._fetched, settings.io_threads, settings.prefetch_bytes)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes of this machine find the same objects there."""
+        return not self.base.startswith("memory:")
+
     def __repr__(self) -> str:
         return f"RemoteStorage({self.base})"
 

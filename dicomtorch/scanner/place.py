@@ -1,0 +1,216 @@
+"""Where a scan looks: below folders and files of this machine, or below addresses."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pickle
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import BrokenExecutor
+from typing import Any, Protocol
+
+from dicomtorch.errors import OptionError, SourceError, StorageError, printable
+from dicomtorch.model.limits import Limits
+from dicomtorch.scanner.archives import KnownArchives
+from dicomtorch.scanner.entries import Entry
+from dicomtorch.scanner.given import paths_of
+from dicomtorch.scanner.listing import Listing
+from dicomtorch.scanner.pool import ChildProcesses
+from dicomtorch.scanner.tree import Source, list_all, roots, walk
+from dicomtorch.storage.address import is_address, scheme_of, split_query
+from dicomtorch.storage.base import Identity
+from dicomtorch.storage.choose import storage_for
+from dicomtorch.storage.remote import RemoteStorage
+
+
+class Place(Protocol):
+    """Where a scan looks.
+
+    Attributes:
+        root: What all paths are below.
+        storage: What objects are read from; `None` for files of this machine.
+    """
+
+    @property
+    def root(self) -> bytes:
+        """What all paths are below."""
+        ...
+
+    @property
+    def storage(self) -> RemoteStorage | None:
+        """What objects are read from; `None` for files of this machine."""
+        ...
+
+    def entries(self) -> Iterable[Entry]:
+        """Everything there."""
+        ...
+
+    def listing(self, archives: KnownArchives) -> Listing:
+        """The same as columns, with what tells whether files are as they were.
+
+        Args:
+            archives: Those whose directories need not be read again.
+        """
+        ...
+
+
+class LocalPlace:
+    """Folders and files of this machine; see `Place`."""
+
+    storage = None
+
+    def __init__(self, source: Source, follow_symlinks: bool, limits: Limits) -> None:
+        self.root, self._starts = roots(source)
+        self._follow = follow_symlinks
+        self._limits = limits
+
+    def entries(self) -> Iterable[Entry]:
+        """Everything there."""
+        return walk(self.root, self._starts, self._follow, stats=False, limits=self._limits)
+
+    def listing(self, archives: KnownArchives) -> Listing:
+        """The same as columns."""
+        return list_all(self.root, self._starts, self._follow, self._limits, archives)
+
+
+class RemotePlace:
+    """Objects below addresses, listed once, in a process of its own; see `Place`.
+
+    Args:
+        addresses: Without queries.
+        storage: Of them.
+        again: Whether an index has objects of them, so that what a listing does not say is asked for.
+
+    Raises:
+        SourceError: There is nothing, or it may not be listed.
+    """
+
+    def __init__(self, addresses: Sequence[bytes], storage: RemoteStorage, again: bool) -> None:
+        self.storage = storage
+        starts = sorted({address.rstrip(b"/") or address for address in addresses})
+        found = in_child(storage, list_objects, storage, starts, again)
+        self.root = _root(starts, found)
+        below = len(os.path.join(self.root, b""))
+        objects: dict[bytes, Identity] = {}
+        for some in found:
+            objects.update(some)
+        self._entries = [
+            Entry(name[below:], size, mtime_ns, inode, version=version)
+            for name, (size, mtime_ns, inode, version) in sorted(objects.items())
+        ]
+
+    def entries(self) -> list[Entry]:
+        """Everything there."""
+        return self._entries
+
+    def listing(self, archives: KnownArchives) -> Listing:
+        """The same as columns."""
+        return Listing(self._entries)
+
+
+def place_of(
+    source: Source,
+    storage_options: Mapping[str, Any] | None,
+    follow_symlinks: bool,
+    limits: Limits,
+    again: bool,
+) -> Place:
+    """Where a scan of `source` looks.
+
+    Args:
+        source: As in `scan`.
+        storage_options: As in `scan`.
+        follow_symlinks: As in `scan`.
+        limits: As in `scan`.
+        again: Whether there is an index of it.
+
+    Raises:
+        SourceError: There is nothing.
+        OptionError: Options are out of their range, or given for a folder.
+    """
+    paths = paths_of(source)
+    if not any(map(is_address, paths)):
+        storage_for(b"", storage_options)  # refuses options
+        return LocalPlace(paths, follow_symlinks, limits)
+    addresses, storage = remote_source(paths, storage_options)
+    return RemotePlace(addresses, storage, again)
+
+
+def remote_source(
+    paths: Sequence[Any], storage_options: Mapping[str, Any] | None
+) -> tuple[list[bytes], RemoteStorage]:
+    """The addresses that a source is, without queries, and the storage of their objects.
+
+    Raises:
+        SourceError: They are not of one place.
+        OptionError: Options are out of their range.
+    """
+    given = [os.fsencode(path) for path in paths]
+    split = [split_query(address) for address in given]
+    addresses = [address for address, _ in split]
+    bases = {b"/".join(address.split(b"/", 3)[:3]) for address in addresses}
+    if len(bases) > 1 or not all(map(scheme_of, addresses)):
+        raise SourceError(
+            f"the sources lie in {len(bases)} places; scan each bucket, host or folder alone, and put datasets of them "
+            "together with torch.utils.data.ConcatDataset"
+        )
+    queries = {address: query for address, query in split if query}
+    storage = storage_for(addresses[0], storage_options, queries)
+    assert isinstance(storage, RemoteStorage)
+    try:
+        pickle.dumps(storage)
+    except Exception as error:
+        raise OptionError(
+            f"storage_options cannot be pickled ({type(error).__name__}), and processes that scan and workers get "
+            "them; give names and values, or have them found in the environment"
+        ) from None
+    return addresses, storage
+
+
+def list_objects(
+    storage: RemoteStorage, starts: Sequence[bytes], again: bool
+) -> list[list[tuple[bytes, Identity]]]:
+    """What is below each of `starts`; for `RemotePlace`, in any process.
+
+    Raises:
+        SourceError: There is nothing, or it may not be listed.
+    """
+    found = []
+    for start in starts:
+        try:
+            some = list(storage.listed(start))
+        except StorageError as error:
+            raise SourceError(f"{printable(start)} cannot be opened: {error}") from error
+        unknown = [k for k, (_, identity) in enumerate(some) if identity.size < 0]
+        if again and unknown:
+            heads = storage.heads([some[k][0] for k in unknown])
+            for k, head in zip(unknown, heads, strict=True):
+                some[k] = (some[k][0], head or some[k][1])
+        found.append(some)
+    return found
+
+
+def in_child(storage: RemoteStorage, function: Any, *arguments: Any) -> Any:
+    """Has a function called in a process that shares nothing with this one, which stays able to fork.
+
+    Raises:
+        DicomTorchError: What the function raises.
+    """
+    if not storage.is_shared:
+        return function(*arguments)
+    with ChildProcesses(1) as children:
+        try:
+            return children.submit(function, *arguments).result()
+        except BrokenExecutor:
+            return function(*arguments)
+
+
+def _root(starts: Sequence[bytes], found: Sequence[Sequence[tuple[bytes, Identity]]]) -> bytes:
+    """What all objects are below."""
+    folders = [
+        start.rpartition(b"/")[0] if [name for name, _ in some] == [start] else start
+        for start, some in zip(starts, found, strict=True)
+    ]
+    parts = [folder.split(b"/") for folder in folders]
+    levels = itertools.takewhile(lambda level: len(set(level)) == 1, zip(*parts, strict=False))
+    return b"/".join(level[0] for level in levels)

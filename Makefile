@@ -8,6 +8,7 @@ REQUIREMENTS := pyproject.toml constraints.txt
 KERNELS := $(wildcard kernels/*.toml kernels/*.py kernels/src/*)
 WITHOUT_KERNELS := tests/conformance tests/pixels/test_cases_files.py tests/reader tests/masks tests/datasets tests/batches/test_loader.py
 SERVICES := tests/docs/test_site.py tests/users tests/viewer/test_page.py tests/conformance/test_series.py tests/conformance/test_vendors.py $(shell grep -rlE 'require\("(monai|torchio|wsidicom|dask|ray|loky|datasets|webdataset|ignite)"\)' tests --include='test_*.py')
+SERVICES += $(shell grep -rlE 'require\("(moto|nginx)"\)' tests --include='test_*.py')
 
 .PHONY: demo test test-services docs long lint format bench lock audit release clean
 
@@ -93,6 +94,10 @@ $(VENV)/.services: $(VENV)/.test
 		{ command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && \
 			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null; } || \
 		echo "Chromium is not installed; the tests of the viewer's page are skipped."
+	@command -v nginx >/dev/null || test -x /usr/sbin/nginx || \
+		{ command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends nginx-light >/dev/null; } || \
+		echo "nginx is not installed; tests of remote files against it are skipped."
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.pip $(REQUIREMENTS)

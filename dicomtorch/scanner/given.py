@@ -13,7 +13,6 @@ PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 _TAKES = "name a folder, a file, a list of either, or give a FrameIndex"
 _MOST_SHOWN = 80  # characters of a path in a message
-_ADDRESS = re.compile(rb"([a-z][a-z0-9+.-]{1,12})://", re.IGNORECASE)
 
 _IMAGE = "torchvision or Pillow read it"
 _UNPACK = "unpack it and name the folder, or make it a .zip or .tar, which are read as they are"
@@ -155,16 +154,6 @@ def why_not_there(path: bytes, given: PathLike, error: OSError | ValueError) -> 
     raw = os.fsencode(given)
     text = printable(raw)
     text = text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
-    if address := _ADDRESS.match(raw):
-        scheme = address[1].decode().lower()
-        what = (
-            "write the path without file://"
-            if scheme == "file"
-            else ("copy the files to a disk, or mount the place and name the folder")
-        )
-        return SourceError(
-            f"{text} is an address ({scheme}), which is not opened from here; {what}"
-        )
     if re.search(rb"[*?]|\[.+\]", raw):
         return SourceError(
             f"{text} is a pattern and no path; expand it, as in sorted(glob.glob(pattern, recursive=True)), or name "

@@ -26,10 +26,11 @@ _OF_FSSPEC: Final = {
     "region_name": "region",
 }
 """Names that the same settings of S3 have in s3fs, which many have in their scripts."""
-_TRIES: Final = 3  # of what obstore does not ask for again by itself
 _STATUS: Final = re.compile(r"status code: (\d{3})")
 _KINDS: Final = (
-    ("timed out", "the server did not answer in time"),
+    ("TimedOut", "the server did not answer in time"),
+    ("kind: Timeout", "the server did not answer in time"),
+    ("UnexpectedRange", "fewer bytes came than were asked for"),
     ("Connection refused", "the connection was refused"),
     ("dns error", "the name of the host is not known"),
     ("certificate", "the certificate of the server was not accepted"),
@@ -115,7 +116,7 @@ class ObjectStoreClient:
         options: dict[str, Any] = {"range": (offset, offset + length)}
         if identity is not None and identity.version.startswith('"'):
             options["if_match"] = identity.version
-        for left in reversed(range(_TRIES)):
+        for left in reversed(range(self.settings.max_retries + 1)):
             try:
                 result = self._obstore.get(self._open, key, options=options)
                 data = memoryview(result.bytes())
@@ -161,7 +162,8 @@ class ObjectStoreClient:
         status = _STATUS.search(str(error))
         if isinstance(error, self._errors.NotSupportedError):  # a proxy that left out the range
             return True
-        return type(error) is self._errors.GenericError and status is None
+        was_again = "max_retries" in str(error)  # by obstore itself
+        return type(error) is self._errors.GenericError and status is None and not was_again
 
     def _told(self, error: Exception, identity: Identity | None) -> Exception:
         """The error that leaves the package."""

@@ -71,9 +71,6 @@ def test_what_is_no_path(source: Any, message: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("s3://bucket/ct", r"s3://bucket/ct is an address \(s3\).*copy the files to a disk"),
-        ("https://x.org/a.dcm", r"an address \(https\)"),
-        ("file:///data", "without file://"),
         ("data/*.dcm", r"data/\*\.dcm is a pattern .*glob\.glob"),
         ("data/**/[0-9].dcm", "is a pattern"),
         ("$DATA/ct", "a variable that nobody replaced"),
@@ -83,7 +80,7 @@ def test_what_is_no_path(source: Any, message: str, tmp_path: Path) -> None:
     ids=lambda value: str(value)[:20],
 )
 def test_paths_that_are_not_there(source: str, message: str) -> None:
-    if "://" in source or "*" in source or "$" in source:
+    if "*" in source or "$" in source:
         assert len(message) < 100
     with pytest.raises(SourceError, match=message):
         scan(source)

@@ -40,6 +40,9 @@ def reason_to_skip(name: str) -> str:
         return "" if samples_folder() else "DICOMTORCH_SAMPLES does not name a folder of samples"
     if name == "series":
         return "" if series_folder() else "DICOMTORCH_SERIES does not name a folder of series"
+    if name == "nginx":
+        found = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+        return "" if found else "nginx is not installed (Debian: nginx-light)"
     if name == "browser":
         return (
             "" if browser() else "browser is not installed (Chromium, and playwright to drive it)"

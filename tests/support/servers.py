@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 _CONF = """
-daemon off; worker_processes 1; pid {run}/nginx.pid; error_log {run}/error.log;
+{user} daemon off; worker_processes 1; pid {run}/nginx.pid; error_log {run}/error.log;
 events {{ worker_connections 512; }}
 http {{
   access_log off; keepalive_requests 1000000;
@@ -89,7 +90,8 @@ def nginx(folder: Path, run: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     run.mkdir(exist_ok=True)
-    (run / "conf").write_text(_CONF.format(run=run, folder=folder, port=port))
+    user = "user root;" if os.getuid() == 0 else ""  # folders of tests are private
+    (run / "conf").write_text(_CONF.format(run=run, folder=folder, port=port, user=user))
     process = subprocess.Popen([program, "-c", str(run / "conf"), "-e", str(run / "error.log")])
     try:
         for _ in range(100):

@@ -17,6 +17,10 @@ from dicomtorch.pixels.memory import allocated_by
 Indices = Sequence[Any]
 Hint = Callable[[Indices], None]
 
+_LEAD_OF_REMOTE = (
+    4  # batches that are asked for while others are on their way; the storage bounds their bytes
+)
+
 
 class Fetch:
     """Indices -> batch, in any thread.
@@ -41,16 +45,19 @@ class Fetch:
         self._transform = batch_transform
         self._transfer = None if device is None or device.type == "cpu" else Transfer(device)
         self._hint = _hint(dataset)
+        self._is_remote = _is_remote(dataset)
         self._waits = True  # whether reads were waited for of late
 
     @property
     def lead(self) -> int:
         """How far ahead of the batches being made indices are wanted, in units of those that may exist."""
-        return int(self._hint is not None)
+        if self._hint is None:
+            return 0
+        return _LEAD_OF_REMOTE if self._is_remote else 1
 
     def __call__(self, indices: Indices, ahead: Indices) -> Any:
         """The batch of `indices`; the samples `ahead` are said to be needed soon."""
-        if self._hint is not None and self._waits and ahead:
+        if self._hint is not None and ahead and (self._waits or self._is_remote):
             with contextlib.suppress(DicomTorchError):  # raised where the frames are read
                 self._hint(ahead)
         began, worked = time.perf_counter(), time.thread_time()
@@ -112,3 +119,10 @@ def _hint(dataset: Any) -> Hint | None:
         return None if inner is None else lambda indices: inner([chosen[i] for i in indices])
     hint: Hint | None = getattr(dataset, "will_need", None)
     return hint
+
+
+def _is_remote(dataset: Any) -> bool:
+    """Whether samples are read over a network."""
+    if isinstance(dataset, Subset):
+        return _is_remote(dataset.dataset)
+    return getattr(dataset, "is_remote", False) is True

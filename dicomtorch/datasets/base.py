@@ -298,6 +298,11 @@ class SampleDataset(Dataset[Sample_co], Generic[Asked, Sample_co, Batch_co]):
         """
         return SampleDicts(self, image, mask)
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether samples are read over a network, so that they are asked for well before they are needed."""
+        return self._reader.is_remote
+
     def will_need(self, indices: Sequence[Any]) -> None:
         """Says which samples are asked for soon, so that the system reads them into its cache; `FrameLoader` does."""
         frames = [k for i in indices for k in self._positions(self._asked(i))]

@@ -69,6 +69,7 @@ class HasDataset(Protocol):
 Given = Source | FrameIndex | HasIndex | HasDataset
 """What datasets are made of."""
 
+_MET = ("read", "reused", "removed", "seconds", "requests", "bytes_read")
 _PIXELS = frozenset(field.name for field in fields(PixelOptions))
 _MASKS = frozenset(MaskOptions.__annotations__)
 _NO_FRAMES = {
@@ -128,9 +129,7 @@ class FrameSource:
         shown = (*self.keywords, *(() if opened is None else opened.joined))
         self._unshown = tuple(name for name in columns if name not in shown)
         index, report = open_frames(source, policy, (*self.keywords, *columns), executor)
-        self._met = {
-            name: getattr(report, name) for name in ("read", "reused", "removed", "seconds")
-        }
+        self._met = {name: getattr(report, name) for name in _MET}
         if within is not None:
             index = within(index)
         index = _without_excluded(index, policy.exclude).deduplicate(policy.duplicates)

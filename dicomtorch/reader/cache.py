@@ -198,6 +198,10 @@ class FrameCache:
             )
         return stored
 
+    def has(self, key: bytes) -> bool:
+        """Whether there is an entry, whole or not."""
+        return self._path(key).exists()
+
     def write(self, key: bytes, stored: Array) -> None:
         """Keeps the stored values of a frame, if there is room; never raises for want of it."""
         if not self._writes or time.monotonic() < self._full_until:

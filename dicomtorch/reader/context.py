@@ -89,6 +89,11 @@ class ContextReader:
         many = 2 * self.context + 1
         return {(many * c, h, w) for c, h, w in self._reader.shapes(positions)}
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether frames are read over a network."""
+        return self._reader.is_remote
+
     def will_need(self, positions: Sequence[int]) -> None:
         """See `FrameReader.will_need`."""
         self._reader.will_need(np.unique(self.neighbours(positions)).tolist())

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -35,8 +34,9 @@ from dicomtorch.model.frame import Reduced
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.model.syntaxes import EXPLICIT_VR_BIG_ENDIAN
-from dicomtorch.reader.cache import EXPENSIVE, FrameCache, frame_key, reduced_key
+from dicomtorch.reader.cache import EXPENSIVE, FrameCache, reduced_key
 from dicomtorch.reader.choice import ChosenBackends
+from dicomtorch.reader.kept import KeptRanges, stored_key
 from dicomtorch.reader.open_files import OpenFiles, identity_of
 from dicomtorch.reader.threads import FEW, decode_pool, usable_threads, worthwhile_threads
 from dicomtorch.storage.base import ByteRange, Scratch, Storage
@@ -44,8 +44,6 @@ from dicomtorch.storage.choose import remember, storage_for
 from dicomtorch.storage.remote import RemoteStorage
 
 Array = npt.NDArray[Any]
-
-_FIRST_BYTES = 4096  # of a frame, whose checksum is in the key of its decoded values
 
 
 class FrameFetcher:
@@ -71,6 +69,7 @@ class FrameFetcher:
         self.backends = backends or ChosenBackends()
         self.cache = cache
         self.storage = storage or storage_for(index.root)
+        self.kept = KeptRanges.of(self.storage)
         self._renew()
 
     def _renew(self) -> None:
@@ -135,7 +134,32 @@ class FrameFetcher:
     def _need(self, located: Sequence[FrameLocation]) -> None:
         """Asks for all of several frames that are read now, so that none is waited for alone."""
         assert isinstance(self.storage, RemoteStorage)
-        self.storage.need([self.byte_range(where) for where in located if not where.deflated])
+        self.storage.need(self._ranges(located))
+
+    def _ranges(self, located: Sequence[FrameLocation]) -> list[ByteRange]:
+        """What has to be read of frames whose values or bytes are not kept."""
+        if self.cache is not None:
+            located = [where for where in located if not self._is_kept(where)]
+        ranges = [self.byte_range(where) for where in located if not where.deflated]
+        return ranges if self.kept is None else self.kept.missing(ranges)
+
+    def _is_kept(self, where: FrameLocation) -> bool:
+        """Whether the decoded values of a frame may be in the cache."""
+        pixel = self.index.image_pixel(where.position)
+        if self.cache is None or pixel.transfer_syntax_uid not in EXPENSIVE:
+            return False
+        backend = self.backends.of(pixel)
+        return self.cache.has(stored_key(where, self.files(), pixel, backend))
+
+    def _kept(self, where: FrameLocation, files: OpenFiles, scratch: Scratch) -> memoryview:
+        """The bytes of a frame of a remote object, read where they are kept if they are."""
+        assert self.kept is not None
+        wanted = self.byte_range(where)
+        data = self.kept.read(wanted, scratch)
+        if data is None:
+            data = files.of(where).read_exactly(wanted.offset, wanted.length, scratch)
+            self.kept.write(wanted, data)
+        return data
 
     def will_need(self, positions: Sequence[int], index: FrameIndex | None = None) -> None:
         """Asks the storage to have frames at hand soon, of this index or of another one of the same scan.
@@ -143,7 +167,10 @@ class FrameFetcher:
         It may not, and nothing is said of errors.
         """
         located = (index or self.index).locate(positions)
-        self.storage.will_need([self.byte_range(where) for where in located])
+        if self.storage.is_remote and index is None:
+            self.storage.will_need(self._ranges(located))
+        else:
+            self.storage.will_need([self.byte_range(where) for where in located])
 
     def byte_range(
         self, where: FrameLocation, pixel: ImagePixel | None = None, rows: range | None = None
@@ -207,11 +234,12 @@ class FrameFetcher:
     ) -> memoryview | bytes:
         """The bytes of a frame that a decoder takes, in `scratch` or memory of this thread that the next overwrites."""
         offset, length, fragments, bit_offset, _ = where.span
-        file = files.of(where)
         if where.deflated:
             data = _inflated_range(where, files)
+        elif self.kept is not None:
+            data = self._kept(where, files, scratch or self._local.scratch)
         else:
-            data = file.read_exactly(offset, length, scratch or self._local.scratch)
+            data = files.of(where).read_exactly(offset, length, scratch or self._local.scratch)
         if fragments:
             return join(data, where.span)
         return align(data, bit_offset, pixel) if bit_offset else data
@@ -230,7 +258,7 @@ class FrameFetcher:
         """
         if self.cache is None or pixel.transfer_syntax_uid not in EXPENSIVE:
             return self._decoded(where, files, pixel, backend, out)
-        key = _cache_key(where, files, pixel, backend)
+        key = stored_key(where, files, pixel, backend)
         stored = self.cache.read(
             key, pixel, self._local.scratch, self._local.decoded(pixel, self._limits)
         )
@@ -266,7 +294,7 @@ class FrameFetcher:
         """A frame at 1 / 2^levels of its resolution, in memory of its own or of this thread."""
         if self.cache is None or pixel.transfer_syntax_uid not in EXPENSIVE:
             return self._decoded_reduced(where, files, pixel, backend, levels)
-        key = _cache_key(where, files, pixel, backend)
+        key = stored_key(where, files, pixel, backend)
         shape = reduced_shape(pixel, levels)
         small = replace(pixel, rows=shape[0], columns=shape[1])
         factor = 1 << levels
@@ -374,29 +402,6 @@ def _rows_of(start: int, pixel: ImagePixel, rows: range) -> tuple[int, int]:
     """Offset and length of some rows of a frame that begins at `start`."""
     row = pixel.columns * pixel.samples_per_pixel * pixel.bits_allocated // 8
     return start + rows.start * row, len(rows) * row
-
-
-def _cache_key(
-    where: FrameLocation, files: OpenFiles, pixel: ImagePixel, backend: Backend
-) -> bytes:
-    # First, because a file that changed since it was indexed is an error, whatever is kept of it.
-    identity, first = files.beginning(where, _FIRST_BYTES)
-    index = files.index
-    at = np.array([where.position])
-    (uid,) = index.gather("SOPInstanceUID", at)
-    paths: Any = index.files["path"]
-    return frame_key(
-        uid=uid,
-        path=paths[where.file] if uid else index.file_path(where.file),
-        frame=index.gather("frame", at)[0],
-        size=where.size,
-        mtime_ns=where.mtime_ns,
-        inode=identity.inode,
-        first=zlib.crc32(first),
-        span=tuple(where.span),
-        pixel=pixel,
-        backend=backend,
-    )
 
 
 class _LastInflated:

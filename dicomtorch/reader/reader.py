@@ -374,6 +374,11 @@ class FrameReader:
         """
         return self.fetcher.encoded(position)
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether frames are read over a network."""
+        return self.fetcher.storage.is_remote
+
     def will_need(self, positions: Sequence[int]) -> None:
         """See `FrameFetcher.will_need`."""
         self.fetcher.will_need(positions)

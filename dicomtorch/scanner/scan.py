@@ -116,7 +116,7 @@ def scan(
         return FrameIndex.build(part, root=root, tags=kinds, limits=limits)
 
     is_here = storage is None or not len(found.changed if found else ())
-    if base and is_here and found and not found.removed and found.all_failed(base):
+    if base is not None and is_here and found and not found.removed and found.all_failed(base):
         # Failures are tried again in every scan: as long as each fails as before, nothing changed.
         rows = list(reading.rows(entries))
         old = found.rows[found.changed].tolist()
@@ -125,14 +125,22 @@ def scan(
     else:
         result = assemble(reading.part(entries, _for_parts(checkpoint, assemble)))
     give_back()
-    return result, replace(
-        result.report(),
+    reused = 0 if found is None else int(found.is_kept.sum())
+    return result, _reported(result, reading, reused, removed, time.monotonic() - began)
+
+
+def _reported(
+    index: FrameIndex, reading: Reading, reused: int, removed: int, seconds: float
+) -> ScanReport:
+    """The report of an index with what finding it took."""
+    return replace(
+        index.report(),
         read=reading.count,
-        reused=0 if found is None else int(found.is_kept.sum()),
+        reused=reused,
         removed=removed,
         requests=reading.requests,
         bytes_read=reading.bytes_read,
-        seconds=time.monotonic() - began,
+        seconds=seconds,
     )
 
 

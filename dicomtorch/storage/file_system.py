@@ -7,10 +7,13 @@ errors only the kind is told.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from dicomtorch._forks import ForkedLock
@@ -71,6 +74,8 @@ class FileSystemClient:
         self._settings = settings
         self._queries = queries or {}
         self._lock = ForkedLock()
+        if self._is_http:
+            logging.getLogger("fsspec.http").addFilter(_without_query)
         self._made: tuple[int, Any] = (0, None)
 
     @property
@@ -162,6 +167,11 @@ class FileSystemClient:
         version = version.replace('""', '"')
         if not version:
             when = next((info[key] for key in _TIMES if info.get(key) is not None), None)
+            if isinstance(
+                when, datetime
+            ):  # some say it as a number in listings, and as this elsewhere
+                when = when.timestamp()
+            when = f"{when:.6f}" if isinstance(when, float) else when
             version = "" if when is None else f"modified {when}"
         return Identity(-1 if size is None else int(size), 0, 0, version)
 
@@ -178,6 +188,12 @@ class FileSystemClient:
                     raise _told(error, identity) from None
             time.sleep(random.uniform(0, _FIRST_WAIT * 2**attempt))
         raise AssertionError
+
+
+def _without_query(record: logging.LogRecord) -> bool:
+    """Takes queries out of a record of fsspec, which logs the addresses that it asks."""
+    record.msg, record.args = re.sub(r"\?\S+", "?...", record.getMessage()), ()
+    return True
 
 
 def _below(name: str, prefix: bytes) -> bytes:

@@ -151,7 +151,14 @@ class RemoteStorage:
             return Answer(b"", identity)
         if identity.size > 0:
             length = min(length, identity.size)
-        return self._get(ByteRange(name, identity, 0, length))
+            return self._get(ByteRange(name, identity, 0, length))
+        try:
+            return self._get(ByteRange(name, identity, 0, length))
+        except (StorageError, StaleIndexError):
+            found = self.head(name)  # of nothing no range can be had
+            if found.size:
+                raise
+            return Answer(b"", found)
 
     def listed(self, prefix: bytes) -> Iterator[tuple[bytes, Identity]]:
         """The objects below a prefix, or the one that has this name, with what the listing says of each.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import html
 import os
@@ -61,8 +62,7 @@ class Viewing:
         )
         self._server: Any = uvicorn.Server(config)
         self._thread = threading.Thread(
-            target=self._server.run,
-            kwargs={"sockets": [self._socket]},
+            target=self._run,
             name="dicomtorch-viewer",
             daemon=True,
         )
@@ -77,6 +77,22 @@ class Viewing:
                 f"the viewer did not begin to answer on port {self.port} within {_START_SECONDS:g} s; try again, or "
                 "another port"
             )
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except (OSError, ValueError):  # uvicorn closes the socket before the loop lets go of it
+            if not self._server.should_exit:
+                raise
+
+    async def _serve(self) -> None:
+        asyncio.get_running_loop().set_exception_handler(self._on_error)
+        await self._server.serve(sockets=[self._socket])
+
+    def _on_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        # A browser that asks while the socket is closed is no fault of anybody.
+        if not self._server.should_exit:
+            loop.default_exception_handler(context)
 
     def __repr__(self) -> str:
         # The token opens the images: reprs get into logs and saved notebooks.

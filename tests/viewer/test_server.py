@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
 import re
 import signal
@@ -9,6 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 import webbrowser
 from pathlib import Path
@@ -72,9 +75,34 @@ def test_the_network_is_opened_by_its_own_option_only(frames):
 
 def test_a_server_that_does_not_start_is_an_error(frames, monkeypatch):
     uvicorn = pytest.importorskip("uvicorn")
-    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: None)
+
+    async def not_at_all(self, sockets):
+        pass
+
+    monkeypatch.setattr(uvicorn.Server, "serve", not_at_all)
     with pytest.raises(OptionError, match="did not begin to answer"):
         view(frames, browser=False)
+
+
+def test_nothing_is_printed_when_it_closes_below_a_browser_that_asks(frames, capfd):
+    """uvicorn closes the socket before the loop lets go of it: an error on the terminal of whoever ends the viewer."""
+    for _ in range(3):
+        viewing = view(frames, browser=False)
+        closes = threading.Event()
+
+        def ask(url=viewing.url, closes=closes):
+            while not closes.is_set():
+                with contextlib.suppress(OSError, http.client.HTTPException):
+                    get(url, "/api/summary")
+
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        viewing.close()
+        closes.set()
+        for thread in threads:
+            thread.join()
+    assert capfd.readouterr().err == ""
 
 
 def test_a_tunnel_with_another_port_is_answered(frames):

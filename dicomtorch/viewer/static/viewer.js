@@ -1,7 +1,7 @@
 // The viewer: what files have beside what training gets. `mount(element, transport)` is all; a page calls it with
 // `fetch`, a notebook with messages. Text enters the page through textContent only.
 
-const CACHE_FRAMES = 64, CACHE_BYTES = 256 * 2 ** 20, AHEAD = 8, AT_ONCE = 4;
+const CACHE_FRAMES = 64, CACHE_BYTES = 256 * 2 ** 20, AHEAD = 8, AT_ONCE = 4, AHEAD_AT_ONCE = 2;
 const LARGE = 16e6, LARGE_SENT = 6e6; // pixels of a frame that is not sent whole, and of what is sent
 const REFINED = 5e6; // pixels that are windowed when nothing moves
 const DRAWS = 8, TILE = 192, SETTLED = 90;
@@ -39,10 +39,10 @@ function make(tag, properties = {}, ...children) {
 export function fetchTransport(token) {
   let slow = false;
   return {
-    async get(path) {
+    async get(path, signal) {
       const address = `/api/${path}${slow ? (path.includes("?") ? "&" : "?") + "encoding=deflate" : ""}`;
       const begun = performance.now();
-      const reply = await fetch(address, { headers: { Authorization: `Bearer ${token}` }, cache: "no-store" });
+      const reply = await fetch(address, { headers: { Authorization: `Bearer ${token}` }, cache: "no-store", signal });
       const kind = reply.headers.get("Content-Type") || "";
       if (kind.startsWith("application/json")) {
         const info = await reply.json();
@@ -90,6 +90,8 @@ export function messageTransport(model) {
 
 // --- What was answered ----------------------------------------------------------------------------------------------
 
+const DROPPED = { status: 0, info: { dropped: true }, data: null };
+
 /** Keeps answers: the newest wish is asked for first, so many at once, the oldest are forgotten. */
 class Store {
   constructor(transport) {
@@ -108,33 +110,37 @@ class Store {
       wish = { path, later, begun: false };
       wish.promise = new Promise((resolve) => { wish.resolve = resolve; });
       this.wished.set(path, wish);
-    } else if (!later && !wish.begun) {
+    } else if (!later) {
       wish.later = false;
-      this.wished.delete(path);
-      this.wished.set(path, wish);
+      if (!wish.begun) { this.wished.delete(path); this.wished.set(path, wish); }
     }
     this.work();
     return wish.promise;
   }
-  /** Nobody wants any more what was to be read ahead, or was passed by. */
-  forget() {
+  /** Nobody wants any more what was to be read ahead, or was passed by; what is among `paths` stays. */
+  forget(paths = new Set()) {
     for (const wish of [...this.wished.values()]) {
-      if (wish.begun) continue;
+      if (paths.has(wish.path)) { if (!wish.begun) wish.later = true; continue; }
+      if (wish.begun && !wish.later) continue;
       this.wished.delete(wish.path);
-      wish.resolve({ status: 0, info: { dropped: true }, data: null });
+      if (wish.begun) wish.abort.abort();
+      wish.resolve(DROPPED);
     }
   }
   clear() { this.forget(); this.kept.clear(); this.bytes = 0; }
   work() {
     while (this.running < AT_ONCE) {
-      const waiting = [...this.wished.values()].filter((wish) => !wish.begun);
-      const wish = waiting.filter((one) => !one.later).pop() || waiting[0];
+      const all = [...this.wished.values()], waiting = all.filter((wish) => !wish.begun), begun = all.filter((wish) => wish.begun);
+      // What is read ahead waits for what is wanted now: both would share the decoder and the line.
+      const ahead = begun.some((one) => !one.later) || begun.length >= AHEAD_AT_ONCE ? undefined : waiting[0];
+      const wish = waiting.filter((one) => !one.later).pop() || ahead;
       if (!wish) return;
       wish.begun = true;
+      wish.abort = new AbortController();
       this.running++;
       this.ask(wish).then((entry) => {
         this.running--;
-        this.wished.delete(wish.path);
+        if (this.wished.get(wish.path) === wish) this.wished.delete(wish.path);
         wish.resolve(entry);
         this.work();
       });
@@ -143,8 +149,9 @@ class Store {
   async ask(wish) {
     let entry;
     try {
-      entry = await this.transport.get(wish.path);
+      entry = await this.transport.get(wish.path, wish.abort.signal);
     } catch (error) {
+      if (error.name === "AbortError") return DROPPED;
       return { status: -1, info: { error: `The viewer does not answer (${error.message}). Is the program still running?` }, data: null };
     }
     entry.id = ++this.answers;
@@ -759,15 +766,12 @@ export class Viewer {
   }
   async load() {
     const k = this.k, mine = (this.loading = (this.loading || 0) + 1);
-    this.store.forget();
+    const ahead = [...Array(AHEAD).keys()].map((n) => k + (n + 1) * this.direction).filter((n) => n >= 0 && n < this.length).flatMap((n) => this.paths(n));
+    this.store.forget(new Set([...this.paths(k), ...ahead]));
     this.paintNow();
     if (this.isVolume) this.loadPlanes();
     const asked = this.paths(k).map((path) => this.store.get(path));
-    for (let ahead = 1; ahead <= AHEAD; ahead++) {
-      const next = k + ahead * this.direction;
-      if (next < 0 || next >= this.length) break;
-      for (const path of this.paths(next)) this.store.get(path, true);
-    }
+    for (const path of ahead) this.store.get(path, true);
     const entries = await Promise.all(asked);
     if (mine !== this.loading) return;
     this.failures = new Map(this.paths(k).map((path, i) => [path, entries[i]]).filter(([, one]) => one.status !== 200));

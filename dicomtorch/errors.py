@@ -33,7 +33,16 @@ from types import ModuleType
 
 
 class DicomTorchError(Exception):
-    """The root: whatever this package raises on purpose is one of these."""
+    """The root: whatever this package raises on purpose is one of these.
+
+    A traceback ends with where the documentation has more about its class (`__notes__`).
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        self.add_note(
+            f"More: how-to/errors.html#{type(self).__name__.lower()} in the documentation."
+        )
 
 
 class SourceError(DicomTorchError, FileNotFoundError):

@@ -34,6 +34,7 @@ suppress_warnings = [
 html_theme = "furo"
 html_title = f"dicomtorch {__version__}"
 html_static_path = ["_static"]
+html_favicon = "../dicomtorch/viewer/static/icon.svg"
 html_css_files = ["site.css"]
 html_copy_source = html_show_sourcelink = True
 html_baseurl = ""

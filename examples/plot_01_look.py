@@ -32,8 +32,8 @@ print({key: meta[key] for key in ("Modality", "Rows", "PixelSpacing", "SliceThic
 
 # %%
 # A picture of some frames, as training sees them.
-picture = frames.show_batch(range(0, len(frames), 4), columns=5, tile=160)
-plt.figure(figsize=(10, 4))
+picture = frames.show_batch([0, 1, 2, 12, 33], columns=5, tile=160)
+plt.figure(figsize=(10, 2.4))
 plt.imshow(picture, cmap="gray")
 plt.axis("off")
 plt.show()

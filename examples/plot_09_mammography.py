@@ -18,7 +18,8 @@ folder = Path(tempfile.mkdtemp())
 generator = np.random.default_rng(0)
 y, x = np.mgrid[:4000, :3000]
 breast = (x / 2200) ** 2 + ((y - 2000) / 1800) ** 2 < 1
-pixels = generator.normal(1500, 80, (4000, 3000)) * breast
+pixels = generator.normal(1300, 80, (4000, 3000)) * breast
+pixels += 350 * np.sin(x / 110 + 2 * np.sin(y / 170)) * np.sin(y / 140 + x / 300) * breast
 pixels += 1200 * np.exp(-((x - 900) ** 2 + (y - 1700) ** 2) / 150**2) * breast
 one = image(
     pixels.clip(0, 4095).astype(np.uint16),

@@ -33,7 +33,12 @@ figure, (left, right) = plt.subplots(
 )
 left.imshow(thumbnail.permute(1, 2, 0))
 left.plot(
-    tiles.index.column("column") / 2 + 8, tiles.index.column("row") / 2 + 8, "k.", markersize=3
+    tiles.index.column("column") / 2 + 8,
+    tiles.index.column("row") / 2 + 8,
+    "s",
+    color="tab:green",
+    fillstyle="none",
+    markersize=5,
 )
 right.imshow(tiles.show_batch(range(0, 24), columns=4, tile=64))
 for axis in (left, right):

@@ -53,7 +53,12 @@ class Backend(Protocol):
         ...
 
     def decode(self, data: Buffer, pixel: ImagePixel, out: Array | None = None) -> Array:
-        """Decodes one frame.
+        """Decodes one frame; see the contract above.
+
+        Args:
+            data: Its code stream, or its bytes where it is not compressed.
+            pixel: What the header of its file says.
+            out: An array that may be written into, of shape `pixel.shape`; `None`: a new one.
 
         Raises:
             DecodeError: The stream is damaged, or disagrees with `pixel` in size, components or kind.

@@ -111,6 +111,10 @@ def collate_frames(
     not copied. Boxes, of which images have different numbers, stay a list. In `meta` integers become int64 tensors
     (B,), floats float64 (B,), tuples of n numbers the same (B, n), texts and tuples of texts a list.
 
+    Args:
+        samples: What a dataset gave.
+        collate_fn_map: As torch's `default_collate` hands it on; for what transforms made of samples.
+
     Raises:
         OptionError: The images differ in size or channels, or the samples in their keys.
     """

@@ -160,7 +160,14 @@ class EpochSampler(DistributedSampler[T_co]):
         return self._start
 
     def set_epoch(self, epoch: int) -> None:
-        """Begins another epoch; the same one again changes nothing, so that a resumed epoch goes on."""
+        """Begins another epoch; the same one again changes nothing, so that a resumed epoch goes on.
+
+        Args:
+            epoch: From 0.
+
+        Raises:
+            OptionError: It is negative.
+        """
         if epoch < 0:
             raise OptionError(f"epochs count from 0; got {epoch}")
         if epoch != self.epoch:

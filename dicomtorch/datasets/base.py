@@ -201,7 +201,7 @@ class SampleDataset(Dataset[Sample_co], Generic[Asked, Sample_co, Batch_co]):
 
     @property
     def on_error(self) -> str:
-        """As given."""
+        """What becomes of a frame that cannot be read: "raise" or "replace", as given."""
         return self.read_policy.on_error
 
     @property

@@ -266,7 +266,7 @@ class DicomSlides:
     Example:
         >>> slides = DicomSlides("slides/")                                         # doctest: +SKIP
         >>> slide = slides[0]                                                       # doctest: +SKIP
-        >>> image, mask = slide.region(slide.level(mpp=0.5), 1000, 2000, 512, 512)  # doctest: +SKIP
+        >>> image, mask = slide.region(slide.level(mpp=0.5), 100, 200, 512, 512)  # doctest: +SKIP
         >>> x, y = slide.to_slide(0, 1000, 2000)                                    # doctest: +SKIP
     """
 

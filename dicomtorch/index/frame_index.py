@@ -48,6 +48,11 @@ class FrameIndex(FrameRows, Integrated):
     Made by `scan`, `load`, or by selecting from another one. `len(index)` counts frames; position `i` is what
     `DicomFrames` calls `i`.
 
+    Args:
+        generation: The table that all indexes of one scan share.
+        rows: Rows of it, in the order of the positions; `None`: all.
+        joined: Further columns, one value for each position.
+
     Example:
         >>> from dicomtorch import scan                                 # doctest: +SKIP
         >>> index, report = scan("studies/")                            # doctest: +SKIP
@@ -65,7 +70,14 @@ class FrameIndex(FrameRows, Integrated):
         tags: Mapping[str, Kind] | None = None,
         limits: Limits = LIMITS,
     ) -> FrameIndex:
-        """An index of `files`, in memory, ordered by path; `limits` are what they were admitted by."""
+        """An index of `files`, in memory, ordered by path.
+
+        Args:
+            files: Rows of each file, or the columns made of them.
+            root: What the paths of the files start from.
+            tags: Kinds of further columns, by keyword.
+            limits: What the files were admitted by.
+        """
         tags = dict(tags or {})
         part = files if isinstance(files, Part) else build_part(files, frame_columns(tags))
         return cls(

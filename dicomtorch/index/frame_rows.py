@@ -98,7 +98,7 @@ class FrameRows:
         return data.take(rows) if isinstance(data, Texts | Packed) else data[rows]
 
     def values(self, name: str, positions: npt.NDArray[np.int64]) -> npt.NDArray[Any] | list[str]:
-        """One column at `positions`: an array, or a list of `str`."""
+        """The column `name` at `positions`: an array, or a list of `str`."""
         data: Any
         data, chosen = self._column(name)
         rows = positions if chosen is None else chosen[positions]
@@ -108,7 +108,7 @@ class FrameRows:
         return values
 
     def gather(self, name: str, positions: npt.NDArray[np.int64]) -> list[Any]:
-        """One column at `positions` as `int`, `float`, `str`, or tuples of `float`."""
+        """The column `name` at `positions` as `int`, `float`, `str`, or tuples of `float`."""
         return as_list(self.values(name, positions))
 
     # One frame

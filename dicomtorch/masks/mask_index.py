@@ -325,7 +325,12 @@ class MaskIndex:
     def layers(self, position: int, *, fractions: bool = False) -> list[Layer]:
         """The labels on a frame, each once, in the order of labels.
 
+        Args:
+            position: Of the frame, from 0.
+            fractions: Whether fractional segments keep their values, in [0, 1], in place of the threshold.
+
         Raises:
+            FrameIndexError: There is no such frame.
             DicomTorchError: An object cannot be read, or is damaged; the message names the frame.
         """
         if not 0 <= position < len(self):

@@ -71,7 +71,11 @@ class ImagePixel:
 
     @property
     def stored_dtype(self) -> np.dtype[np.generic]:
-        """The smallest NumPy type that holds every stored value that the header admits."""
+        """The smallest NumPy type that holds every stored value that the header admits.
+
+        Raises:
+            OptionError: Bits Stored is more than 64.
+        """
         if self.is_float:
             return np.dtype(np.float32 if self.pixel_data_vr == "OF" else np.float64)
         for bits in (8, 16, 32, 64):

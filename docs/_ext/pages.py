@@ -48,6 +48,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Sphinx calls this."""
     app.connect("config-inited", lambda _app, _config: write(DOCS / "generated"), priority=100)
     app.connect("source-read", _links)
+    app.connect("html-page-context", _accessible, priority=900)
     return {"parallel_read_safe": True}
 
 
@@ -100,6 +101,14 @@ def _links(app: Sphinx, name: str, source: list[str]) -> None:
         return match[0]
 
     source[0] = LINK.sub(changed, source[0])
+
+
+def _accessible(app: Sphinx, name: str, template: str, context: dict[str, Any], tree: Any) -> None:
+    """What the theme leaves out: the level of the captions of its list of pages, and a way by key into wide code."""
+    for part in ("furo_navigation_tree", "body"):
+        html = context.get(part) or ""
+        html = html.replace(' role="heading">', ' role="heading" aria-level="2">')
+        context[part] = html.replace("<pre>", '<pre tabindex="0">')
 
 
 def command_line() -> str:

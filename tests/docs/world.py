@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute
 import pydicom
 import pytest
 import torch
@@ -133,6 +134,13 @@ def glass(folder: Path) -> None:
         slides.write_slide(folder / f"slides/{number}", number)
     rows = [("PatientID", "tumour"), *((f"patient-{k}", str(k % 2)) for k in range(4))]
     make_data.write_table(folder / "labels.csv", rows)
+
+
+def everything(folder: Path) -> None:
+    """What docstrings name."""
+    for build in (glass, tables_by_patient, liver_and_tumour, echo, mammograms):
+        build(folder)
+    points(folder, "ct", "candidates.csv")
 
 
 def move(source: Path, target: Path) -> None:
@@ -271,6 +279,19 @@ def with_labels() -> dict[str, object]:
     """The same with labels."""
     index = dicomtorch.DicomFrames("studies/").index
     return {"frames": dicomtorch.DicomFrames(index.join("labels.csv", on="SOPInstanceUID"))}
+
+
+def of_docstrings() -> dict[str, object]:
+    """Frames, an index with a tag, part of it, and a UID of one frame."""
+    frames = dicomtorch.DicomFrames("studies/", tags=["KVP"])
+    uid = frames.index.column("SOPInstanceUID")[0]
+    return {
+        "frames": frames,
+        "index": frames.index,
+        "train": frames.index.split(0.8)[0],
+        "pc": pyarrow.compute,
+        "uid": uid,
+    }
 
 
 def with_loader() -> dict[str, object]:

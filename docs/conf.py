@@ -11,6 +11,8 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
 
+os.environ["XDG_CACHE_HOME"] = str(HERE / "_build" / "cache")  # indexes of examples
+
 from dicomtorch._version import __version__  # noqa: E402
 
 project = "dicomtorch"
@@ -58,12 +60,11 @@ copybutton_prompt_is_regexp = True
 
 
 def quiet(gallery_conf: dict[str, Any], fname: str) -> None:
-    """Examples know nothing of each other, and keep their indexes where the build is."""
+    """No example changes what another one shows."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     warnings.simplefilter("default")
-    os.environ["DICOMTORCH_CACHE"] = str(HERE / "_build" / "cache")
 
 
 sphinx_gallery_conf = {

@@ -128,6 +128,12 @@ def mammograms(folder: Path) -> None:
     (folder / "coco.json").write_text(json.dumps(coco))
 
 
+def archive(folder: Path) -> None:
+    """`study.zip`, and a folder beside it."""
+    studies(folder)
+    shutil.make_archive(str(folder / "study"), "zip", folder / "studies")
+
+
 def glass(folder: Path) -> None:
     """Two slides with `labels.csv` by patient."""
     for number in range(4):
@@ -249,6 +255,7 @@ def perfusion(folder: Path) -> None:
 WORLDS: dict[str, tuple[Callable[[Path], None], ...]] = {
     "README.md": (studies, liver_and_tumour, echo),
     "docs/index.md": (studies,),
+    "docs/how-to/archives.md": (archive,),
     "docs/how-to/distributed.md": (liver_and_tumour,),
     "docs/how-to/frames.md": (studies,),
     "docs/how-to/large.md": (mammograms,),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.docs import world
 from tests.support.phantoms import write_series
 from tests.support.requirements import require
 
@@ -128,3 +130,32 @@ def test_it_installs_in_a_clean_environment_and_works(
     )
     assert program.returncode == 0, program.stderr
     assert "3" in program.stdout
+    if kind == "*.whl":
+        the_start_page_works(folder / "bin", clean, tmp_path)
+
+
+def the_start_page_works(programs: Path, environment: dict[str, str], folder: Path) -> None:
+    """Its commands, then its code as one script, as somebody who has only the wheel and a folder of files."""
+    page = (ROOT / "docs/start/ten-minutes.md").read_text(encoding="utf-8")
+    (folder / "world").mkdir()
+    world.studies(folder / "world")
+    path = f"{programs}{os.pathsep}{environment['PATH']}"
+    given = {**environment, "PATH": path, "XDG_CACHE_HOME": str(folder / "cache")}
+    commands = [
+        line for block in re.findall(r"```sh\n(.*?)```", page, re.S) for line in block.splitlines()
+    ]
+    assert len(commands) > 3
+    code = "".join(re.findall(r"```python\n(.*?)```", page, re.S)).replace('"cuda"', '"cpu"')
+    (folder / "world/train.py").write_text(code, encoding="utf-8")
+    for command in [*commands, "python train.py"]:
+        done = subprocess.run(
+            command,
+            shell=True,
+            cwd=folder / "world",
+            env=given,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode in (0, 1), (command, done.stderr)
+        assert "Traceback" not in done.stderr, (command, done.stderr)

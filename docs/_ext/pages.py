@@ -37,6 +37,12 @@ PROJECT = {
     "SECURITY.md": "security",
     "PRIVACY.md": "what-is-stored",
 }
+NAMES = {  # newer than pydicom's dictionary
+    "1.2.840.10008.1.2.4.110": "JPEG XL Lossless",
+    "1.2.840.10008.1.2.4.111": "JPEG XL JPEG Recompression",
+    "1.2.840.10008.1.2.4.112": "JPEG XL",
+    "1.2.840.10008.1.2.8.1": "Deflated Image Frame Compression",
+}
 COMMANDS = """# Commands
 
 What `dicomtorch COMMAND --help` prints. [What they are for](/reference/command-line.md).
@@ -150,9 +156,16 @@ def meaning(name: str) -> str:
     """Of a key: of a DICOM keyword its name and tag, else what `meta_meanings` says."""
     if name in meta_meanings.MEANINGS:
         return meta_meanings.MEANINGS[name]
-    tag = pydicom.datadict.tag_for_keyword(name)
-    if tag is None:
+    if (found := tag_of(name)) is None:
         raise KeyError(f"meta_meanings.MEANINGS says nothing of {name}")
+    return found
+
+
+def tag_of(keyword: str) -> str | None:
+    """Name and tag of a DICOM keyword."""
+    tag = pydicom.datadict.tag_for_keyword(keyword)
+    if tag is None:
+        return None
     return f"{pydicom.datadict.dictionary_description(tag)} ({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 
@@ -166,10 +179,14 @@ def columns() -> str:
             heading = found[1].rstrip(".")
         if inside and (found := re.match(r'\s+(\w+)="[^"]+",(?:\s+# (.+))?', line)):
             said[found[1]] = (heading, found[2] or "")
-    rows = [
-        (f"`{column.name}`", column.kind, shown(column.missing), *said.get(column.name, ("", "")))
-        for column in schema.FRAMES
-    ]
+    groups: dict[str, list[tuple[str, ...]]] = {}
+    for column in schema.FRAMES:
+        group, comment = said.get(column.name, ("Others", ""))
+        what = comment or (tag_of(column.name) or "")
+        row = (f"`{column.name}`", column.kind, shown(column.missing), what)
+        groups.setdefault(group, []).append(row)
+    heads = ("Column", "Kind", "Missing", "What it is")
+    tables = "\n".join(f"{group}:\n\n{table(heads, rows)}" for group, rows in groups.items())
     text = f"""# Columns of the index
 
 One row a frame, no nulls; version {schema.VERSION} of the schema. A name in CamelCase is the DICOM keyword whose value
@@ -177,7 +194,7 @@ it holds, resolved for the frame (per-frame, then shared functional group, then 
 snake_case is of this package. `index.column(name)` gives one, `index.table` all as an Arrow table. They may change with
 the version; `index.columns` lists those of an index.
 """
-    return f"{text}\n{table(('Column', 'Kind', 'Missing', 'Group', 'What it is'), rows)}"
+    return f"{text}\n{tables}"
 
 
 def shown(value: Any) -> str:
@@ -190,7 +207,7 @@ def syntaxes() -> str:
     names = list(BACKENDS)
     rows = []
     for uid in sorted(KNOWN_SYNTAXES, key=lambda uid: [int(part) for part in uid.split(".")]):
-        title = pydicom.uid.UID(uid).name
+        title = NAMES.get(uid) or pydicom.uid.UID(uid).name
         cells = [
             "yes" if any(get_backend(b).supports(p) for p in pixels(uid)) else "-" for b in names
         ]

@@ -84,6 +84,7 @@ def test_the_sdist_has_what_its_tests_need(built: Path) -> None:
     assert {"tests/conftest.py", "docs/explain/promises.md", "kernels/pyproject.toml"} <= names
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", ["*.whl", "*.tar.gz"])
 def test_it_installs_in_a_clean_environment_and_works(
     built: Path, tmp_path: Path, kind: str

@@ -50,6 +50,15 @@ def test_every_file_of_results_says_when_and_on_what():
         assert found["tables"] or found["printed"], path.name
 
 
+def test_figures_in_the_text_are_those_that_were_kept():
+    sentences = tables.load("earlier")["sentences"]
+    assert len(sentences) > 3
+    for page, sentence in sentences:
+        assert sentence in " ".join((tables.ROOT / page).read_text(encoding="utf-8").split()), (
+            sentence
+        )
+
+
 def test_tables_that_programs_print_are_found():
     rows = [{"what": "a", "ms": 1.25}, {"what": "b", "ms": 1234.0}]
     printed = f"noise\n{report.plain_table('Times', rows, ('what', 'ms'))}\nWrote results.json\n"

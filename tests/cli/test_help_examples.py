@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ LONG = {"view", "bench", "demo"}
 
 def examples() -> list[list[str]]:
     """Each example as words, without comments and redirections."""
+    commands: Any
     (commands,) = (a.choices for a in make_parser()._actions if a.dest == "command")
     found = []
     for command in commands.values():
@@ -32,7 +34,7 @@ EXAMPLES = examples()
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """What the examples name."""
-    made = tmp_path_factory.mktemp("examples")
+    made: Path = tmp_path_factory.mktemp("examples")
     world.studies(made)
     world.labelled("ct", labels=("liver", "kidney"), folder=made)
     (made / "image.dcm").write_bytes((made / "studies/loop.dcm").read_bytes())

@@ -49,7 +49,7 @@ def site(tmp_path_factory) -> Path:
         require(name)
     if ready := os.environ.get("DICOMTORCH_SITE"):
         return Path(ready)
-    folder = tmp_path_factory.mktemp("site")
+    folder: Path = tmp_path_factory.mktemp("site")
     command = [
         sys.executable,
         "-m",

@@ -104,7 +104,15 @@ def test_it_installs_in_a_clean_environment_and_works(
     ).stdout.strip()
     # After its own folder, and without what .pth files of this one add, such as an editable install of this checkout.
     Path(paths, "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    install = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    install: list[Any] = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+    ]
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         [*install, str(package)], capture_output=True, text=True, timeout=100, env=clean

@@ -30,7 +30,6 @@ extensions = [
 exclude_patterns = ["_build", "_ext", "**/sg_execution_times.rst", "sg_execution_times.rst"]
 suppress_warnings = [
     "config.cache",  # functions among the options
-    "toc.empty_glob",  # where no page is new
     "ref.python",  # attributes of the same name in two classes
 ]
 

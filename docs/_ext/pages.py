@@ -93,6 +93,8 @@ def project(file: str) -> str:
 def _links(app: Sphinx, name: str, source: list[str]) -> None:
     """Links that leave `docs/`, as they work on a code host, become links to the pages that are made of them."""
     here = (DOCS / name).parent
+    if name == "index":
+        source[0] = with_all_pages(source[0])
 
     def changed(match: re.Match[str]) -> str:
         target = Path(os.path.normpath(here / match[2]))
@@ -107,6 +109,16 @@ def _links(app: Sphinx, name: str, source: list[str]) -> None:
         return match[0]
 
     source[0] = LINK.sub(changed, source[0])
+
+
+def with_all_pages(text: str) -> str:
+    """The front page, its list of how-tos with those that it does not name yet."""
+    found = [path.relative_to(DOCS) for path in (*DOCS.glob("how-to/*.md"), *DOCS.glob("*.md"))]
+    names = sorted(path.with_suffix("").as_posix() for path in found)
+    new = [name for name in names if name != "index" and name not in text.splitlines()]
+    return text.replace(
+        "how-to/privacy\n", "".join(f"{name}\n" for name in ("how-to/privacy", *new))
+    )
 
 
 def _accessible(app: Sphinx, name: str, template: str, context: dict[str, Any], tree: Any) -> None:

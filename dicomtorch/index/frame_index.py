@@ -48,10 +48,8 @@ class FrameIndex(FrameRows, Integrated):
     Made by `scan`, `load`, or by selecting from another one. `len(index)` counts frames; position `i` is what
     `DicomFrames` calls `i`.
 
-    Args:
-        generation: The table that all indexes of one scan share.
-        rows: Rows of it, in the order of the positions; `None`: all.
-        joined: Further columns, one value for each position.
+    `generation` is the table that all indexes of one scan share, `rows` those of it, `joined` further columns,
+    one value each.
 
     Example:
         >>> from dicomtorch import scan                                 # doctest: +SKIP
@@ -70,14 +68,7 @@ class FrameIndex(FrameRows, Integrated):
         tags: Mapping[str, Kind] | None = None,
         limits: Limits = LIMITS,
     ) -> FrameIndex:
-        """An index of `files`, in memory, ordered by path.
-
-        Args:
-            files: Rows of each file, or the columns made of them.
-            root: What the paths of the files start from.
-            tags: Kinds of further columns, by keyword.
-            limits: What the files were admitted by.
-        """
+        """An index of `files` below `root`, in memory, ordered by path, with columns of `tags` and `limits`."""
         tags = dict(tags or {})
         part = files if isinstance(files, Part) else build_part(files, frame_columns(tags))
         return cls(

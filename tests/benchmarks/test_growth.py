@@ -1,0 +1,45 @@
+"""Nothing grows worse than n log n: from 10^4 to 10^5 frames CPU time and memory grow by 13 times at most.
+
+CPU time of a process and its peak memory, the least of two runs, and never less than what a loaded machine makes of
+nothing; no wall time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.growth import STEPS, Cost
+
+MOST = 13
+LEAST_CPU = 0.05  # seconds
+LEAST_PEAK = 4.0  # MB
+LEFT_OUT = "stacks, series of one slice, single_slices"
+
+
+@pytest.fixture(scope="module")
+def costs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Cost, Cost]]:
+    folder = tmp_path_factory.mktemp("growth")
+    command = [sys.executable, "-m", "benchmarks.growth", "--growth", str(folder)]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, text=True, capture_output=True, check=False, cwd=root)
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    return {step: (Cost(**few), Cost(**many)) for step, few, many in lines}
+
+
+@pytest.mark.timeout(900)  # the first one runs them all
+@pytest.mark.skipif(sys.platform != "linux", reason="peaks are those of /proc")
+@pytest.mark.parametrize("step", [step for step in STEPS if step != LEFT_OUT])
+def test_a_step_grows_no_worse_than_its_rows(
+    costs: dict[str, tuple[Cost, Cost]], step: str
+) -> None:
+    few, many = costs[step]
+    assert many.cpu <= MOST * max(few.cpu, LEAST_CPU)
+    if not math.isnan(many.peak):
+        assert many.peak <= MOST * max(few.peak, LEAST_PEAK)

@@ -151,6 +151,8 @@ def first_scan(place: Place) -> Action:
     class Chunks:
         """In place of what has chunks read by children."""
 
+        requests = bytes_read = 0
+
         def __init__(self, *_: object) -> None:
             pass
 

@@ -12,6 +12,7 @@ from dicomtorch.cli.console import page
 from dicomtorch.cli.options import (
     EXIT_FOUND_PROBLEMS,
     EXIT_OK,
+    LOST,
     Commands,
     add_redact_paths,
     add_root,
@@ -25,64 +26,13 @@ from dicomtorch.cli.options import (
     whole_number,
 )
 from dicomtorch.cli.purge import add_purge
+from dicomtorch.cli.scan import add_merge, add_scan
 from dicomtorch.cli.series import add_series
 from dicomtorch.cli.view import add_view
 from dicomtorch.errors import OptionError
 
 if TYPE_CHECKING:
     pass
-
-_LOST = "some files are damaged, or hold images that nothing installed decodes"
-
-
-def _add_scan(commands: Commands[argparse.ArgumentParser]) -> None:
-    parser = new_command(
-        commands,
-        "scan",
-        "Read the headers below a folder and report what is there.",
-        "  dicomtorch scan studies/\n"
-        "  dicomtorch scan a/ b/ image.dcm --tags PatientSex BodyPartExamined\n"
-        "  dicomtorch scan studies/ -o studies.index\n"
-        "  dicomtorch scan studies/ --json --redact-paths > report.json\n",
-        found=_LOST,
-    )
-    add_root(parser)
-    parser.add_argument(
-        "--json", action="store_true", help="print JSON, with every file that is not a plain image"
-    )
-    parser.add_argument(
-        "--workers",
-        type=whole_number,
-        metavar="N",
-        help="processes that read headers; default: one for each core if there are thousands of files",
-    )
-    parser.add_argument(
-        "--tags",
-        nargs="+",
-        default=[],
-        metavar="KEYWORD",
-        help="DICOM keywords to read as well; reported is how many frames have a value, never the value",
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="INDEX",
-        help="save the index there as well, for DicomFrames(FrameIndex.load(INDEX)) and for every command",
-    )
-    add_redact_paths(parser)
-    parser.set_defaults(run=_scan)
-
-
-def _scan(arguments: argparse.Namespace) -> int:
-    from dicomtorch.reports.summary import format_summary, has_problems, summarize
-
-    index, report = open_source(arguments.root, tags=arguments.tags, workers=arguments.workers)
-    if arguments.output is not None:
-        index.save(arguments.output)
-    summary = summarize(index, report, tags=arguments.tags, redact_paths=arguments.redact_paths)
-    print(json.dumps(summary, indent=2) if arguments.json else format_summary(summary, page()))
-    return report_code(index, report, has_problems(summary))
 
 
 def _add_info(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -93,7 +43,7 @@ def _add_info(commands: Commands[argparse.ArgumentParser]) -> None:
         "  dicomtorch info image.dcm\n"
         "  dicomtorch info ct.index                # what FrameIndex.save wrote\n"
         "  dicomtorch info image.dcm --json\n",
-        found=_LOST,
+        found=LOST,
     )
     parser.add_argument("path", type=source_path, help="a file, a saved index, or a folder")
     parser.add_argument("--json", action="store_true", help="print JSON, with every value")
@@ -433,7 +383,8 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 def add_commands(commands: Commands[argparse.ArgumentParser]) -> None:
     """Adds every command, in the order in which `--help` lists them."""
-    _add_scan(commands)
+    add_scan(commands)
+    add_merge(commands)
     _add_info(commands)
     _add_doctor(commands)
     add_series(commands)

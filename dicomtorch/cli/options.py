@@ -18,6 +18,7 @@ EXIT_OK = 0
 EXIT_FOUND_PROBLEMS = 1
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
+LOST = "some files are damaged, or hold images that nothing installed decodes"
 PRIVATE = "a message may name paths; see it without --redact-paths"
 Commands = argparse._SubParsersAction  # argparse has no public name for it
 

@@ -19,7 +19,6 @@ import pyarrow.compute as pc
 from dicomtorch.errors import (
     FrameNotFoundError,
     OptionError,
-    SourceError,
     import_optional,
     printable,
 )
@@ -27,10 +26,10 @@ from dicomtorch.index import exports, images, joins, opened, selection, splits
 from dicomtorch.index import files as index_file
 from dicomtorch.index import generation as generations
 from dicomtorch.index.builder import FileRows, Part, build_part
+from dicomtorch.index.concat import concatenated
 from dicomtorch.index.frame_rows import FrameRows
-from dicomtorch.index.generation import Generation, frame_columns
+from dicomtorch.index.generation import frame_columns
 from dicomtorch.index.integrated import Integrated
-from dicomtorch.index.members import object_lengths
 from dicomtorch.index.overview import overview, report
 from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.model.report import ScanReport
@@ -38,8 +37,6 @@ from dicomtorch.model.schema import Kind
 from dicomtorch.pictures import html as notebook
 
 Duplicates = Literal["keep", "first", "raise"]
-
-_LOOKED_FOR = 16  # files
 
 
 class FrameIndex(FrameRows, Integrated):
@@ -76,6 +73,21 @@ class FrameIndex(FrameRows, Integrated):
                 root, tags, dict(part.frames), dict(part.files), part.lookups, limits
             )
         )
+
+    @classmethod
+    def concat(cls, indexes: Iterable[FrameIndex]) -> FrameIndex:
+        """The files of several indexes as one, ordered by path: the shards of a job array, or sites.
+
+        A file that several have is there once, as the first that could open it has it. Selections stay selections.
+
+        Args:
+            indexes: Scanned with the same tags and limits; their roots may differ. Joined columns are left out: join
+                again.
+
+        Raises:
+            OptionError: Tags or limits differ, or a file changed between two of the scans.
+        """
+        return cls(*concatenated([(index._generation, index._rows) for index in indexes]))
 
     def updated(self, keep: npt.NDArray[np.bool_], new: Iterable[FileRows] | Part) -> FrameIndex:
         """This index without the files where `keep` is false, and with `new` ones, ordered by path."""
@@ -421,7 +433,6 @@ class FrameIndex(FrameRows, Integrated):
             SourceError: None of them is there.
         """
         folder = os.path.abspath(os.path.expanduser(os.fsencode(root)))
-        _check_moved(self._generation, folder)
         return FrameIndex(generations.moved(self._generation, folder), self._rows, self._joined)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -429,19 +440,3 @@ class FrameIndex(FrameRows, Integrated):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(*opened.from_state(state))  # type: ignore[misc]
-
-
-def _check_moved(generation: Generation, folder: bytes) -> None:
-    """At a wrong folder every read would fail: look for some of the files first."""
-    paths: Any = generation.files["path"]
-    some = np.linspace(0, len(paths) - 1, min(_LOOKED_FOR, len(paths))).astype(np.intp)
-    lengths = object_lengths(generation.files, some).tolist()
-    looked_for = [
-        os.path.join(folder, paths[k][:length])
-        for k, length in zip(some.tolist(), lengths, strict=True)
-    ]
-    if looked_for and not any(map(os.path.exists, looked_for)):
-        raise SourceError(
-            f"{printable(folder)} has none of the files of the index that were looked for, {printable(looked_for[0])} "
-            f"for example; name the folder that stands for {printable(generation.root)}"
-        )

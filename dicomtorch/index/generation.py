@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid as uuids
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,16 +13,20 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
+from dicomtorch.errors import SourceError, printable
 from dicomtorch.index import columns as tables
 from dicomtorch.index.builder import Part
 from dicomtorch.index.codes import by_appearance, numbered
 from dicomtorch.index.columns import Packed, Table, Texts, large_binaries
+from dicomtorch.index.members import object_lengths
 from dicomtorch.index.merging import Picked, concatenate_tables, is_repeated, none_of, shrunk
 from dicomtorch.index.suv import set_suv_factors
 from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.model.schema import FRAME_VALUES, FRAMES, IMAGE_PIXEL, LUT_COLUMNS, Column, Kind
 
 Rows = npt.NDArray[np.int64]
+
+_LOOKED_FOR = 16  # files
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,11 +170,32 @@ def _by_path(paths: Any) -> Rows | None:
 
 
 def moved(generation: Generation, root: bytes) -> Generation:
-    """The same scan of files that are below another folder by now; their inodes are not known."""
+    """The same scan of files that are below another folder by now; their inodes are not known.
+
+    Raises:
+        SourceError: None of them is there.
+    """
+    _check_moved(generation, root)
     files = dict(generation.files)
     files["inode"] = np.broadcast_to(np.int64(0), (len(files["size"]),))
     stored = generation.moved_from or generation
     return replace(generation, root=root, files=files, moved_from=stored)
+
+
+def _check_moved(generation: Generation, folder: bytes) -> None:
+    """At a wrong folder every read would fail: look for some of the files first."""
+    paths: Any = generation.files["path"]
+    some = np.linspace(0, len(paths) - 1, min(_LOOKED_FOR, len(paths))).astype(np.intp)
+    lengths = object_lengths(generation.files, some).tolist()
+    looked_for = [
+        os.path.join(folder, paths[k][:length])
+        for k, length in zip(some.tolist(), lengths, strict=True)
+    ]
+    if looked_for and not any(map(os.path.exists, looked_for)):
+        raise SourceError(
+            f"{printable(folder)} has none of the files of the index that were looked for, {printable(looked_for[0])} "
+            f"for example; name the folder that stands for {printable(generation.root)}"
+        )
 
 
 def _number_patients(frames: Table) -> npt.NDArray[np.int32]:

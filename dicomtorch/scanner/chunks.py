@@ -217,7 +217,8 @@ class ChunkReader:
         else:
             (entry,) = chunk.entries
             reason = f"no worker of the executor could read it ({type(error).__name__})"
-            rows = FileRows(entry.path, entry.size, UNREAD, entry.inode, "unreadable", reason)
+            known = (entry.path, entry.size, UNREAD, entry.inode)
+            rows = FileRows(*known, "unreadable", reason, member=entry.member)
             yield chunk.number, build_part([rows], self._job.columns)
 
 

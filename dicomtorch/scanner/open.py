@@ -8,13 +8,16 @@ unfinished scan had read: never an index for others, but the next scan begins wi
 from __future__ import annotations
 
 import os
+import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from dicomtorch.errors import IndexFileError
+from dicomtorch.errors import IndexFileError, printable
+from dicomtorch.index.files import is_index
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.memory import give_back
 from dicomtorch.index.store import IndexStore
@@ -97,7 +100,7 @@ def open_source(
             tags=wanted,
             num_workers=num_workers,
             executor=executor,
-            checkpoint=_Checkpoint(store).save,
+            checkpoint=_Checkpoint(store.folder, store.save_partial).save,
         )
         if index is old:
             return index, report
@@ -114,6 +117,57 @@ def open_source(
         return stored, report
 
 
+def scan_to(
+    output: Path,
+    source: Source | None = None,
+    *,
+    inventory: Any = None,
+    part: tuple[int, int] | None = None,
+    tags: Sequence[Tag] = (),
+    num_workers: int | None = None,
+    executor: Executor | None = None,
+) -> tuple[FrameIndex, ScanReport]:
+    """Scans and saves the index; what was read before a scan was interrupted is kept beside it, and the next goes on.
+
+    Args:
+        output: Of the index, a new folder. What was read so far is in the folder with `.partial` after its name.
+        source: As in `scan`, like the others.
+        inventory: The same.
+        part: The same.
+        tags: The same.
+        num_workers: The same.
+        executor: The same.
+
+    Raises:
+        IndexFileError: There is something at `output` already.
+        SourceError: As in `scan`.
+    """
+    if output.exists():
+        raise IndexFileError(
+            f"{printable(output)} exists already; remove it or choose another name"
+        )
+    partial = output.with_name(f"{output.name}.partial")
+    begun = None
+    if is_index(partial):
+        try:
+            begun = FrameIndex.load(partial)
+        except IndexFileError as error:
+            warnings.warn(f"what was scanned so far is read again: {error}", stacklevel=2)
+    index, report = scan(
+        source,
+        inventory=inventory,
+        part=part,
+        index=begun,
+        tags=tags,
+        num_workers=num_workers,
+        executor=executor,
+        checkpoint=_Checkpoint(partial, lambda index: index.save(partial, replace=True)).save,
+    )
+    index.save(output)
+    shutil.rmtree(partial, ignore_errors=True)
+    return FrameIndex.load(output) if index is begun else index, report
+
+
 def _names(paths: Sequence[Any], storage_options: Mapping[str, Any] | None) -> list[bytes]:
     """What tells a source from others: real paths, or addresses without what must not be written down."""
     if any(map(is_address, paths)):
@@ -124,8 +178,9 @@ def _names(paths: Sequence[Any], storage_options: Mapping[str, Any] | None) -> l
 class _Checkpoint:
     """Keeps what a scan has read so far, as long as there is room for it."""
 
-    def __init__(self, store: IndexStore) -> None:
-        self._store = store
+    def __init__(self, folder: Path, save: Callable[[FrameIndex], None]) -> None:
+        self._folder = folder
+        self._save = save
         self._failed = False
 
     def save(self, index: FrameIndex) -> None:
@@ -133,11 +188,11 @@ class _Checkpoint:
         if self._failed:
             return
         try:
-            self._store.save_partial(index)
+            self._save(index)
         except OSError as error:
             self._failed = True
             warnings.warn(
-                f"what was scanned so far cannot be kept in {self._store.folder} "
+                f"what was scanned so far cannot be kept in {printable(self._folder)} "
                 f"({error.strerror or error}); if this scan is interrupted, the next one begins anew",
                 stacklevel=2,
             )

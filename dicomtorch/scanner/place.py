@@ -1,4 +1,4 @@
-"""Where a scan looks: below folders and files of this machine, or below addresses."""
+"""Where a scan looks: below folders and files of this machine, in an inventory, or below addresses."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from concurrent.futures import BrokenExecutor
 from typing import Any, Protocol
 
 from dicomtorch.errors import OptionError, SourceError, StorageError, printable
+from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.limits import Limits
 from dicomtorch.scanner.archives import KnownArchives
 from dicomtorch.scanner.entries import Entry
 from dicomtorch.scanner.given import paths_of
+from dicomtorch.scanner.inventory import Inventory, Part, of_part
 from dicomtorch.scanner.listing import Listing
 from dicomtorch.scanner.pool import ChildProcesses
 from dicomtorch.scanner.tree import Source, list_all, roots, walk
@@ -108,32 +110,65 @@ class RemotePlace:
         return Listing(self._entries)
 
 
+class PartOfPlace:
+    """One part of what is somewhere; see `Place`."""
+
+    def __init__(self, place: Place, part: Part) -> None:
+        self.root, self.storage = place.root, place.storage
+        self._place, self._part = place, part
+        of_part((), part)  # refuses what is none
+
+    def entries(self) -> Iterable[Entry]:
+        """Everything of the part."""
+        return of_part(self._place.entries(), self._part)
+
+    def listing(self, archives: KnownArchives) -> Listing:
+        """The same as columns."""
+        return Listing(of_part(self._place.listing(archives), self._part))
+
+
 def place_of(
-    source: Source,
+    source: Source | None,
+    inventory: Any,
+    part: Part | None,
     storage_options: Mapping[str, Any] | None,
     follow_symlinks: bool,
     limits: Limits,
-    again: bool,
+    index: FrameIndex | None,
 ) -> Place:
     """Where a scan of `source` looks.
 
     Args:
         source: As in `scan`.
+        inventory: As in `scan`.
+        part: As in `scan`.
         storage_options: As in `scan`.
         follow_symlinks: As in `scan`.
         limits: As in `scan`.
-        again: Whether there is an index of it.
+        index: As in `scan`.
 
     Raises:
         SourceError: There is nothing.
         OptionError: Options are out of their range, or given for a folder.
     """
-    paths = paths_of(source)
-    if not any(map(is_address, paths)):
+    if part is not None:
+        whole = place_of(source, inventory, None, storage_options, follow_symlinks, limits, index)
+        return PartOfPlace(whole, part)
+    paths = [] if source is None and inventory is not None else paths_of(source)
+    has_addresses = any(map(is_address, paths))
+    if not has_addresses:
         storage_for(b"", storage_options)  # refuses options
+    if inventory is not None:
+        if has_addresses or len(paths) > 1:
+            raise SourceError(
+                f"beside an inventory the source is one folder of this machine, which its paths are below; got "
+                f"{'an address' if has_addresses else f'{len(paths)} sources'}"
+            )
+        return Inventory(inventory, paths[0] if paths else None, limits, index)
+    if not has_addresses:
         return LocalPlace(paths, follow_symlinks, limits)
     addresses, storage = remote_source(paths, storage_options)
-    return RemotePlace(addresses, storage, again)
+    return RemotePlace(addresses, storage, index is not None)
 
 
 def remote_source(

@@ -38,8 +38,10 @@ from dicomtorch.storage.remote import RemoteStorage
 
 
 def scan(
-    source: Source,
+    source: Source | None = None,
     *,
+    inventory: Any = None,
+    part: tuple[int, int] | None = None,
     storage_options: Mapping[str, Any] | None = None,
     index: FrameIndex | None = None,
     tags: Sequence[Tag] = (),
@@ -58,6 +60,11 @@ def scan(
             processes of their own, so that this one may still fork.
         storage_options: For addresses: those of the storage (`Settings`) and of its client, as `access_key_id`,
             `endpoint` or `skip_signature=True` of `s3://`. They are never part of an index.
+        inventory: The files to read in place of a listing: a Parquet, Arrow or CSV file, an Arrow table or a DataFrame
+            with the column `path` (absolute, or below `source`, which is a folder then), and `size`, `version` and
+            `mtime` where they are known: they tell with `index` what has not changed; other files are looked at.
+        part: (k, n), k from 1 to n: of all files only those of one of n parts, as for a job array. The path of a file
+            below the root decides which part it is in.
         index: An earlier index of the same source: files whose size, time and inode are as they were are taken over
             from it without being read.
         tags: Keywords, or tags as in 0x00100040, that become further columns, taken per frame, shared, or from the main
@@ -79,28 +86,26 @@ def scan(
         The index, which is the same object as `index` if nothing changed, and what was met.
 
     Raises:
-        SourceError: There is nothing at `source`.
+        SourceError: There is nothing at `source`, or the inventory cannot be read or has paths elsewhere.
         OptionError: `tags` has a keyword that does not exist, or whose values cannot be a column; `executor` is none,
             or stands beside `num_workers`.
         ExecutorError: The executor broke, or its workers cannot read what this process can.
     """
     began = time.monotonic()
     columns = tag_columns(named_tags(tags))
-    place = place_of(source, storage_options, follow_symlinks, limits, index is not None)
+    place = place_of(source, inventory, part, storage_options, follow_symlinks, limits, index)
     root, storage = place.root, place.storage
-    known = index is not None and index.root == root
     base: FrameIndex | None = None
     found: Compared | None = None
     removed = 0
     entries: Iterable[Entry]
-    if index is None or not known:
+    if index is None or index.root != root:
         entries = place.entries()
     else:
         index = index.whole()
         is_base = columns.keys() <= index.tags.keys() and index.limits == limits
         columns = tag_columns([*index.tags, *columns])
-        archives = KnownArchives.of(index if is_base else None)
-        entries = listing = place.listing(archives)
+        entries = listing = place.listing(KnownArchives.of(index if is_base else None))
         if is_base:
             base = index
             found = compare(index, listing, Job(os.path.join(root, b""), columns, limits, storage))

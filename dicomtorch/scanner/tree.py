@@ -29,7 +29,7 @@ _FEW: Final = 64  # sources, of which each is looked into for an archive, whatev
 Archives = Callable[[bytes, bytes], Iterator[Entry] | None]
 
 
-def roots(source: Source) -> tuple[bytes, list[bytes]]:
+def roots(source: Source | None) -> tuple[bytes, list[bytes]]:
     """(folder that all paths are below, the absolute paths to walk)."""
     starts = []
     for path in paths_of(source):

@@ -31,7 +31,7 @@ from tests.support.phantoms import ct, ct_pixels, write
 PROGRAM = [sys.executable, "-m", "dicomtorch"]
 COMMANDS = (
     *("scan", "info", "doctor", "series", "verify", "preview", "show", "view", "bench", "demo"),
-    "purge",
+    *("merge", "purge"),
 )
 
 
@@ -614,7 +614,7 @@ def test_an_interrupt_that_became_another_error(monkeypatch, capsys, tmp_path):
         except KeyboardInterrupt as error:
             raise ImportError("PyCapsule_Import could not import module") from error
 
-    monkeypatch.setattr("dicomtorch.cli.commands._scan", scan)
+    monkeypatch.setattr("dicomtorch.cli.scan._scan", scan)
     code, out, err = run(capsys, "scan", tmp_path)
     assert (code, out, err) == (EXIT_INTERRUPTED, "", "dicomtorch: interrupted\n")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

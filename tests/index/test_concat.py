@@ -1,0 +1,111 @@
+"""Several indexes as one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dicomtorch.errors import OptionError
+from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.model.limits import LIMITS
+from dicomtorch.scanner.entries import UNREAD
+from dicomtorch.scanner.scan import scan
+from tests.support.phantoms import ct, ct_pixels, write
+from tests.support.scanned import assert_same, mixed_tree
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return mixed_tree(tmp_path / "tree")
+
+
+def test_folders_scanned_apart_are_what_one_scan_gives(tree: Path) -> None:
+    tags = ["PatientSex", "SliceLocation"]
+    parts = [scan(tree / name, tags=tags)[0] for name in ("c", "b", "a-", "a")]
+    parts.append(scan(tree / "cut.dcm", tags=tags[::-1])[0])
+    together = FrameIndex.concat(parts)
+    assert together.root == bytes(tree)
+    assert_same(together, scan(tree, tags=tags)[0], numbers=False)
+    for i in (0, 20, 43):
+        assert os.path.exists(together.path(i))
+
+
+def test_one_index_is_itself_again(tree: Path) -> None:
+    whole, _ = scan(tree)
+    assert_same(FrameIndex.concat([whole]), whole, numbers=False)
+
+
+def test_an_index_of_several_is_saved_and_refreshed(tree: Path, tmp_path: Path) -> None:
+    together = FrameIndex.concat(scan(tree, part=(k, 2))[0] for k in (1, 2))
+    together.save(tmp_path / "index")
+    loaded = FrameIndex.load(tmp_path / "index")
+    assert_same(loaded, together)
+    index, report = scan(tree, index=loaded)
+    assert (report.read, report.reused) == (0, 43)
+    assert index is loaded
+
+
+def test_lookups_that_several_have_are_there_once(tree: Path) -> None:
+    whole, _ = scan(tree)
+    parts = [scan(tree, part=(k, 5))[0] for k in range(1, 6)]
+    together = FrameIndex.concat(parts)
+    counts = [len(one._generation.lookups["bits"]) for one in (*parts, together, whole)]
+    assert sum(counts[:5]) > counts[6] >= counts[5] > 0
+    assert len(set(np.asarray(together.column("frame_values")))) == len(
+        set(np.asarray(whole.column("frame_values")))
+    )
+
+
+def test_a_file_that_several_have_is_there_once(tree: Path) -> None:
+    both = FrameIndex.concat([scan(tree / "a")[0], scan(tree)[0], scan(tree / "a" / "b")[0]])
+    assert_same(both, scan(tree)[0], numbers=False)
+
+
+def test_what_one_could_not_open_another_may_have(tree: Path) -> None:
+    whole, _ = scan(tree)
+    away = tree.parent / "away.dcm"
+    shutil.move(tree / "a" / "0.dcm", away)
+    listed = {"path": ["a/0.dcm", "a/4.dcm"]}
+    without, _ = scan(tree, inventory=listed)
+    assert UNREAD in without.files["mtime_ns"]
+    shutil.move(away, tree / "a" / "0.dcm")
+    for order in ([without, whole], [whole, without]):
+        assert_same(FrameIndex.concat(order), whole, numbers=False)
+
+
+def test_a_file_that_changed_in_between_is_named(tree: Path) -> None:
+    before, _ = scan(tree / "a")
+    write(ct(ct_pixels(60), 60), tree / "a" / "0.dcm")
+    os.utime(tree / "a" / "0.dcm", (2_000_000_000, 2_000_000_000))
+    after, _ = scan(tree)
+    with pytest.raises(
+        OptionError, match=r"index 0 and index 1 say different .*a/0\.dcm, which changed"
+    ):
+        FrameIndex.concat([before, after])
+
+
+def test_selections_stay_selections(tree: Path) -> None:
+    a, c = scan(tree / "a")[0], scan(tree / "c")[0]
+    some = a.select([3, 1]), c.select([0, 5]), a.select([1, 2])
+    together = FrameIndex.concat(some)
+    wanted = [part.path(i) for part, rows in ((a, [3, 1]), (c, [0, 5]), (a, [2])) for i in rows]
+    assert [together.path(i) for i in range(len(together))] == wanted
+    assert len(together.whole()) == len(a) + len(c)
+    assert len(FrameIndex.concat([a.select([]), c.select([])])) == 0
+    assert len(FrameIndex.concat([a, c.select([1])])) == len(a) + 1
+
+
+def test_what_differs_is_refused(tree: Path) -> None:
+    plain = scan(tree / "c")[0]
+    with pytest.raises(OptionError, match="needs an index"):
+        FrameIndex.concat([])
+    with pytest.raises(OptionError, match=r"other tags than index 1 \(none; PatientSex\)"):
+        FrameIndex.concat([plain, scan(tree / "b", tags=["PatientSex"])[0]])
+    limits = replace(LIMITS, decode_seconds=2)
+    with pytest.raises(OptionError, match="other limits than index 1"):
+        FrameIndex.concat([plain, scan(tree / "b", limits=limits)[0]])

@@ -177,18 +177,9 @@ def read_groups(path: Path) -> list[Any]:
     ]
 
 
-def make(root: Path, options: argparse.Namespace) -> tuple[Path, Path, Path]:
-    """Writes what is not there yet: the folder of CT files, the MR file, the folder of small files."""
-    slices = root / f"ct-{options.files}"
-    mr = root / f"mr-{options.frames}.dcm"
-    small = root / f"small-{options.small}"
-    for k in range(options.files):
-        path = slices / f"{k // SERIES:03}" / f"{k:06}.dcm"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            ct(k).save_as(path, enforce_file_format=True)
-    if not mr.exists():
-        enhanced_mr(options.frames).save_as(mr, enforce_file_format=True)
+def small_files(root: Path, files: int) -> Path:
+    """A folder of files with few elements, written unless they are there."""
+    small = root / f"small-{files}"
     dataset = ct(0)
     for element in list(dataset):
         if element.tag.is_private or element.keyword in FILLING or element.VR == "SQ":
@@ -196,12 +187,26 @@ def make(root: Path, options: argparse.Namespace) -> tuple[Path, Path, Path]:
     dataset.SOPInstanceUID = f"{ROOT_UID}.100000"
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
-    for k in range(options.small):
+    for k in range(files):
         path = small / f"{k // 500:03}" / f"{k:06}.dcm"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(buffer.getvalue().replace(b".100000", b".%06d" % (100_000 + k)))
-    return slices, mr, small
+    return small
+
+
+def make(root: Path, options: argparse.Namespace) -> tuple[Path, Path, Path]:
+    """Writes what is not there yet: the folder of CT files, the MR file, the folder of small files."""
+    slices = root / f"ct-{options.files}"
+    mr = root / f"mr-{options.frames}.dcm"
+    for k in range(options.files):
+        path = slices / f"{k // SERIES:03}" / f"{k:06}.dcm"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            ct(k).save_as(path, enforce_file_format=True)
+    if not mr.exists():
+        enhanced_mr(options.frames).save_as(mr, enforce_file_format=True)
+    return slices, mr, small_files(root, options.small)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -294,11 +294,14 @@ class PlainReader:
         if template.is_rle:
             padding = span.length - 8 - span.true_length
             whole = abs(span.fragments) == 1 and (span.true_length < 0 or 0 <= padding <= 1)
-        if module is None or not whole or span.bit_offset or where.deflated:
+        is_plain = whole and not (span.bit_offset or where.deflated or where.container > STORED)
+        if module is None or not is_plain:
             return False
         index = self._index
         paths: Any = index.files["path"]
         start, stop = paths.offsets[where.file : where.file + 2].tolist()
+        if where.container:
+            stop = start + int(object_lengths(index.files, np.array([where.file]))[0])
         jobs = np.zeros(1, JOB)
         about = (where.size, where.mtime_ns, max(where.inode, 0), span.offset, 0, 0, 0, span.length)
         jobs[0] = (start, stop - start, *about)

@@ -103,17 +103,24 @@ def test_stored_members_are_plain_ranges(
     if kernels.kernels().module is None:
         return
     frames = DicomFrames(index)
-    expected = frames[k][0]
     done: list[Any] = []
-    real = kernels.PlainReader.read
+    for name in ("read", "read_one"):
+        monkeypatch.setattr(kernels.PlainReader, name, recorded(done, name))
+    one, together = frames[k][0], frames[[k]][0][0]
+    assert list(map(bool, done)) == [True, True]
+    assert torch.equal(one, together)
+    assert torch.equal(one, DicomFrames(folder / "series" / "002.dcm")[0][0])
 
-    def read(*all_: Any) -> Any:
-        done.append(real(*all_))
-        return done[-1]
 
-    monkeypatch.setattr(kernels.PlainReader, "read", read)
-    assert torch.equal(frames[[k]][0][0], expected)
-    assert done[0].tolist() == [True]
+def recorded(results: list[Any], name: str) -> Any:
+    """A method of `PlainReader` whose results are kept."""
+    real = getattr(kernels.PlainReader, name)
+
+    def method(*arguments: Any) -> Any:
+        results.append(real(*arguments))
+        return results[-1]
+
+    return method
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from dicomtorch.index.builder import NO_MEMBER, Member
 from dicomtorch.model.schema import CONTAINERS, MEMBER_MARK
 
-STORED, DEFLATED = (CONTAINERS.index(name) for name in ("stored", "deflated"))
+STORED, DEFLATED, WEB = (CONTAINERS.index(name) for name in ("stored", "deflated", "web"))
 
 
 def object_path(path: bytes, member: str) -> bytes:

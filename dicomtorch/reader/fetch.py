@@ -29,7 +29,7 @@ from dicomtorch.errors import (
 )
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.location import FrameLocation
-from dicomtorch.index.members import DEFLATED
+from dicomtorch.index.members import DEFLATED, WEB
 from dicomtorch.model.frame import Reduced
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.limits import LIMITS, Limits
@@ -39,12 +39,16 @@ from dicomtorch.reader.choice import ChosenBackends
 from dicomtorch.reader.kept import KeptRanges, stored_key
 from dicomtorch.reader.open_files import OpenFiles, identity_of
 from dicomtorch.reader.threads import FEW, decode_pool, usable_threads, worthwhile_threads
+from dicomtorch.reader.web import WantedFrame, WebFrames, given_frame
 from dicomtorch.storage.base import ByteRange, Scratch, Storage
 from dicomtorch.storage.choose import remember, storage_for
+from dicomtorch.storage.local import LocalStorage
 from dicomtorch.storage.remote import RemoteStorage
+from dicomtorch.storage.web import is_web
 
 Array = npt.NDArray[Any]
 
+_COMPRESSED = 256 << 10  # bytes that a compressed frame of a server may have, before it comes
 
 class FrameFetcher:
     """Reads what the file has of a frame, and decodes it.
@@ -68,7 +72,9 @@ class FrameFetcher:
         self.index = index
         self.backends = backends or ChosenBackends()
         self.cache = cache
-        self.storage = storage or storage_for(index.root)
+        self.giver = WebFrames(index.root) if is_web(index.root) else None
+        # Where frames are given, nobody asks for ranges.
+        self.storage = storage or (LocalStorage() if self.giver else storage_for(index.root))
         self.kept = KeptRanges.of(self.storage)
         self._renew()
 
@@ -99,7 +105,7 @@ class FrameFetcher:
             work: Takes the number of a frame in `located`, and the files of its thread.
             num_threads: At most so many at once; `None`: as many as this process may use and the work is worth.
         """
-        if self.storage.is_remote:
+        if self.giver is not None or self.storage.is_remote:
             self._need(located)
         order = sorted(range(len(located)), key=lambda k: (located[k].file, located[k].span))
         most = num_threads or usable_threads()
@@ -133,6 +139,9 @@ class FrameFetcher:
 
     def _need(self, located: Sequence[FrameLocation]) -> None:
         """Asks for all of several frames that are read now, so that none is waited for alone."""
+        if self.giver is not None:
+            self.giver.need([self._wanted(where) for where in located])
+            return
         assert isinstance(self.storage, RemoteStorage)
         self.storage.need(self._ranges(located))
 
@@ -167,10 +176,18 @@ class FrameFetcher:
         It may not, and nothing is said of errors.
         """
         located = (index or self.index).locate(positions)
-        if self.storage.is_remote and index is None:
+        if self.giver is not None:
+            self.giver.need([self._wanted(where) for where in located], now=False)
+        elif self.storage.is_remote and index is None:
             self.storage.will_need(self._ranges(located))
         else:
             self.storage.will_need([self.byte_range(where) for where in located])
+
+    def _wanted(self, where: FrameLocation) -> WantedFrame:
+        """How a source that gives frames is asked for one."""
+        paths: Any = self.index.files["path"]
+        size = where.span.length or _COMPRESSED
+        return WantedFrame(paths[where.file].decode(), where.span.offset, size)
 
     def byte_range(
         self, where: FrameLocation, pixel: ImagePixel | None = None, rows: range | None = None
@@ -233,10 +250,12 @@ class FrameFetcher:
         scratch: Scratch | None = None,
     ) -> memoryview | bytes:
         """The bytes of a frame that a decoder takes, in `scratch` or memory of this thread that the next overwrites."""
+        if self.giver is not None:
+            return given_frame(self.giver.take(self._wanted(where)), pixel)
         offset, length, fragments, bit_offset, _ = where.span
         if where.deflated:
             data = _inflated_range(where, files)
-        elif self.kept is not None:
+        elif self.kept is not None and where.container != DEFLATED:
             data = self._kept(where, files, scratch or self._local.scratch)
         else:
             data = files.of(where).read_exactly(offset, length, scratch or self._local.scratch)
@@ -390,6 +409,7 @@ def reads_rows(where: FrameLocation, pixel: ImagePixel) -> bool:
     return not (
         pixel.is_encapsulated
         or where.deflated
+        or where.container == WEB
         or where.span.fragments
         or where.span.bit_offset
         or pixel.bits_allocated % (16 if is_big else 8)

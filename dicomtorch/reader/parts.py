@@ -169,6 +169,9 @@ def _stored(
 
 def will_need_parts(reader: FrameReader, parts: Sequence[Part]) -> None:
     """Asks the storage to have parts of frames at hand soon; nothing is said of errors."""
+    if reader.fetcher.giver is not None:
+        reader.fetcher.will_need(sorted({part.position for part in parts}))
+        return
     ranges: dict[ByteRange, None] = {}
     for part, where in zip(
         parts, reader.index.locate([part.position for part in parts]), strict=True

@@ -107,7 +107,7 @@ def read_dicom(read: Read, rows: FileRows, resolver: Resolver, limits: Limits) -
         if common is not None and _recall(read, header, rows, resolver, limits, common):
             return
         rows.deflated = header.deflated
-        rows.file_class, rows.reason = _classify(header, resolver)
+        rows.file_class, rows.reason = classify(header, resolver)
         notices = list(header.notices)
         if rows.file_class != "no_pixels":
             rows.claimed_frames = resolver.number_of_frames(header, notices)
@@ -200,7 +200,8 @@ def _remember(
     resolver.series_memory.remember(key, header, resolver.context(header), common)
 
 
-def _classify(header: Header, resolver: Resolver) -> tuple[FileClass, str]:
+def classify(header: Header, resolver: Resolver) -> tuple[FileClass, str]:
+    """What kind of file has this header, and why it has no frames to read."""
     syntax = header.transfer_syntax_uid
     if header.pixel_data is None:
         if DIRECTORY_RECORDS in header.elements:

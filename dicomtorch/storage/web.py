@@ -1,0 +1,287 @@
+"""Answers of a server over HTTP: bounded, checked, asked for again where that can help.
+
+Headers, which may be keys, are in no message, and no redirection takes them to another server.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
+
+from dicomtorch.errors import OptionError, StorageError, import_optional
+from dicomtorch.storage.multipart import parameter
+
+FRAMES: Final = 'multipart/related; type="application/octet-stream"; transfer-syntax=*'
+"""Frames as they are encoded on the server (PS3.18 section 8.7.3)."""
+SCHEMES: Final = {"dicomweb+https": "https", "dicomweb+http": "http"}
+_AGAIN: Final = frozenset({408, 429, 502, 503, 504})
+"""Status codes that say to come again; 500 is tried twice, because many servers answer it to what they cannot do."""
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_PIECE: Final = 1 << 20
+_LONGEST_WAIT: Final = 10.0  # seconds between two tries
+
+
+def encoding_of(content_type: str) -> str:
+    """The transfer syntax that the media type of a part says; the default of octet streams if none."""
+    return parameter(content_type, "transfer-syntax") or "1.2.840.10008.1.2.1"
+
+
+class StatusError(StorageError):
+    """The server refused; built from one string as all errors are."""
+
+    status = 0
+
+
+class WebAnswer(NamedTuple):
+    """What a server gave.
+
+    Attributes:
+        status: As 200, or 204 for nothing.
+        content_type: As sent, "" if absent.
+        data: The body.
+    """
+
+    status: int
+    content_type: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class WebSettings:
+    """How a server is asked: `storage_options` of `dicomweb+https://` addresses.
+
+    Attributes:
+        headers: Sent with each request, as `{"Authorization": "Bearer ..."}`.
+        io_threads: Requests at once, 1 to 64.
+        frames_per_request: Frames of one instance that are asked for together, 1 to 1,000.
+        prefetch_bytes: What may be held that was asked for ahead.
+        timeout: Seconds that a server may keep silent.
+        connect_timeout: Seconds until a connection is there.
+        max_retries: How often what failed for no reason of the request is asked for again.
+        most_bytes: Of one answer.
+        ca_certs: A file of certificates that are trusted; `None`: those of the system.
+        allow_http: Whether `dicomweb+http://` may lead off this machine, unencrypted.
+        probe: "series": the transfer syntax of alike instances of a series is learnt from two of them; "instance": from
+            each.
+    """
+
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    io_threads: int = 8
+    frames_per_request: int = 30
+    prefetch_bytes: int = 256 << 20
+    timeout: float = 30.0
+    connect_timeout: float = 5.0
+    max_retries: int = 5
+    most_bytes: int = 2 << 30
+    ca_certs: str | None = None
+    allow_http: bool = False
+    probe: str = "series"
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any] | None) -> WebSettings:
+        """Checked.
+
+        Raises:
+            OptionError: One is unknown or out of its range; values are not in the message.
+        """
+        given = dict(options or {})
+        known = {each.name for each in fields(cls)}
+        if given.keys() - known:
+            raise OptionError(
+                f"storage_options of DICOMweb addresses are {', '.join(sorted(known))}; got "
+                f"{', '.join(sorted(map(str, given.keys() - known)))}"
+            )
+        headers = given.get("headers", {})
+        if not isinstance(headers, Mapping) or not all(
+            isinstance(part, str) and part.isprintable()
+            for item in headers.items()
+            for part in item
+        ):
+            raise OptionError("storage_options['headers'] must map names of headers to text")
+        for name, low, high in (
+            ("io_threads", 1, 64),
+            ("frames_per_request", 1, 1000),
+            ("max_retries", 0, 100),
+        ):
+            value = given.get(name, low)
+            if not isinstance(value, int) or not low <= value <= high:
+                raise OptionError(
+                    f"storage_options[{name!r}] must be a whole number of {low} to {high}"
+                )
+        for name in ("timeout", "connect_timeout", "prefetch_bytes", "most_bytes"):
+            value = given.get(name, 1)
+            if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+                raise OptionError(f"storage_options[{name!r}] must be a number above 0")
+        if given.get("probe", "series") not in ("series", "instance"):
+            raise OptionError("storage_options['probe'] must be 'series' or 'instance'")
+        return cls(**given)
+
+
+class WebClient:
+    """Asks a server; used by several threads, and by forked processes, each with connections of its own.
+
+    Args:
+        settings: How.
+
+    Attributes:
+        requests: Made in this process so far, repeats not counted.
+        bytes_read: What came.
+    """
+
+    def __init__(self, settings: WebSettings) -> None:
+        self.settings = settings
+        self.requests = self.bytes_read = 0
+        self._pool: tuple[int, Any] = (0, None)
+        import_optional("urllib3", "remote")
+
+    def get(self, url: str, accept: str) -> WebAnswer:
+        """The answer to GET.
+
+        Args:
+            url: `http` or `https`.
+            accept: Media types.
+
+        Raises:
+            StatusError: The server refused.
+            StorageError: There is no answer, it was cut off, or is too large.
+        """
+        problem = StorageError("nothing was asked for")
+        for attempt in range(self.settings.max_retries + 1):
+            if attempt:
+                time.sleep(random.uniform(0, min(0.1 * 2**attempt, _LONGEST_WAIT)))
+            try:
+                return self._once(url, accept)
+            except StatusError as error:
+                if error.status not in _AGAIN and not (error.status == 500 and not attempt):
+                    raise
+                problem = error
+            except _Unanswered as error:
+                problem = StorageError(str(error))
+        raise problem
+
+    def _once(self, url: str, accept: str) -> WebAnswer:
+        import urllib3
+
+        headers = {**self.settings.headers, "Accept": accept, "Accept-Encoding": "identity"}
+        try:
+            response = self._manager().request(
+                "GET", url, headers=headers, preload_content=False, redirect=False, retries=False
+            )
+            try:
+                if response.status >= 300:
+                    raise _refused(response.status)
+                data = self._body(response)
+            finally:
+                response.release_conn()
+        except urllib3.exceptions.HTTPError as error:
+            # Without its text, which has the address.
+            raise _Unanswered(
+                f"the server did not answer in whole ({type(error).__name__})"
+            ) from None
+        self.requests += 1
+        self.bytes_read += len(data)
+        return WebAnswer(response.status, response.headers.get("Content-Type", ""), data)
+
+    def _body(self, response: Any) -> bytes:
+        most = self.settings.most_bytes
+        parts: list[bytes] = []
+        size = 0
+        stated = int(response.headers.get("Content-Length") or 0)
+        while max(size, stated) <= most and (piece := response.read(_PIECE)):
+            parts.append(piece)
+            size += len(piece)
+        if max(size, stated) > most:
+            response.close()
+            raise StorageError(
+                f"the answer has more than {most} bytes, the most that storage_options['most_bytes'] allows"
+            )
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _manager(self) -> Any:
+        import urllib3
+
+        process, pool = self._pool
+        if process != os.getpid():
+            settings = self.settings
+            pool = urllib3.PoolManager(
+                maxsize=settings.io_threads,
+                timeout=urllib3.Timeout(connect=settings.connect_timeout, read=settings.timeout),
+                ca_certs=settings.ca_certs,
+            )
+            self._pool = (os.getpid(), pool)
+        return pool
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"settings": self.settings}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["settings"])  # type: ignore[misc]
+
+
+class _Unanswered(Exception):
+    """May be asked again."""
+
+
+def _refused(status: int) -> StatusError:
+    if status in (401, 403):
+        what = (
+            f"the server answered {status}: credentials are missing, wrong or expired; give them in "
+            "storage_options={'headers': {'Authorization': ...}}"
+        )
+    elif status < 400:
+        what = f"the server answered {status} and names another address; give that one"
+    else:
+        what = f"the server answered {status}"
+    error = StatusError(what)
+    error.status = status
+    return error
+
+
+def is_web(name: bytes) -> bool:
+    """Whether an address is of a DICOMweb server."""
+    return name.partition(b"://")[0].lower() in {scheme.encode() for scheme in SCHEMES}
+
+
+def real_url(address: bytes, settings: WebSettings) -> str:
+    """The `http` or `https` address of a DICOMweb one, without a slash at its end.
+
+    Raises:
+        OptionError: It has a user or a query, or leads off this machine unencrypted.
+    """
+    scheme, _, rest = address.decode("utf-8", "surrogateescape").partition("://")
+    url = f"{SCHEMES[scheme.lower()]}://{rest}".rstrip("/")
+    parts = urlsplit(url)
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise OptionError(
+            "the address has a user, a password or a query, which would be kept with the index; give headers in "
+            "storage_options"
+        )
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK and not settings.allow_http:
+        raise OptionError(
+            "dicomweb+http:// is unencrypted and for this machine only; take dicomweb+https://, or give "
+            "storage_options={'allow_http': True}"
+        )
+    return url
+
+
+_of_place: dict[str, WebClient] = {}
+
+
+def client_for(address: bytes, options: Mapping[str, Any] | None = None) -> WebClient:
+    """The client of the server of an address; without options with those that were given last in this process."""
+    place = "/".join(address.decode("utf-8", "surrogateescape").split("/", 3)[:3])
+    known = _of_place.get(place)
+    if known is None or options is not None:
+        known = _of_place[place] = WebClient(WebSettings.of(options))
+    return known
+
+
+def remember_client(address: bytes, client: WebClient) -> None:
+    """Takes a client that came from another process as that of its server, if there is none yet."""
+    place = "/".join(address.decode("utf-8", "surrogateescape").split("/", 3)[:3])
+    _of_place.setdefault(place, client)

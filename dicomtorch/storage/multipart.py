@@ -46,7 +46,8 @@ def split(content_type: str, body: bytes) -> list[Part]:
     boundary = parameter(content_type, "boundary")
     if not content_type.lower().lstrip().startswith("multipart/") or not boundary:
         kind = content_type.partition(";")[0].strip()
-        named = kind if re.fullmatch(r"[\w.+/-]{1,60}", kind) else "something else"
+        is_name = re.fullmatch(r"[\w.+/-]{0,60}", kind) is not None
+        named = kind if is_name else "something else"
         raise StorageError(
             f"the server answered with {named or 'no media type'} and not multipart/related"
         )

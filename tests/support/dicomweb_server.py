@@ -1,0 +1,199 @@
+"""A DICOMweb server of a few data sets on loopback, that does what it is told to do wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
+
+BOUNDARY = "frontier of parts"
+TOKEN = "Bearer a-secret-token-of-tests"
+
+
+@dataclass
+class Faults:
+    """What the server does wrong.
+
+    Attributes:
+        status: Answered to requests whose path has the key; so many times, -1 for always.
+        cut: Requests for frames whose answer is cut off.
+        lengths: Whether parts say how long they are.
+        page: Items of a list at most, whatever is asked for.
+        ignores_offset: Whether every page is the first.
+        syntax: Said of every frame, if given.
+        drops_part: Whether the last frame of several is left out.
+        bulk: Where the header says that lookup tables are, before the path.
+    """
+
+    status: dict[str, list[int]] = field(default_factory=dict)
+    cut: int = 0
+    lengths: bool = True
+    page: int = 1000
+    ignores_offset: bool = False
+    syntax: str = ""
+    drops_part: bool = False
+    bulk: str = ""
+
+
+class Server:
+    """What runs.
+
+    Attributes:
+        address: Of it, for `DicomFrames`.
+        faults: What it does wrong; may be changed.
+        asked: The paths that were asked for.
+        accepts: What was accepted each time.
+    """
+
+    def __init__(self, datasets: list[Dataset], token: str = "") -> None:
+        self.datasets = datasets
+        self.token = token
+        self.faults = Faults()
+        self.asked: list[str] = []
+        self.accepts: list[str] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                outer.answer(self)
+
+            def log_message(self, *_: Any) -> None: ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.address = f"dicomweb+http://127.0.0.1:{self.server.server_port}/web"
+
+    def answer(self, handler: Any) -> None:
+        parts = urlsplit(handler.path)
+        self.asked.append(handler.path)
+        self.accepts.append(handler.headers.get("Accept", ""))
+        if self.token and handler.headers.get("Authorization") != self.token:
+            self.send(handler, 401, "text/plain", b"no")
+            return
+        for key, (status, *times) in self.faults.status.items():
+            if key in parts.path and (not times or times[0]):
+                if times:
+                    self.faults.status[key][1] -= 1
+                self.send(handler, status, "text/plain", b"no", {"Location": "http://127.0.0.1:1/"})
+                return
+        names = parts.path.removeprefix("/web/").split("/")
+        query = parse_qs(parts.query)
+        if "frames" in names:
+            self.frames(handler, names)
+        elif "bulk" in names:
+            (one,) = self.found(names)
+            data = bytes(one[int(names[-1], 16)].value)
+            self.send_parts(handler, [("application/octet-stream", data)])
+        elif names[-1] == "metadata":
+            listed = [self.described(one) for one in self.found(names)]
+            self.send(handler, 200, "application/dicom+json", json.dumps(listed).encode())
+        else:
+            self.listing(handler, names, query)
+
+    def found(self, names: list[str]) -> list[Dataset]:
+        wanted = dict(zip(names[::2], names[1::2], strict=False))
+        return [
+            one
+            for one in self.datasets
+            if wanted.get("studies", one.StudyInstanceUID) == one.StudyInstanceUID
+            and wanted.get("series", one.SeriesInstanceUID) == one.SeriesInstanceUID
+            and wanted.get("instances", one.SOPInstanceUID) == one.SOPInstanceUID
+        ]
+
+    def listing(self, handler: Any, names: list[str], query: dict[str, list[str]]) -> None:
+        tags = ["StudyInstanceUID"]
+        if names[-1] == "instances":
+            tags += ["SeriesInstanceUID", "SOPInstanceUID"]
+        keys: dict[tuple[str, ...], Dataset] = {}
+        for one in self.found(names[:-1]):
+            keys.setdefault(tuple(str(one[tag].value) for tag in tags), one)
+        items = []
+        for one in keys.values():
+            small = Dataset()
+            for tag in tags:
+                setattr(small, tag, one[tag].value)
+            items.append(small.to_json_dict())
+        offset = 0 if self.faults.ignores_offset else int(query.get("offset", ["0"])[0])
+        most = min(int(query.get("limit", ["100"])[0]), self.faults.page)
+        page = items[offset : offset + most]
+        if page:
+            self.send(handler, 200, "application/dicom+json", json.dumps(page).encode())
+        else:
+            self.send(handler, 204, "", b"")
+
+    def described(self, one: Dataset) -> dict[str, Any]:
+        header: dict[str, Any] = one.to_json_dict(4096, lambda element: f"{element.tag:08X}")
+        header.pop("7FE00010", None)
+        base = self.faults.bulk or f"http://127.0.0.1:{self.server.server_port}"
+        path = f"/web/studies/{one.StudyInstanceUID}/series/{one.SeriesInstanceUID}"
+        for tag, value in header.items():
+            if "BulkDataURI" in value or (value.get("vr") == "OW" and "InlineBinary" in value):
+                address = f"{base}{path}/instances/{one.SOPInstanceUID}/bulk/{tag}"
+                header[tag] = {"vr": value["vr"], "BulkDataURI": address}
+        return header
+
+    def frames(self, handler: Any, names: list[str]) -> None:
+        found = self.found(names)
+        numbers = [int(number) for number in names[-1].split(",")]
+        count = int(found[0].get("NumberOfFrames", 1)) if found else 0
+        if not found or max(numbers) > count:
+            self.send(handler, 404, "text/plain", b"no")
+            return
+        (one,) = found
+        syntax = one.file_meta.TransferSyntaxUID
+        if syntax.is_encapsulated:
+            frames = list(generate_frames(one.PixelData, number_of_frames=count))
+        else:
+            size = len(one.PixelData) // count
+            frames = [one.PixelData[k * size : (k + 1) * size] for k in range(count)]
+        kind = f"application/octet-stream; transfer-syntax={self.faults.syntax or syntax}"
+        parts = [(kind, frames[number - 1]) for number in numbers]
+        self.send_parts(handler, parts[:-1] if self.faults.drops_part and len(parts) > 1 else parts)
+
+    def send_parts(self, handler: Any, parts: list[tuple[str, bytes]]) -> None:
+        body = b""
+        for kind, data in parts:
+            length = f"Content-Length: {len(data)}\r\n" if self.faults.lengths else ""
+            body += f"\r\n--{BOUNDARY}\r\nContent-Type: {kind}\r\n{length}\r\n".encode() + data
+        body += f"\r\n--{BOUNDARY}--\r\n".encode()
+        kind = f'multipart/related; type="application/octet-stream"; boundary="{BOUNDARY}"'
+        self.send(handler, 200, kind, body[2:])
+
+    def send(
+        self, handler: Any, status: int, kind: str, body: bytes, more: dict[str, str] | None = None
+    ) -> None:
+        handler.send_response(status)
+        handler.send_header("Content-Type", kind)
+        handler.send_header("Content-Length", str(len(body)))
+        for name, value in (more or {}).items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        if self.faults.cut and "/frames/" in handler.path:
+            self.faults.cut -= 1
+            body = body[: len(body) // 2]
+            handler.close_connection = True
+        handler.wfile.write(body)
+
+
+@contextlib.contextmanager
+def dicomweb_server(datasets: list[Dataset], token: str = "") -> Iterator[Server]:
+    """A server of `datasets`, whose headers must have `token` if it is given."""
+    made = Server(datasets, token)
+    thread = threading.Thread(target=made.server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield made
+    finally:
+        made.server.shutdown()
+        made.server.server_close()
+        thread.join()

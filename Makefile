@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 REQUIREMENTS := pyproject.toml constraints.txt
 KERNELS := $(wildcard kernels/*.toml kernels/*.py kernels/src/*)
 WITHOUT_KERNELS := tests/conformance tests/pixels/test_cases_files.py tests/reader tests/masks tests/datasets tests/batches/test_loader.py
-SERVICES := tests/docs/test_site.py tests/users tests/viewer/test_page.py tests/conformance/test_series.py tests/conformance/test_vendors.py $(shell grep -rlE 'require\("(monai|torchio|wsidicom|dask|ray|loky|datasets|webdataset|ignite)"\)' tests --include='test_*.py')
+SERVICES := tests/docs/test_site.py tests/users tests/viewer/test_page.py tests/conformance/test_series.py tests/conformance/test_vendors.py tests/conformance/test_orthanc.py $(shell grep -rlE 'require\("(monai|torchio|wsidicom|dask|ray|loky|datasets|webdataset|ignite)"\)' tests --include='test_*.py')
 SERVICES += $(shell grep -rlE 'require\("(moto|nginx)"\)' tests --include='test_*.py')
 
 .PHONY: demo test test-services docs long lint format bench lock audit release clean
@@ -98,6 +98,9 @@ $(VENV)/.services: $(VENV)/.test
 		{ command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && \
 			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends nginx-light >/dev/null; } || \
 		echo "nginx is not installed; tests of remote files against it are skipped."
+	@test -x /usr/sbin/Orthanc || { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends orthanc orthanc-dicomweb >/dev/null; } || \
+		echo "Orthanc is not installed; the tests with a real DICOMweb server are skipped."
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.pip $(REQUIREMENTS)

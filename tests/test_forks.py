@@ -29,7 +29,7 @@ from dicomtorch._forks import ForkedLock, lazy
 from dicomtorch.datasets import samples
 from dicomtorch.index.locks import FileLock
 from dicomtorch.pixels import slots
-from dicomtorch.reader import fetch, threads
+from dicomtorch.reader import threads
 from dicomtorch.reports.verify import Verification
 from tests.support.phantoms import ct, ct_pixels, write
 
@@ -161,7 +161,7 @@ def test_a_held_lock_makes_a_child_wait_that_has_no_rule_for_it() -> None:
 @pytest.mark.parametrize("which", ["inflated", "pool"])
 def test_a_child_reads_whatever_lock_of_a_reader_is_held(tree: Path, which: str) -> None:
     frames = DicomFrames(tree, values="stored")
-    lock: Any = fetch._last_inflated.lock if which == "inflated" else threads._executor_lock
+    lock: Any = inflated._last_inflated.lock if which == "inflated" else threads._executor_lock
     with held(lock):
         assert ends(lambda: read_all(frames))
         assert ends(lambda: reader_of(frames).read_many(range(6), num_threads=3))

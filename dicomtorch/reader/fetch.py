@@ -14,17 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dicomtorch._forks import ForkedLock
 from dicomtorch.backends.base import Backend, decoding
 from dicomtorch.backends.guard import check_claim
 from dicomtorch.backends.reduced import decode_reduced, reduced_shape
-from dicomtorch.dicom.deflate import inflate
 from dicomtorch.dicom.fragments import align, join
 from dicomtorch.errors import (
     DicomTorchError,
-    HeaderError,
-    StaleIndexError,
-    StorageError,
     printable,
 )
 from dicomtorch.index.frame_index import FrameIndex
@@ -36,6 +31,7 @@ from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.model.syntaxes import EXPLICIT_VR_BIG_ENDIAN
 from dicomtorch.reader.cache import EXPENSIVE, FrameCache, reduced_key
 from dicomtorch.reader.choice import ChosenBackends
+from dicomtorch.reader.inflated import inflated_range
 from dicomtorch.reader.kept import KeptRanges, stored_key
 from dicomtorch.reader.open_files import OpenFiles, identity_of
 from dicomtorch.reader.threads import FEW, decode_pool, usable_threads, worthwhile_threads
@@ -49,6 +45,7 @@ from dicomtorch.storage.web import is_web
 Array = npt.NDArray[Any]
 
 _COMPRESSED = 256 << 10  # bytes that a compressed frame of a server may have, before it comes
+
 
 class FrameFetcher:
     """Reads what the file has of a frame, and decodes it.
@@ -254,7 +251,7 @@ class FrameFetcher:
             return given_frame(self.giver.take(self._wanted(where)), pixel)
         offset, length, fragments, bit_offset, _ = where.span
         if where.deflated:
-            data = _inflated_range(where, files)
+            data = inflated_range(where, files)
         elif self.kept is not None and where.container != DEFLATED:
             data = self._kept(where, files, scratch or self._local.scratch)
         else:
@@ -422,45 +419,3 @@ def _rows_of(start: int, pixel: ImagePixel, rows: range) -> tuple[int, int]:
     """Offset and length of some rows of a frame that begins at `start`."""
     row = pixel.columns * pixel.samples_per_pixel * pixel.bits_allocated // 8
     return start + rows.start * row, len(rows) * row
-
-
-class _LastInflated:
-    """The data set that was inflated last: its frames are usually read one after the other."""
-
-    def __init__(self) -> None:
-        self.lock = ForkedLock()
-        # One object, so that an interrupt or a fork never leaves the bytes of one file under the name of another.
-        self._last: tuple[Any, bytes] = (None, b"")
-
-    def get(self, key: Any, make: Callable[[], bytes]) -> bytes:
-        """What was made last if `key` is the same, else what `make` gives."""
-        with self.lock:
-            if self._last[0] != key:
-                self._last = (None, b"")  # room for the next one
-                self._last = (key, make())
-            return self._last[1]
-
-
-_last_inflated = _LastInflated()
-
-
-def _inflated_range(where: FrameLocation, files: OpenFiles) -> memoryview:
-    """The bytes of a frame in the inflated data set of its file."""
-
-    def make() -> bytes:
-        file = files.whole(where)
-        frames = files.index.whole_file(where.position)
-        end = int((np.asarray(frames.column("offset")) + frames.column("length")).max())
-        try:
-            return inflate(file.read, file.identity.size, end, files.index.limits)
-        except HeaderError as error:
-            raise StorageError(str(error)) from error
-
-    data = _last_inflated.get((files.index.file_path(where.file), identity_of(where)), make)
-    offset, length = where.span[:2]
-    if len(data) < offset + length:
-        raise StaleIndexError(
-            f"the inflated data set has {len(data)} bytes and the frame ends at {offset + length}; refresh the index "
-            "(DicomFrames(root), or scan(root, index=old)) and start again"
-        )
-    return memoryview(data)[offset : offset + length]

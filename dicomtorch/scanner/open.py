@@ -28,6 +28,7 @@ from dicomtorch.scanner.keywords import Tag, named_tags
 from dicomtorch.scanner.place import remote_source
 from dicomtorch.scanner.scan import scan
 from dicomtorch.scanner.tree import Source as Source
+from dicomtorch.scanner.web import web_source
 from dicomtorch.storage.address import is_address
 
 
@@ -170,6 +171,8 @@ def scan_to(
 
 def _names(paths: Sequence[Any], storage_options: Mapping[str, Any] | None) -> list[bytes]:
     """What tells a source from others: real paths, or addresses without what must not be written down."""
+    if server := web_source(paths):
+        return [server]
     if any(map(is_address, paths)):
         return sorted(remote_source(paths, storage_options)[0])
     return [os.path.realpath(os.path.expanduser(os.fsencode(path))) for path in paths]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dicomtorch.errors import StaleIndexError, printable
+from dicomtorch.errors import OptionError, StaleIndexError, printable
 from dicomtorch.index.builder import FileRows, Part, build_part
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.joins import Joined
@@ -31,10 +31,12 @@ from dicomtorch.scanner.place import place_of
 from dicomtorch.scanner.reading import Reading
 from dicomtorch.scanner.tree import PathLike as PathLike
 from dicomtorch.scanner.tree import Source as Source
+from dicomtorch.scanner.web import scan_web, web_source
 from dicomtorch.scanner.worker import Job
 from dicomtorch.storage.base import Identity
 from dicomtorch.storage.choose import storage_for
 from dicomtorch.storage.remote import RemoteStorage
+from dicomtorch.storage.web import is_web
 
 
 def scan(
@@ -91,6 +93,8 @@ def scan(
             or stands beside `num_workers`.
         ExecutorError: The executor broke, or its workers cannot read what this process can.
     """
+    if server := web_source(source):
+        return scan_web(server, storage_options, index, tags, limits, progress)
     began = time.monotonic()
     columns = tag_columns(named_tags(tags))
     place = place_of(source, inventory, part, storage_options, follow_symlinks, limits, index)
@@ -179,11 +183,15 @@ def with_tags(
         OptionError: A keyword does not exist, or its values cannot be a column.
         StaleIndexError: A file is not the one that was indexed.
     """
-    storage = storage_for(index.root, storage_options)
     known = {column.name for column in index.columns}
     columns = tag_columns([tag for tag in named_tags(tags) if tag not in known])
     if not columns or not len(index):
         return index
+    if is_web(index.root):
+        raise OptionError(
+            f"the index of the server has no column {', '.join(columns)}; scan it again with tags={list(columns)}"
+        )
+    storage = storage_for(index.root, storage_options)
     files: Any = index.files
     numbers, which = np.unique(np.asarray(index.column("file")), return_inverse=True)
     remote = storage if isinstance(storage, RemoteStorage) else None

@@ -7,14 +7,17 @@ encoded, a first frame says.
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
 import numpy as np
+from tqdm import tqdm
 
 from dicomtorch.errors import DicomTorchError, SourceError, StorageError, printable
 from dicomtorch.index.builder import FileRows, Member, build_part
@@ -24,11 +27,12 @@ from dicomtorch.model.limits import Limits
 from dicomtorch.model.report import ScanReport
 from dicomtorch.model.schema import Kind
 from dicomtorch.scanner.entries import UNREAD
+from dicomtorch.scanner.given import paths_of
 from dicomtorch.scanner.keywords import Tag, named_tags, tag_columns
 from dicomtorch.scanner.web_rows import Described, WebReader, alike
 from dicomtorch.scanner.worker import Job
 from dicomtorch.storage.multipart import split
-from dicomtorch.storage.web import FRAMES, WebClient, client_for, encoding_of, real_url
+from dicomtorch.storage.web import FRAMES, WebClient, client_for, encoding_of, is_web, real_url
 
 JSON: Final = "application/dicom+json"
 _PAGE: Final = 1000
@@ -56,12 +60,11 @@ class Instance(NamedTuple):
 
 def scan_web(
     address: bytes,
-    *,
     options: Mapping[str, Any] | None,
     index: FrameIndex | None,
     tags: Sequence[Tag],
     limits: Limits,
-    progress: Callable[[Iterable[Any], int], Iterable[Any]],
+    progress: bool | None,
 ) -> tuple[FrameIndex, ScanReport]:
     """As `scan.scan`, for a `dicomweb+https` address.
 
@@ -74,6 +77,7 @@ def scan_web(
     began = time.monotonic()
     client = client_for(address, options)
     server = _Server(address, client)
+    before = client.requests, client.bytes_read
     columns = tag_columns(named_tags(tags))
     found = {one.path.encode(): one for one in server.instances()}
     base = None
@@ -87,7 +91,11 @@ def scan_web(
         set() if base is None else {p for p, k in zip(base.files["path"], kept, strict=True) if k}
     )
     wanted = [one for path, one in found.items() if path not in known]
-    rows = list(server.read(wanted, job, progress))
+    rows = []
+    with _bar(len(wanted), progress) as bar:
+        for item in server.read(wanted, job):
+            rows.append(item)
+            bar.update()
     if server.unnamed:
         reason = f"{server.unnamed} instances in the list of the server have no UID that names them"
         rows.append(FileRows(b"studies", -1, UNREAD, 0, "unreadable", reason))
@@ -107,9 +115,32 @@ def scan_web(
         read=len(rows),
         reused=int(kept.sum()),
         removed=gone,
+        requests=client.requests - before[0],
+        bytes_read=client.bytes_read - before[1],
         seconds=time.monotonic() - began,
     )
     return result, report
+
+
+def web_source(source: Any) -> bytes | None:
+    """The address of the DICOMweb server that a source is, `None` if it is something else.
+
+    Raises:
+        SourceError: It is one of several sources.
+    """
+    paths = [os.fsencode(path) for path in paths_of(source)]
+    if not any(map(is_web, paths)):
+        return None
+    if len(paths) > 1:
+        raise SourceError(
+            "a DICOMweb server is scanned alone; put datasets together with torch.utils.data.ConcatDataset"
+        )
+    return paths[0].rstrip(b"/")
+
+
+def _bar(count: int, progress: bool | None) -> tqdm[Any]:
+    disable = None if progress is None else not progress
+    return tqdm(total=count, desc="scan", unit="instance", delay=2.0, disable=disable, leave=False)
 
 
 def _kept(index: FrameIndex, found: Mapping[bytes, Instance]) -> Any:
@@ -148,7 +179,11 @@ class _Server:
                 yield from self._instances(self._below)
                 return
             for study in self._search("/studies"):
-                uid = quote(_uid(study, "0020000D"), safe="")
+                try:
+                    uid = quote(_uid(study, "0020000D"), safe="")
+                except StorageError:
+                    self.unnamed += 1
+                    continue
                 yield from self._instances(f"/studies/{uid}")
         except StorageError as error:
             raise SourceError(
@@ -164,17 +199,20 @@ class _Server:
 
     def _search(self, below: str) -> Iterator[Any]:
         """All pages of a search; a server that ignores `offset` gives the first one again, which ends it."""
+        tag = "0020000D" if below == "/studies" else "00080018"
         seen: set[str] = set()
+        offset = 0
         while True:
-            offset = len(seen)
             page = self._json(f"{self._url}{below}?limit={_PAGE}&offset={offset}")
+            offset += len(page)
+            new = False
             for item in page:
-                tag = "0020000D" if below == "/studies" else "00080018"
-                uid = _uid(item, tag)
+                uid = str(item.get(tag))
                 if uid not in seen:
+                    new = True
                     seen.add(uid)
                     yield item
-            if len(page) == 0 or len(seen) == offset:
+            if not new:
                 return
 
     def _json(self, url: str) -> list[Any]:
@@ -189,12 +227,7 @@ class _Server:
             raise StorageError("the answer of the server is no list of data sets")
         return found
 
-    def read(
-        self,
-        wanted: Sequence[Instance],
-        job: Job,
-        progress: Callable[[Iterable[Any], int], Iterable[Any]],
-    ) -> Iterator[FileRows]:
+    def read(self, wanted: Sequence[Instance], job: Job) -> Iterator[FileRows]:
         """The rows of instances, series by series."""
         of_series: dict[str, list[Instance]] = {}
         for one in wanted:
@@ -202,10 +235,8 @@ class _Server:
         reader = WebReader(job, self._bulk)
         threads = self._client.settings.io_threads
         with ThreadPoolExecutor(threads, "dicomtorch-web-scan") as pool:
-            headers = pool.map(self._headers, of_series.values())
-            for items, found in progress(
-                zip(of_series.values(), headers, strict=True), len(of_series)
-            ):
+            headers = _ahead(pool, self._headers, list(of_series.values()), threads)
+            for items, found in zip(of_series.values(), headers, strict=True):
                 yield from self._rows(items, found, reader, pool)
 
     def _headers(self, items: Sequence[Instance]) -> dict[str, Any] | StorageError:
@@ -283,6 +314,19 @@ class _Server:
         answer = self._client.get(address, 'multipart/related; type="application/octet-stream"')
         (part,) = split(answer.content_type, answer.data)
         return bytes(part.data)
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Sequence[Any], count: int
+) -> Iterator[Any]:
+    """What `work` gives for each item, in order; `count` are worked on or wait to be taken."""
+    futures: deque[Future[Any]] = deque()
+    for item in items:
+        futures.append(pool.submit(work, item))
+        if len(futures) >= count:
+            yield futures.popleft().result()
+    while futures:
+        yield futures.popleft().result()
 
 
 def first_syntax(client: WebClient, url: str) -> str:

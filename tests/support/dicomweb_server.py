@@ -92,7 +92,7 @@ class Server:
             self.frames(handler, names)
         elif "bulk" in names:
             (one,) = self.found(names)
-            data = bytes(one[int(names[-1], 16)].value)
+            (data,) = (each.value for each in one.iterall() if each.tag == int(names[-1], 16))
             self.send_parts(handler, [("application/octet-stream", data)])
         elif names[-1] == "metadata":
             listed = [self.described(one) for one in self.found(names)]
@@ -132,14 +132,11 @@ class Server:
             self.send(handler, 204, "", b"")
 
     def described(self, one: Dataset) -> dict[str, Any]:
-        header: dict[str, Any] = one.to_json_dict(4096, lambda element: f"{element.tag:08X}")
-        header.pop("7FE00010", None)
         base = self.faults.bulk or f"http://127.0.0.1:{self.server.server_port}"
         path = f"/web/studies/{one.StudyInstanceUID}/series/{one.SeriesInstanceUID}"
-        for tag, value in header.items():
-            if "BulkDataURI" in value or (value.get("vr") == "OW" and "InlineBinary" in value):
-                address = f"{base}{path}/instances/{one.SOPInstanceUID}/bulk/{tag}"
-                header[tag] = {"vr": value["vr"], "BulkDataURI": address}
+        below = f"{base}{path}/instances/{one.SOPInstanceUID}/bulk"
+        header: dict[str, Any] = one.to_json_dict(100, lambda value: f"{below}/{value.tag:08X}")
+        header.pop("7FE00010", None)
         return header
 
     def frames(self, handler: Any, names: list[str]) -> None:

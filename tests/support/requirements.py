@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.orthanc import orthanc_program
+
 MODULES = {"simpleitk": "SimpleITK"}
 
 
@@ -47,6 +49,8 @@ def reason_to_skip(name: str) -> str:
         return (
             "" if browser() else "browser is not installed (Chromium, and playwright to drive it)"
         )
+    if name == "orthanc":
+        return "" if orthanc_program() else "orthanc is not installed, or not its DICOMweb plug-in"
     missing = importlib.util.find_spec(MODULES.get(name, name)) is None
     return f"{name} is not installed" if missing else ""
 

@@ -1,0 +1,318 @@
+"""DICOMweb servers as sources: what the frames of files would be, and every fault as a typed error."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydicom.dataset import Dataset
+from pydicom.uid import JPEGLSLossless, RLELossless, generate_uid
+from torch.utils.data import DataLoader
+
+from dicomtorch import DicomFrames, FrameLoader, scan
+from dicomtorch.errors import (
+    DicomTorchError,
+    OptionError,
+    SourceError,
+    StaleIndexError,
+    StorageError,
+)
+from dicomtorch.reader.web import WebFrames
+from dicomtorch.scanner.scan import with_tags
+from dicomtorch.storage.web import WebSettings
+from tests.support.dicomweb_server import TOKEN, Server, dicomweb_server
+from tests.support.phantoms import ct, ct_pixels, lut, write
+
+OPTIONS: dict[str, Any] = {"headers": {"Authorization": TOKEN}, "max_retries": 3}
+
+
+def datasets() -> list[Dataset]:
+    """Native, compressed, multi-frame, one with a lookup table, one without pixels."""
+    found = [ct(ct_pixels(k), k) for k in range(5)]
+    multi = ct(np.stack([ct_pixels(k) for k in range(5, 45)]), 20)
+    multi.SeriesInstanceUID = generate_uid(entropy_srcs=["multi"])
+    rle = ct(np.stack([ct_pixels(k) for k in (1, 2)]), 22)
+    rle.compress(RLELossless, generate_instance_uid=False)
+    rle.SeriesInstanceUID = generate_uid(entropy_srcs=["rle"])
+    table = ct(np.arange(256, dtype=np.uint8).reshape(16, 16), 23)
+    table.StudyInstanceUID = generate_uid(entropy_srcs=["other study"])
+    table.ModalityLUTSequence = [lut([256, 0, 16], list(range(0, 512, 2)))]
+    del table.RescaleSlope, table.RescaleIntercept
+    report = ct(ct_pixels(9), 24)
+    for keyword in ("Rows", "Columns", "PixelData", "BitsAllocated"):
+        delattr(report, keyword)
+    report.SOPClassUID = "1.2.840.10008.5.1.4.1.1.88.33"
+    return [*found, multi, rle, table, report]
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with dicomweb_server(datasets(), TOKEN) as made:
+        yield made
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    for k, one in enumerate(datasets()):
+        write(one, tmp_path / "files" / f"{k}.dcm")
+    return tmp_path / "files"
+
+
+def by_uid(frames: DicomFrames) -> dict[tuple[str, int], int]:
+    at = np.arange(len(frames))
+    uids, numbers = (frames.index.gather(name, at) for name in ("SOPInstanceUID", "frame"))
+    return {(uid, number): k for k, (uid, number) in enumerate(zip(uids, numbers, strict=True))}
+
+
+def test_a_server_is_its_files(server: Server, files: Path) -> None:
+    plain, web = DicomFrames(files), DicomFrames(server.address, storage_options=OPTIONS)
+    assert web.report.counts == plain.report.counts
+    assert scan(server.address)[1].requests > 3
+    places, others = by_uid(plain), by_uid(web)
+    assert places.keys() == others.keys()
+    own = ("index", "requested_index", "patient")
+    for uid, k in places.items():
+        (image, meta), (other, other_meta) = plain[k], web[others[uid]]
+        assert torch.equal(image, other)
+        assert repr({**meta, **dict.fromkeys(own)}) == repr({**other_meta, **dict.fromkeys(own)})
+    stored = DicomFrames(server.address, values="stored")
+    (k,) = [k for k, u in enumerate(web.index.gather("Rows", np.arange(len(web)))) if u == 16]
+    assert stored[k][0].flatten().tolist() == list(range(256))
+    modality = DicomFrames(server.address, values="modality")
+    assert modality[k][0].flatten().tolist() == list(range(0, 512, 2))
+
+
+def test_frames_of_an_instance_are_asked_for_together(server: Server) -> None:
+    frames = DicomFrames(server.address, storage_options=OPTIONS, values="stored")
+    series = list(frames.index.column("SeriesInstanceUID"))
+    multi = [k for k, uid in enumerate(series) if series.count(uid) == 40]
+    server.asked.clear()
+    batch = frames[multi][0]
+    assert len(multi) == 40
+    assert len([path for path in server.asked if "/frames/" in path]) == 2
+    for k, image in enumerate(batch):
+        np.testing.assert_array_equal(image[0].numpy(), ct_pixels(5 + k))
+    assert "transfer-syntax=*" in server.accepts[-1]
+    few = DicomFrames(server.address, storage_options={**OPTIONS, "frames_per_request": 7})
+    server.asked.clear()
+    few[multi]
+    assert len([path for path in server.asked if "/frames/" in path]) == 6
+
+
+def test_known_instances_are_not_asked_for_again(server: Server) -> None:
+    index, report = scan(server.address, storage_options=OPTIONS)
+    server.asked.clear()
+    again, refreshed = scan(server.address, index=index, storage_options=OPTIONS)
+    assert again is index
+    assert (refreshed.read, refreshed.reused) == (0, report.read)
+    assert not [path for path in server.asked if "metadata" in path or "frames" in path]
+    gone = server.datasets.pop(0)
+    new = ct(ct_pixels(30), 30)
+    server.datasets.append(new)
+    server.asked.clear()
+    changed, refreshed = scan(server.address, index=index)
+    assert (refreshed.read, refreshed.removed) == (1, 1)
+    assert [path for path in server.asked if "metadata" in path] == [
+        path for path in server.asked if path.endswith(f"instances/{new.SOPInstanceUID}/metadata")
+    ]
+    assert gone.SOPInstanceUID not in list(changed.column("SOPInstanceUID"))
+    more, _ = scan(server.address, index=index, tags=["PatientSex"])
+    assert set(more.column("PatientSex")) == {"F"}
+    with pytest.raises(OptionError, match="scan it again with tags"):
+        with_tags(index, ["PatientSex"])
+
+
+def test_studies_and_series_are_sources(server: Server) -> None:
+    one = server.datasets[0]
+    study = f"{server.address}/studies/{one.StudyInstanceUID}"
+    assert len(scan(study, storage_options=OPTIONS)[0]) == 5 + 40 + 2
+    series, _ = scan(f"{study}/series/{one.SeriesInstanceUID}/")
+    assert len(series) == 5
+    assert series.root.decode() == server.address
+    assert series.path(0).startswith(f"{server.address}/studies/")
+    with pytest.raises(SourceError, match="is scanned alone"):
+        scan([study, study + "1"])
+
+
+@pytest.mark.parametrize(("page", "ignores"), [(2, False), (1000, True), (3, True)])
+def test_pages_of_lists(server: Server, page: int, ignores: bool) -> None:
+    server.faults.page, server.faults.ignores_offset = page, ignores
+    _, report = scan(server.address, storage_options=OPTIONS)
+    assert len(report.findings) == (9 if page != 3 else 4)
+
+
+def test_workers_pickles_and_loaders(server: Server) -> None:
+    frames = DicomFrames(server.address, storage_options=OPTIONS, values="stored", size=(16, 16))
+    whole = frames[list(range(len(frames)))][0]
+    copy = pickle.loads(pickle.dumps(frames))
+    assert torch.equal(copy[list(range(len(frames)))][0], whole)
+    for loader in (DataLoader(frames, 8, num_workers=2), FrameLoader(frames, 8)):
+        assert torch.equal(torch.cat([batch for batch, _ in loader]), whole)
+
+
+def test_what_passes_is_asked_for_again(server: Server) -> None:
+    frames = DicomFrames(server.address, storage_options=OPTIONS, values="stored")
+    server.faults.status["/frames/"] = [503, 2]
+    server.faults.cut = 1
+    frames[0]
+    assert server.faults.cut == server.faults.status["/frames/"][1] == 0
+    server.faults.lengths = False
+    frames[0]
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "message"),
+    [
+        ({"status": {"/frames/": [404]}}, StaleIndexError, r"no such instance or frame \(404\)"),
+        ({"status": {"/frames/": [406]}}, StorageError, "406: it does not give frames as they are"),
+        ({"status": {"/frames/": [401]}}, StorageError, "401: credentials are missing"),
+        ({"status": {"/frames/": [500]}}, StorageError, "answered 500"),
+        ({"status": {"/frames/": [503]}}, StorageError, "answered 503"),
+        ({"status": {"/frames/": [302]}}, StorageError, "302 and names another address"),
+        ({"cut": 99}, StorageError, "did not answer in whole"),
+        ({"syntax": JPEGLSLossless}, StaleIndexError, "gave the frame in JPEG-LS.*'instance'"),
+        ({"drops_part": True}, StorageError, "gave 1 frames of 2"),
+    ],
+)  # fmt: skip
+def test_faults_are_typed_and_name_the_frame(
+    server: Server, fault: dict[str, Any], kind: type[DicomTorchError], message: str
+) -> None:
+    frames = DicomFrames(server.address, storage_options=OPTIONS)
+    series = frames.index.column("SeriesInstanceUID")
+    two = [k for k in range(len(frames)) if list(series).count(series[k]) == 2]
+    for name, value in fault.items():
+        setattr(server.faults, name, value)
+    with pytest.raises(kind, match=message) as caught:
+        frames[two]
+    text = str(caught.value)
+    assert "instances/" in text
+    assert "frame" in text
+    assert TOKEN not in text
+
+
+def test_retries_do_not_repeat_what_was_refused(server: Server) -> None:
+    frames = DicomFrames(server.address, storage_options=OPTIONS)
+    for status, times in ((403, 1), (404, 1), (500, 2), (503, 4), (429, 4)):
+        server.faults.status = {"/frames/": [status]}
+        server.asked.clear()
+        with pytest.raises(DicomTorchError):
+            frames[0]
+        assert len(server.asked) == times
+
+
+def test_bad_instances_end_no_scan(server: Server) -> None:
+    one = server.datasets[2]
+    server.datasets[2].BitsAllocated = 7
+    server.faults.status = {f"instances/{server.datasets[5].SOPInstanceUID}/frames": [500]}
+    index, report = scan(server.address, storage_options=OPTIONS)
+    reasons = {finding.path.rpartition("/")[2]: finding.reason for finding in report.findings}
+    assert "BitsAllocated" in reasons[one.SOPInstanceUID]
+    assert "first frame was not given" in reasons[server.datasets[5].SOPInstanceUID]
+    assert len(index) == 4 + 2 + 1
+    server.faults.status = {}
+    again, _ = scan(server.address, index=index)
+    assert len(again) == 4 + 40 + 2 + 1  # what was not given is asked for again
+
+
+def test_a_series_of_several_transfer_syntaxes(server: Server) -> None:
+    mixed = []
+    for k in range(4):
+        one = ct(ct_pixels(k), 50 + k)
+        if k == 3:
+            one.compress(RLELossless, generate_instance_uid=False)
+        one.SeriesInstanceUID = generate_uid(entropy_srcs=["mixed"])
+        mixed.append(one)
+    server.datasets[:] = mixed
+    frames = DicomFrames(server.address, storage_options=OPTIONS, values="stored")
+    assert sorted(map(str, frames.index.column("TransferSyntaxUID"))) == [
+        *["1.2.840.10008.1.2.1"] * 3,
+        RLELossless,
+    ]
+    server.datasets[:] = [mixed[0], mixed[3], mixed[1]]  # alike at both ends
+    guessed = DicomFrames(server.address, refresh=True, storage_options=OPTIONS)
+    assert len(guessed) == 3
+    for k in range(3):
+        guessed[k]
+
+
+def test_values_of_other_servers_are_not_fetched(server: Server) -> None:
+    server.faults.bulk = "http://127.0.0.1:9"
+    _, report = scan(server.address, storage_options=OPTIONS)
+    reasons = [one.reason for one in report.findings if "another server" in one.reason]
+    assert len(reasons) == 1
+
+
+def test_lists_that_are_none(server: Server) -> None:
+    for status in (404, 401, 500):
+        server.faults.status = {"/studies": [status]}
+        with pytest.raises(SourceError, match=f"no list of instances: .*{status}"):
+            scan(server.address, storage_options=OPTIONS)
+    server.faults.status = {}
+    server.datasets.clear()
+    with pytest.raises(SourceError, match="there are no files"):
+        DicomFrames(server.address)
+
+
+def test_secrets_are_nowhere(
+    server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    frames = DicomFrames(server.address, storage_options=OPTIONS, cache_dir=tmp_path / "cache")
+    frames.index.save(tmp_path / "index")
+    kept = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    kept.append(pickle.dumps(frames.index))
+    server.faults.status = {"/frames/": [403]}
+    said = [repr(frames), str(frames), repr(frames.report), repr(WebFrames(frames.index.root))]
+    with pytest.raises(StorageError) as caught:
+        frames[0]
+    said += [repr(caught.value), repr(caught.value.__cause__), repr(WebSettings.of(OPTIONS))]
+    said += list(capfd.readouterr())
+    secret = TOKEN.split()[1]
+    assert not [one for one in said if secret in one]
+    assert len(kept) > 5
+    assert not [one for one in kept if secret.encode() in one]
+
+
+def test_addresses_and_options_are_checked(server: Server) -> None:
+    host = server.address.partition("://")[2]
+    for address, options, message in (
+        ("dicomweb+http://example.org/web", {}, "unencrypted"),
+        (f"dicomweb+http://user:{TOKEN[-9:]}@{host}", {}, "a user, a password or a query"),
+        (f"{server.address}?key={TOKEN[-9:]}", {}, "a user, a password or a query"),
+        (server.address, {"heads": 1}, "got heads"),
+        (server.address, {"headers": {"A": 1}}, "must map names"),
+        (server.address, {"headers": {"A": "b\r\nC: d"}}, "must map names"),
+        (server.address, {"io_threads": 0}, "1 to 64"),
+        (server.address, {"timeout": -1}, "above 0"),
+        (server.address, {"probe": "all"}, "'series' or 'instance'"),
+    ):
+        with pytest.raises(OptionError, match=message) as caught:
+            scan(address, storage_options=options)
+        assert TOKEN[-9:] not in str(caught.value)
+
+
+def test_answers_beyond_the_limit(server: Server) -> None:
+    with pytest.raises(SourceError, match="more than 100 bytes"):
+        scan(server.address, storage_options={**OPTIONS, "most_bytes": 100})
+    frames = DicomFrames(server.address, storage_options={**OPTIONS, "most_bytes": 20_000})
+    multi = [k for k in range(len(frames)) if frames.index.record(k)["frame"] > 1]
+    with pytest.raises(StorageError, match="more than 20000 bytes"):
+        frames[multi]
+
+
+def test_a_forked_child_has_connections_of_its_own(server: Server) -> None:
+    frames = DicomFrames(server.address, storage_options=OPTIONS, values="stored")
+    frames[[1, 2]]
+    child = os.fork()
+    if not child:
+        try:
+            good = bool(torch.equal(frames[[1]][0][0], frames[1][0]))
+            os._exit(0 if good else 1)
+        except BaseException:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -29,7 +29,7 @@ from dicomtorch._forks import ForkedLock, lazy
 from dicomtorch.datasets import samples
 from dicomtorch.index.locks import FileLock
 from dicomtorch.pixels import slots
-from dicomtorch.reader import threads
+from dicomtorch.reader import inflated, threads
 from dicomtorch.reports.verify import Verification
 from tests.support.phantoms import ct, ct_pixels, write
 

@@ -174,6 +174,7 @@ class WebClient:
             )
             try:
                 if response.status >= 300:
+                    response.close()  # with its body unread, the connection is good for nothing
                     raise _refused(response.status)
                 data = self._body(response)
             finally:

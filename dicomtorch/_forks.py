@@ -31,8 +31,9 @@ whoever wants it in the child would wait for ever. Nothing of the package is suc
 
 Connections of obstore hang in a forked child whose parent used them: there `storage.client` refuses at once.
 
-Value ranges that frames share (`reader.ranges`) and what readers remember need no lock. Attributes that are computed
-once are `lazy`: `functools.cached_property` has a lock before Python 3.12.
+Value ranges that frames share (`reader.ranges`) and what readers remember need no lock, nor do files that stay open in
+a thread (`reader.open_files`): the child shares them, and reads have positions of their own.
+Attributes that are computed once are `lazy`: `functools.cached_property` has a lock before Python 3.12.
 """
 
 from __future__ import annotations

@@ -156,7 +156,7 @@ def _target(pixel: ImagePixel, dtype: str, out: Array | None) -> Array:
         and out.dtype.itemsize == wanted.itemsize
         and out.flags.c_contiguous
     ):
-        return out.view(wanted)
+        return out if out.dtype == wanted else out.view(wanted)
     return np.empty(pixel.shape, wanted)
 
 

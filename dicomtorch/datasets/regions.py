@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,12 +16,13 @@ from dicomtorch.errors import DicomTorchError, PixelValueError
 from dicomtorch.index.location import FrameLocation
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.model.image import ImagePixel
-from dicomtorch.reader.open_files import OpenFiles
+from dicomtorch.reader.open_files import KeptFiles, OpenFiles
 from dicomtorch.reader.reader import Frame, FrameReader
 from dicomtorch.series.levels import SlideLevel
 
 _TRUE = torch.ones((), dtype=torch.bool)
 _MOST_LOCATED = 1 << 14  # frames whose place is remembered
+_LARGE = 1 << 20  # pixels of a frame that may be decoded by several threads
 
 
 class Box(NamedTuple):
@@ -94,15 +97,23 @@ def patches_of(box: Box) -> Patches:
 
 def _stored(box: Box) -> Patches | None:
     """The same of a box that may be a stored tile; `None` if it is none that lies inside of the matrix."""
+    position = stored_tile(box)
+    if position == ABSENT:
+        return Patches([], False)
+    whole = (slice(0, box.rows), slice(0, box.columns))
+    return None if position < 0 else Patches([Patch(position, whole, whole)], True)
+
+
+ABSENT, NO_TILE = -1, -2
+
+
+def stored_tile(box: Box) -> int:
+    """The frame that a box of a tile is, `ABSENT` if it is not in the file, `NO_TILE` if not all of it is one frame."""
     level, row, column = box.level, box.row, box.column
     inside = row >= 0 and column >= 0 and row + box.rows <= level.rows
     if not (inside and column + box.columns <= level.columns and level.is_aligned):
-        return None
-    position = int(level.grid[row // box.rows, column // box.columns])
-    if position < 0:
-        return Patches([], False)
-    whole = (slice(0, box.rows), slice(0, box.columns))
-    return Patches([Patch(position, whole, whole)], True)
+        return NO_TILE
+    return max(ABSENT, int(level.grid[row // box.rows, column // box.columns]))
 
 
 def _frames_in(
@@ -124,10 +135,16 @@ def _frames_in(
                 yield position, row * height, column * width
 
 
+@lru_cache(maxsize=64)
+def whole_mask(rows: int, columns: int) -> Tensor:
+    """(rows, columns) of True; one element, so that nobody can change it."""
+    return _TRUE.expand(rows, columns)
+
+
 def mask_of(box: Box, found: Patches) -> Tensor:
     """(rows, columns), bool: which pixels of a box are there."""
     if found.is_whole:
-        return _TRUE.expand(box.rows, box.columns)
+        return whole_mask(box.rows, box.columns)
     return torch.from_numpy(_mask(box, found.patches))
 
 
@@ -214,10 +231,35 @@ class RegionReader:
                     if isinstance(results[k], Frame):
                         results[k] = Frame(out[k], frame.voi)
 
+        if len(located) == 1 and self._is_small(boxes[0]):
+            with KeptFiles(self.reader.index, self.reader.fetcher.storage) as files:
+                work(0, files)
+            return results
         # Of tiles that overlap the later one is above, so they are read one after the other.
         apart = all(box.level.is_aligned for box in boxes)
         self.reader.fetcher.each(located, work, None if apart else 1)
         return results
+
+    def tile(self, box: Box, position: int, image: Tensor) -> Frame | DicomTorchError | None:
+        """Reads a box that is one stored frame; `None` if that takes more than to decode it into `image`."""
+        target = _raw(image)
+        picture = target[0] if len(target) == 1 else target.transpose(1, 2, 0)
+        if not (self._copies and self._is_small(box) and picture.flags.c_contiguous):
+            return None
+        (where,) = self._locate([position])
+        with KeptFiles(self.reader.index, self.reader.fetcher.storage) as files:
+            frame = self._frame(where, files, picture)
+        if isinstance(frame, DicomTorchError):
+            return frame
+        if len(frame.image) != len(target):
+            return self._of_other_channels(position, len(target))
+        if not frame.is_there:
+            target[:] = frame.image
+        return Frame(image, frame.voi)
+
+    def _is_small(self, box: Box) -> bool:
+        """Whether a frame of the level takes less than waking up threads does."""
+        return math.prod(box.level.tile) < _LARGE
 
     def _locate(self, positions: list[int]) -> list[FrameLocation]:
         """As `index.locate`, which takes as long as all else does around the decoding of a tile."""

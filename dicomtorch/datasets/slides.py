@@ -13,7 +13,15 @@ from dicomtorch._forks import lazy
 from dicomtorch.datasets.glass import Fill, fill_of
 from dicomtorch.datasets.options import Reading
 from dicomtorch.datasets.positions import one_position, several_positions
-from dicomtorch.datasets.regions import Box, RegionReader, box_of_tile, mask_of, patches_of
+from dicomtorch.datasets.regions import (
+    Box,
+    RegionReader,
+    box_of_tile,
+    mask_of,
+    patches_of,
+    stored_tile,
+    whole_mask,
+)
 from dicomtorch.datasets.source import FrameSource, Given
 from dicomtorch.errors import (
     DicomTorchError,
@@ -169,7 +177,27 @@ class Slide:
                 raise FrameIndexError(
                     f"level {where.number} has {rows} x {columns} tiles, {name}s 0 to {most - 1}; got {name} {value}"
                 )
-        return self._read(box_of_tile(where, int(row), int(column)), fill)
+        box = box_of_tile(where, int(row), int(column))
+        if not isinstance(fill, str):
+            return self._read(box, fill)
+        return self._tile(box) or self._read(box, fill)
+
+    def _tile(self, box: Box) -> Region | None:
+        """A stored tile that is there in whole; `None` if it is another box, or its values take more to make."""
+        position = stored_tile(box)
+        if position < 0 or self._source.standardization is not None:
+            return None
+        image = self._memory(box)
+        frame = self._regions.tile(box, position, image)
+        if isinstance(frame, DicomTorchError):
+            raise frame
+        return None if frame is None else Region(image, whole_mask(box.rows, box.columns))
+
+    def _memory(self, box: Box) -> Tensor:
+        """Memory for the pixels of a box, in the order of pictures: decoded tiles lie in memory like this."""
+        channels = self._channels[box.level.number]
+        size = (box.rows, box.columns, channels)
+        return new_batch(size, self._source.reader.dtype).permute(2, 0, 1)
 
     def region(
         self,
@@ -219,12 +247,7 @@ class Slide:
         return self._read(box, fill)
 
     def _read(self, box: Box, fill: Fill) -> Region:
-        reader = self._source.reader
-        found = patches_of(box)
-        channels = self._channels[box.level.number]
-        # As pictures are: decoded tiles lie in memory like this.
-        size = (box.rows, box.columns, channels)
-        image = new_batch(size, reader.dtype).permute(2, 0, 1)
+        found, image = patches_of(box), self._memory(box)
         (frame,) = self._regions.read([box], [found], [image], [self._fill(fill, box.level)])
         if isinstance(frame, DicomTorchError):
             raise frame

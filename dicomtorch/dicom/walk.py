@@ -20,6 +20,7 @@ from dicomtorch.dicom.words import (
     PADDING,
     SEQUENCE_END,
     SWAPPED_DELIMITERS,
+    empty_items,
     lookups,
     swap,
 )
@@ -395,12 +396,18 @@ class Walk(Cursor):
                 self.pos += 8
                 self._leave()
                 return
-            self.items_met += 1
+            count = 1  # of items that are met here: of empty ones all that are in the buffer
+            if word == item and not length:
+                stop = len(self.buffer) if self.sequence_end < 0 else self.sequence_end - self.base
+                count = max(1, empty_items(self.buffer, self.pos, stop, self.encoding[1]))
+                if self.items is not None:
+                    self.items.extend([{} for _ in range(count - 1)])
+            self.items_met += count
             if self.items_met > self.limits.items:
                 raise self.beyond("items", self.limits.items)
-            self.pos += 8
+            self.pos += 8 * count
             if word == item:
-                self.end = -1 if length == UNDEFINED else at + 8 + length
+                self.end = -1 if length == UNDEFINED else self.base + self.pos + length
                 if self.items is not None:
                     self.group = {}
                     self.items.append(self.group)

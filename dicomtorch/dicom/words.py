@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Final
 
@@ -23,6 +24,17 @@ def swap(tag: int) -> int:
 
 DELIMITERS: Final = (ITEM, ITEM_END, SEQUENCE_END)
 SWAPPED_DELIMITERS: Final = (swap(ITEM), swap(ITEM_END), swap(SEQUENCE_END))
+
+_EMPTY_ITEMS: Final = (
+    re.compile(rb"(?:\xfe\xff\x00\xe0\x00\x00\x00\x00)*+"),
+    re.compile(rb"(?:\xff\xfe\xe0\x00\x00\x00\x00\x00)*+"),
+)
+
+
+def empty_items(buffer: bytes, start: int, stop: int, big_endian: bool) -> int:
+    """How many items without content follow each other from `start` on, whole ones before `stop`."""
+    found = _EMPTY_ITEMS[big_endian].match(buffer, start, stop)
+    return (found.end() - start) // 8 if found else 0
 
 
 @lru_cache(maxsize=16)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import stat
+import threading
+
 from dicomtorch.index.builder import Member
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.location import FrameLocation
 from dicomtorch.index.members import DEFLATED, STORED, WEB
 from dicomtorch.storage.base import Identity, Storage, StoredObject
+from dicomtorch.storage.local import LocalStorage
 from dicomtorch.storage.members import Place, Window, open_member
 
 
@@ -90,6 +96,89 @@ def place_of(member: Member) -> Place | None:
     if not member.container:
         return None
     return Place(member.container == DEFLATED, *member[2:])
+
+
+class KeptFiles(OpenFiles):
+    """The same, but the files of this machine that a thread read last stay open for its next call.
+
+    Opening a slide again for each tile takes as long as reading the tile. A file that is open may be gone or replaced
+    by now: its path is looked at again by each `KeptFiles`, so that one is made for each call. Reads have positions of
+    their own, so that a forked child may go on with what its parent has open.
+    """
+
+    _stays = False  # the file that was read last
+
+    def of(self, where: FrameLocation) -> StoredObject:
+        """The file of a frame; see `OpenFiles.of`."""
+        if self._file is None or where.file != self._number:
+            self.close()
+            path, identity = self.index.object_path(where.file), identity_of(where)
+            self._stays = where.container != DEFLATED and _can_stay(self._storage, identity)
+            file = _kept.files.taken(path, identity) if self._stays else None
+            self._file = file or self._opened(where)
+            self._number = where.file
+            if self._stays:
+                _kept.files.keep(path, identity, self._file)
+        return self._file
+
+    def close(self) -> None:
+        """Closes what does not stay open."""
+        if self._stays:
+            self._file = None
+        super().close()
+
+
+MOST_KEPT = 4
+"""Files that stay open in each thread."""
+
+
+class _Files:
+    """What one thread has open, the oldest first; closed when the thread ends."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[bytes, Identity], StoredObject] = {}
+
+    def taken(self, path: bytes, identity: Identity) -> StoredObject | None:
+        """The file, if it is open and its path still leads to it."""
+        file = self._open.pop((path, identity), None)
+        if file is not None and not _leads_to(path, identity):
+            file.close()
+            return None
+        return file
+
+    def keep(self, path: bytes, identity: Identity, file: StoredObject) -> None:
+        """Makes it the newest."""
+        self._open[path, identity] = file
+        if len(self._open) > MOST_KEPT:
+            self._open.pop(next(iter(self._open))).close()
+
+    def __del__(self) -> None:
+        for file in self._open.values():
+            # At the end of the process nothing may be left to close it with.
+            with contextlib.suppress(Exception):
+                file.close()
+
+
+class _Kept(threading.local):
+    def __init__(self) -> None:
+        self.files = _Files()
+
+
+_kept = _Kept()
+
+
+def _can_stay(storage: Storage, identity: Identity) -> bool:
+    """Whether it can be told from one that takes its place, and removing it is not hindered."""
+    return type(storage) is LocalStorage and identity.inode > 0 and os.name == "posix"
+
+
+def _leads_to(path: bytes, identity: Identity) -> bool:
+    try:
+        info = os.stat(path)
+    except OSError:
+        return False
+    seen = (info.st_size, info.st_mtime_ns, info.st_ino)
+    return seen == identity[:3] and stat.S_ISREG(info.st_mode)
 
 
 def identity_of(where: FrameLocation) -> Identity:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import struct
+import sys
 import time
 import warnings
 import zlib
@@ -517,6 +518,34 @@ def test_no_preamble():
 def test_limits_are_named(limit, value, data):
     with pytest.raises(HeaderError, match=rf"Limits\.{limit} = {value}\b"):
         read(part10(minimal() + data), limits=replace(LIMITS, **{limit: value}))
+
+
+@pytest.mark.parametrize("wanted", [WANTED, frozenset({ROWS})])
+@pytest.mark.parametrize("length", [UNDEFINED, None])
+def test_empty_items_are_met_together(length, wanted):
+    many = 100_000
+    items = item(b"") * 5 + item(rows(3)) + item(b"") * many
+    end = SEQUENCE_END if length == UNDEFINED else b""
+    data = part10(
+        minimal() + el(SHARED, "SQ", items + end, length=length) + el(0x52009231, "UN", b"")
+    )
+    calls = 0
+
+    def count(frame: Any, event: str, argument: Any) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        found = read(data, wanted)
+    finally:
+        sys.setprofile(None)
+    assert calls < many // 10
+    if SHARED in wanted:
+        _, groups = found.elements[SHARED]
+        assert [len(group) for group in groups] == [0] * 5 + [1] + [0] * many
+        assert groups[5][ROWS] == ("US", b"\3\0")
+        assert len({id(group) for group in groups}) == len(groups)
 
 
 def test_hostile_headers_are_refused_fast():

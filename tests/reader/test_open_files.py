@@ -1,0 +1,100 @@
+"""Files that stay open between calls: always those that were indexed, and never many."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dicomtorch import FrameReader, scan
+from dicomtorch.errors import DicomTorchError, StaleIndexError
+from dicomtorch.reader.open_files import MOST_KEPT, KeptFiles
+from tests.support.phantoms import ct_pixels, write_series
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="elsewhere no file stays open")
+
+
+def read(reader: FrameReader, position: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
+    """A frame, as those who keep files open read it."""
+    (where,) = reader.index.locate([position])
+    pixel = reader.index.image_pixel(position)
+    with KeptFiles(reader.index, reader.fetcher.storage) as files:
+        data = reader.fetcher.read_encoded(where, files, pixel)
+        return np.frombuffer(bytes(data), np.int16).reshape(pixel.shape)
+
+
+def is_open(path: Path) -> bool:
+    links = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            links.append(os.readlink(f"/proc/self/fd/{name}"))
+        except OSError:
+            continue
+    return str(path) in links
+
+
+def replace(path: Path) -> None:
+    info, data = path.stat(), path.read_bytes()
+    other = path.with_suffix(".other")
+    other.write_bytes(data)
+    os.utime(other, ns=(info.st_atime_ns, info.st_mtime_ns))
+    other.replace(path)
+
+
+def truncate(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 100)
+
+
+@pytest.mark.parametrize("spoil", [replace, truncate, Path.unlink])
+def test_what_is_another_file_now_is_noticed(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    (path,) = write_series(tmp_path, 1)
+    index, _ = scan(path)
+    reader = FrameReader(index)
+    for _ in range(2):
+        np.testing.assert_array_equal(read(reader, 0), ct_pixels(0))
+    spoil(path)
+    for _ in range(2):
+        with pytest.raises(StaleIndexError) as kept:
+            read(reader, 0)
+        with pytest.raises(DicomTorchError) as plain:
+            reader.read_stored(0)
+        assert str(plain.value).endswith(str(kept.value))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks into /proc")
+def test_few_files_stay_open_and_none_of_a_thread_that_ended(tmp_path: Path) -> None:
+    paths = write_series(tmp_path, 2 * MOST_KEPT)
+    index, _ = scan(tmp_path)
+    reader = FrameReader(index)
+    seen: list[list[bool]] = []
+
+    def run() -> None:
+        for position in (*range(len(index)), *range(len(index))):
+            np.testing.assert_array_equal(read(reader, position), ct_pixels(position))
+        seen.append([is_open(path) for path in paths])
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [[False] * MOST_KEPT + [True] * MOST_KEPT]
+    assert not any(map(is_open, paths))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_forked_child_reads_on(tmp_path: Path) -> None:
+    write_series(tmp_path, 2)
+    index, _ = scan(tmp_path)
+    reader = FrameReader(index)
+    read(reader, 0)
+    child = os.fork()
+    if not child:
+        same = all((read(reader, k) == ct_pixels(k)).all() for k in (0, 1, 0))
+        os._exit(0 if same else 1)
+    np.testing.assert_array_equal(read(reader, 1), ct_pixels(1))
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0

@@ -36,7 +36,7 @@ from dicomtorch.scanner.worker import Job
 from dicomtorch.storage.base import Identity
 from dicomtorch.storage.choose import storage_for
 from dicomtorch.storage.remote import RemoteStorage
-from dicomtorch.storage.web import is_web
+from dicomtorch.storage.web import client_for, is_web
 
 
 def scan(
@@ -183,15 +183,20 @@ def with_tags(
         OptionError: A keyword does not exist, or its values cannot be a column.
         StaleIndexError: A file is not the one that was indexed.
     """
+    # Before anything else: the options of an index's place are those that were given last.
+    storage = None
+    if not is_web(index.root):
+        storage = storage_for(index.root, storage_options)
+    elif storage_options is not None:
+        client_for(index.root, storage_options)
     known = {column.name for column in index.columns}
     columns = tag_columns([tag for tag in named_tags(tags) if tag not in known])
     if not columns or not len(index):
         return index
-    if is_web(index.root):
+    if storage is None:
         raise OptionError(
             f"the index of the server has no column {', '.join(columns)}; scan it again with tags={list(columns)}"
         )
-    storage = storage_for(index.root, storage_options)
     files: Any = index.files
     numbers, which = np.unique(np.asarray(index.column("file")), return_inverse=True)
     remote = storage if isinstance(storage, RemoteStorage) else None

@@ -6,6 +6,8 @@ import logging
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -14,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from torch.utils.data import DataLoader
 
 from dicomtorch import DicomFrames, FrameLoader, scan
@@ -138,17 +139,39 @@ def test_refresh_reads_what_changed_and_nothing_else(s3: S3, bucket: str, tmp_pa
         refreshed[3]
 
 
+_LOADS = """
+import sys
+import torch
+from torch.utils.data import DataLoader
+from dicomtorch import DicomFrames
+
+def main():
+    address, options, cache, start = eval(sys.argv[1])
+    frames = DicomFrames(address, values="stored", storage_options=options, cache_dir=cache)
+    context = None if start == "default" else start
+    loader = DataLoader(frames, batch_size=5, num_workers=2, multiprocessing_context=context, timeout=60)
+    print(torch.cat([images for images, _ in loader])[:, 0, 0, 0].tolist())
+
+if __name__ == "__main__":
+    main()
+"""
+
+
 @pytest.mark.parametrize("start", ["default", "spawn", "forkserver"])
 def test_workers_of_a_data_loader(s3: S3, bucket: str, tmp_path: Path, start: str) -> None:
-    frames = DicomFrames(
-        f"s3://{bucket}/a", values="stored", storage_options=s3.options, cache_dir=tmp_path
+    """In a process of its own: this one has made requests before, and a worker forked from it would say so."""
+    script = tmp_path / "loads.py"
+    script.write_text(_LOADS, encoding="utf-8")
+    given = repr((f"s3://{bucket}/a", s3.options, str(tmp_path / "cache"), start))
+    run = subprocess.run(
+        [sys.executable, str(script), given],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
     )
-    context = None if start == "default" else start
-    loader = DataLoader(frames, batch_size=5, num_workers=2, multiprocessing_context=context)
-    got = torch.cat([images for images, _ in loader])
     expected = sorted(range(12), key=lambda k: f"series {k % 2}/{k}.dcm")
-    assert got[:, 0, 0, 0].tolist() == expected
-    del loader
+    assert run.stdout.strip() == repr(expected)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

@@ -93,7 +93,7 @@ def scan(
             or stands beside `num_workers`.
         ExecutorError: The executor broke, or its workers cannot read what this process can.
     """
-    if server := web_source(source):
+    if source is not None and (server := web_source(source)):
         return scan_web(server, storage_options, index, tags, limits, progress)
     began = time.monotonic()
     columns = tag_columns(named_tags(tags))

@@ -160,7 +160,8 @@ def test_lightning_goes_on_in_the_middle_of_an_epoch(folder: Path, tmp_path: Pat
 @pytest.mark.slow
 def test_the_recipe_for_lightning(folder: Path, tmp_path: Path) -> None:
     require("lightning")
-    (recipe,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    (recipe,) = [block for block in blocks if "LightningModule" in block]
     script = tmp_path / "train.py"
     quiet = "logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False"
     assert recipe.count("Trainer(max_epochs=2)") == recipe.count('DicomFrames("ct/")') == 1

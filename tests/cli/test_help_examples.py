@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from glob import glob
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dicomtorch import FrameIndex, scan
@@ -42,6 +45,10 @@ def folder(tmp_path_factory) -> Path:
         (made / name).symlink_to(made / "studies" / source)
     index, _ = scan(made / "ct")
     index.save(made / "ct.index")
+    for part in (1, 2):
+        scan(made / "ct", part=(part, 2))[0].save(made / f"part-{part}.index")
+    paths = [str(path) for path in sorted((made / "ct").iterdir())]
+    pq.write_table(pa.table({"path": paths}), made / "files.parquet")
     assert len(FrameIndex.load(made / "ct.index"))
     return made
 
@@ -70,6 +77,7 @@ def test_runs(words, folder, tmp_path, monkeypatch, capsys):
     before = {*folder.iterdir()}
     if words[0] == "show" and "--output" not in words:
         words = [*words, "--output", "shown.png"]  # there is no screen
+    words = [name for word in words for name in (sorted(glob(word)) if "*" in word else [word])]
     assert main(words) in (0, 1), capsys.readouterr().err
     for path in {*folder.iterdir()} - before:  # each example starts from the same
         path.rename(tmp_path / path.name)

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 FILES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 ELSEWHERE = {
     "docs/how-to/integrations.md",  # needs other libraries: tests/integrations/test_recipes.py
+    "docs/how-to/dicomweb.md",  # needs a server: tests/scanner/test_web.py
     "docs/how-to/remote.md",  # needs a store: the tests of tests/storage, scanner and reader on remote objects
 }
 PAGES = [path.relative_to(ROOT).as_posix() for path in FILES if "generated" not in path.parts]

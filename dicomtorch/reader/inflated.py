@@ -36,9 +36,9 @@ _last_inflated = LastInflated()
 
 def inflated_range(where: FrameLocation, files: OpenFiles) -> memoryview:
     """The bytes of a frame in the inflated data set of its file."""
+    file = files.whole(where)  # each time: a file that was replaced is noticed here
 
     def make() -> bytes:
-        file = files.whole(where)
         frames = files.index.whole_file(where.position)
         end = int((np.asarray(frames.column("offset")) + frames.column("length")).max())
         try:

@@ -26,6 +26,7 @@ from dicomtorch.model.schema import Column, Kind
 from dicomtorch.scanner.archives import KnownArchives
 from dicomtorch.scanner.compare import Compared, compare, count_gone
 from dicomtorch.scanner.entries import UNREAD, Entry, entry_of_row
+from dicomtorch.scanner.given import paths_of
 from dicomtorch.scanner.keywords import Tag, named_tags, tag_columns
 from dicomtorch.scanner.place import place_of
 from dicomtorch.scanner.reading import Reading
@@ -93,6 +94,7 @@ def scan(
             or stands beside `num_workers`.
         ExecutorError: The executor broke, or its workers cannot read what this process can.
     """
+    source = None if source is None else paths_of(source)  # once: it may be an iterator
     if source is not None and (server := web_source(source)):
         return scan_web(server, storage_options, index, tags, limits, progress)
     began = time.monotonic()

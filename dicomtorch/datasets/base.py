@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, TypeVar, cast, overload
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate, get_worker_info
+from torch.utils.data import Dataset, default_collate
 
 from dicomtorch.batches.collate import FrameSamples, collate_frames
 from dicomtorch.batches.metadata import FrameMeta
@@ -33,7 +33,7 @@ from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.model.report import ScanReport
 from dicomtorch.pixels.memory import new_batch
 from dicomtorch.reader.context import ContextReader
-from dicomtorch.reader.reader import Frame, FrameReader
+from dicomtorch.reader.reader import Frame, FrameReader, fresh
 from dicomtorch.series.geometry import Ints
 
 Asked = TypeVar("Asked")
@@ -442,6 +442,4 @@ def _kept(*parts: Any) -> tuple[Any, ...]:
 
 def memory_for(shape: tuple[int, ...], dtype: torch.dtype, out: Tensor | None) -> Tensor:
     """`out`, or a tensor of its own; in a worker not in the segments that batches are sent in."""
-    if out is not None:
-        return out
-    return torch.empty(shape, dtype=dtype) if get_worker_info() else new_batch(shape, dtype)
+    return fresh(shape, dtype) if out is None else out

@@ -71,7 +71,7 @@ def checksum(data: Any) -> int:
 
 def _checksum_of(path: Path) -> int:
     """The same of a file that was just written."""
-    with open(path, "rb", buffering=0) as file:
+    with open(path, "rb") as file:  # buffered: a part that came short would be no whole blocks
         return _checksum_of_parts(iter(lambda: file.read(_AT_ONCE), b""))
 
 

@@ -7,6 +7,7 @@ encoded, a first frame says.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections import deque
@@ -33,6 +34,8 @@ from dicomtorch.scanner.web_rows import Described, WebReader, alike
 from dicomtorch.scanner.worker import Job
 from dicomtorch.storage.multipart import split
 from dicomtorch.storage.web import FRAMES, WebClient, client_for, encoding_of, is_web, real_url
+
+_logger = logging.getLogger("dicomtorch")
 
 JSON: Final = "application/dicom+json"
 _PAGE: Final = 1000
@@ -161,6 +164,7 @@ class _Server:
     def __init__(self, address: bytes, client: WebClient) -> None:
         self._client = client
         self.unnamed = 0
+        self._said = False
         url = real_url(address, client.settings)
         root, mark, below = url.partition("/studies/")
         self._url, self._below = root, mark + below
@@ -198,7 +202,7 @@ class _Server:
                 self.unnamed += 1
 
     def _search(self, below: str) -> Iterator[Any]:
-        """All pages of a search; a server that ignores `offset` gives the first one again, which ends it."""
+        """All pages of a search; one that comes again, as of a server that ignores `offset`, ends it and is said."""
         tag = "0020000D" if below == "/studies" else "00080018"
         seen: set[str] = set()
         offset = 0
@@ -213,7 +217,18 @@ class _Server:
                     seen.add(uid)
                     yield item
             if not new:
+                if page:
+                    self._say_that_pages_repeat()
                 return
+
+    def _say_that_pages_repeat(self) -> None:
+        if not self._said:
+            self._said = True
+            _logger.warning(
+                "%s gives the same page of a list again where the next one is asked for: if it has more than one page "
+                "has, the others are not in the index; scan its studies or series one by one",
+                printable(self.root),
+            )
 
     def _json(self, url: str) -> list[Any]:
         answer = self._client.get(url, JSON)

@@ -23,6 +23,8 @@ COUNT = 23  # no multiple of ranks or batches
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
 PAGE = REPOSITORY / "docs" / "how-to" / "distributed.md"
 
+pytestmark = pytest.mark.timeout(300)  # two processes import several frameworks
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -35,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(*arguments: Any) -> str:
     done = subprocess.run(
         [sys.executable, *map(str, arguments)],
-        capture_output=True, text=True, timeout=110, check=False, cwd=REPOSITORY,
+        capture_output=True, text=True, timeout=280, check=False, cwd=REPOSITORY,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stderr

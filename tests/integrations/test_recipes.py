@@ -1,4 +1,4 @@
-"""Every block of code of docs/integrations.md runs as it stands, on a folder of series with masks."""
+"""Every block of code of docs/how-to/integrations.md runs as it stands, on a folder of series with masks."""
 
 from __future__ import annotations
 

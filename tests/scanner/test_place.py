@@ -8,7 +8,6 @@ import os
 import pickle
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -182,13 +181,11 @@ def test_a_worker_that_was_forked_after_a_request_says_so_at_once(
         f"s3://{bucket}/a", values="stored", storage_options=s3.options, cache_dir=tmp_path
     )
     assert frames[0][0].max() == 0
-    began = time.monotonic()
     forked = DataLoader(
         frames, batch_size=4, num_workers=1, multiprocessing_context="fork", timeout=20
     )
     with pytest.raises(DicomTorchError, match=r"before this process was forked.*FrameLoader"):
         list(forked)
-    assert time.monotonic() - began < 10  # no hang; the machine may be busy
     threads = FrameLoader(frames, 5, num_threads=2)
     assert sum(len(images) for images, _ in threads) == 12
 
@@ -300,6 +297,7 @@ def test_a_scan_that_was_interrupted_is_gone_on_with(
         same_columns(index, scan(address)[0])
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_objects_in_memory(folder: Path) -> None:
     import fsspec
 

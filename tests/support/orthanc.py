@@ -72,7 +72,11 @@ class Orthanc:
         """Ends it."""
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(30)
+            try:
+                self._process.wait(30)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
 
     def takes(self, file: bytes) -> bool:
         """Stores a file; whether it was taken. One that ends the server is not, and it is started anew."""
@@ -98,8 +102,8 @@ def orthanc(folder: Path) -> Iterator[Orthanc]:
     """An empty one, with its files in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     server = Orthanc(folder)
-    server.start()
     try:
+        server.start()
         yield server
     finally:
         server.stop()

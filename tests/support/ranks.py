@@ -1,7 +1,7 @@
 """One rank of a distributed run: `torchrun --nproc-per-node 2 ranks.py FOLDER OUT [FRAMEWORK ...]`.
 
-Goes over an epoch with every loader of the table in docs/distributed.md, stops in the middle, goes on from the state in
-another loader, and writes what it was given to OUT.
+Goes over an epoch with every loader of the table in docs/how-to/distributed.md, stops in the middle, goes on from the
+state in another loader, and writes what it was given to OUT.
 """
 
 from __future__ import annotations

@@ -56,6 +56,6 @@ def reason_to_skip(name: str) -> str:
 
 
 def require(name: str) -> None:
-    """Skips the test unless "samples", "series" or the library called `name` is there."""
+    """Skips the test, or the module that calls it, unless "samples", "series" or the library called `name` is there."""
     if reason := reason_to_skip(name):
-        pytest.skip(reason)
+        pytest.skip(reason, allow_module_level=True)

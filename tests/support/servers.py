@@ -105,7 +105,10 @@ def nginx(folder: Path, run: Path) -> Iterator[str]:
         for _ in range(100):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                 break
+            assert process.poll() is None, (run / "error.log").read_text()
             time.sleep(0.05)
+        else:
+            raise AssertionError("nginx does not answer")
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()

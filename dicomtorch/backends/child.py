@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from dicomtorch.backends.base import Array, Backend, decoding
+from dicomtorch.backends.memory_limit import MemoryLimit
 from dicomtorch.backends.reduced import ReducingBackend
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.limits import Limits
@@ -131,7 +132,7 @@ class _Decoder:
 
     def __init__(self) -> None:
         self._memory = memoryview(b"")
-        self._limit = _MemoryLimit()
+        self._limit = MemoryLimit()
         self._backend: Any = None
         self._job: Any = None
 
@@ -150,6 +151,10 @@ class _Decoder:
         try:
             data_at = backend_bytes + job_bytes
             if data_at:
+                self._backend = self._job = (
+                    None  # one that cannot be loaded must not leave those before
+                )
+                self._limit.lift()
                 self._backend = _loaded(bytes(self._memory[:backend_bytes]))
                 self._job = Job(*_loaded(bytes(self._memory[backend_bytes:data_at])))
             data = self._memory[data_at : data_at + data_bytes].toreadonly()
@@ -198,40 +203,6 @@ def _decoded(backend: Backend, data: memoryview, job: Job, space: memoryview) ->
     if target.ctypes.data != result.ctypes.data:
         target[...] = result
     return {"dtype": result.dtype.str, "shape": result.shape, **said}
-
-
-class _MemoryLimit:
-    """How many bytes this process may take more than it has; only Linux says how many these are.
-
-    It stays from one frame to the next, since each of its steps is a call of the system.
-    """
-
-    def __init__(self) -> None:
-        self._before, self._highest = resource.getrlimit(resource.RLIMIT_AS)
-        self._now = self._before
-        try:
-            self._pages = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            self._pages = -1
-
-    def set(self, most: int) -> None:
-        """Allows `most` bytes more than there are."""
-        if self._pages < 0:
-            return
-        pages = int(os.pread(self._pages, 64, 0).split(None, 1)[0])
-        allowed = pages * mmap.PAGESIZE + most
-        if self._highest != resource.RLIM_INFINITY:
-            allowed = min(allowed, self._highest)
-        self._become(allowed)
-
-    def lift(self) -> None:
-        """Allows what was allowed when the process began."""
-        self._become(self._before)
-
-    def _become(self, allowed: int) -> None:
-        if allowed != self._now:
-            resource.setrlimit(resource.RLIMIT_AS, (allowed, self._highest))
-            self._now = allowed
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ class Child:
         self.connection = connection
         self.memory: Any = None
         self._asked: tuple[bytes, ...] = ()
-        self._seconds = 0.0
+        self._seconds: float | None = None
 
     def ask(
         self, parts: tuple[bytes, ...], data: Any, room: int, seconds: float, most: int
@@ -57,10 +57,9 @@ class Child:
             EOFError: The process has died, or sent what is no reply.
             TimeoutError: It is not done yet.
         """
-        if parts == self._asked:
+        asked = parts
+        if asked == self._asked:
             parts = (b"", b"")
-        else:
-            self._asked = parts
         head = b"".join(parts)
         at = -(-(len(head) + len(data)) // 64) * 64
         descriptor = self._make_room(at + room)
@@ -85,6 +84,7 @@ class Child:
             reply: dict[str, Any] = json.loads(receive(self.connection, length)) if length else {}
         except (ConnectionError, ValueError) as error:
             raise EOFError from error
+        self._asked = () if "error" in reply else asked  # it may have failed to load them
         return reply, view[at:]
 
     def _make_room(self, length: int) -> int | None:

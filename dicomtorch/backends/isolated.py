@@ -141,7 +141,10 @@ class IsolatedBackend:
         except BaseException:
             children.end(child)  # whatever it still says is not the answer to the next question
             raise
-        children.give_back(child)
+        if reply.get("error") == "MemoryError":
+            children.end(child)  # what it took may be with it still
+        else:
+            children.give_back(child)
         if "error" in reply:
             raise _error_of(reply, self.name, limits)
         for notice in reply.get("notices", ()):

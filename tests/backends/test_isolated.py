@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pickle
 import threading
@@ -118,6 +119,40 @@ def test_a_child_that_is_asked_other_things_in_turn_answers_each() -> None:
         for backend, pixel in ((BACKEND, PIXEL), (BACKEND, wide), (other, wide), (other, wide)):
             found = backend.decode(frame(misbehaving.FINE, k + 1), pixel)
             assert (found.shape, set(found.ravel().tolist())) == (pixel.shape, {k + 1})
+
+
+def test_a_backend_that_cannot_be_loaded_is_not_taken_for_the_one_before() -> None:
+    unloadable = isolated.isolated(misbehaving.Unloadable(), PIXEL, always=True)
+    for _ in range(3):
+        still_decodes()
+        for _ in range(2):
+            with pytest.raises(DecodeError, match="its library is gone"):
+                unloadable.decode(frame(misbehaving.FINE), PIXEL)
+    wide = replace(PIXEL, rows=2, columns=9)
+    with pytest.raises(DecodeError, match="its library is gone"):
+        unloadable.decode(frame(misbehaving.FINE), wide)
+    assert BACKEND.decode(frame(misbehaving.FINE), wide).shape == (2, 9)
+
+
+def test_what_loading_a_backend_takes_is_not_that_of_a_frame() -> None:
+    children.close()
+    with limited(decode_memory_bytes=32 << 20):
+        still_decodes()
+        needy = isolated.isolated(misbehaving.Needy(), PIXEL, always=True)
+        assert (needy.decode(frame(misbehaving.FINE), PIXEL) == 7).all()
+
+
+def test_memory_that_frames_before_have_freed_is_not_allowed_once_more() -> None:
+    if not hasattr(ctypes.CDLL(None), "mallinfo"):
+        pytest.skip("only glibc keeps what was freed")
+    for first in (misbehaving.FINE, misbehaving.FREE):
+        children.close()
+        with limited(decode_memory_bytes=96 << 20):
+            BACKEND.decode(frame(first), PIXEL)
+            with pytest.raises(DecodeError, match=r"Limits\.decode_memory_bytes"):
+                BACKEND.decode(frame(misbehaving.ALLOCATE, 129), PIXEL)
+            BACKEND.decode(frame(first), PIXEL)
+            assert (BACKEND.decode(frame(misbehaving.ALLOCATE, 63), PIXEL) == 63).all()
 
 
 def test_memory_is_limited_for_every_frame_and_freed_by_every_error() -> None:

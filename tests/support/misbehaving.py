@@ -13,9 +13,22 @@ from dicomtorch import ImagePixel
 from dicomtorch.backends.base import say_once
 from dicomtorch.errors import DecodeError
 
-FINE, CRASH, ABORT, LEAVE, HANG, HUNGRY, PANIC, BROKEN, SIGNED, WIDE, SPEAK, ALLOCATE, PAUSE = (
-    range(13)
-)
+(
+    FINE,
+    CRASH,
+    ABORT,
+    LEAVE,
+    HANG,
+    HUNGRY,
+    PANIC,
+    BROKEN,
+    SIGNED,
+    WIDE,
+    SPEAK,
+    ALLOCATE,
+    PAUSE,
+    FREE,
+) = range(14)
 
 
 class PanicError(BaseException):
@@ -46,6 +59,8 @@ class Misbehaving:
             np.ones(1 << 31, np.uint8).sum()
         if what == ALLOCATE:
             np.ones(data[1] << 20, np.uint8).sum()
+        if what == FREE:  # 60 MiB in pieces that glibc keeps for later
+            del [np.ones(20 << 20, np.uint8) for _ in range(3)][:]
         if what == PAUSE:
             time.sleep(0.05)
         if what == PANIC:
@@ -58,3 +73,26 @@ class Misbehaving:
         if what == WIDE:
             return np.zeros((99, *pixel.shape), np.float64)
         return np.full(pixel.shape, data[1], kind)
+
+
+class Unloadable(Misbehaving):
+    """Cannot be had in another process."""
+
+    def __reduce__(self) -> Any:
+        return _cannot_be_loaded, ()
+
+
+def _cannot_be_loaded() -> None:
+    raise RuntimeError("its library is gone")
+
+
+class Needy(Misbehaving):
+    """Takes 64 MiB when it is loaded."""
+
+    def __reduce__(self) -> Any:
+        return _loaded_at_length, ()
+
+
+def _loaded_at_length() -> Needy:
+    np.ones(64 << 20, np.uint8).sum()
+    return Needy()

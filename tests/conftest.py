@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import random
 import re
 import shutil
 import signal
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +15,8 @@ import numpy as np
 import pydicom
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.support.left_behind import nothing_left_behind
 
 # A slow machine is no failure, so there are no deadlines.
 settings.register_profile(
@@ -97,20 +97,10 @@ def rng() -> np.random.Generator:
 
 
 @pytest.fixture(autouse=True)
-def _global_rng_unchanged() -> Iterator[None]:
-    """Gives each test the same global random state and leaves none behind."""
-    torch = sys.modules.get("torch")  # a test that does not use it must not pay for its import
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    torch_state = torch.get_rng_state() if torch else None
-    random.seed(0)
-    np.random.seed(0)
-    if torch:
-        torch.manual_seed(0)
-    yield
-    random.setstate(python_state)
-    np.random.set_state(numpy_state)
-    if torch:
-        torch.set_rng_state(torch_state)
+def _nothing_left_behind() -> Iterator[None]:
+    """What all tests share is the same for each."""
+    with nothing_left_behind():
+        yield
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ is and the number that the server answered with. The same holds for the options,
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
@@ -26,6 +27,8 @@ _OF_FSSPEC: Final = {
     "region_name": "region",
 }
 """Names that the same settings of S3 have in s3fs, which many have in their scripts."""
+_ENDPOINTS: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+"""Where the environment names an endpoint of S3."""
 _STATUS: Final = re.compile(r"status code: (\d{3})")
 _KINDS: Final = (
     ("TimedOut", "the server did not answer in time"),
@@ -36,6 +39,7 @@ _KINDS: Final = (
     ("certificate", "the certificate of the server was not accepted"),
     ("Connection reset", "the connection was reset"),
     ("error decoding response body", "the answer broke off"),
+    ("builder error", "the endpoint has no https://; client_options={'allow_http': True} takes it"),
     ("error sending request", "there is no connection to the server"),
 )
 
@@ -94,7 +98,7 @@ class ObjectStoreClient:
                 f"storage_options has {', '.join(map(repr, sorted(given)))}, which HTTP does not have; headers go "
                 "into client_options={'default_headers': {...}}"
             )
-        if scheme == "http" or str(config.get("endpoint", "")).startswith("http://"):
+        if scheme == "http" or _endpoint(scheme, config).startswith("http://"):
             client.setdefault("allow_http", True)
         base = f"{scheme.replace('gcs', 'gs')}://{place}"
         try:
@@ -199,6 +203,12 @@ def _config(options: Mapping[str, Any]) -> dict[str, Any]:
         elif value is not None:
             config[_OF_FSSPEC.get(name, name)] = value
     return config
+
+
+def _endpoint(scheme: str, config: Mapping[str, Any]) -> str:
+    """Where a bucket is, as far as options or environment say so."""
+    named = [os.environ.get(name) for name in _ENDPOINTS] if scheme == "s3" else []
+    return next((str(one) for one in (config.get("endpoint"), *named) if one), "")
 
 
 def _identity(meta: Mapping[str, Any]) -> Identity:

@@ -53,6 +53,12 @@ def studies(folder: Path, patients: int = 4) -> None:
     make_data.write_table(folder / "labels.csv", rows)
 
 
+def slices(folder: Path) -> None:
+    """`studies/` without its loop: 36 slices of one shape."""
+    studies(folder)
+    (folder / "studies/loop.dcm").unlink()
+
+
 def labelled(name: str, *, labels: tuple[str, ...], folder: Path) -> None:
     """CT series of four patients with a SEG or an RTSTRUCT each, in the folder `name`."""
     make_data.write_segments(folder / "made", patients=4, slices=6, size=32)
@@ -209,8 +215,7 @@ def report_of_a_mass(folder: Path) -> None:
 
 def train(folder: Path) -> None:
     """`studies/` as `train/`, and its labels as a table."""
-    studies(folder)
-    (folder / "studies/loop.dcm").unlink()
+    slices(folder)
     move(folder / "studies", folder / "train")
     rows = (folder / "labels.csv").read_text().splitlines()
     (folder / "labels.csv").write_text("\n".join(rows[:-1]) + "\n")
@@ -256,11 +261,13 @@ WORLDS: dict[str, tuple[Callable[[Path], None], ...]] = {
     "README.md": (studies, liver_and_tumour, echo),
     "docs/index.md": (studies,),
     "docs/how-to/archives.md": (archive,),
-    "docs/how-to/distributed.md": (liver_and_tumour,),
+    "docs/how-to/dicomweb.md": (studies,),
+    "docs/how-to/distributed.md": (liver_and_tumour, studies),
     "docs/how-to/frames.md": (studies,),
     "docs/how-to/large.md": (mammograms,),
     "docs/how-to/loading.md": (studies,),
     "docs/how-to/masks.md": (structures,),
+    "docs/how-to/remote.md": (slices,),
     "docs/how-to/sampling.md": (studies, echo, liver_and_tumour),
     "docs/how-to/selecting.md": (tables_by_patient,),
     "docs/how-to/slides.md": (glass,),

@@ -46,6 +46,20 @@ class TestS3(StorageConformance):
         self.s3.client.delete_object(Bucket="bucket", Key=key)
 
 
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"])
+def test_an_endpoint_of_the_environment_may_be_plain_http(
+    s3: S3, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """As boto3 takes it: a MinIO beside the cluster often has no certificate."""
+    s3.client.put_object(Bucket="bucket", Key="plain/1", Body=b"123")
+    monkeypatch.setenv(name, s3.options["endpoint"])
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    storage = storage_for(b"s3://bucket", {"skip_signature": True})
+    assert isinstance(storage, RemoteStorage)
+    ((found, identity),) = storage.listed(b"s3://bucket/plain")
+    assert (found, identity.size) == (b"s3://bucket/plain/1", 3)
+
+
 class OfFolder(StorageConformance):
     """A server of the files of a folder."""
 

@@ -247,7 +247,7 @@ Seen = Mapping[str, tuple[int, int, int]]
 """Size, time and inode of each file of a stored index."""
 
 
-def _look(folder: Path) -> Seen:
+def look(folder: Path) -> Seen:
     """What the files of a folder are just now; nothing if they cannot be looked at."""
     try:
         with os.scandir(folder) as entries:
@@ -270,7 +270,7 @@ def read(folder: Path, *, mapped: bool = False, seen: Seen | None = None) -> Sto
         IndexFileError: It is missing, damaged, of another version, or belongs to another user.
     """
     manifest = _read_manifest(folder)
-    now = _look(folder)
+    now = look(folder)
     is_checked = bool(now) and seen == now
     try:
         uuid, root = str(uuids.UUID(manifest["uuid"])), bytes.fromhex(manifest["root"])

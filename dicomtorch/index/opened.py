@@ -18,6 +18,7 @@ from dicomtorch.errors import IndexFileError, printable
 from dicomtorch.index import columns as tables
 from dicomtorch.index import files as index_file
 from dicomtorch.index import in_use, sharing
+from dicomtorch.index.drafts import open_new
 from dicomtorch.index.files import MANIFEST, Stored, deserialize, read, serialize, to_bytes, write
 from dicomtorch.index.generation import Generation, Rows, moved
 from dicomtorch.index.joins import Joined
@@ -72,7 +73,8 @@ def to_state(generation: Generation, rows: Rows | None, joined: Sequence[Joined]
         (_numbers_state(part.rows), part.columns, _table_state(part)) for part in joined
     ]
     if generation.folder is None and sharing.is_worth_sharing(_BYTES_A_ROW * len(generation)):
-        generation = _stored(generation)
+        with contextlib.suppress(OSError):  # no place for it: it is sent by value
+            generation = _stored(generation)
     if generation.folder is not None:
         is_mapped = generation.mapped or sharing.is_worth_sharing(_BYTES_A_ROW * len(generation))
         where = {"folder": generation.folder, "mapped": is_mapped, "seen": generation.seen}
@@ -88,8 +90,15 @@ def _numbers_state(numbers: npt.NDArray[Any]) -> Any:
     if not sharing.is_worth_sharing(numbers.nbytes):
         return numbers
     plain = np.ascontiguousarray(numbers)
-    path = sharing.share(numbers, "rows", lambda file: file.write(plain.data))
-    return path, plain.dtype.str
+
+    def write_numbers(path: Path) -> None:
+        with open_new(path) as file:
+            file.write(plain.data)
+
+    try:
+        return sharing.share(numbers, "rows", write_numbers), plain.dtype.str
+    except OSError:
+        return numbers
 
 
 def _numbers_from(state: Any) -> npt.NDArray[Any]:
@@ -100,11 +109,14 @@ def _numbers_from(state: Any) -> npt.NDArray[Any]:
 
 
 def _table_state(part: Joined) -> Any:
-    size = sum(map(_size, part.table.values()))
-    if not sharing.is_worth_sharing(size):
-        return to_bytes(part.table, part.columns)
-    batch = tables.to_arrow(part.table, part.columns)
-    return sharing.share(part.rows, "arrow", lambda file: tables.write_batch(file, batch))
+    def write_table(path: Path) -> None:
+        with open_new(path) as file:
+            tables.write_batch(file, tables.to_arrow(part.table, part.columns))
+
+    if sharing.is_worth_sharing(sum(map(_size, part.table.values()))):
+        with contextlib.suppress(OSError):
+            return sharing.share(part.rows, "arrow", write_table)
+    return to_bytes(part.table, part.columns)
 
 
 def _size(data: tables.ColumnData) -> int:
@@ -114,11 +126,9 @@ def _size(data: tables.ColumnData) -> int:
 
 
 def _stored(generation: Generation) -> Generation:
-    """A generation of memory only as files."""
-    folder = sharing.folder() / generation.uuid
-    if not folder.exists():
-        write(generation, folder)
-    return replace(generation, folder=folder, mapped=True)
+    """A generation of memory only as files, which this process made and nobody has to check."""
+    folder = sharing.share(generation, "index", lambda path: write(generation, path))
+    return replace(generation, folder=folder, mapped=True, seen=index_file.look(folder))
 
 
 def from_state(state: Mapping[str, Any]) -> Stored:

@@ -516,7 +516,7 @@ def measure(step: str, rows: int, folder: Path, *, is_warm: bool = False) -> Cos
     return Cost(cpu, peak, kept)
 
 
-def growth(step: str, folder: Path, repeats: int = 2) -> tuple[Cost, Cost]:
+def growth(step: str, folder: Path, repeats: int = 3) -> tuple[Cost, Cost]:
     """What a step costs with 10^4 and with 10^5 rows, in this process: the least of several times."""
     few, many = (
         [measure(step, rows, folder, is_warm=k > 0) for k in range(repeats)]

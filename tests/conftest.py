@@ -52,6 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_SCRATCH] = scratch
     os.environ["XDG_CACHE_HOME"] = scratch
     os.environ["MPLBACKEND"] = "Agg"
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # tests tell nobody that they run
     for promised, name in (("samples", "DICOMTORCH_SAMPLES"), ("series", "DICOMTORCH_SERIES")):
         folder = os.environ.get(name, "")
         if promised in REQUIRED and not (folder and Path(folder).is_dir()):

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from dicomtorch.cli.addresses import add_storage_options
 from dicomtorch.cli.console import page
 from dicomtorch.cli.options import (
     EXIT_FOUND_PROBLEMS,
@@ -42,10 +43,14 @@ def _add_info(commands: Commands[argparse.ArgumentParser]) -> None:
         "Say what is in one file or one saved index: frames, pixels, values, geometry; no identifiers.",
         "  dicomtorch info image.dcm\n"
         "  dicomtorch info ct.index                # what FrameIndex.save wrote\n"
-        "  dicomtorch info image.dcm --json\n",
+        "  dicomtorch info image.dcm --json\n"
+        "  dicomtorch info s3://bucket/prefix --storage-option skip_signature=true\n",
         found=LOST,
     )
-    parser.add_argument("path", type=source_path, help="a file, a saved index, or a folder")
+    parser.add_argument(
+        "path", type=source_path, help="a file, a saved index, a folder, or an address"
+    )
+    add_storage_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, with every value")
     add_redact_paths(parser)
     parser.set_defaults(run=_info)
@@ -57,7 +62,11 @@ def _info(arguments: argparse.Namespace) -> int:
     from dicomtorch.scanner.scan import scan
 
     is_file = Path(arguments.path).is_file()  # one look at one file leaves no index behind
-    index, report = scan(arguments.path) if is_file else open_source([arguments.path])
+    index, report = (
+        scan(arguments.path, storage_options=arguments.storage_options)
+        if is_file
+        else open_source(arguments, [arguments.path])
+    )
     found = describe(index, report, redact_paths=arguments.redact_paths)
     print(json.dumps(found, indent=2) if arguments.json else format_info(found, page()))
     return report_code(index, report, has_problems(found))
@@ -84,7 +93,7 @@ def _add_doctor(commands: Commands[argparse.ArgumentParser]) -> None:
 def _doctor(arguments: argparse.Namespace) -> int:
     from dicomtorch.reports.doctor import examine, format_report, to_json
 
-    index, report = open_source(arguments.root)
+    index, report = open_source(arguments, arguments.root)
     found = examine(index, report)
     if arguments.json:
         print(json.dumps(to_json(found, index, redact_paths=arguments.redact_paths), indent=2))
@@ -147,7 +156,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     from dicomtorch.reports.verify import DEFAULT_ISOLATION, Verification
     from dicomtorch.reports.verify_result import format_result, to_json
 
-    index = open_frames(arguments.root)
+    index = open_frames(arguments, arguments.root)
     verification = Verification(
         index,
         backend=arguments.backend,
@@ -220,7 +229,7 @@ def _preview(arguments: argparse.Namespace) -> int:
 
     window = arguments.window and tuple(arguments.window)
     options = PixelOptions(values=arguments.values, window=window)
-    index, masks = open_frames(arguments.root), None
+    index, masks = open_frames(arguments, arguments.root), None
     if arguments.masks:
         index, masks = masks_to_look_at(index)
     drawn = write_preview(
@@ -248,7 +257,10 @@ def _add_show(commands: Commands[argparse.ArgumentParser]) -> None:
         "  dicomtorch show image.dcm 17                      # one frame\n"
         "  dicomtorch show ct/ --window 40 400 --output ct.png\n",
     )
-    parser.add_argument("path", type=source_path, help="a folder, a file, or a saved index")
+    parser.add_argument(
+        "path", type=source_path, help="a folder, a file, an address, or a saved index"
+    )
+    add_storage_options(parser)
     parser.add_argument(
         "frame", nargs="?", type=int, help="position in the index; all frames if left out"
     )
@@ -265,7 +277,8 @@ def _show(arguments: argparse.Namespace) -> int:
 
     pyplot = _pyplot()
     frames = DicomFrames(
-        open_frames([arguments.path]), window=arguments.window and tuple(arguments.window)
+        open_frames(arguments, [arguments.path]),
+        window=arguments.window and tuple(arguments.window),
     )
     figure = frames.show(arguments.frame)
     if arguments.output is not None:
@@ -339,7 +352,7 @@ def _bench(arguments: argparse.Namespace) -> int:
 
     from dicomtorch.reports.bench import REPEATS, format_result, measure, to_json
 
-    index = open_frames(arguments.root)
+    index = open_frames(arguments, arguments.root)
     rounds = measure(
         index,
         batch_size=arguments.batch_size,

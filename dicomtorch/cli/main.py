@@ -11,9 +11,11 @@ import contextlib
 import faulthandler
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 from dicomtorch._version import __version__
 from dicomtorch.cli.commands import add_commands
@@ -73,9 +75,18 @@ def _run(arguments: argparse.Namespace) -> int:
     return code
 
 
+class _Parser(argparse.ArgumentParser):
+    """One whose messages do not repeat what may be a key: the value of an option that was misspelt."""
+
+    def error(self, message: str) -> NoReturn:
+        if not message.startswith("argument --storage-option"):  # says no value itself
+            message = re.sub(r"=.*", "=...", message, flags=re.DOTALL)
+        super().error(message)
+
+
 def make_parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="dicomtorch",
         description="Frames of DICOM files for PyTorch: look at what a folder holds before training on it.",
         epilog="examples:\n  dicomtorch scan studies/\n  dicomtorch doctor studies/\n"

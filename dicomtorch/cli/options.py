@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from dicomtorch.cli.addresses import add_storage_options
 from dicomtorch.cli.console import say
 from dicomtorch.errors import SourceError
 
@@ -52,8 +53,9 @@ def new_command(
 def add_root(parser: argparse.ArgumentParser) -> None:
     """Adds what a command reads."""
     parser.add_argument(
-        "root", nargs="+", type=source_path, help="folders, files, or one saved index"
+        "root", nargs="+", type=source_path, help="folders, files, addresses, or one saved index"
     )
+    add_storage_options(parser)
 
 
 def add_redact_paths(parser: argparse.ArgumentParser) -> None:
@@ -86,19 +88,34 @@ def load_saved(path: str) -> FrameIndex | None:
 
 
 def open_source(
-    roots: Sequence[str], *, tags: Sequence[str] = (), workers: int | None = None
+    arguments: argparse.Namespace,
+    roots: Sequence[str],
+    *,
+    tags: Sequence[str] = (),
+    workers: int | None = None,
 ) -> tuple[FrameIndex, ScanReport]:
-    """A saved index, or the index of folders and files, which is kept and refreshed as `DicomFrames` does."""
-    from dicomtorch.scanner import open as opening
+    """A saved index, or the index of folders and files, which is kept and refreshed as `DicomFrames` does.
 
+    Args:
+        arguments: Of the command, which say how addresses are asked.
+        roots: What to read.
+        tags: Further keywords.
+        workers: Processes that read headers.
+    """
+    from dicomtorch.scanner import open as opening
+    from dicomtorch.scanner.scan import with_tags
+
+    options: Mapping[str, Any] | None = arguments.storage_options
     index = load_saved(roots[0]) if len(roots) == 1 else None
     if index is not None:
+        if options is not None:
+            index = with_tags(index, (), storage_options=options)
         return index, index.report()
     source = roots[0] if len(roots) == 1 else list(roots)
-    return opening.open_source(source, tags=tags, num_workers=workers)
+    return opening.open_source(source, tags=tags, num_workers=workers, storage_options=options)
 
 
-def open_frames(roots: Sequence[str]) -> FrameIndex:
+def open_frames(arguments: argparse.Namespace, roots: Sequence[str]) -> FrameIndex:
     """As `open_source`, for what needs a frame.
 
     Raises:
@@ -106,7 +123,7 @@ def open_frames(roots: Sequence[str]) -> FrameIndex:
     """
     from dicomtorch.reports.text import nothing_found
 
-    index, report = open_source(roots)
+    index, report = open_source(arguments, roots)
     if not len(index):
         raise SourceError(f"{nothing_found(report)}; `dicomtorch scan` gives the reason for each")
     return index

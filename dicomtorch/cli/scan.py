@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dicomtorch.cli.addresses import add_storage_options
 from dicomtorch.cli.console import page
 from dicomtorch.cli.options import (
     LOST,
@@ -35,13 +36,15 @@ def add_scan(commands: Commands[argparse.ArgumentParser]) -> None:
         "  dicomtorch scan studies/\n"
         "  dicomtorch scan a/ b/ image.dcm --tags PatientSex BodyPartExamined\n"
         "  dicomtorch scan studies/ -o studies.index\n"
+        "  dicomtorch scan s3://bucket/prefix --storage-option skip_signature=true\n"
         "  dicomtorch scan --inventory files.parquet --part 3/16 -o part-3.index\n"
         "  dicomtorch scan studies/ --json --redact-paths > report.json\n",
         found=LOST,
     )
     parser.add_argument(
-        "root", nargs="*", type=source_path, help="folders, files, or one saved index"
+        "root", nargs="*", type=source_path, help="folders, files, addresses, or one saved index"
     )
+    add_storage_options(parser)
     parser.add_argument(
         "--inventory",
         type=Path,
@@ -119,7 +122,9 @@ def _scan(arguments: argparse.Namespace) -> int:
     if arguments.inventory is not None or arguments.part is not None:
         index, report = _scan_some(arguments)
     else:
-        index, report = open_source(arguments.root, tags=arguments.tags, workers=arguments.workers)
+        index, report = open_source(
+            arguments, arguments.root, tags=arguments.tags, workers=arguments.workers
+        )
         if arguments.output is not None:
             index.save(arguments.output)
     return _report(index, report, arguments)

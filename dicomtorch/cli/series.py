@@ -35,7 +35,7 @@ def add_series(commands: Commands[argparse.ArgumentParser]) -> None:
 def _series(arguments: argparse.Namespace) -> int:
     from dicomtorch.reports.series import describe_series, format_series, to_json
 
-    index, report = open_source(arguments.root)
+    index, report = open_source(arguments, arguments.root)
     found = describe_series(index)
     if arguments.json:
         print(json.dumps(to_json(found, index, redact_paths=arguments.redact_paths), indent=2))

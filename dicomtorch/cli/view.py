@@ -130,7 +130,7 @@ def _dataset(arguments: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         "values": arguments.values,
         "tags": arguments.tags,
     }
-    index = with_tags(open_frames(arguments.root), arguments.tags)
+    index = with_tags(open_frames(arguments, arguments.root), arguments.tags)
     if arguments.masks:
         options |= {"masks": True, "unlabelled": "zero"}
         if arguments.labels:

@@ -1,4 +1,4 @@
-"""`--storage-option KEY=VALUE`: how a bucket or server is asked, without keys on the command line or in what is said."""
+"""`--storage-option KEY=VALUE`: how a bucket or server is asked, with keys in no message."""
 
 from __future__ import annotations
 

@@ -298,9 +298,9 @@ def from_arrow(batch: pa.RecordBatch, columns: Sequence[Column]) -> Table:
     for column, array in zip(columns, batch.columns, strict=True):
         if column.kind == "text":
             codes = _view(array.indices, column.dtype)
-            table[column.name] = Texts(codes, _arrow_to_packed(array.dictionary))
+            table[column.name] = Texts(codes, arrow_to_packed(array.dictionary))
         elif column.kind == "bytes":
-            table[column.name] = _arrow_to_packed(array)
+            table[column.name] = arrow_to_packed(array)
         elif column.width > 1:
             table[column.name] = _view(array.flatten(), column.dtype).reshape(-1, column.width)
         else:
@@ -362,7 +362,8 @@ def _packed_to_arrow(packed: Packed, kind: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(kind, len(packed), buffers)
 
 
-def _arrow_to_packed(array: pa.Array) -> Packed:
+def arrow_to_packed(array: pa.Array) -> Packed:
+    """Byte strings or texts of an Arrow array, over the same memory."""
     _, offsets, data = array.buffers()
     count = len(array)
     start = array.offset

@@ -15,7 +15,7 @@ import os
 import stat
 import uuid as uuids
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -25,6 +25,7 @@ import pyarrow as pa
 
 from dicomtorch.errors import IndexFileError, printable, without_path
 from dicomtorch.index import columns as tables
+from dicomtorch.index.checksums import checksum, checksum_of_file
 from dicomtorch.index.columns import Packed, Table, Texts
 from dicomtorch.index.drafts import new_durable, whole_folder, write_durably
 from dicomtorch.index.generation import Generation, Rows, frame_columns
@@ -48,8 +49,6 @@ _AGAIN = "scan again to rebuild it"
 _KEPT = {"frames": "frame", "files": "path"}  # never constants: they tell how long a table is
 _CONSTANTS = {"frames": "constants", "files": "file_constants"}
 _TABLES = ("frames", "constants", "files", "file_constants", "lookups")
-_BLOCK = 512  # words
-_AT_ONCE = 1 << 24  # bytes, whole blocks
 
 
 class Stored(NamedTuple):
@@ -58,33 +57,6 @@ class Stored(NamedTuple):
     generation: Generation
     rows: Rows | None
     joined: tuple[Joined, ...]
-
-
-def checksum(data: Any) -> int:
-    """The CRC of the sums of blocks of 4 KiB, each taken as 64-bit words, and of what is left over.
-
-    Any change within one word changes it, and so do blocks that are lost or change places; words that change places
-    inside a block do not. It is as fast as memory, several times faster than a CRC of everything.
-    """
-    return _checksum_of_parts([data])
-
-
-def _checksum_of(path: Path) -> int:
-    """The same of a file that was just written."""
-    with open(path, "rb") as file:  # buffered: a part that came short would be no whole blocks
-        return _checksum_of_parts(iter(lambda: file.read(_AT_ONCE), b""))
-
-
-def _checksum_of_parts(parts: Iterable[Any]) -> int:
-    """The same of data in parts, of which all but the last are whole blocks."""
-    crc, tail = 0, memoryview(b"")
-    for part in parts:
-        view = memoryview(part).cast("B")
-        words = np.frombuffer(view, "<u8", count=len(view) // 8)
-        whole = len(words) // _BLOCK * _BLOCK
-        sums = words[:whole].reshape(-1, _BLOCK).sum(axis=1, dtype=np.uint64)
-        crc, tail = zlib.crc32(sums.astype("<u8").tobytes(), crc), view[whole * 8 :]
-    return zlib.crc32(tail, crc)
 
 
 def serialize(generation: Generation) -> dict[str, bytes]:
@@ -212,7 +184,7 @@ def write(
         "version": VERSION,
         "uuid": generation.uuid,
         "root": generation.root.hex(),
-        "root_inode": _inode_of(generation.root),
+        "root_inode": inode_of(generation.root),
         "tags": dict(generation.tags),
         "limits": dataclasses.asdict(generation.limits),
         "joined": [{column.name: column.kind for column in part.columns} for part in joined],
@@ -223,14 +195,14 @@ def write(
             path = draft / f"{name}.arrow"
             with new_durable(path) as file:  # column by column, not as bytes of all
                 tables.write_batch(file, tables.to_arrow(table, columns))
-            manifest["files"][path.name] = [path.stat().st_size, _checksum_of(path)]
+            manifest["files"][path.name] = [path.stat().st_size, checksum_of_file(path)]
         for name, data in contents.items():
             write_durably(draft / name, data)
         text = json.dumps(manifest).encode()
         write_durably(draft / MANIFEST, b"%08x\n%s\n" % (zlib.crc32(text), text))
 
 
-def _inode_of(path: bytes) -> int:
+def inode_of(path: bytes) -> int:
     """The inode of a file or folder, 0 if there is none."""
     try:
         return os.stat(path).st_ino
@@ -269,14 +241,14 @@ def read(folder: Path, *, mapped: bool = False, seen: Seen | None = None) -> Sto
     Raises:
         IndexFileError: It is missing, damaged, of another version, or belongs to another user.
     """
-    manifest = _read_manifest(folder)
+    manifest = read_manifest(folder)
     now = look(folder)
     is_checked = bool(now) and seen == now
     try:
         uuid, root = str(uuids.UUID(manifest["uuid"])), bytes.fromhex(manifest["root"])
         tags = _kinds(manifest["tags"])
         limits = Limits(**manifest["limits"])
-        has_moved = manifest["root_inode"] != _inode_of(root)
+        has_moved = manifest["root_inode"] != inode_of(root)
         joined = [_kinds(kinds) for kinds in manifest["joined"]]
         sizes = {
             str(name): (int(size), int(crc)) for name, (size, crc) in manifest["files"].items()
@@ -342,7 +314,12 @@ def _numbers(buffer: Any, dtype: str, end: int, folder: Path) -> npt.NDArray[Any
     return numbers
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What the folder of an index says of itself, the checksums of its other files among it.
+
+    Raises:
+        IndexFileError: It is missing, damaged, of another version, or belongs to another user.
+    """
     path = folder / MANIFEST
     try:
         content = path.read_bytes()

@@ -22,15 +22,15 @@ from dicomtorch.errors import (
     import_optional,
     printable,
 )
-from dicomtorch.index import exports, images, joins, opened, selection, splits
-from dicomtorch.index import files as index_file
+from dicomtorch.index import exports, images, joins, selection, splits
 from dicomtorch.index import generation as generations
 from dicomtorch.index.builder import FileRows, Part, build_part
 from dicomtorch.index.concat import concatenated
-from dicomtorch.index.frame_rows import FrameRows
+from dicomtorch.index.files import Stored
 from dicomtorch.index.generation import frame_columns
 from dicomtorch.index.integrated import Integrated
 from dicomtorch.index.overview import overview, report
+from dicomtorch.index.storable import Storable
 from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.model.report import ScanReport
 from dicomtorch.model.schema import Kind
@@ -39,7 +39,7 @@ from dicomtorch.pictures import html as notebook
 Duplicates = Literal["keep", "first", "raise"]
 
 
-class FrameIndex(FrameRows, Integrated):
+class FrameIndex(Storable, Integrated):
     """Frames of a scan, in the order of their rows.
 
     Made by `scan`, `load`, or by selecting from another one. `len(index)` counts frames; position `i` is what
@@ -81,13 +81,13 @@ class FrameIndex(FrameRows, Integrated):
         A file that several have is there once, as the first that could open it has it. Selections stay selections.
 
         Args:
-            indexes: Scanned with the same tags and limits; their roots may differ. Joined columns are left out: join
-                again.
+            indexes: Scanned with the same tags and limits, and with the same joined columns; their roots may differ.
 
         Raises:
-            OptionError: Tags or limits differ, or a file changed between two of the scans.
+            OptionError: Tags, limits or joined columns differ, or a file changed between two of the scans.
         """
-        return cls(*concatenated([(index._generation, index._rows) for index in indexes]))
+        parts = [Stored(one._generation, one._rows, one._joined) for one in indexes]
+        return cls(*concatenated(parts))
 
     def updated(self, keep: npt.NDArray[np.bool_], new: Iterable[FileRows] | Part) -> FrameIndex:
         """This index without the files where `keep` is false, and with `new` ones, ordered by path."""
@@ -383,60 +383,3 @@ class FrameIndex(FrameRows, Integrated):
 
     def _with_paths(self, table: pa.Table) -> pa.Table:
         return exports.with_paths(table, np.asarray(self.column("file")), self.file_path)
-
-    # Storing
-
-    def save(self, path: str | os.PathLike[str], *, replace: bool = False) -> None:
-        """Writes the index to a new folder of Arrow files; see `index_file`.
-
-        The folder appears whole or not at all, readable by its owner only, because it holds identifiers. A selection is
-        written as the whole scan that it came from with its row numbers; joined columns are written too.
-
-        Args:
-            path: Of the folder.
-            replace: Whether an index that is there goes.
-
-        Raises:
-            IndexFileError: There is something at `path` already that is not to be replaced, or is no index.
-            OSError: It could not be written; nothing is left behind.
-        """
-        index_file.write(self._generation, Path(path), self._rows, self._joined, replace=replace)
-
-    @classmethod
-    def load(
-        cls, path: str | os.PathLike[str], *, root: str | bytes | os.PathLike[str] | None = None
-    ) -> FrameIndex:
-        """Opens an index that `save` wrote; it is read into memory and checked.
-
-        It is pickled as its path, so it has to stay there. Worker processes that are forked share the memory, those
-        that are spawned map it. What `DicomFrames(root)` keeps in its cache is mapped, and shared by all.
-
-        Args:
-            path: Of its folder.
-            root: Where the files are by now, if they were moved or copied with their times (`cp -a`, `rsync -a`), or
-                the index was taken to another machine. A file is read if its size and time are as they were; inodes
-                count as not known. `scan(root, index=index)` takes over what has not changed, after it has compared
-                some headers.
-
-        Raises:
-            IndexFileError: It is missing, damaged, or of another version.
-            SourceError: None of its files is below `root`.
-        """
-        # Worker processes, which open it by its path, may be in another folder.
-        index = cls(*index_file.read(Path(path).absolute()))
-        return index if root is None else index.moved(root)
-
-    def moved(self, root: str | bytes | os.PathLike[str]) -> FrameIndex:
-        """This index for files that are below another folder by now; see `load`.
-
-        Raises:
-            SourceError: None of them is there.
-        """
-        folder = os.path.abspath(os.path.expanduser(os.fsencode(root)))
-        return FrameIndex(generations.moved(self._generation, folder), self._rows, self._joined)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return opened.to_state(self._generation, self._rows, self._joined)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(*opened.from_state(state))  # type: ignore[misc]

@@ -13,9 +13,9 @@ from typing import Final
 from dicomtorch.errors import OptionError, StorageError, printable, without_path
 from dicomtorch.index.drafts import SUFFIX
 from dicomtorch.index.files import MANIFEST
+from dicomtorch.index.generation_store import default_cache_dir
 from dicomtorch.index.locks import FileLock
 from dicomtorch.index.private import is_ours
-from dicomtorch.index.store import default_cache_dir
 
 FRAMES: Final = "frames"
 """The folder in that of a `FrameCache` which has its entries."""

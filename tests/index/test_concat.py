@@ -9,13 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dicomtorch.errors import OptionError
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.limits import LIMITS
 from dicomtorch.scanner.entries import UNREAD
 from dicomtorch.scanner.scan import scan
-from tests.support.phantoms import ct, ct_pixels, write
+from tests.support.phantoms import ct, ct_pixels, file_rows, write
 from tests.support.scanned import assert_same, mixed_tree
 
 
@@ -109,3 +111,57 @@ def test_what_differs_is_refused(tree: Path) -> None:
     limits = replace(LIMITS, decode_seconds=2)
     with pytest.raises(OptionError, match="other limits than index 1"):
         FrameIndex.concat([plain, scan(tree / "b", limits=limits)[0]])
+
+
+def labelled(index: FrameIndex, first: int) -> FrameIndex:
+    uids = list(dict.fromkeys(index.column("SOPInstanceUID")))
+    return index.join({"SOPInstanceUID": uids, "label": np.arange(len(uids)) + first})
+
+
+def test_labels_stay_with_their_frames(tree: Path) -> None:
+    a, c, b = (labelled(scan(tree / name)[0], k * 100) for k, name in enumerate("acb"))
+    wanted = {part.path(i): part.column("label")[i] for part in (a, c, b) for i in range(len(part))}
+    together = FrameIndex.concat([c, a, b])
+    assert len(together) == len(a) + len(b) + len(c)
+    for i in range(len(together)):
+        assert together.column("label")[i] == wanted[together.path(i)]
+    some = FrameIndex.concat([c.select([4, 2]), a.select([1])])
+    assert list(some.column("label")) == [
+        wanted[part.path(i)] for part, i in ((c, 4), (c, 2), (a, 1))
+    ]
+    with pytest.raises(
+        OptionError, match=r"index 0 has other joined columns than index 1 \(label \(int64\); none"
+    ):
+        FrameIndex.concat([a, scan(tree / "c")[0]])
+
+
+def test_a_label_of_a_file_that_several_have_is_that_of_the_first(tree: Path) -> None:
+    a = scan(tree / "a")[0]
+    together = FrameIndex.concat([labelled(a, 7), labelled(a, 50)])
+    assert list(together.column("label")) == list(labelled(a, 7).column("label"))
+
+
+def test_indexes_without_files(tmp_path: Path) -> None:
+    empty = [FrameIndex.build([], root=os.fsencode(tmp_path / name)) for name in "ab"]
+    assert len(FrameIndex.concat(empty)) == 0
+    one = FrameIndex.build([], root=os.fsencode(tmp_path))
+    assert len(FrameIndex.concat([one, *empty])) == 0
+
+
+@given(
+    split=st.lists(st.integers(0, 2), min_size=12, max_size=12),
+    again=st.lists(st.tuples(st.integers(0, 11), st.integers(0, 2)), max_size=6),
+    order=st.permutations(range(3)),
+)
+def test_whoever_has_which_file_the_whole_is_the_same(
+    split: list[int], again: list[tuple[int, int]], order: list[int]
+) -> None:
+    """Files anywhere in the order of paths, some in several indexes."""
+    names = [f"{'abc'[k % 3]}/{'x' * (k % 4)}{k}.dcm" for k in range(12)]
+    rows = [file_rows(name, 1 + k % 3, SOPInstanceUID=f"1.{k}") for k, name in enumerate(names)]
+    chosen: list[set[int]] = [{k for k, part in enumerate(split) if part == n} for n in range(3)]
+    for k, part in again:
+        chosen[part].add(k)
+    parts = [FrameIndex.build([rows[k] for k in sorted(one)], root=b"/r") for one in chosen]
+    together = FrameIndex.concat([parts[k] for k in order])
+    assert_same(together, FrameIndex.build(rows, root=b"/r"))

@@ -20,6 +20,7 @@ import json
 import os
 import pickle
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -35,9 +36,10 @@ import pyarrow.compute as pc
 
 from benchmarks.index import synthetic
 from dicomtorch.index import files as index_file
+from dicomtorch.index import opened
 from dicomtorch.index.columns import Packed, Texts
 from dicomtorch.index.frame_index import FrameIndex
-from dicomtorch.index.generation import Generation, take_files
+from dicomtorch.index.generation import Generation, finish, take_files
 from dicomtorch.index.opened import open_generation
 from dicomtorch.index.store import IndexStore
 
@@ -80,6 +82,23 @@ class Place:
             return dataclasses.replace(made, frames=made.frames | {"SeriesInstanceUID": series})
 
         return FrameIndex(self.generation("single", make))
+
+    def partitions(self) -> list[Path]:
+        """The synthetic one as ten, each of a folder of its own."""
+        paths = [self.folder / f"partition-{k}" for k in range(10)]
+        if not all(map(index_file.is_index, paths)):
+            whole = self.index()
+            for k, path in enumerate(paths):
+                rows = np.arange(k * self.rows // 10, (k + 1) * self.rows // 10)
+                frames, files = take_files(whole._generation, rows)
+                for name, data in frames.items():
+                    if isinstance(data, Texts):
+                        frames[name] = data.compact()
+                root = b"/archive/%d" % k
+                lookups = whole._generation.lookups
+                shutil.rmtree(path, ignore_errors=True)
+                index_file.write(finish(root, {}, frames, files, lookups), path)
+        return paths
 
     def tree(self) -> Path:
         """As many files, links to a few, in folders of 500; a tenth of the folders lie in others."""
@@ -250,6 +269,23 @@ def open_checked(place: Place) -> Action:
     path = place.folder / "series"
     uuid = index_file.read(path, mapped=True).generation.uuid
     return lambda: FrameIndex(open_generation(path, uuid, mapped=True))
+
+
+def _partitions(place: Place) -> Action:
+    """Ten stored indexes, put together and kept."""
+    paths = place.partitions()
+    cache = Path(tempfile.mkdtemp(dir=place.folder))
+    return lambda: FrameIndex.load(paths, cache_dir=cache)
+
+
+def _partitions_again(place: Place) -> Action:
+    paths = place.partitions()
+    cache = place.folder / "together"
+    if not cache.exists():
+        FrameIndex.load(paths, cache_dir=cache)
+        opened._open.clear()
+        trim()
+    return lambda: FrameIndex.load(paths, cache_dir=cache)
 
 
 def _join(place: Place) -> Action:
@@ -452,6 +488,8 @@ STEPS: dict[str, Callable[[Place], Action]] = {
     "refresh, unchanged": refresh_unchanged,
     "refresh, 1 % changed": refresh_changed,
     "open with checks": open_checked,
+    "load of ten partitions, put together": _partitions,
+    "load of ten partitions, as kept": _partitions_again,
     "eviction of a tenth of the frame cache (rows / 10 entries)": _evict,
     "stacks, series of 200": _of_index(series_of_slices),
     "stacks, series of one slice": _single(False),

@@ -24,7 +24,7 @@ whoever wants it in the child would wait for ever. Nothing of the package is suc
 | `pixels.segment` | record locks of segments whose workers ended (`Claims`) | those of the parent are not the child's |
 | `index.locks` | `flock`s of the index and of the frame cache (`FileLock`) | the child closes its copies |
 | `index.in_use` | shared `flock`s on stored indexes that are open | shared with the child, which has them open too |
-| `index.store`, `index.purge`, `reader.cache`, `reader.room` | a `FileLock` each | see `index.locks` |
+| `index.generation_store`, `index.purge`, `reader.cache`, `reader.room` | a `FileLock` each | see `index.locks` |
 | `storage.ahead` | the threads that wait for requests, and a lock around these | forgotten; the child asks anew |
 | `storage.remote`, `storage.object_store`, `storage.file_system` | locks around what is made once | free in the child |
 | `storage.local` | a lock around seeking, on Windows only | Windows does not fork |

@@ -82,7 +82,9 @@ class GenerationStore:
         folder = self.folder / generation.uuid
         self._remove_drafts()
         if not index_file.is_index(folder):
-            shutil.rmtree(folder, ignore_errors=True)  # left by a process that was killed while it removed one
+            shutil.rmtree(
+                folder, ignore_errors=True
+            )  # left by a process that was killed while it removed one
         index_file.write(generation, folder, replace=folder.exists())
         try:
             self._set_current(generation.uuid)

@@ -140,6 +140,14 @@ def archive(folder: Path) -> None:
     shutil.make_archive(str(folder / "study"), "zip", folder / "studies")
 
 
+def sites(folder: Path) -> None:
+    """`north.index` and `south.index`, of folders with four patients each."""
+    for name in ("north", "south"):
+        make_data.write_ct(folder / f"made-{name}", patients=4, slices=9, size=32)
+        move(folder / f"made-{name}/images", folder / name)
+        dicomtorch.scan(folder / name)[0].save(folder / f"{name}.index")
+
+
 def glass(folder: Path) -> None:
     """Two slides with `labels.csv` by patient."""
     for number in range(4):
@@ -268,6 +276,7 @@ WORLDS: dict[str, tuple[Callable[[Path], None], ...]] = {
     "docs/how-to/loading.md": (studies,),
     "docs/how-to/masks.md": (structures,),
     "docs/how-to/remote.md": (slices,),
+    "docs/how-to/planning.md": (sites,),
     "docs/how-to/sampling.md": (studies, echo, liver_and_tumour),
     "docs/how-to/selecting.md": (tables_by_patient,),
     "docs/how-to/slides.md": (glass,),

@@ -19,8 +19,8 @@ from dicomtorch import FrameReader, scan
 from dicomtorch.errors import IndexFileError, StaleIndexError
 from dicomtorch.index import files as index_file
 from dicomtorch.index.builder import FileRows, Member
+from dicomtorch.index.checksums import checksum
 from dicomtorch.index.columns import Packed, Texts
-from dicomtorch.index.files import checksum
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.schema import CONTAINERS
 from tests.support.phantoms import ct_pixels, file_rows, write_series

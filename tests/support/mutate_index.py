@@ -16,7 +16,7 @@ import numpy as np
 
 from dicomtorch.errors import IndexFileError
 from dicomtorch.index.builder import FileRows
-from dicomtorch.index.files import checksum
+from dicomtorch.index.checksums import checksum
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.frame import LookupTable
 

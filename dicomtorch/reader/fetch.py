@@ -102,7 +102,7 @@ class FrameFetcher:
             work: Takes the number of a frame in `located`, and the files of its thread.
             num_threads: At most so many at once; `None`: as many as this process may use and the work is worth.
         """
-        if self.giver is not None or self.storage.is_remote:
+        if self.is_remote:
             self._need(located)
         order = sorted(range(len(located)), key=lambda k: (located[k].file, located[k].span))
         most = num_threads or usable_threads()
@@ -134,6 +134,11 @@ class FrameFetcher:
             if failure is not None:
                 raise failure
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether frames come over a network."""
+        return self.giver is not None or self.storage.is_remote
+
     def _need(self, located: Sequence[FrameLocation]) -> None:
         """Asks for all of several frames that are read now, so that none is waited for alone."""
         if self.giver is not None:
@@ -147,14 +152,23 @@ class FrameFetcher:
         if self.cache is not None:
             located = [where for where in located if not self._is_kept(where)]
         ranges = [self.byte_range(where) for where in located if not where.deflated]
-        return ranges if self.kept is None else self.kept.missing(ranges)
+        if self.kept is None:
+            return ranges
+        known = [wanted for wanted in ranges if wanted.identity.version]
+        missing = set(self.kept.missing(known))
+        return [wanted for wanted in ranges if not wanted.identity.version or wanted in missing]
 
     def _is_kept(self, where: FrameLocation) -> bool:
         """Whether the decoded values of a frame may be in the cache."""
         pixel = self.index.image_pixel(where.position)
         if self.cache is None or pixel.transfer_syntax_uid not in EXPENSIVE:
             return False
-        backend = self.backends.of(pixel)
+        if not where.version:  # only a request would tell
+            return False
+        try:
+            backend = self.backends.of(pixel)
+        except DicomTorchError:  # reading the frame says so
+            return False
         return self.cache.has(stored_key(where, self.files(), pixel, backend))
 
     def _kept(self, where: FrameLocation, files: OpenFiles, scratch: Scratch) -> memoryview:
@@ -252,7 +266,7 @@ class FrameFetcher:
         offset, length, fragments, bit_offset, _ = where.span
         if where.deflated:
             data = inflated_range(where, files)
-        elif self.kept is not None and where.container != DEFLATED:
+        elif self.kept is not None and where.version and where.container != DEFLATED:
             data = self._kept(where, files, scratch or self._local.scratch)
         else:
             data = files.of(where).read_exactly(offset, length, scratch or self._local.scratch)

@@ -36,7 +36,7 @@ _last_inflated = LastInflated()
 
 def inflated_range(where: FrameLocation, files: OpenFiles) -> memoryview:
     """The bytes of a frame in the inflated data set of its file."""
-    file = files.whole(where)  # each time: a file that was replaced is noticed here
+    file = files.whole(where)  # each time: a file of this machine that was replaced is noticed here
 
     def make() -> bytes:
         frames = files.index.whole_file(where.position)

@@ -377,7 +377,7 @@ class FrameReader:
     @property
     def is_remote(self) -> bool:
         """Whether frames are read over a network."""
-        return self.fetcher.storage.is_remote
+        return self.fetcher.is_remote
 
     def will_need(self, positions: Sequence[int]) -> None:
         """See `FrameFetcher.will_need`."""

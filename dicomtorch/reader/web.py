@@ -6,6 +6,7 @@ The second contract of sources: they give frames, where a storage gives ranges o
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any, Final, NamedTuple
@@ -28,6 +29,7 @@ from dicomtorch.storage.web import (
 )
 
 _SAME_PIXELS: Final = frozenset((IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN))
+_FORGOTTEN_SECONDS: Final = 60.0
 _REFRESH: Final = "refresh the index (DicomFrames(root), or scan(root, index=old)) and start again"
 
 
@@ -57,6 +59,16 @@ class GivenFrame(NamedTuple):
     transfer_syntax_uid: str
 
 
+class _Asked(NamedTuple):
+    """A frame that was asked for."""
+
+    future: Future[list[GivenFrame]]
+    number: int  # in the answer
+    count: int  # of frames in the answer
+    size: int
+    at: float
+
+
 class WebFrames:
     """A source that gives frames, and no ranges. Picklable; in a forked process it begins anew.
 
@@ -74,7 +86,7 @@ class WebFrames:
     def _begin(self) -> None:
         self._process = os.getpid()
         self._lock = ForkedLock()
-        self._asked: dict[tuple[str, int], tuple[Future[list[GivenFrame]], int, int]] = {}
+        self._asked: dict[tuple[str, int], _Asked] = {}
         self._held = 0
 
     def need(self, wanted: Sequence[WantedFrame], *, now: bool = True) -> None:
@@ -84,6 +96,8 @@ class WebFrames:
         with self._lock:
             if self._process != os.getpid():
                 self._begin()
+            if 2 * self._held > settings.prefetch_bytes:
+                self._forget()
             for one in sorted(set(wanted)):
                 if one[:2] not in self._asked:
                     of_instance.setdefault(one.instance, []).append(one)
@@ -98,7 +112,15 @@ class WebFrames:
                         self.fetch, some[0].instance, [one.number for one in some]
                     )
                     for k, one in enumerate(some):
-                        self._asked[one[:2]] = (future, k, one.size)
+                        self._asked[one[:2]] = _Asked(
+                            future, k, len(some), one.size, time.monotonic()
+                        )
+
+    def _forget(self) -> None:
+        """Lets go of what came long ago and nobody took, as after an epoch that was broken off."""
+        old = time.monotonic() - _FORGOTTEN_SECONDS
+        for key in [key for key, one in self._asked.items() if one.at < old and one.future.done()]:
+            self._held -= self._asked.pop(key).size
 
     def take(self, wanted: WantedFrame) -> GivenFrame:
         """One frame; what was asked for ahead is there already, or soon.
@@ -110,10 +132,15 @@ class WebFrames:
         with self._lock:
             asked = self._asked.pop(wanted[:2], None) if self._process == os.getpid() else None
             if asked is not None:
-                self._held -= asked[2]
-        if asked is None:
-            return self.fetch(wanted.instance, [wanted.number])[0]
-        return asked[0].result()[asked[1]]
+                self._held -= asked.size
+        if asked is not None:
+            try:
+                return asked.future.result()[asked.number]
+            except (StaleIndexError, StorageError):
+                if asked.count == 1:
+                    raise
+        # Of several frames another one may have been at fault.
+        return self.fetch(wanted.instance, [wanted.number])[0]
 
     def fetch(self, instance: str, numbers: Sequence[int]) -> list[GivenFrame]:
         """Frames of one instance, in one request.

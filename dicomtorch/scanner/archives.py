@@ -5,20 +5,16 @@ A member of `study.zip` is called `study.zip!/folder/name`, which is a label: it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
-
-import numpy as np
+from collections.abc import Iterator
+from typing import Final
 
 from dicomtorch.errors import StorageError, escaped
 from dicomtorch.index.builder import Member
-from dicomtorch.index.frame_index import FrameIndex
-from dicomtorch.index.members import DEFLATED, STORED, object_path
+from dicomtorch.index.members import DEFLATED, STORED
 from dicomtorch.model.limits import Limits
 from dicomtorch.model.report import FileClass
 from dicomtorch.model.schema import MEMBER_MARK
-from dicomtorch.scanner.entries import UNREAD, Entry, entry_of_row
+from dicomtorch.scanner.entries import UNREAD, Entry
 from dicomtorch.storage.archives import HEAD, Kind, Listed, kind_of, members
 from dicomtorch.storage.base import Identity
 from dicomtorch.storage.local import LocalFile
@@ -26,44 +22,8 @@ from dicomtorch.storage.local import LocalFile
 _NAMES: Final = (b".zip", b".tar")
 
 
-@dataclass(frozen=True, slots=True)
-class KnownArchives:
-    """The archives of an earlier scan, whose directories need not be read again while they are the same.
-
-    Attributes:
-        entries: Path -> the archive as it was, and its members.
-    """
-
-    entries: Mapping[bytes, tuple[Identity, Sequence[Entry]]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, index: FrameIndex | None) -> KnownArchives:
-        """Those of an index."""
-        if index is None:
-            return cls()
-        files: Any = index.files
-        inside = np.isin(files["container"], (STORED, DEFLATED))
-        found: dict[bytes, tuple[Identity, list[Entry]]] = {}
-        for k in np.flatnonzero(inside).tolist():
-            entry = entry_of_row(files, k)
-            path = object_path(entry.path, entry.member.name)
-            found.setdefault(path, (entry.identity, []))[1].append(entry)
-        for k, path in enumerate(files["path"] if found else ()):
-            if path in found:  # what was wrong with the archive as a whole
-                found[path][1].append(entry_of_row(files, k))
-        whole = {
-            path: (identity, entries)
-            for path, (identity, entries) in found.items()
-            if all(entry.identity == identity for entry in entries)
-        }
-        return cls(whole)
-
-
-NO_ARCHIVES: Final = KnownArchives()
-
-
 def archive_entries(
-    absolute: bytes, path: bytes, *, look: bool, known: KnownArchives, limits: Limits
+    absolute: bytes, path: bytes, *, look: bool, limits: Limits
 ) -> Iterator[Entry] | None:
     """The members of a file that is an archive; `None` for any other file.
 
@@ -71,21 +31,18 @@ def archive_entries(
         absolute: Where it is.
         path: What it is called in the index.
         look: Whether its first bytes are looked at whatever its name is.
-        known: What needs no reading.
         limits: What it may cost.
     """
     if not look and not absolute.lower().endswith(_NAMES):
         return None
     try:
         with LocalFile(absolute) as file:
-            identity, kind = file.identity, kind_of(file.read(0, HEAD))
+            kind = kind_of(file.read(0, HEAD))
     except StorageError:  # the scan says it
         return None
     if kind is None:
         return None
-    before = known.entries.get(path)
-    if before is not None and before[0] == identity:
-        return iter(before[1])
+    # Each time, since an index may hold some of the members only: of a part, or of a scan that was broken off.
     return _entries(absolute, path, kind, limits)
 
 

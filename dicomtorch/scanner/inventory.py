@@ -16,7 +16,7 @@ from dicomtorch.errors import DicomTorchError, OptionError, SourceError, printab
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.joins import read_table
 from dicomtorch.model.limits import Limits
-from dicomtorch.scanner.archives import NO_ARCHIVES, KnownArchives, archive_entries
+from dicomtorch.scanner.archives import archive_entries
 from dicomtorch.scanner.entries import UNREAD, Entry, _stat_entry
 from dicomtorch.scanner.given import PathLike
 from dicomtorch.scanner.listing import Listing
@@ -100,26 +100,21 @@ class Inventory:
     def entries(self) -> Iterator[Entry]:
         """Every file and every member of an archive; no file but archives was looked at yet."""
         files = (Entry(path, 0, UNREAD, 0) for path in self._paths)
-        return self._opened(files, NO_ARCHIVES)
+        return self._opened(files)
 
-    def listing(self, archives: KnownArchives) -> Listing:
+    def listing(self) -> Listing:
         """The same with what tells whether files are as they were in the index.
 
         Where the table has size and time they are believed; of other files, and of archives, the system is asked.
-
-        Args:
-            archives: Those that need no reading.
         """
         assert self._index is not None
-        return Listing(self._opened(self._compared(self._index), archives))
+        return Listing(self._opened(self._compared(self._index)))
 
-    def _opened(self, files: Iterable[Entry], known: KnownArchives) -> Iterator[Entry]:
+    def _opened(self, files: Iterable[Entry]) -> Iterator[Entry]:
         """Files, with the members of an archive in its place."""
         for entry in files:
             absolute = os.path.join(self.root, entry.path)
-            inside = archive_entries(
-                absolute, entry.path, look=False, known=known, limits=self._limits
-            )
+            inside = archive_entries(absolute, entry.path, look=False, limits=self._limits)
             if inside is None:
                 yield entry
             else:

@@ -40,6 +40,10 @@ def read_member(archive: bytes, entry: Entry, resolver: Resolver, limits: Limits
         entry.mtime_ns = UNREAD
         reason = "the archive changed while it was scanned; scan again"
     except StorageError as error:
+        if isinstance(
+            error.__cause__, OSError
+        ):  # of the system, not of the archive: it is tried again
+            entry.mtime_ns = UNREAD
         reason = str(error)
     return _rows(entry, entry.size, "unreadable", reason)
 

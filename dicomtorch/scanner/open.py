@@ -30,6 +30,8 @@ from dicomtorch.scanner.scan import scan
 from dicomtorch.scanner.tree import Source as Source
 from dicomtorch.scanner.web import web_source
 from dicomtorch.storage.address import is_address
+from dicomtorch.storage.choose import storage_for
+from dicomtorch.storage.web import client_for
 
 
 def open_index(
@@ -82,7 +84,8 @@ def open_source(
     try:
         held = store.lock().acquire()
     except OSError as error:
-        return _scan_unstored(paths, storage_options, wanted, store, error, executor)
+        options = {"storage_options": storage_options, "num_workers": num_workers}
+        return _scan_unstored(paths, wanted, store, error, executor=executor, **options)
     with held:  # acquired once: a kept traceback must not keep the lock
         if not held.exists:
             warnings.warn(
@@ -172,9 +175,12 @@ def scan_to(
 def _names(paths: Sequence[Any], storage_options: Mapping[str, Any] | None) -> list[bytes]:
     """What tells a source from others: real paths, or addresses without what must not be written down."""
     if server := web_source(paths):
+        if storage_options is not None:
+            client_for(server, storage_options)
         return [server]
     if any(map(is_address, paths)):
         return sorted(remote_source(paths, storage_options)[0])
+    storage_for(b"", storage_options)  # refuses options
     return [os.path.realpath(os.path.expanduser(os.fsencode(path))) for path in paths]
 
 
@@ -210,20 +216,13 @@ def _load_or_rebuild(store: IndexStore) -> FrameIndex | None:
 
 
 def _scan_unstored(
-    source: Source,
-    storage_options: Mapping[str, Any] | None,
-    tags: Sequence[str],
-    store: IndexStore,
-    error: OSError,
-    executor: Executor | None,
+    source: Source, tags: Sequence[str], store: IndexStore, error: OSError, **how: Any
 ) -> tuple[FrameIndex, ScanReport]:
     try:
         old = store.load()  # a cache folder may be there to be read only
     except IndexFileError:  # the warning below says what it means
         old = None
-    index, report = scan(
-        source, storage_options=storage_options, index=old, tags=tags, executor=executor
-    )
+    index, report = scan(source, index=old, tags=tags, **how)
     if index is not old:
         _warn_unstored(store, error)
     return index, report

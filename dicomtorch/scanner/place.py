@@ -12,7 +12,6 @@ from typing import Any, Protocol
 from dicomtorch.errors import OptionError, SourceError, StorageError, printable
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.limits import Limits
-from dicomtorch.scanner.archives import KnownArchives
 from dicomtorch.scanner.entries import Entry
 from dicomtorch.scanner.given import paths_of
 from dicomtorch.scanner.inventory import Inventory, Part, of_part
@@ -47,12 +46,8 @@ class Place(Protocol):
         """Everything there."""
         ...
 
-    def listing(self, archives: KnownArchives) -> Listing:
-        """The same as columns, with what tells whether files are as they were.
-
-        Args:
-            archives: Those whose directories need not be read again.
-        """
+    def listing(self) -> Listing:
+        """The same as columns, with what tells whether files are as they were."""
         ...
 
 
@@ -70,9 +65,9 @@ class LocalPlace:
         """Everything there."""
         return walk(self.root, self._starts, self._follow, stats=False, limits=self._limits)
 
-    def listing(self, archives: KnownArchives) -> Listing:
+    def listing(self) -> Listing:
         """The same as columns."""
-        return list_all(self.root, self._starts, self._follow, self._limits, archives)
+        return list_all(self.root, self._starts, self._follow, self._limits)
 
 
 class RemotePlace:
@@ -89,7 +84,7 @@ class RemotePlace:
 
     def __init__(self, addresses: Sequence[bytes], storage: RemoteStorage, again: bool) -> None:
         self.storage = storage
-        starts = sorted({address.rstrip(b"/") or address for address in addresses})
+        starts = sorted({_without_slashes(address) for address in addresses})
         found = in_child(storage, list_objects, storage, starts, again)
         self.root = _root(starts, found)
         below = len(os.path.join(self.root, b""))
@@ -105,9 +100,15 @@ class RemotePlace:
         """Everything there."""
         return self._entries
 
-    def listing(self, archives: KnownArchives) -> Listing:
+    def listing(self) -> Listing:
         """The same as columns."""
         return Listing(self._entries)
+
+
+def _without_slashes(address: bytes) -> bytes:
+    """An address without those at its end, which `memory://` and `file:///` consist of."""
+    short = address.rstrip(b"/")
+    return short if is_address(short) else address
 
 
 class PartOfPlace:
@@ -122,9 +123,9 @@ class PartOfPlace:
         """Everything of the part."""
         return of_part(self._place.entries(), self._part)
 
-    def listing(self, archives: KnownArchives) -> Listing:
+    def listing(self) -> Listing:
         """The same as columns."""
-        return Listing(of_part(self._place.listing(archives), self._part))
+        return Listing(of_part(self._place.listing(), self._part))
 
 
 def place_of(

@@ -23,7 +23,6 @@ from dicomtorch.index.memory import give_back
 from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.model.report import ScanReport
 from dicomtorch.model.schema import Column, Kind
-from dicomtorch.scanner.archives import KnownArchives
 from dicomtorch.scanner.compare import Compared, compare, count_gone
 from dicomtorch.scanner.entries import UNREAD, Entry, entry_of_row
 from dicomtorch.scanner.given import paths_of
@@ -96,6 +95,7 @@ def scan(
     """
     source = None if source is None else paths_of(source)  # once: it may be an iterator
     if source is not None and (server := web_source(source)):
+        _refuse_for_servers(inventory=inventory, part=part)
         return scan_web(server, storage_options, index, tags, limits, progress)
     began = time.monotonic()
     columns = tag_columns(named_tags(tags))
@@ -111,7 +111,7 @@ def scan(
         index = index.whole()
         is_base = columns.keys() <= index.tags.keys() and index.limits == limits
         columns = tag_columns([*index.tags, *columns])
-        entries = listing = place.listing(KnownArchives.of(index if is_base else None))
+        entries = listing = place.listing()
         if is_base:
             base = index
             found = compare(index, listing, Job(os.path.join(root, b""), columns, limits, storage))
@@ -138,6 +138,15 @@ def scan(
     give_back()
     reused = 0 if found is None else int(found.is_kept.sum())
     return result, _reported(result, reading, reused, removed, time.monotonic() - began)
+
+
+def _refuse_for_servers(**given: Any) -> None:
+    """A server lists its instances itself: what says which files to read has no meaning there."""
+    for name, value in given.items():
+        if value is not None:
+            raise OptionError(
+                f"{name}= is for files; of a DICOMweb server name studies or series: .../studies/UID"
+            )
 
 
 def _reported(

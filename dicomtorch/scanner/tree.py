@@ -16,7 +16,7 @@ from typing import Final
 
 from dicomtorch.errors import HeaderError, SourceError, without_path
 from dicomtorch.model.limits import LIMITS, Limits
-from dicomtorch.scanner.archives import NO_ARCHIVES, KnownArchives, archive_entries
+from dicomtorch.scanner.archives import archive_entries
 from dicomtorch.scanner.dicomdir import _DICOMDIR, _file_ids, _walk_directory
 from dicomtorch.scanner.entries import UNREAD, Entry, _entry, _stat_entry, failed, fault_of
 from dicomtorch.scanner.given import PathLike as PathLike
@@ -53,7 +53,6 @@ def walk(
     *,
     stats: bool = True,
     limits: Limits = LIMITS,
-    known: KnownArchives = NO_ARCHIVES,
 ) -> Iterator[Entry]:
     """Everything below `starts` that is no folder, each once and in a fixed order.
 
@@ -61,13 +60,12 @@ def walk(
 
     What cannot be read is an entry with a reason. A DICOMDIR among `starts` stands for the files that it names too,
     which may cost what `limits` say, and an archive for its members; one that is met in a folder is a file like others.
-    The directories of archives that are `known` are not read again.
     """
     met: set[bytes] = set()
     if _is_one_folder(starts):
         yield from entries_of(_walk_folder(starts[0], b"", follow, stats))
         return
-    archives = partial(archive_entries, look=len(starts) <= _FEW, known=known, limits=limits)
+    archives = partial(archive_entries, look=len(starts) <= _FEW, limits=limits)
     for start in starts:
         for entry in _walk_start(root, start, follow, stats, limits, archives):
             if entry.path not in met:
@@ -80,12 +78,11 @@ def list_all(
     starts: Sequence[bytes],
     follow: bool,
     limits: Limits = LIMITS,
-    known: KnownArchives = NO_ARCHIVES,
 ) -> Listing:
     """The same as columns, with what tells whether files are as they were."""
     if _is_one_folder(starts):
         return Listing(_walk_folder(starts[0], b"", follow, True))
-    return Listing(walk(root, starts, follow, limits=limits, known=known))
+    return Listing(walk(root, starts, follow, limits=limits))
 
 
 def _is_one_folder(starts: Sequence[bytes]) -> bool:

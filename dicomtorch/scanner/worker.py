@@ -123,11 +123,16 @@ class EntryReader:
         """
         builder = PartBuilder(self._job.columns)
         waiting, met = iter(entries), []
+        unlisted: list[BaseException] = []
 
         def noted() -> Iterator[Entry]:
-            for entry in waiting:
-                met.append(entry)
-                yield entry
+            try:
+                for entry in waiting:
+                    met.append(entry)
+                    yield entry
+            except Exception as error:
+                unlisted.append(error)
+                raise
 
         read = map(self.read, noted()) if self._job.storage is None else self._objects(noted())
         try:
@@ -138,6 +143,8 @@ class EntryReader:
         except MemoryError:
             raise
         except Exception:  # a value that fits into no column: find whose it is
+            if unlisted:  # there are others that nobody has met
+                raise
             return build_part(map(self._read_alone, [*met, *waiting]), self._job.columns)
 
     def _objects(self, entries: Iterable[Entry]) -> Iterator[FileRows]:

@@ -38,7 +38,10 @@ _DESCRIPTOR: Final = 0x08  # flag: the sizes follow the data
 _ENCRYPTED: Final = 0x01 | 0x40 | 0x2000
 _BLOCK: Final = 512
 _ZIP64: Final = 0xFFFFFFFF
-_FAULTS: Final = (ValueError, struct.error, NotImplementedError, OverflowError, EOFError)
+_FAULTS: Final = (
+    *(ValueError, struct.error, NotImplementedError, OverflowError, EOFError),
+    *(RecursionError, OSError),  # headers that name headers; places before the beginning
+)
 """What the libraries raise too where they meet nonsense."""
 _AHEAD: Final = 16 << 10  # bytes
 _LARGEST_ENTRY: Final = 1 << 10  # bytes of a member in the directory of a zip, on average
@@ -103,6 +106,8 @@ def members(archive: StoredObject, kind: Kind, most: int) -> Iterator[Listed]:
     file = _Bytes(archive, largest, most)
     try:
         yield from (_in_zip if kind == "zip" else _in_tar)(archive, file, most)
+    except StorageError:
+        raise
     except (zipfile.BadZipFile, tarfile.TarError, *_FAULTS) as error:
         if file.failure is not None:  # the library took it for its own
             raise file.failure from None

@@ -28,6 +28,7 @@ from dicomtorch.storage.file_system import FileSystemClient
 from dicomtorch.storage.local import LocalStorage
 from dicomtorch.storage.object_store import ObjectStoreClient
 from dicomtorch.storage.remote import RemoteStorage
+from dicomtorch.storage.web import is_web
 
 _of_place: dict[str, RemoteStorage] = {}
 
@@ -55,6 +56,10 @@ def storage_for(
                 "storage_options= is for addresses, as s3://bucket/prefix; this is a folder or file"
             )
         return LocalStorage()
+    if is_web(root):
+        raise OptionError(
+            "a DICOMweb server gives frames and no files; export these objects and read the files"
+        )
     if has_user(root):
         raise OptionError(
             "the address has a user name or a password, which would be kept with the index; give them in "

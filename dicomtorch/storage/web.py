@@ -89,6 +89,10 @@ class WebSettings:
         Raises:
             OptionError: One is unknown or out of its range; values are not in the message.
         """
+        if options is not None and not isinstance(options, Mapping):
+            raise OptionError(
+                f"storage_options must be a mapping from names to values; got a {type(options).__name__}"
+            )
         given = dict(options or {})
         known = {each.name for each in fields(cls)}
         if given.keys() - known:
@@ -98,11 +102,13 @@ class WebSettings:
             )
         headers = given.get("headers", {})
         if not isinstance(headers, Mapping) or not all(
-            isinstance(part, str) and part.isprintable()
+            isinstance(part, str) and part.isascii() and part.isprintable()
             for item in headers.items()
             for part in item
         ):
-            raise OptionError("storage_options['headers'] must map names of headers to text")
+            raise OptionError(
+                "storage_options['headers'] must map names of headers to text of ASCII"
+            )
         for name, low, high in (
             ("io_threads", 1, 64),
             ("frames_per_request", 1, 1000),
@@ -192,7 +198,8 @@ class WebClient:
         most = self.settings.most_bytes
         parts: list[bytes] = []
         size = 0
-        stated = int(response.headers.get("Content-Length") or 0)
+        length = response.headers.get("Content-Length") or ""
+        stated = int(length) if length.isascii() and length.isdigit() else 0
         while max(size, stated) <= most and (piece := response.read(_PIECE)):
             parts.append(piece)
             size += len(piece)

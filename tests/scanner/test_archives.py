@@ -21,12 +21,11 @@ from torch.utils.data import DataLoader
 
 from dicomtorch import DicomFrames, FrameIndex, FrameLoader, Limits, scan
 from dicomtorch.cli.main import main
-from dicomtorch.errors import SourceError, StaleIndexError
+from dicomtorch.errors import SourceError, StaleIndexError, StorageError
 from dicomtorch.reader import kernels
-from dicomtorch.scanner import archives
 from dicomtorch.scanner.open import open_index
 from dicomtorch.scanner.scan import with_tags
-from dicomtorch.storage import archives as storage_archives
+from dicomtorch.storage.members import Window
 from tests.support.archives import KINDS, edited, pack
 from tests.support.mask_phantoms import series, square, structures
 from tests.support.phantoms import ct, ct_pixels, write, write_series
@@ -124,22 +123,14 @@ def recorded(results: list[Any], name: str) -> Any:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_unchanged_archive_is_not_read_again(
-    folder: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+def test_members_of_an_unchanged_archive_are_not_read_again(
+    folder: Path, tmp_path: Path, kind: str
 ) -> None:
     path = pack(folder, tmp_path / kind)
     index, report = scan(path)
-    listed: list[Any] = []
-    real = storage_archives.members
-
-    def members(*arguments: Any) -> Any:
-        listed.append(1)
-        return real(*arguments)
-
-    monkeypatch.setattr(archives, "members", members)
     again, refreshed = scan(path, index=index)
     assert again is index
-    assert (refreshed.read, refreshed.reused, len(listed)) == (0, report.read, 0)
+    assert (refreshed.read, refreshed.reused) == (0, report.read)
     more, _ = scan(path, index=index, tags=["PatientSex"])
     assert set(more.column("PatientSex")) == {"F"}
     shutil.rmtree(folder / "b")
@@ -166,6 +157,65 @@ def test_a_replaced_archive_is_stale(folder: Path, tmp_path: Path, kind: str) ->
     with pytest.raises(StaleIndexError):
         with_tags(frames.index, ["PatientSex"])
     assert len(DicomFrames(path)) == len(frames)
+
+
+def test_an_index_of_some_members_is_completed(folder: Path, tmp_path: Path) -> None:
+    """Of a part of the files, or of a scan that was broken off: the other members are looked for."""
+    path = pack(folder, tmp_path / "stored.zip")
+    whole, _ = scan(path)
+    some, _ = scan(path, part=(1, 2))
+    assert 0 < len(some) < len(whole)
+    again, report = scan(path, index=some)
+    assert len(again) == len(whole)
+    assert report.reused == len(some.files["size"])
+    assert scan(path, index=again)[0] is again
+
+
+def negative(path: Path) -> None:
+    """A tar whose member claims to end before it begins."""
+    head = bytearray(tarfile.TarInfo("x").tobuf())
+    head[124:136] = b"\xff" * 8 + (-5000).to_bytes(4, "big", signed=True)
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    path.write_bytes(bytes(head) + bytes(1024))
+
+
+def chained(path: Path) -> None:
+    """Names of names of names."""
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 2
+    path.write_bytes((info.tobuf() + b"a\0".ljust(512, b"\0")) * 3000 + bytes(1024))
+
+
+@pytest.mark.parametrize("make", [negative, chained])
+@pytest.mark.parametrize("num_workers", [None, 0])
+def test_a_hostile_tar_ends_no_scan(
+    folder: Path, tmp_path: Path, make: Any, num_workers: int | None
+) -> None:
+    make(tmp_path / "bad.tar")
+    good = pack(folder, tmp_path / "stored.zip")
+    index, report = scan([tmp_path / "bad.tar", good], num_workers=num_workers)
+    assert len(index) == len(scan(good)[0])
+    (bad,) = [
+        one for one in report.findings if one.path == "bad.tar" or one.path.endswith("/bad.tar")
+    ]
+    assert "directory of the tar archive is damaged" in bad.reason
+
+
+def test_a_failure_of_the_system_is_tried_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = pack(folder, tmp_path / "stored.zip")
+    whole, _ = scan(path)
+
+    def fails(self: Any, offset: int, length: int) -> bytes:
+        raise StorageError("cannot be read (EIO)") from OSError(5, "EIO")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Window, "read", fails)
+        index, _ = scan(path, num_workers=0)
+    assert len(index) < len(whole)
+    assert len(scan(path, index=index)[0]) == len(whole)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -25,6 +25,7 @@ from dicomtorch.errors import (
 )
 from dicomtorch.reader.web import WebFrames
 from dicomtorch.scanner.scan import with_tags
+from dicomtorch.storage import web
 from dicomtorch.storage.web import WebSettings
 from tests.support.dicomweb_server import TOKEN, Server, dicomweb_server
 from tests.support.phantoms import ct, ct_pixels, lut, write
@@ -181,7 +182,6 @@ def test_what_passes_is_asked_for_again(server: Server) -> None:
         ({"status": {"/frames/": [302]}}, StorageError, "302 and names another address"),
         ({"cut": 99}, StorageError, "did not answer in whole"),
         ({"syntax": JPEGLSLossless}, StaleIndexError, "gave the frame in JPEG-LS.*'instance'"),
-        ({"drops_part": True}, StorageError, "gave 1 frames of 2"),
     ],
 )  # fmt: skip
 def test_faults_are_typed_and_name_the_frame(
@@ -198,6 +198,29 @@ def test_faults_are_typed_and_name_the_frame(
     assert "instances/" in text
     assert "frame" in text
     assert TOKEN not in text
+
+
+def test_a_frame_that_is_not_given_keeps_back_no_other(server: Server) -> None:
+    frames = DicomFrames(server.address, storage_options=OPTIONS, values="stored")
+    series = list(frames.index.column("SeriesInstanceUID"))
+    multi = [k for k in range(len(frames)) if series.count(series[k]) == 40]
+    whole = frames[multi][0]
+    server.faults.drops_part = True
+    assert torch.equal(frames[multi][0], whole)
+
+
+def test_what_says_which_files_to_read_is_refused(server: Server) -> None:
+    for given in ({"part": (1, 2)}, {"inventory": "list.csv"}):
+        with pytest.raises(OptionError, match="is for files"):
+            scan(server.address, storage_options=OPTIONS, **given)
+
+
+def test_options_count_without_a_refresh(server: Server, tmp_path: Path) -> None:
+    DicomFrames(server.address, storage_options=OPTIONS, cache_dir=tmp_path)
+    web._of_place.clear()  # as in another process
+    again = DicomFrames(server.address, storage_options=OPTIONS, cache_dir=tmp_path, refresh=False)
+    assert again[0][0].ndim == 3
+    assert again.is_remote
 
 
 def test_retries_do_not_repeat_what_was_refused(server: Server) -> None:
@@ -303,9 +326,13 @@ def test_addresses_and_options_are_checked(server: Server) -> None:
 def test_answers_beyond_the_limit(server: Server) -> None:
     with pytest.raises(SourceError, match="more than 100 bytes"):
         scan(server.address, storage_options={**OPTIONS, "most_bytes": 100})
-    frames = DicomFrames(server.address, storage_options={**OPTIONS, "most_bytes": 20_000})
+    most = {**OPTIONS, "most_bytes": 20_000}
+    frames = DicomFrames(server.address, storage_options=most, values="stored")
     multi = [k for k in range(len(frames)) if frames.index.record(k)["frame"] > 1]
-    with pytest.raises(StorageError, match="more than 20000 bytes"):
+    whole = DicomFrames(server.address, storage_options=OPTIONS, values="stored")
+    assert torch.equal(frames[multi][0], whole[multi][0])  # alone they are below it
+    frames = DicomFrames(frames.index, storage_options={**OPTIONS, "most_bytes": 500})
+    with pytest.raises(StorageError, match="more than 500 bytes"):
         frames[multi]
 
 

@@ -80,8 +80,10 @@ class LoaderOptions(TypedDict, total=False):
 class FrameLoader(Generic[Batch_co]):
     """Batches of a dataset, made by threads: the same ones, in the same order, as `DataLoader` with this sampler gives.
 
-    Works with every map-style dataset that may be read from several threads; `DicomFrames` may. Transforms of datasets
-    with `seed=` run in the thread of the loop, since they set generators that all threads share.
+    Works with every map-style dataset that may be read from several threads; `DicomFrames` may. So must its transforms:
+    one that keeps what it drew between two calls needs a copy in each thread, as `integrations.monai.MonaiTransform`
+    makes them. Transforms of datasets with `seed=` run in the thread of the loop, since they set generators that all
+    threads share.
 
     Args:
         dataset: Has `__getitems__`, or `__getitem__` only.

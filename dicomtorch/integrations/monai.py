@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+import threading
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,7 +16,8 @@ from dicomtorch.errors import OptionError, import_library
 def to_monai(image: Tensor, *rest: Any) -> dict[str, Any]:
     """A sample as a dictionary for MONAI's transforms with a `d` at the end: keys "image", "mask" and "meta".
 
-    It is a `sample_transform`: `DicomVolumes(..., masks=True, sample_transform=to_monai)`. Give
+    It is a `sample_transform`: `DicomVolumes(..., masks=True, sample_transform=to_monai)`; with transforms of MONAI
+    it is `sample_transform=MonaiTransform(Compose([...]))`. Give
     `mode=("bilinear", "nearest")` where a transform resamples; masks then come out with the numbers they had, in
     float32.
 
@@ -34,6 +37,47 @@ def to_monai(image: Tensor, *rest: Any) -> dict[str, Any]:
         affine = torch.eye(4, dtype=torch.float64)
     made = [data.MetaTensor(tensor, affine=affine) for tensor in (image, *masks)]
     return {**dict(zip(("image", "mask"), made, strict=False)), "meta": dict(meta)}
+
+
+class MonaiTransform:
+    """A `sample_transform` that gives samples to MONAI's transforms as the dictionaries of `to_monai`.
+
+    MONAI's random transforms remember between two lines what they drew, and draw from a generator of their own. Used
+    by several threads at once, as `FrameLoader` does, the image can be flipped and its mask not; in workers all draw
+    the same. So each thread has a copy, whose generators are set for each sample from torch's: by `seed=` of the
+    dataset if there is one, and in each worker differently.
+
+    Args:
+        transform: A dictionary transform or a `Compose` of them; it is copied and never changed.
+    """
+
+    def __init__(self, transform: Callable[[dict[str, Any]], Any]) -> None:
+        self.transform = transform
+        self._of_thread = threading.local()
+
+    def __call__(self, image: Tensor, *rest: Any) -> Any:
+        """What the transforms make of a sample.
+
+        Args:
+            image: See `to_monai`.
+            rest: See `to_monai`.
+
+        Raises:
+            MissingDependencyError: monai is not installed.
+        """
+        sample = to_monai(image, *rest)
+        transform = getattr(self._of_thread, "transform", None)
+        if transform is None:
+            transform = self._of_thread.transform = copy.deepcopy(self.transform)
+        if hasattr(transform, "set_random_state"):
+            transform.set_random_state(seed=int(torch.randint(1 << 32, ())))
+        return transform(sample)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"transform": self.transform}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
 
 
 class PrepareBatch:

@@ -6,14 +6,17 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
-from dicomtorch import DicomFrames, DicomVolumes
+from dicomtorch import DicomFrames, DicomVolumes, FrameLoader
 from dicomtorch.errors import MissingDependencyError, OptionError
-from dicomtorch.integrations.monai import prepare_batch, to_monai
+from dicomtorch.integrations.monai import MonaiTransform, prepare_batch, to_monai
 from dicomtorch.integrations.torchio import to_subject, to_subjects
 from tests.support.mask_phantoms import segmentation, series
 from tests.support.requirements import require
@@ -85,6 +88,70 @@ def test_monai_moves_both(folder):
     finer = Spacingd(("image", "mask"), (2.5, 0.25, 0.4), mode=("bilinear", "nearest"))(sample)
     assert set(finer["mask"].unique().tolist()) == {0, 1}
     assert finer["mask"].shape[1:] == finer["image"].shape[1:]
+
+
+class Chance:
+    """As MONAI's random transforms: draws, then moves one key after the other by what it remembers."""
+
+    def __init__(self):
+        self.random = np.random.RandomState(0)
+        self.threads = set()
+
+    def set_random_state(self, seed):
+        self.random = np.random.RandomState(seed)
+        return self
+
+    def __call__(self, sample):
+        self.threads.add(threading.get_ident())
+        self.turned = self.random.rand() < 0.5
+        time.sleep(0.002)  # others come in between
+        for key in ("image", "mask"):
+            if self.turned:
+                sample[key] = sample[key].flip(-1)
+            time.sleep(0.001)
+        assert len(self.threads) == 1
+        return sample
+
+
+def test_threads_do_not_share_monais_state(folder):
+    require("monai")
+    steps = Chance()
+    frames = DicomFrames(
+        folder,
+        masks=True,
+        values="modality",
+        unlabelled="drop",
+        sample_transform=MonaiTransform(steps),
+    )
+    seen = set()
+    for batch in FrameLoader(frames, 1, sampler=[0, 1, 2, 3] * 20, num_threads=4):
+        image, mask = batch["image"], batch["mask"]
+        assert torch.equal(image == 1000, mask == 1)
+        seen.add(bool(mask[..., :4].any()))
+    assert seen == {False, True}
+    assert not steps.threads
+
+
+def test_monais_transforms_follow_the_seed(folder):
+    require("monai")
+    from monai.transforms import Compose, RandFlipd, RandGaussianNoised
+
+    steps = MonaiTransform(
+        Compose([RandFlipd(("image", "mask"), 0.5, 2), RandGaussianNoised("image", 1)])
+    )
+    options = {
+        "masks": True,
+        "values": "modality",
+        "sample_transform": pickle.loads(pickle.dumps(steps)),
+    }
+    epochs = [
+        torch.cat([batch["image"].as_tensor() for batch in loader])
+        for dataset in (DicomVolumes(folder, seed=seed, **options) for seed in (1, 1, 2))
+        for loader in (FrameLoader(dataset, 1), DataLoader(dataset, 1, num_workers=1))
+    ]
+    for other in epochs[1:4]:
+        assert torch.equal(epochs[0], other)
+    assert not torch.equal(epochs[0], epochs[4])
 
 
 def test_torchio_moves_both(folder):

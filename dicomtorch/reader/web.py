@@ -64,7 +64,7 @@ class _Asked(NamedTuple):
 
     future: Future[list[GivenFrame]]
     number: int  # in the answer
-    count: int  # of frames in the answer
+    frames: int  # in the answer
     size: int
     at: float
 
@@ -137,7 +137,7 @@ class WebFrames:
             try:
                 return asked.future.result()[asked.number]
             except (StaleIndexError, StorageError):
-                if asked.count == 1:
+                if asked.frames == 1:
                     raise
         # Of several frames another one may have been at fault.
         return self.fetch(wanted.instance, [wanted.number])[0]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dicomtorch.errors import FrameIndexError, OptionError
+from dicomtorch.errors import OptionError
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.masks.annotations import annotation_table
 from dicomtorch.masks.assigning import (
@@ -25,7 +25,14 @@ from dicomtorch.masks.assigning import (
 from dicomtorch.masks.coded_names import LabelMap, LabelOption, grid_labels, label_map
 from dicomtorch.masks.gridded import GridFiles, SegmentGrids, files_of
 from dicomtorch.masks.layers import Layer, MaskOutput, Overlap, paint, united
-from dicomtorch.masks.mask_options import KINDS, SHAPE_KINDS, check_options
+from dicomtorch.masks.mask_options import (
+    KINDS,
+    OUTPUTS,
+    SHAPE_KINDS,
+    check_options,
+    check_target,
+    checked_position,
+)
 from dicomtorch.masks.naming import OfFrame
 from dicomtorch.masks.objects import Source, all_segments, sources
 from dicomtorch.masks.painter import Painter
@@ -166,22 +173,30 @@ class MaskIndex:
             f"{covered:,} of {len(self):,} frames have a plane)"
         )
 
+    def _at(self, position: int) -> int:
+        return checked_position(position, len(self.images))
+
     # What there is
 
     def shape(self, position: int) -> tuple[int, int]:
-        """(rows, columns) of a frame."""
-        rows, columns = self._images.shape[position].tolist()
+        """(rows, columns) of a frame.
+
+        Raises:
+            FrameIndexError: There is no such frame; so in all below.
+        """
+        rows, columns = self._images.shape[self._at(position)].tolist()
         return rows, columns
 
     def is_covered(self, position: int) -> bool:
         """Whether a plane of an object lies on a frame; see `covered`."""
+        position = self._at(position)
         if self._is_simple:
             return self._painter.is_covered(position)
         return bool(self.covered()[position])
 
     def known(self, position: int) -> npt.NDArray[np.bool_]:
         """(K,), for each label whether an object of the frame's series has it: whether it was looked for."""
-        return np.asarray(self._known[self._images.series.codes[position]])
+        return np.asarray(self._known[self._images.series.codes[self._at(position)]])
 
     def labelled(self) -> npt.NDArray[np.bool_]:
         """For each frame whether its series has any object with a wanted label."""
@@ -201,7 +216,7 @@ class MaskIndex:
 
     def objects(self, position: int) -> tuple[str, ...]:
         """SOPInstanceUIDs of the objects whose planes lie on a frame."""
-        planes = self._assignment.planes
+        planes, position = self._assignment.planes, self._at(position)
         low, high = np.searchsorted(planes.row, [position, position + 1])
         numbers = np.unique(planes.source[low:high]).tolist()
         return tuple(self._sources[n].found.sop_instance_uid for n in numbers)
@@ -278,7 +293,7 @@ class MaskIndex:
             (n, 4): left, top, right, bottom in pixels, 0 being the corner of the first pixel, as torchvision's XYXY;
             and (n,), the numbers of their labels.
         """
-        columns = int(self._images.shape[position, 1])
+        _, columns = self.shape(position)
         boxes, numbers = [], []
         for layer in self.layers(position):
             flat = layer.flat(columns)
@@ -333,8 +348,7 @@ class MaskIndex:
             FrameIndexError: There is no such frame.
             DicomTorchError: An object cannot be read, or is damaged; the message names the frame.
         """
-        if not 0 <= position < len(self):
-            raise FrameIndexError(f"frame {position} is outside the index, which has {len(self)}")
+        position = self._at(position)
         with OfFrame(self.images, position):
             found = self._painter.layers(position, fractions=fractions)
             return (
@@ -367,11 +381,16 @@ class MaskIndex:
             out: What to write it to, each channel C-contiguous.
 
         Raises:
+            FrameIndexError: There is no such frame.
+            OptionError: `out` is no array for this mask.
             DicomTorchError: It cannot be made; the message names the frame.
         """
-        rows, columns = self._images.shape[position].tolist()
+        position = self._at(position)
+        shape = (self.channels(output), *self.shape(position))
         if out is None:
-            out = np.empty((self.channels(output), rows, columns), self.dtype(output))
+            out = np.empty(shape, self.dtype(output))
+        else:
+            check_target(out, shape, self.dtype(output))
         if self._is_simple:
             painted = self._painter.paint(position, out, output, self._overlap)
             if painted is not None:
@@ -382,7 +401,15 @@ class MaskIndex:
         return out, areas
 
     def channels(self, output: MaskOutput) -> int:
-        """Channels of a mask."""
+        """Channels of a mask.
+
+        Raises:
+            OptionError: `output` is none of those of `mask`.
+        """
+        if output not in OUTPUTS:
+            raise OptionError(
+                f"output must be one of {', '.join(map(repr, OUTPUTS))}; got {output!r}"
+            )
         return 1 if output == "labels" else len(self.labels)
 
     def dtype(self, output: MaskOutput) -> np.dtype[np.generic]:

@@ -13,10 +13,12 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
 from dicomtorch.dicom.fragments import packs_into_big_endian_words
+from dicomtorch.index.members import STORED, object_lengths
 from dicomtorch.masks.assigning import Assigned
 from dicomtorch.masks.compiled import PLANE, painting
 from dicomtorch.masks.objects import Source
 from dicomtorch.masks.placing import Images, Ints
+from dicomtorch.storage.address import scheme_of
 
 Array = npt.NDArray[Any]
 
@@ -68,6 +70,7 @@ class PlanePainter:
         )
         self._offset[of], self._bit[of] = offset, bit
         whole = (fragments == 0) & (8 * length - bit >= rows * columns)
+        whole &= offset + length <= int(source.index.files["size"][source.file])
         return whole & (shape[:, 0] == rows) & (shape[:, 1] == columns)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -86,8 +89,10 @@ class PlanePainter:
             (K,), pixels of each label; `None` if it is to be done the other way, and `out` is undefined.
         """
         module = painting()
+        if module is None or not len(out) or not self._fits[row]:
+            return None
         overlaps = len(out) > 1 and out.strides[0] < out[0].size
-        if module is None or not self._fits[row] or overlaps or not out[0].flags.c_contiguous:
+        if overlaps or not out[0].flags.c_contiguous:
             return None
         low, high = self._first[row : row + 2].tolist()
         planes = self._files(self._source[low:high])
@@ -136,10 +141,11 @@ class PlanePainter:
             files: Any = source.index.files
             pixel = source.index.image_pixel(int(source.positions[0]))
             native = pixel.bits_allocated == 1 and not pixel.is_encapsulated
-            if not native or source.is_deflated or packs_into_big_endian_words(pixel):
-                self._records[number] = None
-            else:
-                self._records[number] = _record(files, source.file)
+            # Offsets count in the file, or in the archive that has it as it is.
+            in_place = not source.is_deflated and files["container"][source.file] <= STORED
+            is_local = not scheme_of(source.index.root)
+            right = native and in_place and is_local and not packs_into_big_endian_words(pixel)
+            self._records[number] = _record(files, source.file) if right else None
         return self._records[number]
 
 
@@ -155,7 +161,7 @@ def _record(files: Any, file: int) -> Array:
     paths = files["path"]
     record = np.zeros(1, PLANE)
     record["path"] = paths.offsets[file]
-    record["path_length"] = paths.offsets[file + 1] - paths.offsets[file]
+    record["path_length"] = object_lengths(files, np.array([file]))
     for name in ("size", "mtime_ns"):
         record[name] = files[name][file]
     record["inode"] = max(int(files["inode"][file]), 0)  # 0: not known

@@ -27,6 +27,7 @@ _MOST_ON_PATH = (
     0.25  # pixels: where pixels are tiny, rounded millimetres must not reach the next one
 )
 _FARTHEST = 1e9  # pixels from the image; farther ones are no coordinates
+_LONGEST = 1 << 18  # rows or columns of what compiled kernels fill
 _MOST_CROSSINGS = 1 << 26  # of edges with lines of pixels, in one call
 
 
@@ -100,8 +101,12 @@ def fill(
             those at the low sides, so that areas which share a border share no pixel.
 
     Raises:
-        GeometryError: A coordinate is not finite, or there are more edges than memory is for.
+        GeometryError: A coordinate is not finite, there are more edges than memory is for, or `spacing` is no distance.
     """
+    if not all(0 < each < _FARTHEST for each in spacing):
+        raise GeometryError(
+            f"contours are filled on pixels that are apart; (0028,0030) PixelSpacing is {list(spacing)}"
+        )
     if len(points) and not (np.abs(points) < _FARTHEST).all():
         raise GeometryError(
             f"a vertex has no coordinates that an image can have: one is not finite, or further than {_FARTHEST:g} "
@@ -126,9 +131,9 @@ def _compiled(
     spacing: tuple[float, float],
     path: Path,
 ) -> Runs | None:
-    """The same by compiled kernels; `None` where there are none, or contours cross more lines than they should."""
+    """The same by compiled kernels; `None` where there are none, or where they refuse what is given."""
     module = painting()
-    if module is None:
+    if module is None or not 0 < min(shape) <= max(shape) <= _LONGEST:
         return None
     points, counts, planes = _with_inside(points, counts, planes)
     scale = (spacing[1], spacing[0])

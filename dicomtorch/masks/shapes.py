@@ -134,7 +134,7 @@ def runs_of(shapes: Shapes, shape: tuple[int, int], path: Path) -> list[tuple[in
     found: list[tuple[int, Runs]] = []
     outlined = shapes.take(np.flatnonzero(shapes.kind == POLYGON))
     if len(outlined):
-        count, rows = len(outlined), shape[0]
+        count = len(outlined)
         whole = fill(
             outlined.points - 0.5,
             outlined.counts,
@@ -143,12 +143,7 @@ def runs_of(shapes: Shapes, shape: tuple[int, int], path: Path) -> list[tuple[in
             spacing=(_EXACT, _EXACT),
             path=path,
         )
-        ends = np.searchsorted(whole.line, np.arange(count + 1) * rows)
-        for k, segment in enumerate(outlined.segment.tolist()):
-            part = slice(int(ends[k]), int(ends[k + 1]))
-            found.append(
-                (segment, Runs(whole.line[part] - k * rows, whole.first[part], whole.end[part]))
-            )
+        found += zip(outlined.segment.tolist(), whole.by_plane(count, shape[0]), strict=True)
     round_ones = shapes.take(np.flatnonzero(shapes.kind == ELLIPSE))
     corners = round_ones.points.reshape(-1, 4, 2)
     for segment, four in zip(round_ones.segment.tolist(), corners, strict=True):

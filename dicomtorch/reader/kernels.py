@@ -106,8 +106,8 @@ def kernels() -> Kernels:
         return Kernels(None, "dicomtorch-kernels does not read files on this platform")
     own = (JOB.itemsize, TEMPLATE.itemsize, TAP.itemsize)
     names = ("JOB_BYTES", "TEMPLATE_BYTES", "TAP_BYTES")
-    is_older = getattr(module, "ABI", 0) < ABI or getattr(module, "FLAGS", 0) & FLAGS != FLAGS
-    if is_older or tuple(getattr(module, name, 0) for name in names) != own:
+    is_other = getattr(module, "ABI", 0) != ABI or getattr(module, "FLAGS", 0) & FLAGS != FLAGS
+    if is_other or tuple(getattr(module, name, 0) for name in names) != own:
         return Kernels(
             None, "dicomtorch-kernels is of another version; install the one of dicomtorch"
         )

@@ -10,11 +10,15 @@ import random
 import numpy as np
 import pytest
 
-from dicomtorch.errors import PixelValueError, StaleIndexError
+from dicomtorch import scan
+from dicomtorch.errors import DicomTorchError, PixelValueError, StaleIndexError
 from dicomtorch.masks import contour_painter, layers, plane_painter, polygons
 from dicomtorch.masks.compiled import PLANE, painting
+from dicomtorch.masks.mask_index import MaskIndex
 from dicomtorch.masks.polygons import Runs, fill
 from tests.masks.test_mask_index import masks_of, volume
+from tests.support.archives import pack
+from tests.support.http_server import http_server
 from tests.support.mask_phantoms import segmentation, series, square, structures
 from tests.support.mask_planes import expected, make_planes
 from tests.support.requirements import require
@@ -225,6 +229,69 @@ def test_what_they_cannot_do_is_done_all_the_same(module, tmp_path, without):
     moved = [(1, list(slices[0].ImagePositionPatient), np.ones((6, 8), np.uint8))]
     segmentation(tmp_path / "seg.dcm", slices, moved)
     assert masks_of(tmp_path).mask(0)[0].sum() == 48
+
+
+@pytest.fixture
+def painted(module, monkeypatch):
+    """For each call whether planes were read by compiled kernels."""
+    found = []
+    paint = module.paint_planes
+
+    class Spied:
+        def __getattr__(self, name):
+            return getattr(module, name)
+
+        def paint_planes(self, *arguments):
+            found.append(paint(*arguments) == 0)
+            return not found[-1]
+
+    monkeypatch.setattr(plane_painter, "painting", Spied)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "times"), [("stored.zip", 4), ("plain.tar", 4), ("deflated.zip", 0)]
+)
+def test_members_of_archives_are_read_in_their_place_if_they_are_stored(
+    tmp_path, painted, kind, times
+):
+    shapes_and_frames(tmp_path / "files", (23, 38))
+    expected = [volume(masks_of(tmp_path / "files", overlap="first"))]
+    painted.clear()
+    packed = pack(tmp_path / "files", tmp_path / kind)
+    np.testing.assert_array_equal(volume(masks_of(packed, overlap="first")), expected[0])
+    assert painted == [True] * times
+
+
+def test_remote_objects_are_not_looked_for_among_the_files(tmp_path, painted):
+    require("obstore")
+    shapes_and_frames(tmp_path, (8, 8))
+    expected = volume(masks_of(tmp_path, overlap="first"))
+    painted.clear()
+    with http_server(tmp_path) as address:
+        names = [f"{address}/{path.name}" for path in sorted(tmp_path.glob("*.dcm"))]
+        index, _ = scan(names)
+        chosen = index.select(index.column("Modality") == "CT")
+        masks = MaskIndex(chosen, index, overlap="first")
+        np.testing.assert_array_equal(volume(masks), expected)
+    assert painted == []
+
+
+def test_frames_beyond_the_end_of_a_file_are_an_error_of_their_own(tmp_path, painted):
+    slices = series(tmp_path, 2, (64, 64))
+    path = segmentation(tmp_path / "seg.dcm", slices, [(1, k, np.ones((64, 64))) for k in range(2)])
+    index, _ = scan(tmp_path)
+    frames = index._generation.frames
+    with_masks = index.column("Modality") == "SEG"
+    frames["offset"] = np.where(with_masks, path.stat().st_size - 511, frames["offset"])
+    masks = MaskIndex(index.select(~with_masks), index)
+    for output in ("labels", "channels"):
+        with pytest.raises(DicomTorchError, match=r"masks: object 0 .*seg"):
+            masks.mask(0, output)
+    assert painted == []
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(PixelValueError, match="NumberOfFrames is 2, and 1 are there in whole"):
+        masks_of(tmp_path)
 
 
 def test_pixels_of_two_labels_and_changed_files_are_refused_as_without(module, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dicomtorch import scan
-from dicomtorch.errors import GeometryError, OptionError, PixelValueError
+from dicomtorch.errors import FrameIndexError, GeometryError, OptionError, PixelValueError
 from dicomtorch.masks.mask_index import MaskIndex
 from dicomtorch.model.mask_object import SEGMENTATION, Code
 from tests.support.mask_phantoms import (
@@ -242,6 +242,68 @@ def test_contours_fill_their_slice(tmp_path):
         0,
     ]
     np.testing.assert_array_equal(volume(pickle.loads(pickle.dumps(masks))), volume(masks))
+
+
+@pytest.mark.parametrize("wanted", ["seg", "rtstruct"])
+def test_frames_that_there_are_not_are_refused(tmp_path, wanted):
+    slices = series(tmp_path, 2)
+    if wanted == "seg":
+        segmentation(tmp_path / "seg.dcm", slices, [(1, k, np.ones((12, 16))) for k in range(2)])
+    else:
+        structures(tmp_path / "rs.dcm", slices, [("A", [(0, square(2, 5))])])
+    masks = masks_of(tmp_path)
+    asked = (
+        masks.mask, masks.layers, masks.boxes, masks.shape, masks.known, masks.is_covered, masks.objects,
+    )  # fmt: skip
+    for ask in asked:
+        ask(1)
+        ask(np.int64(1))
+        for position in (-1, 2, 1 << 70):
+            with pytest.raises(FrameIndexError, match="outside the index, which has 2"):
+                ask(position)
+        for position in (1.0, "1", None):
+            with pytest.raises(OptionError, match="whole number"):
+                ask(position)
+
+
+def test_arrays_that_a_mask_does_not_fit_are_refused(tmp_path):
+    slices = series(tmp_path, 1)
+    segmentation(tmp_path / "seg.dcm", slices, [(k, 0, np.ones((12, 16))) for k in (1, 2)])
+    masks = masks_of(tmp_path, labels=["first", "second"], overlap="first")
+    right = np.empty((2, 12, 16), np.uint8)
+    assert masks.mask(0, "channels", right)[0] is right
+    readonly = right.copy()
+    readonly.flags.writeable = False
+    wrong = [
+        right[:1], right[:, :11], right[:, :, :15], right.astype(np.int32), right.astype(bool), right[0],
+        right.tolist(),
+    ]  # fmt: skip
+    for out in wrong:
+        with pytest.raises(OptionError, match=r"out must be \(2, 12, 16\) of uint8; got"):
+            masks.mask(0, "channels", out)
+    for out in (
+        readonly,
+        np.empty((2, 16, 12), np.uint8).swapaxes(1, 2),
+        np.empty((2, 12, 32), np.uint8)[..., ::2],
+    ):
+        with pytest.raises(OptionError, match="writable, and each of its channels C-contiguous"):
+            masks.mask(0, "channels", out)
+    with pytest.raises(OptionError, match=r"out must be .* of float32; got .* of uint8"):
+        masks.mask(0, "fraction", right)
+    with pytest.raises(OptionError, match="output must be one of 'labels', 'channels', 'fraction'"):
+        masks.mask(0, "bits")
+
+
+def test_without_labels_there_is_an_empty_mask(tmp_path):
+    series(tmp_path, 1)
+    masks = masks_of(tmp_path)
+    for output, shape in (
+        ("labels", (1, 12, 16)),
+        ("channels", (0, 12, 16)),
+        ("fraction", (0, 12, 16)),
+    ):
+        mask, areas = masks.mask(0, output)
+        assert (mask.shape, areas.shape, mask.any()) == (shape, (0,), False)
 
 
 def test_boxes_begin_at_the_corner_of_the_first_pixel(tmp_path):

@@ -233,6 +233,21 @@ def test_coordinates_that_no_image_has_are_refused(bad):
         filled([[(1, 1), (bad, 2), (3, 3)]], (8, 8))
 
 
+@pytest.mark.parametrize("bad", [0.0, -1.0, np.nan, np.inf, 1e9])
+@pytest.mark.parametrize("path", ["in", "half-open"])
+def test_pixels_that_are_not_apart_are_refused(bad, path):
+    for spacing in ((bad, 1.0), (1.0, bad)):
+        with pytest.raises(GeometryError, match="PixelSpacing"):
+            filled([square(1, 4)], (8, 8), path, spacing)
+
+
+@pytest.mark.parametrize("shape", [(1 << 18, 1), (1 + (1 << 18), 1), (1, 1 + (1 << 18))])
+def test_images_of_every_size_are_filled(shape):
+    end = max(shape) - 1
+    far = [(0, 0), (0, end), (0, end - 9)] if shape[1] == 1 else [(0, 0), (end, 0), (end - 9, 0)]
+    assert filled([far], shape).sum() == end + 1
+
+
 def test_contours_that_cross_more_lines_than_memory_is_for_are_refused():
     zigzag = np.zeros((70_000, 2))
     zigzag[1::2, 1] = 1000

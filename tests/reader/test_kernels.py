@@ -620,7 +620,10 @@ def test_another_version_or_other_bits_are_not_used(
             return getattr(module, name)
 
     class Older(Wrong):
-        ABI = 0
+        ABI = k.ABI - 1
+
+    class Newer(Wrong):
+        ABI = k.ABI + 1
 
     class Fused(Wrong):
         def convert(self, template: Any, taps: Any, data: Any, out: Any, level: int = -1) -> int:
@@ -628,7 +631,12 @@ def test_another_version_or_other_bits_are_not_used(
             out.view(np.uint32)[0, 0, 3] ^= 1
             return code
 
-    for other, reason in ((Older(), "another version"), (Fused(), "otherwise here")):
+    wrong = [
+        (Older(), "another version"),
+        (Newer(), "another version"),
+        (Fused(), "otherwise here"),
+    ]
+    for other, reason in wrong:
         k.kernels.cache_clear()
         monkeypatch.setitem(sys.modules, "dicomtorch_kernels", other)
         assert k.kernels().module is None

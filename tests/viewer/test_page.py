@@ -590,6 +590,96 @@ def test_a_page_of_another_name_gets_nothing(launch, series):
         made.close()
 
 
+WITH_STORE = f"""
+  const module = await import("/viewer.js"), Store = {VIEWER}.store.constructor;
+  const later = (value, time = 300) => new Promise((resolve) => setTimeout(() => resolve(value), time));
+  const bytes = (dtype = "u1") => ({{ status: 200, info: {{ dtype }}, data: new ArrayBuffer(1000) }});
+"""
+
+
+def test_what_is_kept_of_answers(opened, series):
+    page = opened(DicomFrames(series))
+
+    def run(body: str) -> Any:
+        return page.js(f"async () => {{{WITH_STORE}{body}}}")
+
+    # A message whose answer nobody wants any more is waited for no longer, and its answer is left alone.
+    assert run("""
+        const sent = [], listeners = [], control = new AbortController();
+        const model = { on: (_, listen) => listeners.push(listen), send: (message) => sent.push(message) };
+        const transport = module.messageTransport(model);
+        const ended = transport.get("a", control.signal).then(() => "answered", (error) => error.name);
+        const other = transport.get("b", new AbortController().signal);
+        control.abort();
+        const none = transport.get("c", control.signal).then(() => "answered", (error) => error.name);
+        for (const { id, path } of sent) listeners[0]({ id, status: 200, info: { path } }, []);
+        const soon = [ended, none].map((one) => Promise.race([one, later("waits")]));
+        return [...await Promise.all(soon), (await other).info.path, sent.length];
+    """) == ["AbortError", "AbortError", "b", 2]
+    # A path that was forgotten and asked for again counts once, whichever answer comes first.
+    assert run("""
+        const waiting = [], store = new Store({ get: () => new Promise((resolve) => waiting.push(resolve)) });
+        const path = "samples/1/training?draw=0", first = store.get(path, true);
+        store.forget();
+        const second = store.get(path);
+        for (const resolve of waiting) { resolve(bytes()); await later(); }
+        return [(await first).info.dropped, (await second).status, store.bytes, store.kept.size, store.running];
+    """) == [True, 200, 1000, 1, 0]
+    # What was asked for before all was forgotten is not kept afterwards.
+    assert run("""
+        const waiting = [], store = new Store({ get: () => new Promise((resolve) => waiting.push(resolve)) });
+        const first = store.get("batches/1");
+        store.clear();
+        waiting[0](bytes());
+        const said = (await Promise.race([first, later({ info: {} })])).info;
+        await later();
+        return [said.dropped, store.bytes, store.kept.size, store.running];
+    """) == [True, 0, 0, 0]
+    # An answer of a type that no browser has says so, and others come after it.
+    assert run("""
+        const store = new Store({ get: async (path) => bytes(path === "odd" ? "f16" : "u1") });
+        const odd = await Promise.race([store.get("odd").catch(() => null), later(null)]);
+        for (let k = 0; k < 9; k++) await Promise.race([store.get(`even${k}`), later(null)]);
+        return [odd && odd.status, odd && odd.info.error.startsWith("The answer"), store.running, store.kept.size];
+    """) == [-1, True, 0, 9]
+    # Small pictures of series are not thrown away by each step through frames.
+    assert run("""
+        const waiting = [], store = new Store({ get: () => new Promise((resolve) => waiting.push(resolve)) });
+        const small = store.get("frames/1/thumb", true), frame = store.get("frames/1/source", true);
+        store.forget();
+        for (const resolve of waiting) resolve(bytes());
+        return [(await small).status, (await frame).info.dropped];
+    """) == [200, True]
+
+
+def test_what_was_passed_by_is_no_failure(opened, series):
+    page = opened(DicomFrames(series))
+    page.js(f"""(async () => {{
+      const v = {VIEWER}, running = v.store.running;
+      v.store.running = 4; // nothing begins
+      v.k = 0;
+      const loaded = v.load();
+      v.store.forget();
+      await loaded;
+      window.failed = v.failures.size;
+      v.store.running = running;
+    }})()""")
+    assert page.js("window.failed") == 0
+
+
+def test_frames_are_there_after_the_order_was_asked_for_anew(opened, series):
+    page = opened(FrameLoader(DicomFrames(series), 8, shuffle=True, seed=3))
+    page.until("document.querySelectorAll('.dtv-tiles li').length === 8")
+    page.js(f"{VIEWER}.showBatches(false)")
+    page.until(f"{VIEWER}.store.peek({VIEWER}.sourcePath({VIEWER}.k))")
+    page.js(f"{VIEWER}.showBatches(true)")
+    page.page.get_by_text("Order anew").click()
+    page.until("document.querySelectorAll('.dtv-tiles li').length === 8")
+    page.page.wait_for_timeout(300)
+    page.js(f"{VIEWER}.showBatches(false)")
+    page.until(f"{VIEWER}.store.peek({VIEWER}.sourcePath({VIEWER}.k))", 5)
+
+
 def test_what_the_page_is_made_of_is_small():
     from dicomtorch.viewer import app
 

@@ -73,17 +73,21 @@ export function messageTransport(model) {
   let last = 0;
   model.on("msg:custom", (message, buffers) => {
     const resolve = waiting.get(message.id);
-    if (!resolve) return;
+    if (!resolve) return; // nobody waits for it any more
     waiting.delete(message.id);
     const view = buffers && buffers[0];
     const data = view ? view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength) : null;
     resolve({ status: message.status, info: message.info, data });
   });
   return {
-    get(path) {
+    get(path, signal) {
       const id = ++last;
-      model.send({ id, path });
-      return new Promise((resolve) => waiting.set(id, resolve));
+      return new Promise((resolve, reject) => {
+        signal?.throwIfAborted();
+        signal?.addEventListener("abort", () => { if (waiting.delete(id)) reject(signal.reason); }, { once: true });
+        waiting.set(id, resolve);
+        model.send({ id, path });
+      });
     },
   };
 }
@@ -91,6 +95,8 @@ export function messageTransport(model) {
 // --- What was answered ----------------------------------------------------------------------------------------------
 
 const DROPPED = { status: 0, info: { dropped: true }, data: null };
+const PASSED_BY = /\/(source|training|mask|table)\b|^samples\/\d+\?/; // the rest is little, and wanted wherever one is by then
+const bytesOf = (entry) => (entry.data ? entry.data.byteLength : 200);
 
 /** Keeps answers: the newest wish is asked for first, so many at once, the oldest are forgotten. */
 class Store {
@@ -107,7 +113,7 @@ class Store {
     if (found) return Promise.resolve(found);
     let wish = this.wished.get(path);
     if (!wish) {
-      wish = { path, later, begun: false };
+      wish = { path, later, begun: false, passes: PASSED_BY.test(path) };
       wish.promise = new Promise((resolve) => { wish.resolve = resolve; });
       this.wished.set(path, wish);
     } else if (!later) {
@@ -117,22 +123,29 @@ class Store {
     this.work();
     return wish.promise;
   }
-  /** Nobody wants any more what was to be read ahead, or was passed by; what is among `paths` stays. */
+  /** Nobody wants any more frames that were to be read ahead, or were passed by; those among `paths` stay. */
   forget(paths = new Set()) {
     for (const wish of [...this.wished.values()]) {
       if (paths.has(wish.path)) { if (!wish.begun) wish.later = true; continue; }
-      if (wish.begun && !wish.later) continue;
-      this.wished.delete(wish.path);
-      if (wish.begun) wish.abort.abort();
-      wish.resolve(DROPPED);
+      if (wish.passes && !(wish.begun && !wish.later)) this.drop(wish);
     }
   }
-  clear() { this.forget(); this.kept.clear(); this.bytes = 0; }
+  drop(wish) {
+    this.wished.delete(wish.path);
+    wish.abort?.abort();
+    wish.resolve(DROPPED);
+  }
+  /** What was asked for until now is not what will be answered from now on. */
+  clear() {
+    for (const wish of [...this.wished.values()]) this.drop(wish);
+    this.kept.clear();
+    this.bytes = 0;
+  }
   work() {
     while (this.running < AT_ONCE) {
       const all = [...this.wished.values()], waiting = all.filter((wish) => !wish.begun), begun = all.filter((wish) => wish.begun);
       // What is read ahead waits for what is wanted now: both would share the decoder and the line.
-      const ahead = begun.some((one) => !one.later) || begun.length >= AHEAD_AT_ONCE ? undefined : waiting[0];
+      const ahead = begun.some((one) => !one.later) || begun.length >= AHEAD_AT_ONCE ? undefined : waiting.find((one) => one.passes) || waiting[0];
       const wish = waiting.filter((one) => !one.later).pop() || ahead;
       if (!wish) return;
       wish.begun = true;
@@ -151,20 +164,33 @@ class Store {
     try {
       entry = await this.transport.get(wish.path, wish.abort.signal);
     } catch (error) {
-      if (error.name === "AbortError") return DROPPED;
+      if (wish.abort.signal.aborted) return DROPPED;
       return { status: -1, info: { error: `The viewer does not answer (${error.message}). Is the program still running?` }, data: null };
     }
+    if (wish.abort.signal.aborted) return DROPPED;
     entry.id = ++this.answers;
-    if (entry.data) entry.array = new ARRAYS[entry.info.dtype](entry.data);
-    if (entry.status !== 200) return entry;
-    this.kept.set(wish.path, entry);
-    this.bytes += entry.data ? entry.data.byteLength : 200;
-    for (const [path, old] of this.kept) {
-      if (this.bytes <= CACHE_BYTES && this.kept.size <= 4 * CACHE_FRAMES) break;
-      this.kept.delete(path);
-      this.bytes -= old.data ? old.data.byteLength : 200;
+    try {
+      if (entry.data) entry.array = new ARRAYS[entry.info.dtype](entry.data);
+    } catch (error) {
+      return { status: -1, info: { error: `The answer of the viewer cannot be shown (${error.message}).` }, data: null };
     }
+    if (entry.status === 200) this.keep(wish.path, entry);
     return entry;
+  }
+  keep(path, entry) {
+    this.lose(path);
+    this.kept.set(path, entry);
+    this.bytes += bytesOf(entry);
+    for (const old of this.kept.keys()) {
+      if (this.bytes <= CACHE_BYTES && this.kept.size <= 4 * CACHE_FRAMES) break;
+      this.lose(old);
+    }
+  }
+  lose(path) {
+    const old = this.kept.get(path);
+    if (!old) return;
+    this.kept.delete(path);
+    this.bytes -= bytesOf(old);
   }
 }
 
@@ -660,7 +686,7 @@ export class Viewer {
   }
   async thumbnail(canvas, position) {
     const entry = await this.store.get(`frames/${position}/thumb`, true);
-    if (entry.info.dropped) return this.whenSeen(canvas, () => setTimeout(() => this.thumbnail(canvas, position), 400));
+    if (entry.info.dropped) return this.whenSeen(canvas, () => this.thumbnail(canvas, position));
     if (!entry.array) return;
     const [rows, columns, channels] = entry.info.shape, a = entry.array;
     const value = channels ? (i) => 0xff000000 | a[3 * i] | (a[3 * i + 1] << 8) | (a[3 * i + 2] << 16) : (i) => 0xff000000 | (a[i] * 0x10101);
@@ -674,7 +700,8 @@ export class Viewer {
     this.play(false);
     this.store.forget();
     const entry = await this.store.get(`series/${number}${this.query()}`);
-    if (mine !== this.asked || entry.status !== 200) return;
+    if (mine !== this.asked) return;
+    if (entry.status !== 200) return this.group && this.load(); // what was shown stays, and was forgotten above
     this.number = number;
     this.group = entry.info;
     this.listedGroup = this.groups.find((one) => one.number === number);
@@ -690,7 +717,9 @@ export class Viewer {
   }
   /** Of clips and volumes: what the sample is, since that says how many planes there are. */
   async describe(mine) {
-    const entry = await this.store.get(`samples/${this.group.sample}?draw=${this.draw}`);
+    const path = `samples/${this.group.sample}?draw=${this.draw}`;
+    let entry = await this.store.get(path);
+    while (entry.info.dropped && mine === this.asked) entry = await this.store.get(path);
     if (mine !== this.asked) return;
     this.sample = entry.status === 200 ? entry.info : null;
     this.sampleError = entry.info.error;
@@ -774,7 +803,7 @@ export class Viewer {
     for (const path of ahead) this.store.get(path, true);
     const entries = await Promise.all(asked);
     if (mine !== this.loading) return;
-    this.failures = new Map(this.paths(k).map((path, i) => [path, entries[i]]).filter(([, one]) => one.status !== 200));
+    this.failures = new Map(this.paths(k).map((path, i) => [path, entries[i]]).filter(([, one]) => one.status !== 200 && !one.info.dropped));
     const source = this.showsSource && this.store.peek(this.sourcePath(k));
     if (source && source.info.table !== null && source.info.table !== undefined) await this.store.get(this.tablePath(source, k));
     if (mine !== this.loading) return;
@@ -1191,7 +1220,7 @@ export class Viewer {
     const more = { label: place, series: this.number, from: this.k, ...(back ? { back: 1 } : {}) };
     const { info } = await this.store.get(`next${this.query(more)}`);
     if (Number.isInteger(info.item)) this.go(info.item);
-    else this.speak(info.error || (info.tried === undefined ? "No other frame here has this label." : `None of ${info.tried} frames has it.`));
+    else if (!info.dropped) this.speak(info.error || (info.tried === undefined ? "No other frame here has this label." : `None of ${info.tried} frames has it.`));
   }
 
   // Pixel, histogram, metadata
@@ -1341,12 +1370,13 @@ export class Viewer {
     ui.aside.classList.toggle("dtv-off", on); // it is about one frame
     ui.toBatches.setAttribute("aria-pressed", String(on));
     ui.toFrames.setAttribute("aria-pressed", String(!on));
-    if (on) { this.play(false); ui.strip.hidden = true; await this.openBatches(false); } else { this.paint(); ui.panes.focus({ preventScroll: true }); }
+    if (on) { this.play(false); ui.strip.hidden = true; await this.openBatches(false); } else { if (this.group) this.load(); else this.paint(); ui.panes.focus({ preventScroll: true }); }
   }
   async openBatches(again) {
     const { ui } = this;
     if (again) { this.store.clear(); this.batch = 0; }
     const entry = await this.store.get(`batches?limit=1${again ? "&new=1" : ""}`);
+    if (entry.info.dropped) return;
     if (entry.status !== 200) return ui.batches.replaceChildren(make("p", { className: "dtv-error", role: "alert" }, entry.info.error));
     const { info } = entry;
     ui.tiles = make("ol", { className: "dtv-tiles" });
@@ -1365,7 +1395,7 @@ export class Viewer {
     this.batch = number;
     ui.batchSlider.value = number;
     const entry = await this.store.get(`batches/${number}`);
-    if (mine !== this.batchAsked) return;
+    if (mine !== this.batchAsked || entry.info.dropped) return;
     if (entry.status !== 200) { ui.batchSaid.textContent = entry.info.error; ui.tiles.replaceChildren(); return; }
     const { info } = entry;
     ui.batchSaid.textContent = `Batch ${number + 1} · ${info.shape.join(" × ")} · ${info.dtype}`;

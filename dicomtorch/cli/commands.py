@@ -6,7 +6,6 @@ import argparse
 import json
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 from dicomtorch.cli.addresses import add_storage_options
 from dicomtorch.cli.console import page
@@ -30,10 +29,7 @@ from dicomtorch.cli.purge import add_purge
 from dicomtorch.cli.scan import add_merge, add_scan
 from dicomtorch.cli.series import add_series
 from dicomtorch.cli.view import add_view
-from dicomtorch.errors import OptionError
-
-if TYPE_CHECKING:
-    pass
+from dicomtorch.errors import OptionError, import_optional
 
 
 def _add_info(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -295,8 +291,6 @@ def _show(arguments: argparse.Namespace) -> int:
 
 def _pyplot() -> ModuleType:
     """Matplotlib with the backend that MPLBACKEND or a setting names, which may need another package."""
-    from dicomtorch.errors import import_optional
-
     pyplot = import_optional("matplotlib.pyplot", "view")
     try:
         pyplot.switch_backend(pyplot.get_backend())

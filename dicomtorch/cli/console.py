@@ -22,4 +22,6 @@ def page() -> Page:
 
 def say(message: str) -> None:
     """One line on stderr, whatever a file may have brought into it."""
+    if sys.stderr is None:  # closed by whoever started this; `print` would take stdout
+        return
     print("dicomtorch:", harmless(" ".join(message.split())), file=sys.stderr)

@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    _occupy_closed_descriptors()
     arguments = make_parser().parse_args(argv)
     _tell_of_crashes()
     if hasattr(sys.stdout, "reconfigure"):
@@ -50,11 +51,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
 
 
+def _occupy_closed_descriptors() -> None:
+    """Has no file get the number of a standard stream that is closed: libraries print to that number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+
+
 def _tell_of_crashes() -> None:
     """Has a native decoder that ends this process leave the lines of Python that called it, on stderr."""
     if not faulthandler.is_enabled():
         with contextlib.suppress(
-            AttributeError, OSError, ValueError
+            AttributeError, OSError, RuntimeError, ValueError
         ):  # no stderr, or one without a descriptor
             faulthandler.enable()
 

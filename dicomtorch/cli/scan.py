@@ -14,6 +14,7 @@ from dicomtorch.cli.options import (
     LOST,
     Commands,
     add_redact_paths,
+    load_saved,
     new_command,
     open_source,
     report_code,
@@ -148,7 +149,6 @@ def _scan_some(arguments: argparse.Namespace) -> tuple[FrameIndex, ScanReport]:
 
 
 def _merge(arguments: argparse.Namespace) -> int:
-    from dicomtorch.cli.options import load_saved
     from dicomtorch.index.frame_index import FrameIndex
 
     indexes = []

@@ -46,5 +46,4 @@ def painting() -> Module | None:
     """The compiled kernels, `None` where there are none that paint."""
     module: Any = kernels().module
     found = tuple(getattr(module, name, 0) for name in ("MASKS_ABI", "PLANE_BYTES"))
-    has_all = found == (ABI, PLANE.itemsize) and hasattr(module, "fill_polygons")
-    return cast(Module, module) if has_all else None
+    return cast(Module, module) if found == (ABI, PLANE.itemsize) else None

@@ -152,14 +152,17 @@ def _count(index: FrameIndex, name: str, show: Callable[[str], str]) -> list[dic
     return sorted(counted, key=lambda entry: (-entry["frames"], entry["name"]))
 
 
-def _files_of_each(numbers: npt.NDArray[Any], index: FrameIndex) -> Any:
-    """How many files have frames with each number, as a list."""
+def _files_of_each(numbers: npt.NDArray[Any], index: FrameIndex) -> list[int]:
+    """How many files have frames with each number."""
     file = np.asarray(index.column("file"), np.int64)
     many = int(numbers.max(initial=-1)) + 1
     if not len(file) or np.bincount(file).max() == 1:
-        return np.bincount(numbers, minlength=many).tolist()
-    pairs = np.unique(numbers.astype(np.int64) * (int(file.max()) + 1) + file)
-    return np.bincount(pairs // (int(file.max()) + 1), minlength=many).tolist()
+        of_files = numbers
+    else:
+        pairs = np.unique(numbers.astype(np.int64) * (int(file.max()) + 1) + file)
+        of_files = pairs // (int(file.max()) + 1)
+    counts: list[int] = np.bincount(of_files, minlength=many).tolist()
+    return counts
 
 
 def _with_names(counted: list[dict[str, Any]]) -> list[dict[str, Any]]:

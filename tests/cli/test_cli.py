@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -531,6 +532,29 @@ def test_without_standard_output_the_exit_code_says_it_all(tree):
     command = f'"{sys.executable}" -m dicomtorch scan "{tree}" >&-'
     ended = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (EXIT_OK, "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX closes it")
+def test_without_standard_error_what_is_printed_and_the_exit_code_are_as_ever(tree):
+    def ran(arguments, closed="2>&-"):
+        command = f'"{sys.executable}" -m dicomtorch {arguments} {closed}'
+        ended = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+        return ended.returncode, ended.stdout
+
+    code, said = ran(f'scan "{tree}"')
+    assert (code, said.partition(",")[0]) == (EXIT_OK, "4 files")
+    assert ran(f'scan "{tree}/none"') == (EXIT_ERROR, "")
+    assert ran(f'scan "{tree}" --workers none')[0] == EXIT_ERROR
+    assert ran(f'scan "{tree}"', ">&- 2>&- <&-") == (EXIT_OK, "")
+    code = (
+        "import sys\nfrom dicomtorch.cli.main import main\n"
+        f"main(['scan', {str(tree)!r}])\nprint(open(sys.executable).fileno() > 2)"
+    )
+    command = [sys.executable, "-c", code]
+    for closed in ("2>&-", "<&- 2>&-"):
+        line = f"{shlex.join(command)} {closed}"
+        ended = subprocess.run(line, shell=True, capture_output=True, text=True, check=True)
+        assert ended.stdout.endswith("True\n")
 
 
 def test_demo_of_a_small_folder(tmp_path, tree):

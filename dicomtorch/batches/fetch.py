@@ -11,8 +11,9 @@ import torch
 from torch.utils.data import Subset
 
 from dicomtorch.batches.transfer import Transfer
-from dicomtorch.errors import DicomTorchError
+from dicomtorch.errors import DicomTorchError, OptionError
 from dicomtorch.pixels.memory import allocated_by
+from dicomtorch.reader.forecast import Forecast, forecast
 
 Indices = Sequence[Any]
 Hint = Callable[[Indices], None]
@@ -119,6 +120,22 @@ def _hint(dataset: Any) -> Hint | None:
         return None if inner is None else lambda indices: inner([chosen[i] for i in indices])
     hint: Hint | None = getattr(dataset, "will_need", None)
     return hint
+
+
+def forecast_of(dataset: Any, batches: Sequence[Indices]) -> Forecast:
+    """What reading batches of samples asks for.
+
+    Raises:
+        OptionError: The dataset is not of this package.
+    """
+    if isinstance(dataset, Subset):
+        chosen = dataset.indices
+        return forecast_of(dataset.dataset, [[chosen[i] for i in some] for some in batches])
+    if not hasattr(dataset, "needed_frames"):
+        raise OptionError(
+            f"a forecast is of datasets of frames of this package; this is a {type(dataset).__name__}"
+        )
+    return forecast(dataset.index, map(dataset.needed_frames, batches))
 
 
 def _is_remote(dataset: Any) -> bool:

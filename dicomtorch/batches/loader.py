@@ -25,7 +25,7 @@ from torch.utils.data import (
 from dicomtorch.batches.coverage import Coverage, coverage_of, drawn
 from dicomtorch.batches.crew import Pass
 from dicomtorch.batches.epochs import ShuffleSampler
-from dicomtorch.batches.fetch import Fetch
+from dicomtorch.batches.fetch import Fetch, forecast_of
 from dicomtorch.batches.progress import (
     Progress,
     check_sampler,
@@ -36,6 +36,7 @@ from dicomtorch.batches.progress import (
 from dicomtorch.batches.transfer import device_of
 from dicomtorch.errors import OptionError
 from dicomtorch.pixels.memory import keep_for
+from dicomtorch.reader.forecast import Forecast
 from dicomtorch.reader.threads import usable_threads
 
 if TYPE_CHECKING:
@@ -303,6 +304,17 @@ class FrameLoader(Generic[Batch_co]):
         """
         batches = drawn(self.batch_sampler, self._order)
         return coverage_of(batches, len(self.dataset), group)  # type: ignore[arg-type]
+
+    def forecast(self) -> Forecast:
+        """What the next epoch asks a server for, and what it moves, before it does; nothing for files of this machine.
+
+        Exact where each frame is read once and none is kept on this machine (`cache=`, `range_cache`), else the most
+        that may be. Masks and boxes are not counted.
+
+        Raises:
+            OptionError: The dataset is not of this package.
+        """
+        return forecast_of(self.dataset, drawn(self.batch_sampler, self._order))
 
     def show_batch(self, *, columns: int = 8, tile: int = 128) -> Image:
         """Draws the first batch of the next epoch as a grid, as the loop gets it, with its labels below.

@@ -305,8 +305,11 @@ class SampleDataset(Dataset[Sample_co], Generic[Asked, Sample_co, Batch_co]):
 
     def will_need(self, indices: Sequence[Any]) -> None:
         """Says which samples are asked for soon, so that the system reads them into its cache; `FrameLoader` does."""
-        frames = [k for i in indices for k in self._positions(self._asked(i))]
-        self._reader.will_need(list(dict.fromkeys(frames)))
+        self._reader.will_need(self.needed_frames(indices))
+
+    def needed_frames(self, indices: Sequence[Any]) -> list[int]:
+        """The positions in the index of the frames that samples are of, each once."""
+        return list(dict.fromkeys(k for i in indices for k in self._positions(self._asked(i))))
 
     def _all_asked(self, indices: Sequence[Any]) -> list[Asked]:
         return [self._asked(i) for i in indices]

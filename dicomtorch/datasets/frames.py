@@ -292,6 +292,13 @@ class DicomFrames(ImageDataset[Sample_co, Batch_co]):
     def _positions(self, asked: int) -> Sequence[int]:
         return (asked,)
 
+    def needed_frames(self, indices: Sequence[Any]) -> list[int]:
+        """The positions in the index of the frames that samples are made of, with those around them."""
+        frames = super().needed_frames(indices)
+        if isinstance(self._reader, ContextReader):
+            return np.unique(self._reader.neighbours(frames)).tolist()
+        return frames
+
     def _matching(self, equals: dict[str, Any]) -> Ints:
         return np.flatnonzero(self.index.where(**equals))
 

@@ -95,8 +95,8 @@ class ContextReader:
         return self._reader.is_remote
 
     def will_need(self, positions: Sequence[int]) -> None:
-        """See `FrameReader.will_need`."""
-        self._reader.will_need(np.unique(self.neighbours(positions)).tolist())
+        """See `FrameReader.will_need`; of all frames that samples are made of."""
+        self._reader.will_need(positions)
 
     def read_many(
         self, positions: Sequence[int], out: Tensor | None = None

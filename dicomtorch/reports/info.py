@@ -15,6 +15,7 @@ from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.frame import SPAN_RULES
 from dicomtorch.model.report import CLASS_NAMES, ScanReport
 from dicomtorch.model.shown import CODED, shown
+from dicomtorch.reader.forecast import forecast, in_batches, is_remote
 from dicomtorch.reports.page import PLAIN, Page, Sentence, table
 from dicomtorch.reports.summary import summarize
 from dicomtorch.reports.text import (
@@ -31,6 +32,12 @@ _RULES = {
     "basic_offset_table": "Basic Offset Table",
     "one_fragment_per_frame": "no table, as many fragments as frames",
     "markers": "no table, start and end markers of the code streams",
+}
+
+_BATCH = 32  # frames that are asked for together
+_ORDERS = {
+    "random": "Epoch at random",
+    "grouped": f"Epoch in order, batches of {_BATCH}",
 }
 
 Show = Callable[[Any], str]
@@ -119,6 +126,9 @@ def describe(
             location: Per rule by which frames were found, `rule` and `frames`.
             claimed_frames: Sum of what headers claim, of files that do.
             deflated_files: Files whose data set is deflated.
+            epoch: Of frames on a server, what an epoch asks for in `random` order, frame by frame, and `grouped`, in
+                the order of the index in batches of 32: `requests`, `bytes`, and `unsized` frames, whose size only
+                their answer tells; `None` for files of this machine.
     """
     claimed = np.asarray(index.files["claimed_frames"])[_files_of(index)]
     return {
@@ -138,6 +148,15 @@ def describe(
         ],
         "claimed_frames": int(claimed[claimed >= 0].sum()),
         "deflated_files": int(np.sum(np.asarray(index.files["deflated"])[_files_of(index)] == 1)),
+        "epoch": _epoch(index) if is_remote(index) else None,
+    }
+
+
+def _epoch(index: FrameIndex) -> dict[str, dict[str, int]]:
+    orders = {"random": 1, "grouped": _BATCH}
+    return {
+        name: forecast(index, in_batches(len(index), size))._asdict()
+        for name, size in orders.items()
     }
 
 
@@ -219,10 +238,19 @@ def _overview(found: dict[str, Any]) -> list[tuple[str, str]]:
         {"value": _RULES[entry["rule"]], "frames": entry["frames"]} for entry in found["location"]
     ]
     rows.append(("Frames found by", _listed(places)))
+    for name, words in _ORDERS.items() if found["epoch"] else ():
+        rows.append((words, _asked(found["epoch"][name])))
     if found["deflated_files"]:
         files = format_count(found["deflated_files"], "file")
         rows.append(("Deflated", f"{files}: each is inflated as a whole to read one frame"))
     return rows
+
+
+def _asked(epoch: dict[str, int]) -> str:
+    unsized = (
+        f", and {format_count(epoch['unsized'], 'compressed frame')}" if epoch["unsized"] else ""
+    )
+    return f"{format_count(epoch['requests'], 'request')}, {format_bytes(epoch['bytes'])}{unsized}"
 
 
 def _extent(found: dict[str, Any]) -> str:

@@ -1,0 +1,126 @@
+"""What an epoch is said to ask a server for is what it asks for, counted by the server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom.uid import RLELossless
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from dicomtorch import DicomClips, DicomFrames, FrameLoader, scan
+from dicomtorch.errors import OptionError
+from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.reader.forecast import Forecast, forecast, in_batches
+from dicomtorch.reports.info import describe, format_info
+from tests.support.http_server import counts, http_server
+from tests.support.phantoms import ct, write
+from tests.support.requirements import require
+
+require("obstore")
+require("fsspec")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, FrameIndex]]:
+    """Objects of one frame, one of many small frames, one of large ones, and one of compressed frames."""
+    folder: Path = tmp_path_factory.mktemp("served")
+    random = np.random.default_rng(0)
+    for k in range(20):
+        write(ct(random.integers(0, 2000, (48, 40), np.int16)), folder / f"{k:02}.dcm")
+    write(ct(random.integers(0, 2000, (50, 32, 32), np.int16)), folder / "small.dcm")
+    write(ct(random.integers(0, 2000, (24, 600, 600), np.int16)), folder / "large.dcm")
+    compressed = ct(random.integers(0, 2000, (30, 64, 64), np.int16))
+    compressed.compress(RLELossless)
+    write(compressed, folder / "rle.dcm")
+    with http_server(folder) as address:
+        yield address, scan(address)[0]
+
+
+def whole(index: FrameIndex) -> DicomFrames:
+    return DicomFrames(index, values="stored")
+
+
+def clips(index: FrameIndex) -> DicomClips:
+    return DicomClips(index.filter(Rows=32), length=10, values="stored")
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (whole, {"batch_size": 1, "shuffle": True}),
+        (whole, {"batch_size": 16, "shuffle": True}),
+        (whole, {"batch_size": 16}),
+        (lambda index: Subset(whole(index), range(20, 100)), {"batch_size": 7, "shuffle": True}),
+        (clips, {"batch_size": 2, "shuffle": True}),
+        (
+            lambda index: DicomFrames(index.filter(Rows=32), values="stored", context=1),
+            {"batch_size": 8},
+        ),
+    ],
+)
+def test_an_epoch_asks_for_what_was_said(
+    served: tuple[str, FrameIndex], make: Callable[[FrameIndex], Any], options: dict[str, Any]
+) -> None:
+    address, index = served
+    dataset = make(index)
+    collate = {"collate_fn": list}
+    loader: Any = FrameLoader(dataset, **options, **collate, seed=3)
+    said = loader.forecast()
+    counts(address)
+    assert len(list(loader)) == len(loader)
+    seen = counts(address)
+    assert (seen["GET"], seen["bytes"], said.unsized) == (said.requests, said.bytes, 0)
+
+
+def test_workers_of_torch_ask_for_the_same(served: tuple[str, FrameIndex]) -> None:
+    address, index = served
+    frames = whole(index)
+    order = np.random.default_rng(1).permutation(len(frames))
+    batches = np.array_split(order, 10)
+    said = forecast(index, [some.tolist() for some in batches])
+    counts(address)
+    data: Dataset[Any] = frames
+    for _ in DataLoader(data, batch_sampler=[some.tolist() for some in batches], collate_fn=list):
+        pass
+    seen = counts(address)
+    assert (seen["GET"], seen["bytes"]) == said[:2]
+
+
+def test_info_says_what_an_epoch_at_random_and_in_order_asks_for(
+    served: tuple[str, FrameIndex], tmp_path: Path
+) -> None:
+    address, index = served
+    found = describe(index, index.report())
+    frames = whole(index)
+    counts(address)
+    for k in range(len(frames)):
+        frames[k]
+    seen = counts(address)
+    assert found["epoch"]["random"] == {
+        "requests": seen["GET"],
+        "bytes": seen["bytes"],
+        "unsized": 0,
+    }
+    assert seen["GET"] == len(frames) == 124
+    for some in in_batches(len(frames), 32):
+        frames.__getitems__(list(some))
+    seen = counts(address)
+    assert found["epoch"]["grouped"]["requests"] == seen["GET"] < 40
+    assert found["epoch"]["grouped"]["bytes"] == seen["bytes"]
+    text = format_info(found)
+    assert f"Epoch in order, batches of 32  {seen['GET']} requests, " in text
+    assert "Epoch at random" in text
+    file = write(ct(np.zeros((8, 8), np.int16)), tmp_path / "a.dcm")
+    here, report = scan(file)
+    assert describe(here, report)["epoch"] is None
+    assert "Epoch" not in format_info(describe(here, report))
+    assert FrameLoader(DicomFrames(here), 2).forecast() == Forecast(0, 0)
+
+
+def test_other_datasets_have_none() -> None:
+    with pytest.raises(OptionError, match="list"):
+        FrameLoader([1, 2], 1).forecast()

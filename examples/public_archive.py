@@ -70,9 +70,9 @@ def main() -> None:
         f"scan: {report.requests} requests, {report.bytes_read / 1e6:.1f} MB for {len(frames)} frames; "
         f"{report.reused} objects were known"
     )
-    moved = int(frames.index.column("length").sum())
-    print(f"an epoch in random order: {len(frames)} requests, {moved / 1e6:.1f} MB")
     loader = FrameLoader(frames, 8, shuffle=True)
+    said = loader.forecast()
+    print(f"an epoch in random order: {said.requests} requests, {said.bytes / 1e6:.1f} MB")
     for images, meta in itertools.islice(loader, arguments.batches):
         print(tuple(images.shape), sorted(set(meta["Modality"])))
 

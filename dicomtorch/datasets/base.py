@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Generic, TypeVar, cast, overload
@@ -14,7 +15,7 @@ from torch.utils.data import Dataset, default_collate
 from dicomtorch.batches.collate import FrameSamples, collate_frames
 from dicomtorch.batches.metadata import FrameMeta
 from dicomtorch.datasets.dicts import SampleDicts
-from dicomtorch.datasets.failures import plural, warn_of, with_way_out
+from dicomtorch.datasets.failures import plural, shapes_of, warn_of, with_way_out
 from dicomtorch.datasets.kinds import Batch_co, Sample_co, Several
 from dicomtorch.datasets.masked import BoxTarget, Mask
 from dicomtorch.datasets.options import Failure, ReadPolicy
@@ -309,7 +310,10 @@ class SampleDataset(Dataset[Sample_co], Generic[Asked, Sample_co, Batch_co]):
 
     def needed_frames(self, indices: Sequence[Any]) -> list[int]:
         """The positions in the index of the frames that samples are of, each once."""
-        return list(dict.fromkeys(k for i in indices for k in self._positions(self._asked(i))))
+        return self._needed(map(self._asked, indices))
+
+    def _needed(self, asked: Iterable[Asked]) -> list[int]:
+        return list(dict.fromkeys(k for one in asked for k in self._positions(one)))
 
     def _all_asked(self, indices: Sequence[Any]) -> list[Asked]:
         return [self._asked(i) for i in indices]
@@ -325,24 +329,13 @@ class SampleDataset(Dataset[Sample_co], Generic[Asked, Sample_co, Batch_co]):
         """Memory for their masks, where they have some of one shape."""
         if self._masks is None:
             return None
-        shapes = set()
-        for one in asked:
-            try:
-                shapes.add(self._mask_shape(one))
-            except DicomTorchError:
-                continue
+        shapes = shapes_of(self._mask_shape, asked)
         return (
             new_batch((len(asked), *shapes.pop()), self._masks.dtype) if len(shapes) == 1 else None
         )
 
     def _shapes(self, asked: Sequence[Asked]) -> set[tuple[int, ...]]:
-        shapes = set()
-        for one in asked:
-            try:
-                shapes.add(self._shape(one))
-            except DicomTorchError:
-                continue
-        return shapes
+        return shapes_of(self._shape, asked)
 
     def _samples(
         self,
@@ -364,6 +357,9 @@ class SampleDataset(Dataset[Sample_co], Generic[Asked, Sample_co, Batch_co]):
         self, asked: Sequence[Asked], batch: Tensor | None
     ) -> Sequence[Frame | DicomTorchError | None]:
         """What was read of several samples together; `None` for those that are read when it is their turn."""
+        if len(asked) > 1 and self.is_remote:  # so that none is waited for alone
+            with contextlib.suppress(DicomTorchError):
+                self._reader.will_need(self._needed(asked))
         return [None] * len(asked)
 
     def _sample(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from dicomtorch.datasets.options import Failure
 from dicomtorch.errors import DicomTorchError, StaleIndexError, StorageError
@@ -44,3 +47,14 @@ def _level_of_caller() -> int:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         level, frame = level + 1, frame.f_back
     return level
+
+
+def shapes_of(
+    shape: Callable[[Any], tuple[int, ...]], asked: Sequence[Any]
+) -> set[tuple[int, ...]]:
+    """The shapes of samples that have one."""
+    shapes = set()
+    for one in asked:
+        with contextlib.suppress(DicomTorchError):
+            shapes.add(shape(one))
+    return shapes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeVar, Unpack, cast, overload
 
 import numpy as np
@@ -292,11 +292,10 @@ class DicomFrames(ImageDataset[Sample_co, Batch_co]):
     def _positions(self, asked: int) -> Sequence[int]:
         return (asked,)
 
-    def needed_frames(self, indices: Sequence[Any]) -> list[int]:
-        """The positions in the index of the frames that samples are made of, with those around them."""
-        frames = super().needed_frames(indices)
+    def _needed(self, asked: Iterable[int]) -> list[int]:
+        frames = super()._needed(asked)
         if isinstance(self._reader, ContextReader):
-            return np.unique(self._reader.neighbours(frames)).tolist()
+            frames = np.unique(self._reader.neighbours(frames)).tolist()
         return frames
 
     def _matching(self, equals: dict[str, Any]) -> Ints:

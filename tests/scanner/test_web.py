@@ -24,6 +24,7 @@ from dicomtorch.errors import (
     StorageError,
 )
 from dicomtorch.reader.web import WebFrames
+from dicomtorch.reports.info import describe
 from dicomtorch.scanner.scan import with_tags
 from dicomtorch.storage import web
 from dicomtorch.storage.web import WebSettings
@@ -104,6 +105,14 @@ def test_frames_of_an_instance_are_asked_for_together(server: Server) -> None:
     server.asked.clear()
     few[multi]
     assert len([path for path in server.asked if "/frames/" in path]) == 6
+    loader = FrameLoader(few, 20, shuffle=True, collate_fn=list)
+    said = loader.forecast()
+    server.asked.clear()
+    assert len(list(loader)) == 3
+    assert len([path for path in server.asked if "/frames/" in path]) == said.requests > 6
+    assert said.unsized == 2  # compressed
+    random = describe(few.index, few.report)["epoch"]["random"]
+    assert random["requests"] == len(few)
 
 
 def test_known_instances_are_not_asked_for_again(server: Server) -> None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import os
-import secrets
 import tarfile
-from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple, TypeVar
 
 from dicomtorch.batches.collate import FrameSample
 from dicomtorch.batches.metadata import FrameMeta, MetadataReader, metas_of
@@ -31,7 +32,11 @@ from dicomtorch.reader.threads import usable_threads
 
 OnError = Literal["raise", "skip"]
 
+Result = TypeVar("Result")
+
 _TOGETHER = 256  # frames whose metadata are looked up at once
+_AHEAD_BYTES = 64 << 20  # stored values of the frames that are read ahead
+_AHEAD = 64  # frames, however small
 _BYTES = {"encoded": "frame", "stored": "npy"}
 _OF_READING = ("index", "requested_index", "voi", "WindowCenter", "WindowWidth")
 
@@ -80,7 +85,7 @@ def samples(
     if frames not in _BYTES:
         raise OptionError(f'frames must be "encoded" or "stored"; got {frames!r}')
     reader = FrameReader(index)
-    meta = _Meta(index, deidentified, salt or secrets.token_bytes(32), keep)
+    meta = _Meta(index, deidentified, salt, keep)
 
     def read(position: int) -> tuple[bytes, dict[str, Any]] | DicomTorchError:
         try:
@@ -88,20 +93,47 @@ def samples(
         except DicomTorchError as error:
             return error
 
+    sizes = (_stored_bytes(index, position) for position in range(len(index)))
     with ThreadPoolExecutor(usable_threads()) as threads:
-        for first in range(0, len(index), _TOGETHER):
-            positions = range(first, min(first + _TOGETHER, len(index)))
-            columns = meta.of(positions)
-            for position, about, read_frame in zip(
-                positions, columns, threads.map(read, positions), strict=True
-            ):
-                if not isinstance(read_frame, DicomTorchError):
-                    data, record = read_frame
-                    yield f"{position:09}", data, {**record, "meta": about}
-                elif skipped is None:
-                    raise read_frame
-                else:
-                    skipped.append(str(read_frame))
+        columns = meta.of_all(len(index))
+        for position, read_frame in enumerate(_read_ahead(threads, read, sizes)):
+            about = next(columns)
+            if not isinstance(read_frame, DicomTorchError):
+                data, record = read_frame
+                yield f"{position:09}", data, {**record, "meta": about}
+            elif skipped is None:
+                raise read_frame
+            else:
+                skipped.append(str(read_frame))
+
+
+def _stored_bytes(index: FrameIndex, position: int) -> int:
+    pixel = index.image_pixel(position)
+    return math.prod(pixel.shape) * pixel.stored_dtype.itemsize
+
+
+def _read_ahead(
+    threads: ThreadPoolExecutor, read: Callable[[int], Result], sizes: Iterable[int]
+) -> Iterator[Result]:
+    """What `read` gives for positions 0, 1, ... in this order: threads are ahead by what memory is meant for it.
+
+    Args:
+        threads: Which read.
+        read: Of a position.
+        sizes: How much memory each takes about.
+    """
+    waiting: deque[tuple[Future[Result], int]] = deque()
+    held = 0
+    for position, size in enumerate(sizes):
+        while waiting and (held + size > _AHEAD_BYTES or len(waiting) >= _AHEAD):
+            done, freed = waiting.popleft()
+            yield done.result()
+            del done  # it holds what it gave
+            held -= freed
+        waiting.append((threads.submit(read, position), size))
+        held += size
+    while waiting:
+        yield waiting.popleft()[0].result()
 
 
 class _Meta:
@@ -115,8 +147,10 @@ class _Meta:
     """
 
     def __init__(
-        self, index: FrameIndex, deidentified: bool, salt: bytes, keep: Sequence[str]
+        self, index: FrameIndex, deidentified: bool, salt: bytes | None, keep: Sequence[str]
     ) -> None:
+        if salt is not None and not (deidentified and isinstance(salt, bytes)):
+            raise OptionError("salt must be bytes, and goes with deidentified=True")
         names = {column.name for column in index.columns}
         if absent := [name for name in keep if name not in names]:
             raise OptionError(f"keep: there is no column {', '.join(absent)}")
@@ -129,8 +163,12 @@ class _Meta:
         else:
             self._identity = Identity(self._reader.keys, "real", None)
 
-    def of(self, positions: Sequence[int]) -> list[dict[str, Any]]:
-        """For several frames."""
+    def of_all(self, count: int) -> Iterator[dict[str, Any]]:
+        """For each of so many frames."""
+        for first in range(0, count, _TOGETHER):
+            yield from self._of(range(first, min(first + _TOGETHER, count)))
+
+    def _of(self, positions: Sequence[int]) -> list[dict[str, Any]]:
         columns = self._reader.of(positions, [AppliedVOI()] * len(positions), positions)
         self._identity.hide(columns)
         kept = {name: column for name, column in columns.items() if name not in self._left_out}
@@ -255,9 +293,7 @@ class ReadSample:
         Raises:
             DicomTorchError: It is no such sample, or its bytes cannot be decoded.
         """
-        record = sample.get("json")
-        if isinstance(record, bytes | str):
-            record = json.loads(record)
+        record = _record(sample.get("json"))
         data = next((sample[name] for name in _BYTES.values() if name in sample), None)
         if not isinstance(record, Mapping) or data is None:
             raise HeaderError(
@@ -267,11 +303,27 @@ class ReadSample:
 
     def read(self, data: Any, record: Mapping[str, Any]) -> FrameSample:
         """The same of the bytes and the record."""
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise HeaderError(f"a frame is bytes; this one is a {type(data).__name__}")
+        if not isinstance(record.get("meta"), Mapping):
+            raise HeaderError("this record of a frame has no meta; write the frames anew")
         image, applied = self._reader.read(data, record)
         meta = FrameMeta((name, _value(value)) for name, value in record["meta"].items())
         shown = (applied.voi, applied.window_center, applied.window_width)
         meta.update(zip(("voi", "WindowCenter", "WindowWidth"), shown, strict=True))
         return FrameSample((image, meta))
+
+
+def _record(given: Any) -> Any:
+    """A record, if it is JSON, else what was given."""
+    if not isinstance(given, bytes | str):
+        return given
+    try:
+        return json.loads(given)
+    except (ValueError, RecursionError) as error:  # whose words would quote the record
+        raise HeaderError(
+            f"the json of a sample cannot be read ({type(error).__name__}); write the frames anew"
+        ) from None
 
 
 def _value(value: Any) -> Any:

@@ -131,7 +131,13 @@ class RecordReader:
             raise HeaderError(
                 f"this is no record of version {VERSION} of a frame; write the frames anew with FrameIndex.write"
             )
-        key = json.dumps(record["values"])
+        try:
+            key = json.dumps(record["values"])
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise HeaderError(
+                f"this record has no values of a frame ({type(error).__name__}); write the frames anew with "
+                "FrameIndex.write"
+            ) from None
         known = self._recipes.get(key)
         if known is None:
             values = from_record(record["values"])
@@ -152,7 +158,12 @@ def _shared(record: Mapping[str, Any], plan: Plan) -> list[SharedRange | None] |
     given = record.get("dose_range")
     if given is None or not any(mapping.kind == "range" for mapping in plan.channels):
         return None
-    shared = SharedRange(number(given[0]), number(given[1]), "dose")
+    try:
+        shared = SharedRange(number(given[0]), number(given[1]), "dose")
+    except (TypeError, ValueError, LookupError) as error:
+        raise HeaderError(
+            f"the dose_range of this record is no pair of numbers ({type(error).__name__})"
+        ) from error
     return [shared if mapping.kind == "range" else None for mapping in plan.channels]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import operator
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -24,16 +26,11 @@ from dicomtorch.scanner.listing import Listing
 Part = tuple[int, int]
 """(k, n): the k-th of n parts, counted from 1."""
 
-_COLUMNS: Final = ("path", "size", "version", "mtime")
-_KINDS: Final = {
-    "path": pa.binary(),
-    "size": pa.int64(),
-    "version": pa.string(),
-    "mtime": pa.string(),
-}
+_KINDS: Final = {"path": pa.binary(), "size": pa.int64(), "mtime": pa.string()}
 _NUMBER: Final = re.compile(r"(\d{1,11})(?:\.(\d*))?")
 _UNITS: Final = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 _SECOND: Final = 10**9
+_END: Final = 1 << 63  # of the numbers that an index has
 _OF_FLOATS: Final = 10**3  # nanoseconds that a float64 of seconds since 1970 tells apart
 
 
@@ -136,15 +133,30 @@ class Inventory:
             yield Entry(path, size, time_ns, inode) if is_same else Entry(path, size, time.ns, 0)
 
 
+def check_part(part: Any) -> Part:
+    """A part that there is.
+
+    Raises:
+        OptionError: It is none.
+    """
+    try:
+        k, n = map(operator.index, part)
+    except (TypeError, ValueError):
+        raise OptionError(
+            f"part is (k, n), the k-th of n parts; got {type(part).__name__}"
+        ) from None
+    if not 1 <= k <= n:
+        raise OptionError(f"part={part} is none; (1, {max(n, 1)}) is the first")
+    return k, n
+
+
 def of_part(entries: Iterable[Entry], part: Part) -> Iterator[Entry]:
     """Those of a part: which one a file is in depends on its path below the root alone.
 
     Raises:
         OptionError: There is no such part.
     """
-    k, n = part
-    if not 1 <= k <= n:
-        raise OptionError(f"part={part} is none; (1, {max(n, 1)}) is the first")
+    k, n = check_part(part)
     return (entry for entry in entries if _hash(entry.path) % n == k - 1)
 
 
@@ -163,20 +175,33 @@ def _columns(given: Any) -> dict[str, list[Any]]:
     if "path" not in table.column_names:
         raise OptionError(
             f"the inventory has no column path among its {len(table.column_names)}; the first row of a CSV file names "
-            f"its columns: path, and size, version, mtime where they are known"
+            f"its columns: path, and size, mtime where they are known"
         )
-    for name in _COLUMNS:
+    for name in _KINDS:
         if table.column_names.count(name) > 1:
             raise OptionError(f"the inventory has {table.column_names.count(name)} columns {name}")
     paths = table.column("path").to_pylist()
     if not all(isinstance(path, str | bytes) and path for path in paths):
         raise OptionError("the inventory has rows without a path, or paths that are no text")
     nothing = [None] * len(paths)
-    sizes = table.column("size").to_pylist() if "size" in table.column_names else nothing
-    if not all(size is None or isinstance(size, int) for size in sizes):
-        raise OptionError("the inventory has sizes that are no whole numbers")
+    sizes = _sizes(table.column("size").to_pylist()) if "size" in table.column_names else nothing
     times = _times(table.column("mtime")) if "mtime" in table.column_names else nothing
     return {"path": list(map(os.fsencode, paths)), "size": sizes, "mtime": times}
+
+
+def _sizes(values: list[Any]) -> list[int | None]:
+    """Bytes; numbers of pandas are floats where one is missing."""
+    sizes = [None if _is_missing(value) else value for value in values]
+    for size in sizes:
+        if size is not None and not (
+            isinstance(size, int | float) and size == size // 1 and 0 <= size < _END
+        ):
+            raise OptionError("the inventory has sizes that are no whole numbers")
+    return [None if size is None else int(size) for size in sizes]
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _read(given: Any) -> pa.Table:
@@ -188,10 +213,9 @@ def _read(given: Any) -> pa.Table:
             from pyarrow import parquet
 
             there = parquet.read_schema(path).names
-            return parquet.read_table(path, columns=[name for name in _COLUMNS if name in there])
+            return parquet.read_table(path, columns=[name for name in _KINDS if name in there])
         if re.search(r"\.(arrow|feather)\Z", path, re.IGNORECASE):
-            with pa.memory_map(path) as source:
-                return pa.ipc.open_file(source).read_all()
+            return _read_arrow(path)
         return _read_csv(path)
     except OSError as error:
         why = without_path(error)
@@ -208,11 +232,21 @@ def _read(given: Any) -> pa.Table:
         ) from None
 
 
+def _read_arrow(path: str) -> pa.Table:
+    with pa.memory_map(path) as source:
+        there = pa.ipc.open_file(source).schema.names
+        wanted = [k for k, name in enumerate(there) if name in _KINDS]
+        options = pa.ipc.IpcReadOptions(included_fields=wanted)
+        table = pa.ipc.open_file(source, options=options).read_all()
+        table.validate(full=True)  # offsets of a damaged file would lead anywhere
+        return table
+
+
 def _read_csv(path: str) -> pa.Table:
     from pyarrow import csv
 
     with csv.open_csv(path) as reader:
-        there = [name for name in _COLUMNS if name in reader.schema.names]
+        there = [name for name in _KINDS if name in reader.schema.names]
     options = csv.ConvertOptions(
         column_types={name: _KINDS[name] for name in there},
         include_columns=there,
@@ -243,10 +277,19 @@ def _times(column: pa.ChunkedArray) -> list[Time | None]:
     if pa.types.is_timestamp(kind):
         unit = _UNITS[kind.unit]
         numbers = column.cast(pa.int64()).to_pylist()
-        return [None if number is None else Time(number * unit, unit) for number in numbers]
-    values = column.to_pylist()
+        times = [None if number is None else Time(number * unit, unit) for number in numbers]
+    else:
+        times = _times_of(column.to_pylist())
+    if any(time is not None and not -_END <= time.ns < _END for time in times):
+        raise OptionError(
+            "the inventory has times that no file has: a number is seconds since 1970"
+        )
+    return times
+
+
+def _times_of(values: list[Any]) -> list[Time | None]:
     try:
-        return [None if value is None else _time(value) for value in values]
+        return [None if _is_missing(value) else _time(value) for value in values]
     except (ValueError, TypeError, OverflowError):
         raise OptionError(
             "the inventory has times that are none: mtime is a timestamp, a number of seconds since 1970, or text like "

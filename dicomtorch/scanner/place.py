@@ -14,7 +14,7 @@ from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.limits import Limits
 from dicomtorch.scanner.entries import Entry
 from dicomtorch.scanner.given import paths_of
-from dicomtorch.scanner.inventory import Inventory, Part, of_part
+from dicomtorch.scanner.inventory import Inventory, Part, check_part, of_part
 from dicomtorch.scanner.listing import Listing
 from dicomtorch.scanner.pool import ChildProcesses
 from dicomtorch.scanner.tree import Source, list_all, roots, walk
@@ -117,7 +117,6 @@ class PartOfPlace:
     def __init__(self, place: Place, part: Part) -> None:
         self.root, self.storage = place.root, place.storage
         self._place, self._part = place, part
-        of_part((), part)  # refuses what is none
 
     def entries(self) -> Iterable[Entry]:
         """Everything of the part."""
@@ -153,6 +152,7 @@ def place_of(
         OptionError: Options are out of their range, or given for a folder.
     """
     if part is not None:
+        part = check_part(part)  # before there is any work
         whole = place_of(source, inventory, None, storage_options, follow_symlinks, limits, index)
         return PartOfPlace(whole, part)
     paths = [] if source is None and inventory is not None else paths_of(source)

@@ -63,8 +63,8 @@ def scan(
         storage_options: For addresses: those of the storage (`Settings`) and of its client, as `access_key_id`,
             `endpoint` or `skip_signature=True` of `s3://`. They are never part of an index.
         inventory: The files to read in place of a listing: a Parquet, Arrow or CSV file, an Arrow table or a DataFrame
-            with the column `path` (absolute, or below `source`, which is a folder then), and `size`, `version` and
-            `mtime` where they are known: they tell with `index` what has not changed; other files are looked at.
+            with the column `path` (absolute, or below `source`, which is a folder then), and `size` and `mtime`
+            where they are known: they tell with `index` what has not changed; other files are looked at.
         part: (k, n), k from 1 to n: of all files only those of one of n parts, as for a job array. The path of a file
             below the root decides which part it is in.
         index: An earlier index of the same source: files whose size, time and inode are as they were are taken over

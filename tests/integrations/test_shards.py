@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from dicomtorch import DicomFrames, FrameReader, PixelOptions, scan
 from dicomtorch.errors import DecodeError, DicomTorchError, HeaderError, OptionError
+from dicomtorch.integrations import shards
 from dicomtorch.integrations.shards import ReadSample, samples
 from tests.support.phantoms import ct, write, write_series
 from tests.support.requirements import require, samples_folder
@@ -179,6 +180,8 @@ def test_what_means_nothing(folder: Path, tmp_path: Path) -> None:
         ({"keep": ["label"]}, "there is no column label"),
         ({"on_error": "replace"}, "on_error"),
         ({"shard_bytes": 0}, "shard_bytes"),
+        ({"salt": "text"}, "salt must be bytes"),
+        ({"salt": b"", "deidentified": False}, "goes with deidentified"),
     ):
         with pytest.raises(OptionError, match=words):
             index.write(tmp_path / "out", **options)
@@ -201,3 +204,40 @@ def test_what_is_no_sample(folder: Path) -> None:
         read({"json": {**record, "values": {**record["values"], "windows": 3}}, "npy": data})
     with pytest.raises(DecodeError):
         read({"json": record, "npy": data[:60]})
+    for foreign in (b"{", "", b"\xff\xfe\x80", "[" * 100_000):
+        with pytest.raises(HeaderError, match="json of a sample cannot be read"):
+            read({"json": foreign, "npy": data})
+    for name, value in (("meta", 3), ("values", None), ("values", {1, 2})):
+        with pytest.raises(HeaderError):
+            read({"json": {**record, name: value}, "npy": data})
+    for name in ("meta", "values"):
+        with pytest.raises(HeaderError):
+            read({"json": {k: v for k, v in record.items() if k != name}, "npy": data})
+    with pytest.raises(HeaderError, match="a frame is bytes"):
+        read({"json": record, "npy": "text"})
+
+
+def test_an_empty_salt_is_a_salt(folder: Path, tmp_path: Path) -> None:
+    index, _ = scan(folder)
+    for name in ("one", "two"):
+        index.write(tmp_path / name, salt=b"")
+    one, two = ((tmp_path / name / "frames-000000.tar").read_bytes() for name in ("one", "two"))
+    assert one == two
+
+
+def test_memory_bounds_what_is_read_ahead(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index, _ = scan(folder)
+    size = 2 * math.prod(index.image_pixel(0).shape)
+    monkeypatch.setattr(shards, "_AHEAD_BYTES", 2 * size)
+    began: list[int] = []
+    write_record = shards.write_record
+
+    def noted(reader: Any, position: int, *args: Any, **options: Any) -> Any:
+        began.append(position)
+        return write_record(reader, position, *args, **options)
+
+    monkeypatch.setattr(shards, "write_record", noted)
+    for k, (key, _, _) in enumerate(samples(index, "stored")):
+        assert key == f"{k:09}"
+        assert max(began) <= k + 2
+    assert sorted(began) == list(range(len(index)))

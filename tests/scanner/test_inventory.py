@@ -205,7 +205,11 @@ def test_without_times_files_are_looked_at(tree: Path, monkeypatch: pytest.Monke
         ({"path": [1, 2]}, OptionError, "no text"),
         ({"path": ["x.dcm"]}, SourceError, r"x\.dcm, which is not absolute"),
         ({"path": ["/x"], "size": ["1"]}, OptionError, "sizes that are no whole numbers"),
+        ({"path": ["/x"], "size": [1.5]}, OptionError, "sizes that are no whole numbers"),
+        ({"path": ["/x"], "size": [-1]}, OptionError, "sizes that are no whole numbers"),
+        ({"path": ["/x"], "size": [float("inf")]}, OptionError, "sizes that are no whole numbers"),
         ({"path": ["/x"], "mtime": ["yesterday"]}, OptionError, "seconds since 1970"),
+        ({"path": ["/x"], "mtime": [1_700_000_000_000_000_000]}, OptionError, "that no file has"),
     ],
 )
 def test_tables_that_are_none_are_refused(
@@ -213,6 +217,27 @@ def test_tables_that_are_none_are_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         scan(inventory=columns)
+
+
+def test_sizes_and_times_may_be_missing(tree: Path) -> None:
+    """pandas makes floats of whole numbers where one is missing."""
+    old, _ = scan(tree)
+    infos = [path.stat() for path in files_of(tree)]
+    sizes = [float("nan"), *(float(info.st_size) for info in infos[1:])]
+    times = [infos[0].st_mtime_ns / 1e9, float("nan"), *(t.st_mtime_ns / 1e9 for t in infos[2:])]
+    for table in ({"size": sizes, "mtime": times}, {"size": sizes}):
+        for made in (columns_of(tree, **table), pd.DataFrame(columns_of(tree, **table))):
+            assert scan(tree, inventory=made, index=old)[0] is old
+
+
+def test_a_damaged_arrow_file_is_refused(tmp_path: Path) -> None:
+    offsets = np.array([0, 1 << 20, 2], np.int32)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"/x")]
+    table = pa.table({"path": pa.Array.from_buffers(pa.string(), 2, buffers)})
+    with pa.ipc.new_file(str(tmp_path / "list.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(SourceError, match=r"list\.arrow cannot be read \(ArrowInvalid\)"):
+        scan(inventory=tmp_path / "list.arrow")
 
 
 def test_files_that_are_no_tables_are_refused(tree: Path, tmp_path: Path) -> None:
@@ -268,3 +293,12 @@ def test_a_new_file_moves_no_other_to_another_part(tree: Path) -> None:
 def test_parts_that_are_none_are_refused(tree: Path, part: tuple[int, int]) -> None:
     with pytest.raises(OptionError, match="is none"):
         scan(tree, part=part)
+
+
+@pytest.mark.parametrize("part", [3, (1, 2, 3), "3/16", (1.0, 2)])
+def test_parts_that_are_no_pairs_are_refused_before_any_work(
+    tree: Path, part: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inventories, "_columns", lambda _: pytest.fail("read"))
+    with pytest.raises(OptionError, match="the k-th of n parts"):
+        scan(tree, inventory=columns_of(tree), part=part)

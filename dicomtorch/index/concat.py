@@ -127,6 +127,11 @@ def _common(roots: Sequence[bytes]) -> bytes:
             return os.path.commonpath(roots)
         except ValueError as error:
             raise OptionError("the indexes are of different drives; keep them apart") from error
+    if any(root.startswith(b"dicomweb") for root in roots):
+        raise OptionError(
+            "the indexes are of different DICOMweb servers, or of one by different addresses; keep them apart, and put "
+            "their datasets together with torch.utils.data.ConcatDataset"
+        )
     levels = zip(*(root.rstrip(b"/").split(b"/") for root in roots), strict=False)
     same = [level[0] for level in takewhile(lambda level: len(set(level)) == 1, levels)]
     if len(same) < 3:  # scheme, nothing, bucket or host

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from dicomtorch.errors import IndexFileError
+from dicomtorch.errors import IndexFileError, printable
 
 fcntl: ModuleType | None
 try:
@@ -56,7 +56,7 @@ def hold(manifest: Path) -> Held:
     except BlockingIOError:
         os.close(descriptor)
         raise IndexFileError(
-            f"{manifest.parent} was not in use for days and is being removed; scan again"
+            f"another process just removes {printable(manifest.parent)}, which nobody had open; scan again"
         ) from None
     except OSError:  # no locks here
         os.close(descriptor)

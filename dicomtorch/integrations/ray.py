@@ -28,6 +28,7 @@ class RayExecutor(Executor):
     def __init__(self, **options: Any) -> None:
         self._ray = import_library("ray", "ray")
         self._options = options
+        self._last: tuple[Any, Any] = (None, None)
 
     def submit(
         self,
@@ -43,8 +44,15 @@ class RayExecutor(Executor):
             *args: Its arguments.
             **kwargs: The same.
         """
-        task = self._ray.remote(fn)
-        if self._options:
-            task = task.options(**self._options)
-        future: Future[Result] = task.remote(*args, **kwargs).future()
+        future: Future[Result] = self._task(fn).remote(*args, **kwargs).future()
         return future
+
+    def _task(self, function: Any) -> Any:
+        """A function as Ray has it: the same one for the same function, which Ray then sends once to each worker."""
+        known, task = self._last
+        if known is not function:
+            task = self._ray.remote(function)
+            if self._options:
+                task = task.options(**self._options)
+            self._last = (function, task)
+        return task

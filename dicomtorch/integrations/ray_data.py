@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from torch import Tensor
 
+from dicomtorch.batches.collate import FrameSample
 from dicomtorch.datasets.frames import DicomFrames
 from dicomtorch.errors import OptionError, import_library
 from dicomtorch.index.frame_index import FrameIndex
 
+_TENSORS = ("image", "mask")
 _BLOCKS = 64  # at most: tasks of a pass, each of which has a cost of its own
 
 
@@ -32,18 +35,40 @@ def frames_to_ray(
 
     Raises:
         MissingDependencyError: ray is not installed.
-        OptionError: An option means nothing.
+        OptionError: An option means nothing, `meta` has no key of `keys`, or samples are not images, masks and `meta`.
+        DicomTorchError: The first frame cannot be read.
     """
     data: Any = import_library("ray.data", "ray[data]")
     if batch_size < 1:
         raise OptionError(f"batch_size must be 1 or more; got {batch_size}")
     frames = DicomFrames(index, **options)
+    _check_sample(frames[0], keys)
     count = len(frames)
     rows = batch_size * -(-count // (batch_size * _BLOCKS))
     positions = pa.table({"index": np.arange(count)})
     blocks = [positions.slice(first, rows) for first in range(0, count, rows)]
     decode = _Decode(frames, tuple(keys))
     return data.from_arrow(blocks).map_batches(decode, batch_size=batch_size, batch_format="numpy")
+
+
+def _check_sample(sample: Any, keys: Sequence[str]) -> None:
+    """Refuses here what tasks would fail at, one by one.
+
+    Raises:
+        OptionError: A sample has no such columns.
+    """
+    tensors = sample[:-1] if isinstance(sample, FrameSample) else ()
+    if not tensors or not all(isinstance(one, Tensor) for one in tensors):
+        raise OptionError(
+            "columns are made of images, masks and meta: leave out target=, boxes=, points= and transforms that return "
+            "something else"
+        )
+    if isinstance(keys, str):
+        raise OptionError(f"keys is a list of keys of meta; got the text {keys!r}")
+    if absent := [key for key in keys if key not in sample[-1]]:
+        raise OptionError(f"keys: meta has no {', '.join(map(repr, absent))}")
+    if taken := {"index", *_TENSORS}.intersection(keys):
+        raise OptionError(f"keys: {', '.join(sorted(taken))} is a column already")
 
 
 class _Decode:
@@ -61,7 +86,7 @@ class _Decode:
         """The columns of these frames."""
         samples = self._frames.__getitems__(batch["index"].tolist())
         found = {"index": batch["index"]}
-        for k, name in enumerate(("image", "mask")[: len(samples[0]) - 1]):
+        for k, name in enumerate(_TENSORS[: len(samples[0]) - 1]):
             found[name] = _stacked([sample[k].numpy() for sample in samples])
         for key in self._keys:
             found[key] = np.array([sample[-1][key] for sample in samples])

@@ -165,3 +165,15 @@ def test_whoever_has_which_file_the_whole_is_the_same(
     parts = [FrameIndex.build([rows[k] for k in sorted(one)], root=b"/r") for one in chosen]
     together = FrameIndex.concat([parts[k] for k in order])
     assert_same(together, FrameIndex.build(rows, root=b"/r"))
+
+
+def test_two_servers_are_kept_apart(tree: Path) -> None:
+    """An address above both would be that of no server."""
+    whole = scan(tree)[0].whole()._generation
+    two = [
+        FrameIndex(replace(whole, root=b"dicomweb+https://pacs.example/%s/dicom-web" % name))
+        for name in (b"a", b"b")
+    ]
+    with pytest.raises(OptionError, match="different DICOMweb servers"):
+        FrameIndex.concat(two)
+    assert FrameIndex.concat([two[0], two[0]]).root == two[0].root

@@ -70,3 +70,25 @@ def test_frames_of_several_sizes(ray: Any, tmp_path: Path) -> None:
     for row in rows:
         np.testing.assert_array_equal(row["image"], frames[row["index"]][0])
     assert len(rows) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"keys": ["label"]}, "meta has no 'label'"),
+        ({"keys": "patient"}, "list of keys"),
+        ({"keys": ["index"]}, "index is a column already"),
+        ({"target": "patient"}, "leave out target="),
+        ({"sample_transform": lambda image, meta: image}, "leave out target="),
+    ],
+)
+def test_what_tasks_would_fail_at_is_refused_here(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    require("ray")
+    from dicomtorch.integrations.ray_data import frames_to_ray
+
+    write_series(tmp_path, 2)
+    index, _ = scan(tmp_path)
+    with pytest.raises(OptionError, match=message):
+        frames_to_ray(index, **options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
@@ -65,7 +64,6 @@ def ray_executor() -> Iterator[Executor]:
 
     from dicomtorch.integrations.ray import RayExecutor
 
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     try:
         yield RayExecutor(max_retries=2)
@@ -119,6 +117,21 @@ def test_keywords_go_to_tasks_of_ray(ray_executor: Executor) -> None:
     assert ray_executor.submit(number, "11", base=2).result(60) == 3
     with pytest.raises(ValueError, match="invalid literal"):
         ray_executor.submit(number, "x").result(60)
+
+
+def test_a_function_is_made_a_task_once(
+    ray_executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each task that is made anew is pickled and sent to every worker anew."""
+    from dicomtorch.integrations.ray import RayExecutor
+
+    assert isinstance(ray_executor, RayExecutor)
+    executor = RayExecutor(max_retries=1)
+    made: list[Any] = []
+    remote = executor._ray.remote
+    monkeypatch.setattr(executor._ray, "remote", lambda fn: made.append(fn) or remote(fn))
+    assert [executor.submit(number, str(k)).result(60) for k in range(3)] == [0, 1, 2]
+    assert made == [number]
 
 
 # loky

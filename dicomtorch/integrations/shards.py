@@ -307,7 +307,7 @@ class ReadSample:
             raise HeaderError(f"a frame is bytes; this one is a {type(data).__name__}")
         if not isinstance(record.get("meta"), Mapping):
             raise HeaderError("this record of a frame has no meta; write the frames anew")
-        image, applied = self._reader.read(data, record)
+        image, applied = self._reader.read(bytes(data), record)
         meta = FrameMeta((name, _value(value)) for name, value in record["meta"].items())
         shown = (applied.voi, applied.window_center, applied.window_width)
         meta.update(zip(("voi", "WindowCenter", "WindowWidth"), shown, strict=True))

@@ -20,6 +20,7 @@ from dicomtorch import DicomFrames, FrameReader, PixelOptions, scan
 from dicomtorch.errors import DecodeError, DicomTorchError, HeaderError, OptionError
 from dicomtorch.integrations import shards
 from dicomtorch.integrations.shards import ReadSample, samples
+from dicomtorch.reader import records
 from tests.support.phantoms import ct, write, write_series
 from tests.support.requirements import require, samples_folder
 
@@ -230,7 +231,7 @@ def test_memory_bounds_what_is_read_ahead(folder: Path, monkeypatch: pytest.Monk
     size = 2 * math.prod(index.image_pixel(0).shape)
     monkeypatch.setattr(shards, "_AHEAD_BYTES", 2 * size)
     began: list[int] = []
-    write_record = shards.write_record
+    write_record = records.write_record
 
     def noted(reader: Any, position: int, *args: Any, **options: Any) -> Any:
         began.append(position)

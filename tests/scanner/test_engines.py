@@ -129,7 +129,12 @@ def test_a_function_is_made_a_task_once(
     executor = RayExecutor(max_retries=1)
     made: list[Any] = []
     remote = executor._ray.remote
-    monkeypatch.setattr(executor._ray, "remote", lambda fn: made.append(fn) or remote(fn))
+
+    def noted(function: Any) -> Any:
+        made.append(function)
+        return remote(function)
+
+    monkeypatch.setattr(executor._ray, "remote", noted)
     assert [executor.submit(number, str(k)).result(60) for k in range(3)] == [0, 1, 2]
     assert made == [number]
 

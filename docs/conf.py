@@ -65,6 +65,8 @@ def quiet(gallery_conf: dict[str, Any], fname: str) -> None:
 
     mpl.use("Agg")
     warnings.simplefilter("default")
+    # Of torch, told with the path of an environment; Python shows it to nobody who runs an example.
+    warnings.filterwarnings("ignore", message="__array__ implementation doesn't accept")
 
 
 sphinx_gallery_conf = {

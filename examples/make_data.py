@@ -55,15 +55,43 @@ def blob(center: Pixels, radius: float, shape: tuple[int, ...]) -> Pixels:
     return np.asarray(1 / (1 + np.exp(2 * (distance - radius))))
 
 
+def inside(grid: Pixels, center: tuple[float, float], radii: tuple[float, float]) -> Pixels:
+    """Where an ellipse is, by its (row, column) in parts of half of the picture."""
+    moved = (grid - np.array(center)[:, None, None]) / np.array(radii)[:, None, None]
+    return np.asarray((moved**2).sum(axis=0) < 1)
+
+
+def lungs_of(size: int, part: float = 1.0) -> Pixels:
+    """Where the lungs of `chest` are, or a part of them around their middles."""
+    grid = np.mgrid[-1 : 1 : 1j * size, -1 : 1 : 1j * size]
+    radii = (0.52 * part, 0.34 * part)
+    return inside(grid, (-0.03, -0.46), radii) | inside(grid, (-0.03, 0.46), radii)
+
+
+def chest(size: int) -> Pixels:
+    """A slice through a chest, in Hounsfield units."""
+    grid = np.mgrid[-1 : 1 : 1j * size, -1 : 1 : 1j * size]
+    pixels = np.full((size, size), -1000.0)
+    for row, radii, value in (
+        *((0.0, (0.78, 0.96), -100), (0.0, (0.71, 0.89), 40)),  # fat, and what it is around
+        *((0.52, (0.14, 0.13), 450), (0.52, (0.05, 0.05), 60)),  # a vertebra
+    ):
+        pixels[inside(grid, (row, 0), radii)] = value
+    return np.where(lungs_of(size), -850, pixels)
+
+
 def write_xrays(folder: Path, patients: int = 40, images: int = 3, size: int = 48) -> None:
-    """X-rays with or without a bright spot; `labels.csv` says which (SOPInstanceUID, label)."""
+    """X-rays of chests with or without a bright spot; `labels.csv` says which (SOPInstanceUID, label)."""
     rng = np.random.default_rng(0)
     rows = [("SOPInstanceUID", "label")]
+    slice_, places = chest(size), np.argwhere(lungs_of(size, 0.7))
+    ribs = 12 * np.sin(np.arange(size) * 32 * np.pi / size)[:, None] * (slice_ > -1000)
     for patient in range(patients):
         for k in range(images):
             label = int(rng.random() < 0.4)
-            pixels = rng.normal(90, 25, (size, size))
-            pixels += label * 110 * blob(rng.uniform(8, size - 8, 2), 5, (size, size))
+            pixels = 10 + 110 * (slice_ > -1000) - 50 * lungs_of(size) + ribs
+            pixels += rng.normal(0, 8, (size, size)) + rng.normal(0, 10)
+            pixels += label * 90 * blob(rng.choice(places), 0.09 * size, (size, size))
             dataset = image(
                 np.clip(pixels, 0, 255).astype(np.uint8),
                 "1.2.840.10008.5.1.4.1.1.1.1",
@@ -84,7 +112,7 @@ def write_cines(folder: Path, patients: int = 32, frames: int = 24, size: int = 
     for patient in range(patients):
         right = patient % 2
         speed, phase, row = rng.uniform(0.6, 1.4), rng.uniform(0, size), rng.uniform(8, size - 8)
-        pixels = rng.normal(60, 20, (frames, size, size))
+        pixels = rng.normal(60, 12, (frames, size, size))
         for k in range(frames):
             column = (phase + (speed if right else -speed) * k) % size
             pixels[k] += 150 * blob(np.array([row, column]), 4, (size, size))
@@ -101,19 +129,29 @@ def write_cines(folder: Path, patients: int = 32, frames: int = 24, size: int = 
     write_table(folder / "labels.csv", rows)
 
 
+def apart(rng: np.random.Generator, size: int, slices: int) -> list[Pixels]:
+    """Eight places (slice, row, column) in the lungs, as far from each other as some tries find them."""
+    places, found = np.argwhere(lungs_of(size, 0.65)), [np.zeros(3)]
+    for _ in range(8):
+        tries = np.column_stack([rng.uniform(4, slices - 4, 40), rng.choice(places, 40)])
+        distances = np.linalg.norm(tries[:, None] - np.array(found), axis=-1).min(axis=1)
+        found.append(tries[distances.argmax()])
+    return found[1:]
+
+
 def write_ct(folder: Path, patients: int = 8, slices: int = 24, size: int = 64) -> None:
-    """CT series with nodules; `candidates.csv` has places in mm (SeriesInstanceUID, x, y, z, nodule)."""
+    """CT series of chests with nodules; `candidates.csv` has places in mm (SeriesInstanceUID, x, y, z, nodule)."""
     rng = np.random.default_rng(0)
     rows = [("SeriesInstanceUID", "x", "y", "z", "nodule")]
     spacing = np.array([2.5, 0.8, 0.7])  # between slices, rows, columns
     origin = np.array([-100.0, -30.0, -25.0])
+    slice_ = chest(size)
     for patient in range(patients):
-        volume = rng.normal(-800, 60, (slices, size, size))
+        volume = slice_ + rng.normal(0, 25, (slices, size, size))
         whose = identity(patient)
-        for k in range(8):
-            center = rng.uniform([4, 10, 10], [slices - 4, size - 10, size - 10])
+        for k, center in enumerate(apart(rng, size, slices)):
             nodule = k % 2
-            volume += nodule * 700 * blob(center, 3, volume.shape)
+            volume += nodule * 850 * blob(center, 3, volume.shape)
             z, y, x = origin + spacing * center
             rows.append(
                 (whose["SeriesInstanceUID"], f"{x:.3f}", f"{y:.3f}", f"{z:.3f}", str(nodule))
@@ -145,7 +183,11 @@ def write_segments(folder: Path, patients: int = 20, slices: int = 8, size: int 
     for patient in range(patients):
         whose = identity(patient)
         space = generate_uid(entropy_srcs=["frame", str(patient)])
-        body = 1 - blob(np.array([size / 2, size / 2]), 0.44 * size, (size, size)) < 0.5
+        grid = np.mgrid[-1 : 1 : 1j * size, -1 : 1 : 1j * size]
+        body = np.full((size, size), -900.0)
+        for radius, value in ((0.9, -100), (0.82, 20)):  # fat, and what it is around
+            body[inside(grid, (0, 0), (radius, radius))] = value
+        body[inside(grid, (0.64, 0), (0.13, 0.13))] = 300  # a vertebra
         center, radius = rng.uniform(0.38 * size, 0.62 * size, 2), rng.uniform(6, 9)
         images, outlines, masks = [], [], []
         for k in range(slices):
@@ -154,7 +196,7 @@ def write_segments(folder: Path, patients: int = 20, slices: int = 8, size: int 
             outline = center + half * np.stack([0.8 * np.sin(turn), np.cos(turn)], axis=1)
             rows, columns = np.mgrid[:size, :size] - center[:, None, None]
             mask = (rows / 0.8) ** 2 + columns**2 <= half**2
-            pixels = np.where(body, 20, -900) + 70 * mask + rng.normal(0, 25, (size, size))
+            pixels = np.where(mask, 90, body) + rng.normal(0, 15, (size, size))
             dataset = image(
                 (pixels + 1024).astype(np.int16),
                 "1.2.840.10008.5.1.4.1.1.2",

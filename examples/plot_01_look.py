@@ -33,7 +33,7 @@ print({key: meta[key] for key in ("Modality", "Rows", "PixelSpacing", "SliceThic
 # %%
 # A picture of some frames, as training sees them.
 picture = frames.show_batch([0, 1, 2, 12, 33], columns=5, tile=160)
-plt.figure(figsize=(10, 2.4))
+plt.figure(figsize=(10, 2.3), layout="constrained")
 plt.imshow(picture, cmap="gray")
 plt.axis("off")
 plt.show()

@@ -21,7 +21,7 @@ write_ct(folder, patients=1, size=128)
 shown = {
     "no window in the file": DicomFrames(folder),
     'window="lung"': DicomFrames(folder, window="lung"),
-    "window=(-500, 400)": DicomFrames(folder, window=(-500, 400)),
+    "window=(40, 400)": DicomFrames(folder, window=(40, 400)),
     'values="modality" (HU)': DicomFrames(folder, values="modality"),
 }
 figure, axes = plt.subplots(1, 4, figsize=(14, 3.6), layout="constrained")

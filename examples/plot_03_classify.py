@@ -50,10 +50,12 @@ for epoch in range(4):
     print(f"epoch {epoch}  accuracy {accuracy:.2f} of {len(images)}")
 
 # %%
-# What it was shown; some have a spot.
-print(validation.index.column("label")[:12])
-plt.figure(figsize=(10, 3.6))
-plt.imshow(validation.show_batch(range(12), columns=6, tile=120))
-plt.axis("off")
+# Images that it was not trained on, with their label and what it says of them.
+said = model(images).argmax(1)
+figure, axes = plt.subplots(2, 6, figsize=(12, 4.6), layout="constrained")
+for axis, k in zip(axes.flat, range(len(images)), strict=False):
+    axis.imshow(images[k, 0], cmap="gray", vmin=0, vmax=1)
+    axis.set_title(f"label {meta['label'][k]}, found {said[k]}", fontsize=10)
+    axis.axis("off")
 plt.show()
 assert accuracy > 0.8

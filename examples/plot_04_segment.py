@@ -30,8 +30,9 @@ print(image.shape, mask.dtype, meta["mask_area"])
 figure, axes = plt.subplots(1, 4, figsize=(12, 3.2), layout="constrained")
 for axis, i in zip(axes, range(2, 34, 8), strict=False):
     image, mask, meta = train[i]
-    axis.imshow(image[0], cmap="gray", vmin=-100, vmax=200)
+    axis.imshow(image[0], cmap="gray", vmin=-150, vmax=350)
     axis.contour(mask[0], levels=[0.5], colors="tab:orange")
+    axis.set_title(f"{int(meta['mask_area'][0])} pixels of organ")
     axis.axis("off")
 plt.show()
 

@@ -26,7 +26,7 @@ print(image.shape, meta["ImagePositionPatient"])
 # Below, above and the slice itself.
 figure, axes = plt.subplots(1, 3, figsize=(9, 3.2), layout="constrained")
 for axis, channel, title in zip(axes, image, ("before", "the slice", "after"), strict=True):
-    axis.imshow(channel, cmap="gray", vmin=-1000, vmax=0)
+    axis.imshow(channel, cmap="gray", vmin=-1000, vmax=500)
     axis.set_title(title)
     axis.axis("off")
 plt.show()

@@ -30,15 +30,9 @@ write_ct(folder)
 # Patients apart, then a crop of (slices, rows, columns) around each candidate of theirs. Only the slices that a crop
 # touches are read; slices that are expensive to decode stay decoded in ``cache``.
 parts = DicomFrames(folder / "images").index.split([0.75, 0.25])
+table, kept = folder / "candidates.csv", folder / "cache"
 train, validation = (
-    DicomCrops(
-        part,
-        folder / "candidates.csv",
-        (6, 10, 10),
-        values="modality",
-        absent="drop",
-        cache=folder / "cache",
-    )
+    DicomCrops(part, table, (6, 12, 12), values="modality", absent="drop", cache=kept)
     for part in parts
 )
 crop, meta = train[1]
@@ -50,9 +44,13 @@ series = parts[0].filter(SeriesInstanceUID=meta["SeriesInstanceUID"])
 volume, whole = DicomVolumes(series, values="modality")[0]
 slice_, row, column = patient_to_voxel([meta["point"]], whole["affine"])[0].round().astype(int)
 figure, (left, right) = plt.subplots(1, 2, figsize=(8, 4), layout="constrained")
-left.imshow(volume[0, slice_], cmap="gray", vmin=-1000, vmax=0)
-left.plot(column, row, "o", markersize=30, fillstyle="none", color="tab:orange")
-right.imshow(crop[0, 3], cmap="gray", vmin=-1000, vmax=0)
+left.imshow(volume[0, slice_], cmap="gray", vmin=-1000, vmax=500)
+left.plot(column, row, "s", markersize=48, fillstyle="none", color="tab:orange")
+left.set_title(f"slice {slice_} of the volume")
+right.imshow(crop[0, 3], cmap="gray", vmin=-1000, vmax=500)
+right.set_title(f"the crop, {tuple(crop.shape)}")
+for axis in (left, right):
+    axis.axis("off")
 plt.show()
 
 # %%

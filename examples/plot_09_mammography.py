@@ -10,7 +10,10 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from make_data import identity, image, save
+from matplotlib.patches import Rectangle
+from torch.nn.functional import interpolate
 
 from dicomtorch import DicomFrames, DicomPatches
 
@@ -18,9 +21,12 @@ folder = Path(tempfile.mkdtemp())
 generator = np.random.default_rng(0)
 y, x = np.mgrid[:4000, :3000]
 breast = (x / 2200) ** 2 + ((y - 2000) / 1800) ** 2 < 1
-pixels = generator.normal(1300, 80, (4000, 3000)) * breast
-pixels += 350 * np.sin(x / 110 + 2 * np.sin(y / 170)) * np.sin(y / 140 + x / 300) * breast
-pixels += 1200 * np.exp(-((x - 900) ** 2 + (y - 1700) ** 2) / 150**2) * breast
+pixels = generator.normal(1500, 60, (4000, 3000))
+for fine in (2, 6, 20, 70):  # tissue at four scales
+    noise = torch.from_numpy(generator.normal(0, 1, (1, 1, 4 * fine, 3 * fine)))
+    pixels += 700 / fine**0.7 * interpolate(noise, (4000, 3000), mode="bicubic")[0, 0].numpy()
+pixels += 1100 / (1 + np.exp((np.hypot(x - 900, y - 1700) - 140) / 12))  # a mass
+pixels *= breast
 one = image(
     pixels.clip(0, 4095).astype(np.uint16),
     "1.2.840.10008.5.1.4.1.1.1.2",
@@ -49,10 +55,15 @@ patches = DicomPatches(folder, (512, 512), per_frame=4, foreground=1.0, seed=0)
 figure, axes = plt.subplots(1, 5, figsize=(14, 3.2), layout="constrained")
 axes[0].imshow(image_small[0], cmap="gray")
 axes[0].set_title("512 x 512 of it")
+scale, top, left = (float(number) for number in meta["resized"][:3])
 for axis, k in zip(axes[1:], range(4), strict=True):
     patch, meta = patches[k]
+    row, column = (int(number) for number in meta["window"][:2])
     axis.imshow(patch[0], cmap="gray", vmin=0, vmax=1)
-    axis.set_title(f"row {meta['window'][0]}, column {meta['window'][1]}")
+    axis.set_title(f"row {row}, column {column}")
+    corner = (left + scale * column, top + scale * row)
+    box = Rectangle(corner, scale * 512, scale * 512, fill=False, edgecolor="tab:orange")
+    axes[0].add_patch(box)
 for axis in axes:
     axis.axis("off")
 plt.show()

@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from matplotlib.collections import PatchCollection
+from matplotlib.patches import Rectangle
 from slides import write_slide
 
 from dicomtorch import DicomSlides, DicomTiles, FrameLoader
@@ -32,15 +34,12 @@ figure, (left, right) = plt.subplots(
     1, 2, figsize=(11, 4), layout="constrained", width_ratios=(2, 1)
 )
 left.imshow(thumbnail.permute(1, 2, 0))
-left.plot(
-    tiles.index.column("column") / 2 + 8,
-    tiles.index.column("row") / 2 + 8,
-    "s",
-    color="tab:green",
-    fillstyle="none",
-    markersize=5,
-)
+corners = zip(tiles.index.column("column") / 2, tiles.index.column("row") / 2, strict=True)
+squares = [Rectangle(corner, 16, 16) for corner in corners]
+left.add_collection(PatchCollection(squares, facecolor="none", edgecolor="tab:green"))
+left.set_title(f"{len(tiles)} tiles on a thumbnail")
 right.imshow(tiles.show_batch(range(0, 24), columns=4, tile=64))
+right.set_title("the first of them")
 for axis in (left, right):
     axis.axis("off")
 plt.show()

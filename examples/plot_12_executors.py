@@ -9,6 +9,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from distributed import Client
 from make_data import write_ct
 
 from dicomtorch import DicomFrames, scan
@@ -23,25 +24,22 @@ with ThreadPoolExecutor(2) as threads:
 print(report)
 
 # %%
-# Dask: the executor of a client. On a cluster its workers need the package, and the files under the same path.
-try:
-    from distributed import Client
-except ImportError:
-    print("Dask is not installed: pip install distributed")
-else:
-    with Client(
-        processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None
-    ) as client:
-        by_dask, _ = scan(folder, executor=client.get_executor())
-    assert len(by_dask) == len(index)
-    print(by_dask)
+# Dask: the executor of a client, with ``pure=False``, for a file may have changed since it was read. On a cluster its
+# workers need the package, and the files under the same path; here the workers are threads.
+here = {"host": "127.0.0.1", "protocol": "tcp", "dashboard_address": None}
+with Client(processes=False, n_workers=1, threads_per_worker=2, **here) as client:
+    by_dask, _ = scan(folder, executor=client.get_executor(pure=False))
+assert by_dask.table["SOPInstanceUID"].equals(index.table["SOPInstanceUID"])
+print(by_dask)
 
 # %%
-# Ray is the same in one line, where it is installed (the tests run it; here it would start a cluster)::
+# Ray is the same in two lines; they are not run here, for ``ray.init`` starts a cluster::
 #
+#     import ray
 #     from dicomtorch.integrations.ray import RayExecutor
 #
-#     index, report = scan("/data/archive", executor=RayExecutor(num_cpus=1))
+#     ray.init(num_cpus=1)
+#     index, report = scan(folder, executor=RayExecutor(num_cpus=1))
 #
 # What follows knows nothing of where the headers were read.
 frames = DicomFrames(index, values="modality")

@@ -36,7 +36,7 @@ from dicomtorch.pixels.resize import resized
 from dicomtorch.reader import kernels as k
 from dicomtorch.reader import templates as t
 from dicomtorch.storage.local import LocalStorage
-from tests.support import kernel_jobs
+from tests.support import kernel_jobs, spoil
 from tests.support.kernel_jobs import both, without
 from tests.support.phantoms import ct, ct_pixels, encapsulated, image, write, write_series
 
@@ -385,47 +385,23 @@ def test_a_file_of_many_frames_is_opened_once(tmp_path: Path, counted: list[int]
     assert sum(events.count(f"{number}.dcm".encode()) for number in range(3)) == 3
 
 
-def spoil_truncate(path: Path) -> None:
-    with path.open("r+b") as file:
-        file.truncate(path.stat().st_size - 100)
+SPOILED = [
+    spoil.truncate,
+    spoil.touch,
+    spoil.remove,
+    spoil.replace_by_folder,
+    spoil.replace,
+    spoil.replace_by_fifo,
+]
 
 
-def spoil_touch(path: Path) -> None:
-    os.utime(path, ns=(1, 1))
-
-
-def spoil_remove(path: Path) -> None:
-    path.unlink()
-
-
-def spoil_folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def spoil_replace(path: Path) -> None:
-    info, data = path.stat(), path.read_bytes()
-    other = path.with_suffix(".other")
-    other.write_bytes(data)
-    os.utime(other, ns=(info.st_atime_ns, info.st_mtime_ns))
-    other.replace(path)
-
-
-def spoil_fifo(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
-
-
-SPOILED = [spoil_truncate, spoil_touch, spoil_remove, spoil_folder, spoil_replace, spoil_fifo]
-
-
-@pytest.mark.parametrize("spoil", SPOILED, ids=lambda spoil: spoil.__name__)
+@pytest.mark.parametrize("spoiled", SPOILED, ids=lambda spoiled: spoiled.__name__)
 def test_errors_have_the_same_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[int], spoil: Any
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[int], spoiled: Any
 ) -> None:
     paths = write_series(tmp_path, 3)
     index, _ = scan(tmp_path)
-    spoil(paths[1])
+    spoiled(paths[1])
     results = []
     for _ in range(2):
         reader = FrameReader(index, options=PixelOptions(values="modality"))

@@ -13,6 +13,7 @@ import pytest
 from dicomtorch import FrameReader, scan
 from dicomtorch.errors import DicomTorchError, StaleIndexError
 from dicomtorch.reader.open_files import MOST_KEPT, KeptFiles
+from tests.support import spoil
 from tests.support.phantoms import ct_pixels, write_series
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="elsewhere no file stays open")
@@ -37,27 +38,16 @@ def is_open(path: Path) -> bool:
     return str(path) in links
 
 
-def replace(path: Path) -> None:
-    info, data = path.stat(), path.read_bytes()
-    other = path.with_suffix(".other")
-    other.write_bytes(data)
-    os.utime(other, ns=(info.st_atime_ns, info.st_mtime_ns))
-    other.replace(path)
-
-
-def truncate(path: Path) -> None:
-    with path.open("r+b") as file:
-        file.truncate(path.stat().st_size - 100)
-
-
-@pytest.mark.parametrize("spoil", [replace, truncate, Path.unlink])
-def test_what_is_another_file_now_is_noticed(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize("spoiled", [spoil.replace, spoil.truncate, spoil.remove])
+def test_what_is_another_file_now_is_noticed(
+    tmp_path: Path, spoiled: Callable[[Path], None]
+) -> None:
     (path,) = write_series(tmp_path, 1)
     index, _ = scan(path)
     reader = FrameReader(index)
     for _ in range(2):
         np.testing.assert_array_equal(read(reader, 0), ct_pixels(0))
-    spoil(path)
+    spoiled(path)
     for _ in range(2):
         with pytest.raises(StaleIndexError) as kept:
             read(reader, 0)

@@ -224,7 +224,7 @@ def test_pickles_workers_and_loaders(folder: Path, tmp_path: Path, kind: str) ->
     whole = frames[list(range(len(frames)))][0]
     copy = pickle.loads(pickle.dumps(frames))
     assert torch.equal(copy[list(range(len(frames)))][0], whole)
-    for loader in (DataLoader(frames, 4, num_workers=2), FrameLoader(frames, 4)):
+    for loader in (DataLoader(frames, 4, num_workers=2, timeout=60), FrameLoader(frames, 4)):
         assert torch.equal(torch.cat([batch for batch, _ in loader]), whole)
 
 

@@ -24,14 +24,9 @@ from dicomtorch.scanner.entries import UNREAD
 from dicomtorch.scanner.scan import scan, with_tags
 from dicomtorch.scanner.worker import scan_chunk
 from tests.support.phantoms import ct, ct_pixels, write
-from tests.support.scanned import Ending, assert_same, mixed_tree, table_bytes
+from tests.support.scanned import Ending, assert_same, table_bytes
 
 Call = Callable[..., Any]
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    return mixed_tree(tmp_path / "tree")
 
 
 @pytest.fixture(autouse=True)
@@ -82,12 +77,14 @@ def test_the_table_is_that_of_one_process(tree: Path, make: Callable[[int], Exec
 
 
 class Backwards(Executor):
-    """Makes the last of the calls that wait first, in a thread."""
+    """Makes the last of the calls that wait first, in a thread, until it is shut down."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[Future[Any], Call, tuple[Any, ...]]] = []
         self._change = threading.Condition()
-        threading.Thread(target=self._run, daemon=True).start()
+        self._ends = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
 
     def submit(self, fn: Call, /, *args: Any, **_: Any) -> Future[Any]:
         future: Future[Any] = Future()
@@ -96,11 +93,19 @@ class Backwards(Executor):
             self._change.notify()
         return future
 
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        with self._change:
+            self._ends = True
+            self._change.notify()
+        self._thread.join()
+
     def _run(self) -> None:
         while True:
             with self._change:
-                while len(self._waiting) < 4 and self._change.wait(0.2):
+                while not self._ends and len(self._waiting) < 4 and self._change.wait(0.2):
                     pass
+                if not self._waiting and self._ends:
+                    return
                 if not self._waiting:
                     continue
                 future, fn, args = self._waiting.pop()
@@ -108,7 +113,9 @@ class Backwards(Executor):
 
 
 def test_rows_are_in_order_when_answers_are_not(tree: Path) -> None:
-    assert table_bytes(scan(tree, executor=Backwards())[0]) == table_bytes(scan(tree)[0])
+    with Backwards() as executor:
+        assert table_bytes(scan(tree, executor=executor)[0]) == table_bytes(scan(tree)[0])
+    assert not executor._thread.is_alive()
 
 
 def test_no_call_is_like_an_earlier_one(tree: Path) -> None:

@@ -16,7 +16,7 @@ from dicomtorch.scanner import chunks
 from dicomtorch.scanner.scan import scan
 from tests.support.phantoms import ct, ct_pixels, write
 from tests.support.requirements import require
-from tests.support.scanned import Ending, assert_same, mixed_tree, number, table_bytes
+from tests.support.scanned import Ending, assert_same, number, table_bytes
 
 pytestmark = [
     pytest.mark.timeout(300),  # to start an engine takes half a minute where others work, too
@@ -26,11 +26,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    return mixed_tree(tmp_path / "tree")
 
 
 @pytest.fixture(autouse=True)

@@ -20,12 +20,7 @@ from dicomtorch.scanner import inventory as inventories
 from dicomtorch.scanner import worker as scan_worker
 from dicomtorch.scanner.scan import scan
 from tests.support.phantoms import ct, ct_pixels, write
-from tests.support.scanned import assert_same, mixed_tree, table_bytes
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    return mixed_tree(tmp_path / "tree")
+from tests.support.scanned import assert_same, table_bytes
 
 
 def files_of(tree: Path) -> list[Path]:

@@ -17,15 +17,10 @@ from dicomtorch.scanner import chunks, reading
 from dicomtorch.scanner import pool as scan_pool
 from dicomtorch.scanner.scan import scan
 from tests.support.phantoms import ct, ct_pixels, write
-from tests.support.scanned import assert_same, mixed_tree
+from tests.support.scanned import assert_same
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="needs signals")
 ROOT = Path(scan_pool.__file__).parents[2]
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    return mixed_tree(tmp_path / "tree")
 
 
 @pytest.fixture(autouse=True)

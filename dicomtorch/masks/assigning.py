@@ -65,6 +65,32 @@ class Assignment:
     resampled: dict[int, list[int]] = field(default_factory=dict)
 
 
+class OnImages(NamedTuple):
+    """Planes of objects, and which of them lie on which image.
+
+    Attributes:
+        images: What masks are made for.
+        sources: The objects; of one scan.
+        planes: Which plane makes which label of which image.
+        first: (images + 1,), where the planes of each image begin.
+    """
+
+    images: Images
+    sources: Sequence[Source]
+    planes: Assigned
+    first: Ints
+
+    @classmethod
+    def of(cls, images: Images, sources: Sequence[Source], planes: Assigned) -> OnImages:
+        """The same, with where the planes of each image begin."""
+        first = np.searchsorted(planes.row, np.arange(len(images.index) + 1))
+        return cls(images, list(sources), planes, first)
+
+    def on(self, row: int) -> slice:
+        """Those of one image."""
+        return slice(int(self.first[row]), int(self.first[row + 1]))
+
+
 @dataclass(frozen=True)
 class PlacingOptions:
     """How planes find their images; see `MaskIndex`."""

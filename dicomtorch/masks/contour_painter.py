@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,13 +13,13 @@ import numpy.typing as npt
 from dicomtorch._forks import ForkedLock
 from dicomtorch._version import __version__
 from dicomtorch.errors import GeometryError
-from dicomtorch.masks.assigning import Assigned
+from dicomtorch.masks.assigning import OnImages
 from dicomtorch.masks.bits import WORD, planes_of
 from dicomtorch.masks.compiled import painting
 from dicomtorch.masks.contours import check_unchanged, read_points
 from dicomtorch.masks.layers import Layer, united
 from dicomtorch.masks.objects import EXCLUSIVE, Source
-from dicomtorch.masks.placing import Images, Ints
+from dicomtorch.masks.placing import Ints
 from dicomtorch.masks.polygons import ON_PATH, Path, Runs, fill
 from dicomtorch.reader.cache import FrameCache
 from dicomtorch.series.geometry import slice_normal
@@ -54,27 +53,14 @@ class ContourPainter:
     """Fills contours; picklable, and safe to use from several threads.
 
     Args:
-        images: What masks are made for.
-        sources: The objects.
-        planes: Which plane makes which label of which image.
-        first: (images + 1,), where the planes of each image begin.
+        planes: What lies on which image.
         path: Whether pixels on a contour belong to it.
         cache: Where runs are kept on disk.
     """
 
-    def __init__(
-        self,
-        images: Images,
-        sources: Sequence[Source],
-        planes: Assigned,
-        first: Ints,
-        path: Path,
-        cache: FrameCache | None,
-    ) -> None:
-        self._images = images
-        self._sources = sources
+    def __init__(self, planes: OnImages, path: Path, cache: FrameCache | None) -> None:
         self._planes = planes
-        self._first = first
+        self._images, self._sources = planes.images, planes.sources
         self._path: Path = path
         self._cache = cache
         self._renew()
@@ -128,10 +114,8 @@ class ContourPainter:
         return united(layers, shape)
 
     def _structures(self, row: int) -> _Structures:
-        here = slice(*self._first[row : row + 2].tolist())
-        objects, planes, labels = (
-            values[here] for values in (self._planes.source, self._planes.plane, self._planes.label)
-        )
+        here, of = self._planes.on(row), self._planes.planes
+        objects, planes, labels = (values[here] for values in (of.source, of.plane, of.label))
         found = _Structures([], {}, [])
         for number in sorted(set(objects.tolist())):
             source = self._sources[number]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dicomtorch.masks.assigning import Assignment
+from dicomtorch.masks.assigning import Assignment, OnImages
 from dicomtorch.masks.bits import Bits
 from dicomtorch.masks.coded_names import LabelMap
 from dicomtorch.masks.contour_painter import ContourPainter
@@ -46,21 +46,20 @@ class Painter:
         threshold: float,
         cache: FrameCache | None = None,
     ) -> None:
-        self._images = images
-        self._sources = list(sources)
-        planes = self._planes = found.planes
+        on = self._on = OnImages.of(images, sources, found.planes)
+        self._images, self._sources, self._planes = on.images, on.sources, on.planes
         self._labels = labels
         self._threshold = threshold
         self._left_out = found.left_out
-        self._first = np.searchsorted(planes.row, np.arange(len(images.index) + 1))
         self._segmentations = SegmentationReader(sources[0].index) if sources else None
-        self._contours = ContourPainter(images, self._sources, planes, self._first, path, cache)
-        self._frames = PlanePainter(images, self._sources, planes, self._first, len(labels))
+        self._contours = ContourPainter(on, path, cache)
+        self._frames = PlanePainter(on, len(labels))
         self._numbers = np.array(labels.numbers, np.int64)
 
     def is_covered(self, row: int) -> bool:
         """Whether a plane of some object lies on an image."""
-        return bool(self._first[row + 1] > self._first[row])
+        here = self._on.on(row)
+        return here.start < here.stop
 
     def layers(self, row: int, *, fractions: bool = False) -> list[Layer]:
         """The labels on an image, each once, in the order of labels.
@@ -69,14 +68,13 @@ class Painter:
             DicomTorchError: An object cannot be read, or is damaged.
         """
         shape: tuple[int, int] = tuple(self._images.shape[row].tolist())
-        first, end = self._first[row : row + 2].tolist()
-        source = self._planes.source[first:end]
+        here = self._on.on(row)
+        source = self._planes.source[here]
         numbers = sorted(set(source.tolist()))
         found: list[Layer] = []
         for number in numbers:
             if not self._sources[number].is_contours:
-                whole = slice(first, end)
-                some = whole if len(numbers) == 1 else np.flatnonzero(source == number) + first
+                some = here if len(numbers) == 1 else np.flatnonzero(source == number) + here.start
                 found += self._of_frames(row, number, some, shape, fractions)
         if any(self._sources[n].is_contours for n in numbers):
             found += self._contours.layers(row)
@@ -153,7 +151,7 @@ class Painter:
     def counts(self, row: int, labels: int) -> Ints:
         """(K,), pixels of each label on an image; bits are counted and runs measured where that is enough."""
         result = np.zeros(labels, np.int64)
-        here = slice(int(self._first[row]), int(self._first[row + 1]))
+        here = self._on.on(row)
         source, label = self._planes.source[here], self._planes.label[here]
         number = int(source[0]) if len(source) else -1
         simple = number >= 0 and (source == number).all() and len(np.unique(label)) == len(label)

@@ -5,7 +5,6 @@ Whatever it cannot do, and whatever fails, goes the way of `layers`, which gives
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,10 @@ from numpy.lib.stride_tricks import as_strided
 
 from dicomtorch.dicom.fragments import packs_into_big_endian_words
 from dicomtorch.index.members import STORED, object_lengths
-from dicomtorch.masks.assigning import Assigned
+from dicomtorch.masks.assigning import OnImages
 from dicomtorch.masks.compiled import PLANE, painting
 from dicomtorch.masks.objects import Source
-from dicomtorch.masks.placing import Images, Ints
+from dicomtorch.masks.placing import Ints
 from dicomtorch.storage.address import scheme_of
 
 Array = npt.NDArray[Any]
@@ -27,23 +26,13 @@ class PlanePainter:
     """Paints native frames of one bit a pixel that lie exactly on images; picklable, and safe to use from threads.
 
     Args:
-        images: What masks are made for.
-        sources: The objects; of one scan.
-        planes: Which plane makes which label of which image.
-        first: (images + 1,), where the planes of each image begin.
+        on: What lies on which image.
         labels: How many there are.
     """
 
-    def __init__(
-        self,
-        images: Images,
-        sources: Sequence[Source],
-        planes: Assigned,
-        first: Ints,
-        labels: int,
-    ) -> None:
-        self._sources = sources
-        self._first = first
+    def __init__(self, on: OnImages, labels: int) -> None:
+        self._on, self._sources, planes = on, on.sources, on.planes
+        shapes = on.images.shape
         self._count = labels
         self._records: dict[int, Array | None] = {}
         order = np.lexsort((planes.label, planes.row))
@@ -52,12 +41,12 @@ class PlanePainter:
         self._bit = np.zeros(len(row), np.int8)
         # Which pixels of each plane may be set, as far as is known: no others are read.
         self._low = np.zeros(len(row), np.int64)
-        self._high = images.shape[row].prod(1)
+        self._high = shapes[row].prod(1)
         fits = (self._label >= 0) & (down == 0) & (right == 0)
         for number in np.unique(self._source).tolist():
             of = np.flatnonzero(self._source == number)
-            fits[of] &= self._look(sources[number], images.shape[row[of]], plane[of], of)
-        self._fits = np.bincount(row[~fits], minlength=len(first) - 1) == 0
+            fits[of] &= self._look(self._sources[number], shapes[row[of]], plane[of], of)
+        self._fits = np.bincount(row[~fits], minlength=len(shapes)) == 0
 
     def _look(self, source: Source, shape: Ints, plane: Ints, of: Ints) -> Any:
         """Whether planes of an object are as large as their images, and each in one piece."""
@@ -94,15 +83,14 @@ class PlanePainter:
         overlaps = len(out) > 1 and out.strides[0] < out[0].size
         if overlaps or not out[0].flags.c_contiguous:
             return None
-        low, high = self._first[row : row + 2].tolist()
-        planes = self._files(self._source[low:high])
+        here = self._on.on(row)
+        planes = self._files(self._source[here])
         if planes is None:
             return None
         out[...] = 0
         areas = np.zeros(self._count, np.int64)
-        if low == high:
+        if not len(planes):
             return areas
-        here = slice(low, high)
         label = self._label[here]
         planes["offset"], planes["bit"] = self._offset[here], self._bit[here]
         planes["low"], planes["high"] = self._low[here], self._high[here]

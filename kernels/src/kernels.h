@@ -115,8 +115,8 @@ enum error read_at(const File *file, Job *job, char *to, int64_t length, int64_t
 char *take_memory(void); /* a BLOCK, or 0 */
 void give_memory(char *memory);
 
-/* Paints planes into images of `pixels` bytes, one over the other; the number of those that failed. */
-int64_t paint_planes(const Call *call, Plane *planes, int64_t n, int64_t pixels);
+/* Paints planes into images of `pixels` bytes, one over the other; whether one failed, after which no other is read. */
+int paint_planes(const Call *call, Plane *planes, int64_t n, int64_t pixels);
 
 /* Writes `value` into runs of pixels of an image of bytes; 0, and nothing is written, if one is outside. */
 int paint_runs(const int64_t *line, const int64_t *first, const int64_t *end, int64_t n, int64_t rows, int64_t columns,

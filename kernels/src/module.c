@@ -7,6 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+static void release(Py_buffer *buffers, int n) {
+    while (n) PyBuffer_Release(buffers + --n);
+}
+
 /* A buffer of whole items of `size` bytes, aligned for 64-bit numbers; the number of items, or -1. */
 static int64_t items(const Py_buffer *buffer, int64_t size, const char *name) {
     if (buffer->len % size || (uintptr_t)buffer->buf % sizeof(int64_t)) {
@@ -66,75 +70,68 @@ PyDoc_STRVAR(read_doc,
 
 static PyObject *py_read(PyObject *module, PyObject *args) {
     (void)module;
-    Py_buffer jobs, templates, taps, prefix, paths, out;
+    Py_buffer all[6], *jobs = all, *templates = all + 1, *taps = all + 2, *prefix = all + 3, *paths = all + 4, *out = all + 5;
     int threads, level = -1;
-    if (!PyArg_ParseTuple(args, "w*y*y*y*y*w*i|i:read", &jobs, &templates, &taps, &prefix, &paths, &out, &threads, &level))
+    if (!PyArg_ParseTuple(args, "w*y*y*y*y*w*i|i:read", jobs, templates, taps, prefix, paths, out, &threads, &level))
         return 0;
     int64_t failed = -1;
-    int64_t n = items(&jobs, sizeof(Job), "jobs"), m = items(&templates, sizeof(Template), "templates");
-    int64_t n_taps = items(&taps, sizeof(Tap), "taps");
-    if (n < 0 || m < 0 || n_taps < 0 || !check_templates(templates.buf, m, taps.buf, n_taps)) goto end;
-    if (memchr(prefix.buf, 0, (size_t)prefix.len)) {
+    int64_t n = items(jobs, sizeof(Job), "jobs"), m = items(templates, sizeof(Template), "templates");
+    int64_t n_taps = items(taps, sizeof(Tap), "taps");
+    if (n < 0 || m < 0 || n_taps < 0 || !check_templates(templates->buf, m, taps->buf, n_taps)) goto end;
+    if (memchr(prefix->buf, 0, (size_t)prefix->len)) {
         PyErr_SetString(PyExc_ValueError, "prefix has a zero byte");
         goto end;
     }
     for (int64_t k = 0; k < n; k++) {
-        const char *problem = read_problem((Job *)jobs.buf + k, templates.buf, m, paths.len, &out);
+        const char *problem = read_problem((Job *)jobs->buf + k, templates->buf, m, paths->len, out);
         if (problem) {
             PyErr_Format(PyExc_ValueError, "job %zd: %s is out of range", (Py_ssize_t)k, problem);
             goto end;
         }
     }
     if (level < 0 || level > best_level()) level = best_level();
-    const Call call = {.templates = templates.buf, .taps = taps.buf, .prefix = prefix.buf, .prefix_length = prefix.len,
-                       .paths = paths.buf, .out = out.buf, .level = level};
+    const Call call = {.templates = templates->buf, .taps = taps->buf, .prefix = prefix->buf, .prefix_length = prefix->len,
+                       .paths = paths->buf, .out = out->buf, .level = level};
     Py_BEGIN_ALLOW_THREADS
-    failed = read_frames(&call, jobs.buf, n, threads < 1 ? 1 : threads);
+    failed = read_frames(&call, jobs->buf, n, threads < 1 ? 1 : threads);
     Py_END_ALLOW_THREADS
 end:
-    PyBuffer_Release(&jobs);
-    PyBuffer_Release(&templates);
-    PyBuffer_Release(&taps);
-    PyBuffer_Release(&prefix);
-    PyBuffer_Release(&paths);
-    PyBuffer_Release(&out);
+    release(all, 6);
     return failed < 0 ? 0 : PyLong_FromLongLong(failed);
 }
 
 PyDoc_STRVAR(paint_planes_doc,
              "paint_planes(planes, prefix, paths, out, pixels)\n--\n\n"
              "Reads frames of one bit a pixel and paints them into images of `pixels` bytes, one over the other; error,\n"
-             "number and area of each are written. Returns how many failed; out is undefined if some did.\n\n"
+             "number and area of each are written. Returns 0, or 1 if one failed: it alone has an error then, no other is\n"
+             "read after it, and out is undefined.\n\n"
              "Raises ValueError for a record that points outside its buffer; nothing is read then.");
 
 static PyObject *py_paint_planes(PyObject *module, PyObject *args) {
     (void)module;
-    Py_buffer planes, prefix, paths, out;
+    Py_buffer all[4], *planes = all, *prefix = all + 1, *paths = all + 2, *out = all + 3;
     long long pixels;
-    if (!PyArg_ParseTuple(args, "w*y*y*w*L:paint_planes", &planes, &prefix, &paths, &out, &pixels)) return 0;
+    if (!PyArg_ParseTuple(args, "w*y*y*w*L:paint_planes", planes, prefix, paths, out, &pixels)) return 0;
     int64_t failed = -1;
-    int64_t n = items(&planes, sizeof(Plane), "planes");
+    int64_t n = items(planes, sizeof(Plane), "planes");
     if (n < 0) goto end;
-    if (pixels < 1 || pixels > out.len || memchr(prefix.buf, 0, (size_t)prefix.len)) {
+    if (pixels < 1 || pixels > out->len || memchr(prefix->buf, 0, (size_t)prefix->len)) {
         PyErr_SetString(PyExc_ValueError, "pixels is out of range, or prefix has a zero byte");
         goto end;
     }
     for (int64_t k = 0; k < n; k++) {
-        const char *problem = plane_problem(planes.buf, k, pixels, paths.len, out.len);
+        const char *problem = plane_problem(planes->buf, k, pixels, paths->len, out->len);
         if (problem) {
             PyErr_Format(PyExc_ValueError, "plane %zd: %s is out of range", (Py_ssize_t)k, problem);
             goto end;
         }
     }
-    const Call call = {.prefix = prefix.buf, .prefix_length = prefix.len, .paths = paths.buf, .out = out.buf};
+    const Call call = {.prefix = prefix->buf, .prefix_length = prefix->len, .paths = paths->buf, .out = out->buf};
     Py_BEGIN_ALLOW_THREADS
-    failed = paint_planes(&call, planes.buf, n, pixels);
+    failed = paint_planes(&call, planes->buf, n, pixels);
     Py_END_ALLOW_THREADS
 end:
-    PyBuffer_Release(&planes);
-    PyBuffer_Release(&prefix);
-    PyBuffer_Release(&paths);
-    PyBuffer_Release(&out);
+    release(all, 4);
     return failed < 0 ? 0 : PyLong_FromLongLong(failed);
 }
 #endif
@@ -146,21 +143,18 @@ PyDoc_STRVAR(paint_runs_doc,
 
 static PyObject *py_paint_runs(PyObject *module, PyObject *args) {
     (void)module;
-    Py_buffer line, first, end, out;
+    Py_buffer all[4], *line = all, *first = all + 1, *end = all + 2, *out = all + 3;
     long long columns;
     int value;
-    if (!PyArg_ParseTuple(args, "y*y*y*Liw*:paint_runs", &line, &first, &end, &columns, &value, &out)) return 0;
+    if (!PyArg_ParseTuple(args, "y*y*y*Liw*:paint_runs", line, first, end, &columns, &value, out)) return 0;
     int done = -1;
-    const int64_t n = items(&line, sizeof(int64_t), "line");
-    if (n < 0 || items(&first, sizeof(int64_t), "first") < 0 || items(&end, sizeof(int64_t), "end") < 0) goto finally;
-    done = columns > 0 && first.len == line.len && end.len == line.len &&
-           paint_runs(line.buf, first.buf, end.buf, n, out.len / columns, columns, value & 255, out.buf);
+    const int64_t n = items(line, sizeof(int64_t), "line");
+    if (n < 0 || items(first, sizeof(int64_t), "first") < 0 || items(end, sizeof(int64_t), "end") < 0) goto finally;
+    done = columns > 0 && first->len == line->len && end->len == line->len &&
+           paint_runs(line->buf, first->buf, end->buf, n, out->len / columns, columns, value & 255, out->buf);
     if (!done) PyErr_SetString(PyExc_ValueError, "a run is outside the image");
 finally:
-    PyBuffer_Release(&line);
-    PyBuffer_Release(&first);
-    PyBuffer_Release(&end);
-    PyBuffer_Release(&out);
+    release(all, 4);
     if (done != 1) return 0;
     Py_RETURN_NONE;
 }
@@ -192,24 +186,22 @@ PyDoc_STRVAR(fill_polygons_doc,
 
 static PyObject *py_fill_polygons(PyObject *module, PyObject *args) {
     (void)module;
-    Py_buffer points, counts, planes;
+    Py_buffer all[3], *points = all, *counts = all + 1, *planes = all + 2;
     long long rows, columns, most;
     Grid grid;
-    if (!PyArg_ParseTuple(args, "y*y*y*LL(dd)ddL:fill_polygons", &points, &counts, &planes, &rows, &columns,
+    if (!PyArg_ParseTuple(args, "y*y*y*LL(dd)ddL:fill_polygons", points, counts, planes, &rows, &columns,
                           &grid.scale[0], &grid.scale[1], &grid.near, &grid.near_squared, &most))
         return 0;
     int64_t *runs = 0, found = 0;
     grid.rows = rows;
     grid.columns = columns;
-    const int right = polygons_are_right(&points, &counts, &planes, &grid);
+    const int right = polygons_are_right(points, counts, planes, &grid);
     if (right) {
         Py_BEGIN_ALLOW_THREADS
-        found = fill_polygons(points.buf, counts.buf, planes.buf, counts.len / 8, &grid, most, &runs);
+        found = fill_polygons(points->buf, counts->buf, planes->buf, counts->len / 8, &grid, most, &runs);
         Py_END_ALLOW_THREADS
     }
-    PyBuffer_Release(&points);
-    PyBuffer_Release(&counts);
-    PyBuffer_Release(&planes);
+    release(all, 3);
     if (!right) return 0;
     if (found == TOO_MANY) Py_RETURN_NONE;
     if (found == SHORT_OF_MEMORY) return PyErr_NoMemory();
@@ -225,16 +217,16 @@ PyDoc_STRVAR(convert_doc,
 
 static PyObject *py_convert(PyObject *module, PyObject *args) {
     (void)module;
-    Py_buffer templates, taps, data, out;
+    Py_buffer all[4], *templates = all, *taps = all + 1, *data = all + 2, *out = all + 3;
     int level = -1;
-    if (!PyArg_ParseTuple(args, "y*y*y*w*|i:convert", &templates, &taps, &data, &out, &level)) return 0;
+    if (!PyArg_ParseTuple(args, "y*y*y*w*|i:convert", templates, taps, data, out, &level)) return 0;
     int64_t result = -1;
     char *memory = 0;
-    const Template *t = templates.buf;
-    int64_t m = items(&templates, sizeof(Template), "template"), n_taps = items(&taps, sizeof(Tap), "taps");
-    if (m < 0 || n_taps < 0 || !check_templates(t, m, taps.buf, n_taps)) goto end;
-    if (m != 1 || t->flags & RLE || (uintptr_t)out.buf % (uintptr_t)WIDTHS[t->out_type] || data.len < template_bytes(t) ||
-        out.len < template_out_bytes(t)) {
+    const Template *t = templates->buf;
+    int64_t m = items(templates, sizeof(Template), "template"), n_taps = items(taps, sizeof(Tap), "taps");
+    if (m < 0 || n_taps < 0 || !check_templates(t, m, taps->buf, n_taps)) goto end;
+    if (m != 1 || t->flags & RLE || (uintptr_t)out->buf % (uintptr_t)WIDTHS[t->out_type] ||
+        data->len < template_bytes(t) || out->len < template_out_bytes(t)) {
         PyErr_SetString(PyExc_ValueError, "convert takes one template, and data and out that are large enough for it");
         goto end;
     }
@@ -242,7 +234,7 @@ static PyObject *py_convert(PyObject *module, PyObject *args) {
     memory = malloc((size_t)BLOCK);
     if (memory) {
         Py_BEGIN_ALLOW_THREADS
-        result = convert_memory(t, taps.buf, data.buf, memory, out.buf, level);
+        result = convert_memory(t, taps->buf, data->buf, memory, out->buf, level);
         Py_END_ALLOW_THREADS
     }
     if (!memory || result == NO_MEMORY) {
@@ -251,10 +243,7 @@ static PyObject *py_convert(PyObject *module, PyObject *args) {
     }
 end:
     free(memory);
-    PyBuffer_Release(&templates);
-    PyBuffer_Release(&taps);
-    PyBuffer_Release(&data);
-    PyBuffer_Release(&out);
+    release(all, 4);
     return result < 0 ? 0 : PyLong_FromLongLong(result);
 }
 

@@ -132,27 +132,25 @@ static enum error paint_part(const Call *call, File *file, Plane *plane, int64_t
     return OK;
 }
 
-int64_t paint_planes(const Call *call, Plane *planes, int64_t n, int64_t pixels) {
+int paint_planes(const Call *call, Plane *planes, int64_t n, int64_t pixels) {
     char *memory = take_memory();
     File file = {.descriptor = -1};
-    int64_t failed = 0;
+    enum error error = memory ? OK : NO_MEMORY;
     for (int64_t k = 0; k < n; k++) {
-        planes[k].area = planes[k].end_set = 0;
+        planes[k].area = planes[k].end_set = planes[k].job.number = 0;
         planes[k].first_set = pixels;
-        planes[k].job.error = memory ? OK : NO_MEMORY;
-        failed += !memory;
+        planes[k].job.error = k ? OK : error;
     }
-    for (int64_t first = 0; first < pixels && !failed; first += PART) {
+    for (int64_t first = 0; first < pixels && !error; first += PART) {
         const int64_t here = pixels - first < PART ? pixels - first : PART;
-        for (int64_t k = 0; k < n; k++) {
+        for (int64_t k = 0; k < n && !error; k++) {
             const int is_last = k + 1 == n || !planes[k + 1].joins;
-            planes[k].job.error = paint_part(call, &file, planes + k, first, here, memory, is_last);
-            failed += planes[k].job.error != OK;
+            error = planes[k].job.error = paint_part(call, &file, planes + k, first, here, memory, is_last);
         }
     }
     close_file(&file);
     if (memory) give_memory(memory);
-    return failed;
+    return n && error;
 }
 
 #endif

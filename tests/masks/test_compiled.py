@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import pickle
@@ -146,6 +147,26 @@ def test_a_plane_joins_only_its_own_channel_and_value(module, tmp_path):
     planes["joins"][1] = 1
     with pytest.raises(ValueError, match="plane 1: joins"):
         module.paint_planes(planes, b"", os.fsencode(path), np.zeros(64, np.uint8), 64)
+
+
+@pytest.mark.parametrize("pixels", [64, 3 << 20])
+def test_the_first_plane_that_fails_is_the_last_that_is_read(module, tmp_path, pixels):
+    there, gone = (os.fsencode(tmp_path / name) for name in ("there", "gone"))
+    (tmp_path / "there").write_bytes(b"\xff" * (pixels // 8))
+    info = (tmp_path / "there").stat()
+    planes = np.zeros(4, PLANE)
+    planes["path"], planes["path_length"] = [0, len(there), len(there), 0], len(there)
+    planes["path_length"][1:3] = len(gone)
+    planes["size"], planes["mtime_ns"], planes["value"] = info.st_size, info.st_mtime_ns, 1
+    planes["number"], planes["high"] = 7, pixels
+    out = np.zeros(pixels, np.uint8)
+    for _ in range(2):
+        assert module.paint_planes(planes, b"", there + gone, out, pixels) == 1
+        assert (planes["error"] != 0).tolist() == [False, True, False, False]
+        assert planes["number"].tolist() == [0, errno.ENOENT, 0, 0]
+        assert planes["area"][2:].tolist() == [0, 0]
+    assert module.paint_planes(planes[[0, 3]], b"", there + gone, out, pixels) == 0
+    assert out.all()
 
 
 def test_runs(module):

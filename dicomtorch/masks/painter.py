@@ -59,7 +59,7 @@ class Painter:
     def is_covered(self, row: int) -> bool:
         """Whether a plane of some object lies on an image."""
         here = self._on.on(row)
-        return here.start < here.stop
+        return bool(here.start < here.stop)
 
     def layers(self, row: int, *, fractions: bool = False) -> list[Layer]:
         """The labels on an image, each once, in the order of labels.

@@ -1,7 +1,7 @@
 """`python -m benchmarks.archives`: frames of zip and tar archives beside those of the same files in a folder.
 
 All are read in turns in one process, in the order of a shuffle, one by one and as batches; prints the medians as JSON.
-A deflated member is measured beside inflating it alone, with as many threads.
+A deflated member is measured beside inflating it alone, with as many threads. The first round does not count.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import statistics
 import sys
 import tarfile
 import tempfile
-import time
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -24,6 +23,7 @@ import imagecodecs
 import numpy as np
 
 from benchmarks.data import SYNTAXES, make
+from benchmarks.report import rate
 from dicomtorch import DicomFrames, FrameLoader, scan
 
 BATCH = 32
@@ -42,15 +42,6 @@ def pack(paths: list[Path], folder: Path) -> dict[str, Path]:
         for each in paths:
             tar.add(each, each.name)
     return sources | {"tar": folder / "plain.tar"}
-
-
-def rate(count: int, work: Callable[[], Any], cpu: list[float] | None = None) -> float:
-    """Frames per second; milliseconds of CPU for each are added to `cpu`."""
-    began, used = time.perf_counter(), time.process_time()
-    work()
-    if cpu is not None:
-        cpu.append(1000 * (time.process_time() - used) / count)
-    return count / (time.perf_counter() - began)
 
 
 def one_by_one(frames: DicomFrames, order: list[int]) -> None:
@@ -88,13 +79,14 @@ def measure(folder: Path, count: int, rounds: int, threads: int) -> dict[str, An
     paths = make(folder / "files", SYNTAXES["uncompressed"], count, 512)
     archives = pack(paths, folder)
     sources = {"folder": folder / "files"} | archives
-    scanned: dict[str, list[float]] = {name: [] for name in sources}
-    rates: dict[str, dict[str, list[float]]] = {}
-    cpus: dict[str, dict[str, list[float]]] = {}
     frames = {name: DicomFrames(scan(path)[0]) for name, path in sources.items()}
     alone = inflate_alone(archives["deflated zip"], threads)
     rng = np.random.default_rng(0)
-    for _ in range(rounds):
+    for number in range(rounds + 1):
+        if number < 2:  # the first round opens files and makes threads
+            scanned: dict[str, list[float]] = {name: [] for name in sources}
+            rates: dict[str, dict[str, list[float]]] = {}
+            cpus: dict[str, dict[str, list[float]]] = {}
         order = rng.permutation(count).tolist()
         for name in rng.permutation(list(sources)).tolist():
             scanned[name].append(rate(count, partial(scan, sources[name])))

@@ -99,7 +99,7 @@ def overhead(executor: Executor) -> float:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures, prints and writes `executors.json`."""
     # Not above: workers import this module, and these import much.
-    from benchmarks.report import machine, versions
+    from benchmarks.report import machine, plain_table, versions
     from benchmarks.scan import small_files
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.executors", description=__doc__)
@@ -130,26 +130,25 @@ def main(argv: Sequence[str] | None = None) -> int:
                 index, _ = scan(tree, **how)
                 took = time.perf_counter() - began
                 assert len(index) == options.files
-                cost = overhead(executors[name]) if name in executors else 0.0
+                cost = overhead(executors[name]) if name in executors else None
                 if repeat:  # the first round warms up
                     seconds[name].append(took)
-                    costs.setdefault(name, []).append(cost)
+                if repeat and cost is not None:
+                    costs[name].append(cost)
     serial = statistics.median(seconds[SERIAL])
     rows = [
         {
             "engine": name,
             "files_per_second": options.files / statistics.median(taken),
             "times_one_process": serial / statistics.median(taken),
-            "milliseconds_a_chunk": 1000 * statistics.median(costs[name]),
+            "milliseconds_a_call": 1000 * statistics.median(costs[name])
+            if costs.get(name)
+            else "-",
         }
         for name, taken in seconds.items()
     ]
-    for row in rows:
-        print(
-            "| {engine} | {files_per_second:,.0f} | {times_one_process:.2f} | {milliseconds_a_chunk:.1f} |".format(
-                **row
-            )
-        )
+    title = f"Scans of {options.files:,} small files by {WORKERS} workers"
+    print(plain_table(title, rows, tuple(rows[0])))
     options.output.mkdir(parents=True, exist_ok=True)
     results = {"machine": machine(), "versions": versions(), "workers": WORKERS, "rows": rows}
     path = options.output / "executors.json"

@@ -3,19 +3,17 @@
 CPU time, the most memory above what was there before, and the memory that stays; each step and size in a process of its
 own, without the time that preparing takes. The index is synthetic (`benchmarks.index`); for the steps that compare it
 with files there is a tree of links to a few files, which the index describes, so that listing it is real. The headers
-of a first scan are not read: `first scan, parent` is what the process has to do that reads none of them, with parts as
-children send them.
+of a first scan are not read: `first scan, parent` is what the process has to do that reads none of them, with answers
+as children send them.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import ctypes
 import dataclasses
 import gc
 import io
-import itertools
 import json
 import os
 import pickle
@@ -26,8 +24,10 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -142,73 +142,54 @@ class Place:
         return root, FrameIndex(self.generation("of-tree", make))
 
 
+class Answers(Executor):
+    """In place of children that read headers: gives the bytes that these would answer, made once.
+
+    Args:
+        index: Of all files.
+    """
+
+    _max_workers = 1
+
+    def __init__(self, index: FrameIndex) -> None:
+        self._whole = index.whole()._generation
+        files: Any = self._whole.files
+        self._rows = {path: row for row, path in enumerate(files["path"])}
+        self._made: dict[tuple[bytes, int], bytes] = {}
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """The answer to `scan_chunk`."""
+        _, _, job, entries = args
+        key = entries[0].path, len(entries)
+        if key not in self._made:
+            self._made[key] = self._answer(job, [self._rows[entry.path] for entry in entries])
+        future: Future[Any] = Future()
+        future.set_result(self._made[key])
+        return future
+
+    def _answer(self, job: Any, rows: list[int]) -> bytes:
+        from dicomtorch.index.builder import Part
+        from dicomtorch.index.part_bytes import part_to_bytes
+
+        frames, files = take_files(self._whole, np.array(rows))
+        return part_to_bytes(Part(frames, files, self._whole.lookups, []), job.columns, {})
+
+
 def first_scan(place: Place) -> Action:
-    """What the parent does while children read: it takes parts, and makes an index of them."""
-    from dicomtorch.index.builder import Part
+    """What the parent does while children read: it lists, takes their answers, and makes an index of them."""
     from dicomtorch.scanner import reading
-    from dicomtorch.scanner.entries import Entry
     from dicomtorch.scanner.scan import scan
 
     root, index = place.tree_index()
-    whole = index.whole()._generation
-    pickled: list[bytes] = []
-    step = 2048
-    for first in range(0, min(place.rows, 8 * step), step):
-        chosen = np.arange(first, min(first + step, place.rows))
-        frames, files = take_files(whole, chosen)
-        frames = {
-            k: v for k, v in frames.items() if k not in ("patient", "image_pixel", "frame_values")
-        }
-        for table in (frames, files):
-            for name, data in table.items():
-                if isinstance(data, Texts):
-                    table[name] = data.compact()
-                elif not isinstance(data, Packed):
-                    table[name] = np.ascontiguousarray(data)
-        pickled.append(pickle.dumps(Part(frames, files, whole.lookups, [])))
-
-    class Chunks:
-        """In place of what has chunks read by children."""
-
-        requests = bytes_read = 0
-
-        def __init__(self, *_: object) -> None:
-            pass
-
-        def read(self, entries: Iterable[Entry]) -> Iterator[tuple[tuple[int], Part]]:
-            """(number, part) of each chunk."""
-            number = 0
-            waiting = iter(entries)
-            while batch := list(itertools.islice(waiting, step)):
-                yield (number,), as_sent(batch, number)
-                number += 1
-
-    def as_sent(batch: list[Entry], number: int) -> Part:
-        part: Part = pickle.loads(pickled[number % len(pickled)])
-        count = len(batch)
-        if count < len(part.files["size"]):
-            rows = np.arange(count)
-            part = Part(
-                {
-                    k: v.take(rows) if isinstance(v, Texts | Packed) else v[rows]
-                    for k, v in part.frames.items()
-                },
-                {
-                    k: v.take(rows) if isinstance(v, Texts | Packed) else v[rows]
-                    for k, v in part.files.items()
-                },
-                part.lookups,
-                [],
-            )
-        part.files["path"] = Packed.of([entry.path for entry in batch])
-        uids = [b"1.2.826.0.1.3680043.8.498.%09d.%09d" % (number, k) for k in range(count)]
-        part.frames["SOPInstanceUID"] = Texts(np.arange(count, dtype=np.int32), Packed.of(uids))
-        return part
+    answers = Answers(index)
 
     def run() -> object:
-        with mock.patch.object(reading, "ChunkReader", Chunks):
-            return scan(root, num_workers=1, progress=False)
+        with mock.patch.object(reading, "ChildProcesses", return_value=answers):
+            found, _ = scan(root, num_workers=1, progress=False)
+        assert len(found) == place.rows
+        return found
 
+    run()  # makes the answers
     return run
 
 
@@ -458,7 +439,7 @@ def spawning(index: FrameIndex) -> bytes:
 
 
 def _evict(place: Place) -> Action:
-    """The longest wait of a writer while a tenth of as many cached frames as a hundredth of the rows is removed."""
+    """All of one eviction: a full cache of rows / 10 entries is listed, and a tenth of it removed in portions."""
     from dicomtorch.reader.cache import FrameCache
 
     folder = Path(tempfile.mkdtemp(dir=place.folder))
@@ -478,6 +459,10 @@ def _evict(place: Place) -> Action:
 
     def run() -> object:
         small.write(b"\xff" * 32, values)
+        while small._room._plan is not None:
+            small._room.make(1, small._since)
+        used = int((small.folder / "used").read_text())
+        assert 0.8 * size < used < 0.92 * size, "nothing was removed, or too much"
         return None
 
     return run
@@ -542,12 +527,12 @@ def measure(step: str, rows: int, folder: Path, *, is_warm: bool = False) -> Cos
             STEPS[step](Place(folder, FEW))()  # imports, and what is made once
         action = STEPS[step](Place(folder, rows))
         trim()
-        _forget_peak()
+        forgot = _forget_peak()
         resident, own = _status("VmRSS"), _status("RssAnon")
         began = _cpu()
         result = action()
         cpu = _cpu() - began
-        peak = _status("VmHWM") - resident
+        peak = _status("VmHWM") - resident if forgot else float("nan")
         gc.collect()
         kept = _status("RssAnon") - own
         del result
@@ -582,9 +567,13 @@ def _cpu() -> float:
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
-def _forget_peak() -> None:
-    with contextlib.suppress(OSError):  # then the peak is that of preparing, too
+def _forget_peak() -> bool:
+    """Whether the peak begins anew."""
+    try:
         Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
 
 
 def _status(name: str) -> float:

@@ -1,7 +1,8 @@
 """`python -m benchmarks.integrations`: epochs of Ray Data beside threads of this process; an index for Hugging Face.
 
 Frames are JPEG 2000 and native phantoms; ways take turns, each is measured `--rounds` times after one for warming up,
-and the best round counts. Prints JSON: frames a second, and what part of local threads Ray Data reaches.
+and the best round counts. Ray has as many CPUs as this process has threads. Prints JSON: frames a second, and what part
+of local threads Ray Data reaches.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def frames_a_second(ways: dict[str, Callable[[], int]], rounds: int) -> dict[str
     return best
 
 
-def ray_beside_threads(index: FrameIndex, rounds: int) -> dict[str, float]:
+def ray_beside_threads(index: FrameIndex, rounds: int, threads: int) -> dict[str, float]:
     """Frames a second of both, and their ratio."""
     from dicomtorch.integrations.ray_data import frames_to_ray
 
@@ -43,7 +44,7 @@ def ray_beside_threads(index: FrameIndex, rounds: int) -> dict[str, float]:
     def by_ray() -> int:
         return sum(len(batch["image"]) for batch in data.iter_torch_batches(batch_size=BATCH))
 
-    loader = FrameLoader(DicomFrames(index, values="modality"), BATCH)
+    loader = FrameLoader(DicomFrames(index, values="modality"), BATCH, num_threads=threads)
 
     def by_threads() -> int:
         return sum(len(images) for images, _ in loader)
@@ -82,7 +83,9 @@ def main() -> None:
         for name in ("jpeg_2000", "uncompressed"):
             folder = Path(scratch) / name
             make(folder, SYNTAXES[name], options.frames, options.size)
-            found[f"Ray Data, {name}"] = ray_beside_threads(scan(folder)[0], options.rounds)
+            found[f"Ray Data, {name}"] = ray_beside_threads(
+                scan(folder)[0], options.rounds, options.cpus
+            )
         ray.shutdown()
         found[f"to_hf, {options.rows:,} rows"] = hugging_face(options.rows, Path(scratch))
     print(json.dumps(found, indent=2))

@@ -2,7 +2,7 @@
 
 Each program of `COMMANDS` runs by itself, on a machine that does nothing else; the tables that it prints go to
 `results/NAME.json` with date, commit, machine and versions, and from there into README and documentation
-(`benchmarks.tables`). `--list` says what there is.
+(`benchmarks.tables`). `--list` says what there is. A commit that ends in `-dirty` had changes in what was measured.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -30,6 +31,13 @@ COMMANDS: dict[str, list[str]] = {
     "volumes": ["benchmarks.volumes"],
     "isolation": ["benchmarks.isolation"],
     "growth": ["benchmarks.growth"],
+    "archives": ["benchmarks.archives"],
+    "dicomweb": ["benchmarks.dicomweb"],
+    "remote": ["benchmarks.remote"],
+    "executors": ["benchmarks.executors"],
+    "integrations": ["benchmarks.integrations"],
+    "viewer": ["benchmarks.viewer"],
+    "index": ["benchmarks.index"],
     "scan": ["benchmarks.scan"],
     "samplers": ["benchmarks.samplers"],
 }
@@ -64,22 +72,31 @@ def record(name: str, more: list[str]) -> dict[str, Any]:
 
 
 def _commit() -> str:
+    """The commit, marked where code differs from it; what this program writes may."""
+    commit = _git("rev-parse", "--short", "HEAD").strip()
+    changed = _git("status", "--porcelain", "--", "*.py", "kernels", "*.toml", "constraints.txt")
+    return commit + "-dirty" * bool(commit and changed)
+
+
+def _git(*arguments: str) -> str:
     done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+        ["git", *arguments], capture_output=True, text=True, check=False, cwd=tables.ROOT
     )
-    return done.stdout.strip()
+    return done.stdout
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs what was asked for, then writes the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.record", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*COMMANDS, []], help="default: all")
     parser.add_argument("--list", action="store_true", help="what there is")
     parser.add_argument("--args", nargs=argparse.REMAINDER, default=[], help="for the one program")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
+    if options.args and len(options.names) != 1:
+        parser.error("--args are for one program: name it before them")
     if options.list:
         print(
-            "\n".join(f"{name:10} python -m {' '.join(given)}" for name, given in COMMANDS.items())
+            "\n".join(f"{name:12} python -m {' '.join(given)}" for name, given in COMMANDS.items())
         )
         return 0
     failed = 0

@@ -13,7 +13,6 @@ import json
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import numpy as np
 import obstore
 from obstore.store import HTTPStore
 
+from benchmarks.report import rate
 from dicomtorch import DicomFrames, FrameLoader, scan
 from dicomtorch.reader.fetch import FrameFetcher
 from dicomtorch.storage.choose import storage_for
@@ -41,13 +41,6 @@ def make(folder: Path, files: int, frames: int) -> None:
         write(ct(random.integers(0, 2000, (SIDE, SIDE), np.int16)), folder / "one" / f"{k:05}.dcm")
     many = random.integers(0, 2000, (frames, SIDE, SIDE), np.int16)
     write(ct(many), folder / "many" / "many.dcm")
-
-
-def rate(count: int, work: Callable[[], Any]) -> float:
-    """Frames per second."""
-    began = time.perf_counter()
-    work()
-    return count / (time.perf_counter() - began)
 
 
 def bare(address: str, frames: DicomFrames, order: list[int], at_once: int) -> Callable[[], Any]:
@@ -108,8 +101,8 @@ def compare(address: str, at_once: int, rounds: int, count: int) -> dict[str, fl
     }
     rates: dict[str, list[float]] = {name: [] for name in works}
     for k in range(rounds + 1):
-        for name, work in works.items():
-            found = rate(len(order), work)
+        for name in np.random.default_rng(k).permutation(list(works)).tolist():
+            found = rate(len(order), works[name])
             if k:  # the first round opens connections
                 rates[name].append(found)
     result = {f"{name}/s": round(statistics.median(values)) for name, values in rates.items()}

@@ -26,6 +26,15 @@ Result = dict[str, Any]
 Once = Callable[[], int]
 
 
+def rate(count: int, work: Callable[[], object], cpu: list[float] | None = None) -> float:
+    """Units per second of one run; milliseconds of CPU for each unit are added to `cpu`."""
+    began, used = time.perf_counter(), time.process_time()
+    work()
+    if cpu is not None:
+        cpu.append(1000 * (time.process_time() - used) / count)
+    return count / (time.perf_counter() - began)
+
+
 def interleaved(able: dict[str, Once], repeats: int) -> dict[str, list[float]]:
     """Units/s of each repeat; the first round warms up and does not count.
 

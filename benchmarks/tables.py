@@ -2,8 +2,8 @@
 
 A page has `<!-- results: NAME / TITLE -->` before and `<!-- end of results -->` after a table; what lies between is
 written by this program from the table of that title in `results/NAME.json`, with the machine, the date and the versions
-below it. After the title may stand `| columns: A, B` and `| rows: C, D`, in the order in which they are shown. With
-`--check` nothing is written, and a page that differs is named (exit code 1).
+below it, unless `| no caption` stands after the title. `| columns: A; B` and `| rows: C; D` may stand there too, in the
+order in which they are shown. With `--check` nothing is written, and a page that differs is named (exit code 1).
 """
 
 from __future__ import annotations

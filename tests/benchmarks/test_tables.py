@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+import sys
 
 import pytest
 
-from benchmarks import record, report, tables
+from benchmarks import growth, record, report, tables
 from benchmarks.tables import Table
 
 TABLE = Table(
@@ -148,3 +150,44 @@ def test_programs_that_are_recorded_are_there():
         name = command[0]
         path = tables.ROOT.joinpath(*name.split("."))
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), name
+
+
+def test_what_a_program_prints_is_kept(monkeypatch):
+    monkeypatch.setitem(record.COMMANDS, "zen", ["this"])
+    kept = record.record("zen", [])
+    assert kept["command"] == "python -m this"
+    assert kept["tables"] == []
+    assert "Beautiful is better than ugly." in kept["printed"]
+
+
+def test_changed_code_is_told_from_the_commit(monkeypatch):
+    changed = ["", " M dicomtorch/x.py\n"]
+    monkeypatch.setattr(
+        record, "_git", lambda what, *_: "abc1234\n" if what == "rev-parse" else changed[-1]
+    )
+    assert record._commit() == "abc1234-dirty"
+    changed.pop()
+    assert record._commit() == "abc1234"
+
+
+def test_arguments_are_for_one_program(capsys):
+    for names in ([], ["growth", "scan"]):
+        with pytest.raises(SystemExit):
+            record.main([*names, "--args", "--rows", "10"])
+    assert "--args are for one program" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is that of /proc")
+def test_what_growth_measures_happens(tmp_path):
+    """A first scan takes the answers of stand-ins, an eviction removes; both check it themselves."""
+    for step in (
+        "first scan, parent",
+        "eviction of a tenth of the frame cache (rows / 10 entries)",
+    ):
+        growth.STEPS[step](growth.Place(tmp_path, 3000))()
+
+
+def test_a_peak_that_cannot_be_told_is_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(growth, "_forget_peak", lambda: False)
+    monkeypatch.setitem(growth.STEPS, "nothing", lambda _: lambda: None)
+    assert math.isnan(growth.measure("nothing", 10, tmp_path).peak)

@@ -597,9 +597,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     if options.growth:
         for step in STEPS:
-            if not step.endswith("single_slices"):  # a stack is an object of some parts
-                pair = [dataclasses.asdict(one) for one in growth(step, options.growth)]
-                print(json.dumps([step, *pair]), flush=True)
+            pair = [dataclasses.asdict(one) for one in growth(step, options.growth)]
+            print(json.dumps([step, *pair]), flush=True)
         return 0
     if options.child:
         step, rows, folder = options.child

@@ -63,10 +63,12 @@ CONSTANTS: dict[str, Any] = {
 
 def numbered(prefix: bytes, count: int, digits: int) -> Packed:
     """`count` texts: the prefix and a number with leading zeros."""
-    numbers = np.arange(count)[:, None] // 10 ** np.arange(digits - 1, -1, -1) % 10 + ord("0")
     text = np.empty((count, len(prefix) + digits), np.uint8)
     text[:, : len(prefix)] = np.frombuffer(prefix, np.uint8)
-    text[:, len(prefix) :] = numbers
+    rest = np.arange(count)
+    for at in range(len(prefix) + digits - 1, len(prefix) - 1, -1):
+        rest, text[:, at] = np.divmod(rest, 10)
+    text[:, len(prefix) :] += ord("0")
     return Packed(np.arange(count + 1, dtype=np.int64) * text.shape[1], text.reshape(-1))
 
 

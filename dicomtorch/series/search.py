@@ -18,19 +18,20 @@ from dicomtorch.index.columns import Texts
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.series.build import build
 from dicomtorch.series.candidates import MOST_TURNED, candidates, localizers, unusable
-from dicomtorch.series.geometry import Floats, Ints
+from dicomtorch.series.geometry import Ints
 from dicomtorch.series.group import Group
 from dicomtorch.series.keys import (
     ALIKE,
     KEYS,
     MONITORING,
     OF_ONE_ACQUISITION,
-    ORDER,
     RANKED,
     TIMES,
 )
+from dicomtorch.series.ordering import order_of
 from dicomtorch.series.parts import Part, apart, places_within, split_by_time
-from dicomtorch.series.slices import TIMES_OF_DAY, Slices, unwrapped
+from dicomtorch.series.singles import build_singles
+from dicomtorch.series.slices import Slices
 from dicomtorch.series.stacks import (
     FOREIGN,
     MISSING,
@@ -270,10 +271,10 @@ class _Search:
 
     def _as_stacks(self) -> None:
         """Rule 7: a stack for each slice that is in none."""
-        for rows, keys in self.singles:
-            for k in range(len(rows)):
-                group = Group(self.slices, rows[k : k + 1])
-                self._add(Part(group, keys), group, rows[:0], "")
+        rows = np.concatenate([np.zeros(0, np.int64), *(rows for rows, _ in self.singles)])
+        keys = [keys for rows, keys in self.singles for _ in range(len(rows))]
+        stacks = build_singles(self.slices, rows, keys, self._series(rows), self._localizers)
+        self.found += [(stack, rows[k : k + 1]) for k, stack in enumerate(stacks)]
 
     # Rule 5
 
@@ -341,34 +342,11 @@ class _Search:
     # Rule 6
 
     def _in_order(self) -> list[Stack]:
-        """Series by their first row; within one by time, then by number."""
         if not self.found:
             return []
-        series = np.array([int(self._series(rows[:1])[0]) for _, rows in self.found])
-        firsts = np.array([int(rows.min()) for _, rows in self.found])
-        _, of_series = np.unique(series, return_inverse=True)
-        first = np.full(of_series.max() + 1, len(self.slices))
-        np.minimum.at(first, of_series, firsts)
-        columns = [self._earliest(name, of_series) for name in reversed(ORDER)]
-        order = np.lexsort((firsts, *columns, first[of_series]))
-        return [self.found[k][0] for k in order.tolist()]
-
-    def _earliest(self, name: str, of_series: Ints) -> Floats:
-        """The least value of each stack, of times within the day that its series began."""
-        if self.slices.codes(name) is None:
-            return np.zeros(len(self.found))
-        values = np.asarray(self.slices.index.column(name))
-        found = np.empty(len(self.found))
-        for k, (stack, _) in enumerate(self.found):
-            there = values[stack.positions].astype(np.float64)
-            if name in TIMES_OF_DAY:
-                there = unwrapped(there)
-            known = there[np.isfinite(there)]
-            found[k] = known.min() if len(known) else -np.inf
-        if name in TIMES_OF_DAY:
-            for piece in pieces(of_series):
-                found[piece] = unwrapped(found[piece])
-        return found
+        rows = [rows for _, rows in self.found]
+        series = self._series(np.array([one[0] for one in rows], np.int64))
+        return [self.found[k][0] for k in order_of(self.slices, rows, series).tolist()]
 
 
 def check_on_gap(on_gap: str) -> None:

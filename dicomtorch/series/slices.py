@@ -174,6 +174,16 @@ def unwrapped(seconds: Floats) -> Floats:
     return seconds
 
 
+def unwrapped_within(seconds: Floats, numbers: Ints, count: int) -> Floats:
+    """`unwrapped` of the times of each number, 0 to `count` - 1."""
+    known = np.isfinite(seconds)
+    earliest, latest = np.full(count, np.inf), np.full(count, -np.inf)
+    np.minimum.at(earliest, numbers[known], seconds[known])
+    np.maximum.at(latest, numbers[known], seconds[known])
+    is_over = latest - earliest > _DAY / 2
+    return np.where(is_over[numbers] & (seconds < _DAY / 2), seconds + _DAY, seconds)
+
+
 def _tiles(text: str) -> tuple[tuple[int, int], Floats]:
     """(rows and columns of a tile, (slices, 3) positions) of a value of the column `mosaic`."""
     if not text:

@@ -20,7 +20,9 @@ from benchmarks.growth import STEPS, Cost
 MOST_CPU, MOST_PEAK = 30, 13
 LEAST_CPU = 0.05  # seconds
 LEAST_PEAK = 4.0  # MB
-LEFT_OUT = "stacks, series of one slice, single_slices"
+OBJECTS = (
+    "stacks, series of one slice, single_slices"  # small ones lie in memory that was there before
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +38,11 @@ def costs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Cost, Cos
 
 @pytest.mark.timeout(900)  # the first one runs them all
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are those of /proc")
-@pytest.mark.parametrize("step", [step for step in STEPS if step != LEFT_OUT])
+@pytest.mark.parametrize("step", STEPS)
 def test_a_step_grows_no_worse_than_its_rows(
     costs: dict[str, tuple[Cost, Cost]], step: str
 ) -> None:
     few, many = costs[step]
     assert many.cpu <= MOST_CPU * max(few.cpu, LEAST_CPU)
-    if not math.isnan(many.peak):
+    if not math.isnan(many.peak) and step != OBJECTS:
         assert many.peak <= MOST_PEAK * max(few.peak, LEAST_PEAK)

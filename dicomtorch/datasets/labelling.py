@@ -23,7 +23,9 @@ from dicomtorch.masks.placing import Images
 from dicomtorch.masks.shape_index import ShapeIndex
 from dicomtorch.model.mask_object import KINDS
 from dicomtorch.reader.cache import FrameCache
+from dicomtorch.scanner.given import paths_of
 from dicomtorch.scanner.open import open_source
+from dicomtorch.scanner.place import is_address, options_beside
 
 _COCO = ".json"
 _OWN = ("masks", "mask_output", "unlabelled")
@@ -71,7 +73,7 @@ def open_masks(images: FrameIndex, policy: ReadPolicy, options: MaskOptions) -> 
     if isinstance(given, FrameIndex):
         return MaskIndex(images, given, **more)
     if _is_path(given) or isinstance(given, list | tuple):
-        found, _ = open_source(given, refresh=policy.refresh, cache_dir=policy.cache_dir)
+        found = _opened(given, images, policy)
         if not has_objects(found, KINDS_OF_MASKS["all"]) and has_objects(found, SHAPE_KINDS):
             return MaskIndex(images, shapes=annotation_table(found), **more)
         return MaskIndex(images, found, **more)
@@ -79,6 +81,15 @@ def open_masks(images: FrameIndex, policy: ReadPolicy, options: MaskOptions) -> 
         f'masks must be True, "seg", "rtstruct", "sr", "ann", a folder, files, an index, a dict from SeriesInstanceUID '
         f"to file, or a table; got {type(given).__name__}"
     )
+
+
+def _opened(given: Any, images: FrameIndex, policy: ReadPolicy) -> FrameIndex:
+    """The index of what holds masks or shapes of images, found as these are."""
+    sources = paths_of(given)
+    options = options_beside(sources, images.root, policy.storage_options)
+    return open_source(
+        sources, storage_options=options, refresh=policy.refresh, cache_dir=policy.cache_dir
+    )[0]
 
 
 def _is_path(value: Any) -> bool:
@@ -110,9 +121,9 @@ def _of_files(
         return MaskIndex(images, files=grids, **more)
     only: dict[bytes, list[str]] = {}
     for uid, path in dicom.items():
-        only.setdefault(os.path.abspath(os.fsencode(path)), []).append(uid)
-    paths = list(map(os.fsdecode, only))
-    found, _ = open_source(paths, refresh=policy.refresh, cache_dir=policy.cache_dir)
+        name = os.fsencode(path)
+        only.setdefault(name if is_address(name) else os.path.abspath(name), []).append(uid)
+    found = _opened(list(map(os.fsdecode, only)), images, policy)
     masks = MaskIndex(images, found, files=grids or None, only=only, **more)
     labelled = set(images.gather("SeriesInstanceUID", np.flatnonzero(masks.labelled())))
     there = set(images.column("SeriesInstanceUID").tolist())
@@ -142,7 +153,7 @@ def open_shapes(
     elif isinstance(given, FrameIndex):
         given = annotation_table(given)
     elif _is_path(given) and not os.fspath(given).lower().endswith((".csv", ".tsv", _COCO)):
-        found, _ = open_source(given, refresh=policy.refresh, cache_dir=policy.cache_dir)
+        found = _opened(given, images, policy)
         given = annotation_table(found)
     try:
         return ShapeIndex(Images(images), given, labels)
@@ -150,7 +161,7 @@ def open_shapes(
         raise type(error)(f"{kind}: {error}") from error
 
 
-def read_annotations(source: Any) -> pa.Table:
+def read_annotations(source: Any, *, storage_options: Mapping[str, Any] | None = None) -> pa.Table:
     """What structured reports (TID 1500) and Microscopy Bulk Simple Annotations hold, as a table.
 
     A row for each region, and one for each measurement group without any: object, kind ("sr" or "ann"), object_uid,
@@ -161,7 +172,8 @@ def read_annotations(source: Any) -> pa.Table:
     `masks=` take it.
 
     Args:
-        source: A folder, files, an index or a dataset.
+        source: A folder, files, addresses, an index or a dataset.
+        storage_options: For addresses; see `scan`.
 
     Raises:
         SourceError: There is nothing at `source`.
@@ -169,5 +181,5 @@ def read_annotations(source: Any) -> pa.Table:
     """
     index = source if isinstance(source, FrameIndex) else getattr(source, "index", None)
     if not isinstance(index, FrameIndex):
-        index, _ = open_source(source)
+        index, _ = open_source(source, storage_options=storage_options)
     return annotation_table(index)

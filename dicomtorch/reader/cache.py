@@ -155,9 +155,9 @@ class FrameCache:
         """
         return self._read(key, pixel.shape, _HEAD_BYTES + 8 * math.prod(pixel.shape), scratch, out)
 
-    def read_array(self, key: bytes, scratch: Scratch) -> Array | None:
-        """The same of other arrays that were written here, whose shape is not known beforehand."""
-        return self._read(key, None, _MOST_OF_ARRAY, scratch, None)
+    def read_array(self, key: bytes, scratch: Scratch, most: int = _MOST_OF_ARRAY) -> Array | None:
+        """The same of other arrays that were written here, of at most so many bytes, whose shape is not known."""
+        return self._read(key, None, most + _HEAD_BYTES, scratch, None)
 
     def _read(
         self,

@@ -23,6 +23,7 @@ from dicomtorch.storage.base import ByteRange, Scratch, Storage
 from dicomtorch.storage.remote import RemoteStorage
 
 _FOLDER = "ranges"
+_MOST = (1 << 31) - 1024  # bytes of a range that is kept: what an entry can have
 _FIRST_BYTES = 4096  # of a frame, whose checksum is in the key of its decoded values
 
 
@@ -49,14 +50,15 @@ class KeptRanges:
 
     def read(self, wanted: ByteRange, scratch: Scratch) -> memoryview | None:
         """A range, in `scratch` or memory of its own; `None` if it is not there in whole."""
-        found = self._cache.read_array(_key(wanted), scratch)
+        found = self._cache.read_array(_key(wanted), scratch, wanted.length)
         if found is None or found.nbytes != wanted.length:
             return None
         return found.data.cast("B")
 
     def write(self, wanted: ByteRange, data: memoryview) -> None:
         """Keeps a range, if there is room."""
-        self._cache.write(_key(wanted), np.frombuffer(data, np.uint8))
+        if wanted.length <= _MOST:
+            self._cache.write(_key(wanted), np.frombuffer(data, np.uint8))
 
     def missing(self, ranges: list[ByteRange]) -> list[ByteRange]:
         """Those that are not there."""

@@ -18,7 +18,8 @@ from dicomtorch.scanner.inventory import Inventory, Part, check_part, of_part
 from dicomtorch.scanner.listing import Listing
 from dicomtorch.scanner.pool import ChildProcesses
 from dicomtorch.scanner.tree import Source, list_all, roots, walk
-from dicomtorch.storage.address import is_address, scheme_of, split_query
+from dicomtorch.storage.address import is_address as is_address
+from dicomtorch.storage.address import scheme_of, split_query
 from dicomtorch.storage.base import Identity
 from dicomtorch.storage.choose import storage_for
 from dicomtorch.storage.remote import RemoteStorage
@@ -201,6 +202,20 @@ def remote_source(
             "them; give names and values, or have them found in the environment"
         ) from None
     return addresses, storage
+
+
+def options_beside(
+    source: Any, root: bytes, options: Mapping[str, Any] | None
+) -> Mapping[str, Any] | None:
+    """The options for something that is read beside what lies below `root`: the same for addresses of the same kind.
+
+    Args:
+        source: As in `scan`.
+        root: Of an index.
+        options: Of it.
+    """
+    kinds = {scheme_of(os.fsencode(path)) for path in paths_of(source)}
+    return options if kinds == {scheme_of(root)} else None
 
 
 def list_objects(

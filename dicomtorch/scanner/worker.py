@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import platform
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dicomtorch.errors import StaleIndexError, StorageError
 from dicomtorch.index.builder import FileRows, Part, PartBuilder, build_part
@@ -201,7 +202,9 @@ def scan_chunk(token: str, number: int, job: Job, entries: Sequence[Entry]) -> b
         As `index.part_bytes` has it, with the name of this machine.
     """
     if getattr(_memory, "token", None) != token:
-        _memory.token, _memory.reader = token, EntryReader(job)
+        # Threads of one process get the same storage: with one of its own each counts what it asked for itself.
+        own = replace(job, storage=copy.copy(job.storage))
+        _memory.token, _memory.reader = token, EntryReader(own)
     reader: EntryReader = _memory.reader
     storage = reader.storage
     before = (0, 0) if storage is None else (storage.requests, storage.bytes_read)

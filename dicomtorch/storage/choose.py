@@ -70,6 +70,9 @@ def storage_for(
     if known is not None and options is None and not queries:
         return known
     settings = known.settings if known and options is None else Settings.of(options)
+    # Those of a new list of signed addresses take the place of older ones, which may have expired.
+    if queries and known is not None:
+        queries = {**known.queries, **queries}
     storage = RemoteStorage(base, settings, make_client, queries)
     storage.client  # noqa: B018 - a package that is missing is told here
     _of_place[base] = storage

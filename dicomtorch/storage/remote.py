@@ -78,6 +78,7 @@ class RemoteStorage:
     Attributes:
         base: As given.
         settings: As given.
+        queries: As given.
         requests: Made by this object so far in this process, repeats within the client not counted.
         bytes_read: What came.
     """
@@ -94,7 +95,7 @@ class RemoteStorage:
         self.base = base
         self.settings = settings
         self._make = make
-        self._queries = dict(queries or {})
+        self.queries = dict(queries or {})
         self._renew()
 
     def _renew(self) -> None:
@@ -117,7 +118,7 @@ class RemoteStorage:
     def client(self) -> Client:
         """Of this process."""
         if self._client is None:
-            self._client = self._make(self.base, self.settings, self._queries)
+            self._client = self._make(self.base, self.settings, self.queries)
         return self._client
 
     def open(self, name: bytes, identity: Identity | None = None) -> RemoteObject:
@@ -132,7 +133,7 @@ class RemoteStorage:
         Raises:
             StorageError: It is not there, or not for this user.
         """
-        self._count(0)
+        self._count()
         return self.client.head(name)
 
     def begin(self, name: bytes, identity: Identity, length: int) -> Answer:
@@ -166,11 +167,11 @@ class RemoteStorage:
         Raises:
             StorageError: There is nothing, or nothing for this user.
         """
-        self._count(0)
+        self._count()
         found = 0
         for found, item in enumerate(self.client.listed(prefix), 1):
             if found % 1000 == 0:
-                self._count(0)
+                self._count()
             yield item
         if not found:
             yield prefix, self.head(prefix)
@@ -258,17 +259,18 @@ class RemoteStorage:
 
     def _get(self, wanted: ByteRange) -> Answer:
         name, identity, offset, length = wanted
+        self._count()  # also one that is refused
         answer = self.client.get(name, offset, length, identity)
-        self._count(len(answer.data))
+        with self._lock:
+            self.bytes_read += len(answer.data)
         return answer
 
-    def _count(self, size: int) -> None:
+    def _count(self) -> None:
         with self._lock:
             self.requests += 1
-            self.bytes_read += size
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("base", "settings", "_make", "_queries")
+        names = ("base", "settings", "_make", "queries")
         return {name: self.__dict__[name] for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dicomtorch import DicomFrames, MaskIndex, scan
+from dicomtorch import DicomFrames, MaskIndex, read_annotations, scan
 from dicomtorch.errors import OptionError, SourceError
+from dicomtorch.storage import choose
 from tests.support.mask_phantoms import segmentation, series, structures
 from tests.support.requirements import require
+from tests.support.servers import s3_server
 
 SERIES = ("1.2.3.1", "1.2.3.2")
 
@@ -100,3 +102,34 @@ def test_a_file_and_an_object_for_one_series_are_told(case):
 def test_what_is_no_source_of_masks(case, given, error, message):
     with pytest.raises(error, match=message):
         DicomFrames(case[0], masks=given)
+
+
+def test_masks_of_another_bucket_are_asked_for_with_the_same_options(case, monkeypatch):
+    """No credentials are in the environment, so that without the options nothing would be given."""
+    require("obstore")
+    require("moto")
+    folder, slices, block, root = case
+    segmentation(root / "masks" / "b.dcm", slices[1], [(1, 1, block[1, :, ::-1])], names=["Liver"])
+    monkeypatch.setattr(choose, "_of_place", {})
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    with s3_server() as s3:
+        for bucket, tree in (("images-here", folder), ("masks-there", root / "masks")):
+            s3.client.create_bucket(Bucket=bucket)
+            s3.put_tree(bucket, tree, "x/")
+        options = {"storage_options": s3.options, "cache_dir": root / "cache", "unlabelled": "zero"}
+        expected = areas(DicomFrames(folder, masks=root / "masks", unlabelled="zero"))
+        assert expected[SERIES[1]] == 24
+        address = "s3://masks-there/x"
+        assert areas(DicomFrames("s3://images-here/x", masks=address, **options)) == expected
+        files = {SERIES[1]: f"{address}/b.dcm"}
+        choose._of_place.clear()
+        frames = DicomFrames("s3://images-here/x", masks=files, **options)
+        assert areas(frames) == {SERIES[0]: 0, SERIES[1]: 24}
+        with pytest.raises(SourceError, match="cannot be opened"):
+            DicomFrames(frames.index, boxes="s3://masks-there/nothing", storage_options=s3.options)
+        choose._of_place.clear()
+        assert read_annotations(address, storage_options=s3.options).num_rows == 0
+        # Options of a bucket mean nothing for files of this machine.
+        local = DicomFrames("s3://images-here/x", masks=root / "masks", **options)
+        assert areas(local) == expected

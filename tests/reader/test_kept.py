@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from dicomtorch import DicomFrames, FrameLoader, scan
+from dicomtorch.reader import cache
 from tests.support.http_server import counts, http_server
 from tests.support.phantoms import ct, write
 from tests.support.requirements import require
@@ -44,6 +45,19 @@ def test_what_is_kept_is_not_asked_for_again(images: np.ndarray, tmp_path: Path)
             file.write_bytes(b"damaged")
         again, _ = frames[0:40]
         assert torch.equal(again, got)
+
+
+def test_ranges_of_any_size_are_kept(
+    images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "_MOST_OF_ARRAY", 100)  # as 256 MiB are of a slide
+    with http_server(tmp_path / "files") as address:
+        options = {"range_cache": str(tmp_path / "kept")}
+        frames = DicomFrames(scan(address)[0], values="stored", storage_options=options)
+        for expected in (40, 0):
+            counts(address)
+            frames[0:40]
+            assert counts(address).get("GET", 0) == expected
 
 
 def test_none_is_wrong_and_none_is_lost_where_one_of_twenty_requests_fails(

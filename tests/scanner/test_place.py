@@ -10,6 +10,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +243,29 @@ def test_signed_addresses(folder: Path, tmp_path: Path, caplog: pytest.LogCaptur
         scan("https://user:secret@host/x")
 
 
+def test_a_new_signature_takes_the_place_of_one_that_expired(folder: Path, tmp_path: Path) -> None:
+    with http_server(folder) as address:
+
+        def signed(query: str, few: range = range(4)) -> list[str]:
+            return [f"{address}/series%20{k % 2}/{k}.dcm?{query}" for k in few]
+
+        (folder / ".query").write_text("sig=first")
+        options: Any = {"values": "stored", "cache_dir": tmp_path / "c"}
+        frames = DicomFrames(signed("sig=first"), **options)
+        assert int(frames[1][0].max()) == 2
+        (folder / ".query").write_text("sig=second")
+        with pytest.raises(DicomTorchError, match="403"):
+            frames[1]
+        again = DicomFrames(signed("sig=second"), **options)
+        assert (again.report.read, again.report.reused) == (0, 4)
+        assert int(again[1][0].max()) == 2
+        # Other addresses of the host leave these as they are.
+        assert len(DicomFrames(signed("sig=second", range(4, 6)), **options)) == 2
+        assert int(DicomFrames(again.index, values="stored")[1][0].max()) == 2
+    stored = [file.read_bytes() for file in (tmp_path / "c").rglob("*") if file.is_file()]
+    assert not any(b"sig=" in one for one in stored)
+
+
 def test_plain_http_is_walked_by_its_links_and_asked_once_an_object(folder: Path) -> None:
     with http_server(folder) as address:
         index, _ = scan(address)
@@ -257,6 +281,18 @@ def test_plain_http_is_walked_by_its_links_and_asked_once_an_object(folder: Path
         write(ct(pixels(50)), folder / "series 1" / "5.dcm")
         changed, report = scan(address, index=index)
         assert (report.read, len(changed)) == (1, 12)
+
+
+def test_requests_are_counted_once_whoever_makes_them(folder: Path) -> None:
+    for k in range(60):
+        write(ct(pixels(k, 8)), folder / "series 2" / f"{k:02}.dcm")
+    with http_server(folder) as address, ThreadPoolExecutor(4) as threads:
+        for how in ({"executor": threads}, {"num_workers": 2}, {"num_workers": 0}):
+            counts(address)
+            _, report = scan(address, **how)  # type: ignore[arg-type]
+            asked = counts(address)
+            assert report.requests == asked["GET"] - 4 + asked["HEAD"]  # without the pages
+            assert report.bytes_read == asked["bytes"]
 
 
 def test_large_headers_are_asked_for_as_far_as_they_go(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """A server of files over HTTP that answers late or wrongly, as asked: `python -m tests.support.http_server FOLDER ...`.
 
 It knows GET and HEAD, one range, ETag and If-Match, and lists folders as pages of links. Faults are drawn from a seed
-for each request for a range; what is asked for again is drawn again.
+for each request for a range; what is asked for again is drawn again. Where there is a file `.query`, addresses need its
+text as their query, as signed ones do.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ class Server:
         self, method: str, target: str, headers: dict[str, str], writer: asyncio.StreamWriter
     ) -> bool:
         """Answers one request; `False` if the connection is over."""
-        path = urllib.parse.unquote(target.partition("?")[0])
+        escaped, _, query = target.partition("?")
+        path = urllib.parse.unquote(escaped)
         if path == "/-/counts":
             body = json.dumps(self.counts).encode()
             self.counts.clear()
@@ -64,6 +66,9 @@ class Server:
         self.counts[method] += 1
         if self.latency:
             await asyncio.sleep(self.latency)
+        signed = self.folder / ".query"
+        if signed.exists() and signed.read_text() != query:
+            return await self.send(writer, 403, {}, b"")
         file = self.folder / path.lstrip("/")
         if file.is_dir():
             names = sorted(f"{one.name}/" if one.is_dir() else one.name for one in file.iterdir())

@@ -289,7 +289,7 @@ def test_requests_are_counted_once_whoever_makes_them(folder: Path) -> None:
     with http_server(folder) as address, ThreadPoolExecutor(4) as threads:
         for how in ({"executor": threads}, {"num_workers": 2}, {"num_workers": 0}):
             counts(address)
-            _, report = scan(address, **how)  # type: ignore[arg-type]
+            _, report = scan(address, **how)
             asked = counts(address)
             assert report.requests == asked["GET"] - 4 + asked["HEAD"]  # without the pages
             assert report.bytes_read == asked["bytes"]

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO_OUTPUT ?= out
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 REQUIREMENTS := pyproject.toml constraints.txt
 KERNELS := $(wildcard kernels/*.toml kernels/*.py kernels/src/*)
@@ -10,6 +10,24 @@ WITHOUT_KERNELS := tests/conformance tests/pixels/test_cases_files.py tests/read
 SERVICES := tests/docs/test_site.py tests/users tests/viewer/test_page.py tests/conformance/test_series.py tests/conformance/test_vendors.py tests/conformance/test_orthanc.py $(shell grep -rlE 'require\("(monai|torchio|wsidicom|dask|ray|loky|datasets|webdataset|ignite)"\)' tests --include='test_*.py')
 SERVICES += tests/integrations/test_recipes.py tests/batches/test_frameworks.py
 SERVICES += $(shell grep -rlE 'require\("(moto|nginx)"\)' tests --include='test_*.py')
+
+# Programs that tests use, by Debian's names, installed where that can be done: by root, with apt-get, within minutes.
+# Tests of those that are absent skip, or fail where DICOMTORCH_REQUIRE names them.
+define PROGRAMS
+has() { for program; do command -v "$$program" >/dev/null && return 0; done; return 1; }; \
+wanted=; \
+has chromium chromium-browser || wanted="$$wanted chromium"; \
+has nginx /usr/sbin/nginx || wanted="$$wanted nginx-light"; \
+{ has Orthanc /usr/sbin/Orthanc /usr/local/sbin/Orthanc && test -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so; } \
+	|| wanted="$$wanted orthanc,orthanc-dicomweb"; \
+can=; if [ -n "$$wanted" ] && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	export DEBIAN_FRONTEND=noninteractive; \
+	apt="apt-get -qq -y -o Acquire::Retries=2 -o Acquire::http::Timeout=30 -o DPkg::Lock::Timeout=120"; \
+	timeout 180 $$apt update && can=1; fi; \
+for some in $$wanted; do packages=$$(echo "$$some" | tr , ' '); \
+	{ [ -n "$$can" ] && timeout 600 $$apt install --no-install-recommends $$packages >/dev/null; } || \
+		echo "Not installed: $$packages; the tests that need it are skipped."; done
+endef
 
 .PHONY: demo test test-services docs long lint format bench lock audit release clean
 
@@ -91,17 +109,7 @@ $(VENV)/.services: $(VENV)/.test
 	$(PIP) --editable ".[all]" --group services
 	rm -rf $(VENV)/torchvision # apart, for the one script that asks for it: beside torch for the CPU others could not import it
 	$(PIP) --no-deps --target $(VENV)/torchvision torchvision
-	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
-		{ command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && \
-			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null; } || \
-		echo "Chromium is not installed; the tests of the viewer's page are skipped."
-	@command -v nginx >/dev/null || test -x /usr/sbin/nginx || \
-		{ command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && \
-			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends nginx-light >/dev/null; } || \
-		echo "nginx is not installed; tests of remote files against it are skipped."
-	@test -x /usr/sbin/Orthanc || { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && \
-			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends orthanc orthanc-dicomweb >/dev/null; } || \
-		echo "Orthanc is not installed; the tests with a real DICOMweb server are skipped."
+	@$(PROGRAMS)
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.pip $(REQUIREMENTS)

@@ -7,6 +7,8 @@ import re
 import tomllib
 from pathlib import Path
 
+from tests.support.orthanc import PLUGIN
+
 ROOT = Path(__file__).parents[1]
 ADVISORY = re.compile(r"CVE-\d+-\d+|GHSA-[\w-]+")
 
@@ -77,3 +79,20 @@ def test_the_lock_has_all_that_is_asked_for() -> None:
     }
     locked = pinned((ROOT / "requirements.lock").read_text(encoding="utf-8"))
     assert names - locked.keys() == {"dicomtorch"}, "make lock"
+
+
+def test_the_workflow_requires_what_the_checks_require():
+    """But for real samples, which it does not have."""
+    checks = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    first, second = re.findall(
+        r'DICOMTORCH_REQUIRE="\$\{?DICOMTORCH_REQUIRE[:\-,]*([^"}]+)', checks
+    )
+    workflow = (ROOT / ".github" / "workflows" / "check.yml").read_text(encoding="utf-8")
+    (named,) = re.findall(r'DICOMTORCH_REQUIRE: "([^"]+)"', workflow)
+    assert {*named.split(",")} == {*first.split(","), *second.split(",")} - {"samples", "series"}
+
+
+def test_programs_of_tests_are_looked_for_where_tests_look():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert PLUGIN in makefile
+    assert len(re.findall(r"\bapt\b.* update", makefile)) == 1

@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 REQUIREMENTS := pyproject.toml constraints.txt
 KERNELS := $(wildcard kernels/*.toml kernels/*.py kernels/src/*)
 WITHOUT_KERNELS := tests/conformance tests/pixels/test_cases_files.py tests/reader tests/masks tests/datasets tests/batches/test_loader.py
-SERVICES := tests/docs/test_site.py tests/users tests/viewer/test_page.py tests/conformance/test_series.py tests/conformance/test_vendors.py tests/conformance/test_orthanc.py $(shell grep -rlE 'require\("(monai|torchio|wsidicom|dask|ray|loky|datasets|webdataset|ignite)"\)' tests --include='test_*.py')
+SERVICES := tests/docs/test_site.py tests/users tests/viewer/test_page.py tests/viewer/test_jupyterlab.py tests/conformance/test_series.py tests/conformance/test_vendors.py tests/conformance/test_orthanc.py $(shell grep -rlE 'require\("(monai|torchio|wsidicom|dask|ray|loky|datasets|webdataset|ignite)"\)' tests --include='test_*.py')
 SERVICES += tests/integrations/test_recipes.py tests/batches/test_frameworks.py
 SERVICES += $(shell grep -rlE 'require\("(moto|nginx)"\)' tests --include='test_*.py')
 

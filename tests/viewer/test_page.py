@@ -597,14 +597,12 @@ WITH_STORE = f"""
 """
 
 
-def test_what_is_kept_of_answers(opened, series):
-    page = opened(DicomFrames(series))
-
-    def run(body: str) -> Any:
-        return page.js(f"async () => {{{WITH_STORE}{body}}}")
-
-    # A message whose answer nobody wants any more is waited for no longer, and its answer is left alone.
-    assert run("""
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        # A message whose answer nobody wants any more is waited for no longer, and its answer is left alone.
+        pytest.param(
+            """
         const sent = [], listeners = [], control = new AbortController();
         const model = { on: (_, listen) => listeners.push(listen), send: (message) => sent.push(message) };
         const transport = module.messageTransport(model);
@@ -615,18 +613,26 @@ def test_what_is_kept_of_answers(opened, series):
         for (const { id, path } of sent) listeners[0]({ id, status: 200, info: { path } }, []);
         const soon = [ended, none].map((one) => Promise.race([one, later("waits")]));
         return [...await Promise.all(soon), (await other).info.path, sent.length];
-    """) == ["AbortError", "AbortError", "b", 2]
-    # A path that was forgotten and asked for again counts once, whichever answer comes first.
-    assert run("""
+    """,
+            ["AbortError", "AbortError", "b", 2],
+            id="nobody waits",
+        ),
+        # A path that was forgotten and asked for again counts once, whichever answer comes first.
+        pytest.param(
+            """
         const waiting = [], store = new Store({ get: () => new Promise((resolve) => waiting.push(resolve)) });
         const path = "samples/1/training?draw=0", first = store.get(path, true);
         store.forget();
         const second = store.get(path);
         for (const resolve of waiting) { resolve(bytes()); await later(); }
         return [(await first).info.dropped, (await second).status, store.bytes, store.kept.size, store.running];
-    """) == [True, 200, 1000, 1, 0]
-    # What was asked for before all was forgotten is not kept afterwards.
-    assert run("""
+    """,
+            [True, 200, 1000, 1, 0],
+            id="asked twice",
+        ),
+        # What was asked for before all was forgotten is not kept afterwards.
+        pytest.param(
+            """
         const waiting = [], store = new Store({ get: () => new Promise((resolve) => waiting.push(resolve)) });
         const first = store.get("batches/1");
         store.clear();
@@ -634,30 +640,46 @@ def test_what_is_kept_of_answers(opened, series):
         const said = (await Promise.race([first, later({ info: {} })])).info;
         await later();
         return [said.dropped, store.bytes, store.kept.size, store.running];
-    """) == [True, 0, 0, 0]
-    # An answer of a type that no browser has says so, and others come after it.
-    assert run("""
+    """,
+            [True, 0, 0, 0],
+            id="before all was forgotten",
+        ),
+        # An answer of a type that no browser has says so, and others come after it.
+        pytest.param(
+            """
         const store = new Store({ get: async (path) => bytes(path === "odd" ? "f16" : "u1") });
         const odd = await Promise.race([store.get("odd").catch(() => null), later(null)]);
         for (let k = 0; k < 9; k++) await Promise.race([store.get(`even${k}`), later(null)]);
         return [odd && odd.status, odd && odd.info.error.startsWith("The answer"), store.running, store.kept.size];
-    """) == [-1, True, 0, 9]
-    # Small pictures of series are not thrown away by each step through frames.
-    assert run("""
+    """,
+            [-1, True, 0, 9],
+            id="odd type",
+        ),
+        # Small pictures of series are not thrown away by each step through frames.
+        pytest.param(
+            """
         const waiting = [], store = new Store({ get: () => new Promise((resolve) => waiting.push(resolve)) });
         const small = store.get("frames/1/thumb", true), frame = store.get("frames/1/source", true);
         store.forget();
         for (const resolve of waiting) resolve(bytes());
         return [(await small).status, (await frame).info.dropped];
-    """) == [200, True]
+    """,
+            [200, True],
+            id="small pictures",
+        ),
+    ],
+)
+def test_what_is_kept_of_answers(opened, series, code, expected):
+    page = opened(DicomFrames(series))
+    assert page.js(f"async () => {{{WITH_STORE}{code}}}") == expected
 
 
 def test_what_was_passed_by_is_no_failure(opened, series):
     page = opened(DicomFrames(series))
     page.js(f"""(async () => {{
       const v = {VIEWER}, running = v.store.running;
+      v.store.clear();
       v.store.running = 4; // nothing begins
-      v.k = 0;
       const loaded = v.load();
       v.store.forget();
       await loaded;

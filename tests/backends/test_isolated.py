@@ -134,6 +134,18 @@ def test_a_backend_that_cannot_be_loaded_is_not_taken_for_the_one_before() -> No
     assert BACKEND.decode(frame(misbehaving.FINE), wide).shape == (2, 9)
 
 
+def test_a_backend_that_cannot_be_prepared_ends_nothing() -> None:
+    still_decodes()
+    with children._lock:
+        idle, children._idle = children._idle, []
+    for child in idle:
+        children.end(child)
+    process = children._control
+    children.give_back(children.take(pickle.dumps(misbehaving.Unloadable())))
+    still_decodes()
+    assert children._control is process
+
+
 def test_what_loading_a_backend_takes_is_not_that_of_a_frame() -> None:
     children.close()
     with limited(decode_memory_bytes=32 << 20):

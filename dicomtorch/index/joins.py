@@ -181,8 +181,9 @@ def read_table(table: Any, on: Sequence[str]) -> pa.Table:
             )
     except OSError as error:
         why = without_path(error)  # that of Arrow has the path among its words
+        said = os.strerror(error.errno) if error.errno else getattr(why, "strerror", why) or why
         raise OptionError(
-            f"the table cannot be read: {getattr(why, 'strerror', why) or why}"
+            f"the table cannot be read: {said}; join takes the path of a CSV file, or a table that is in memory"
         ) from why
     except (pa.ArrowException, ValueError, TypeError) as error:
         if isinstance(error, DicomTorchError):

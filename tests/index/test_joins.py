@@ -175,7 +175,7 @@ def test_several_joins_add_up() -> None:
             "PatientID",
             "several columns 'PatientID'",
         ),
-        ("nowhere.csv", "PatientID", "No such file"),
+        ("nowhere.csv", "PatientID", "No such file.*; join takes the path of a CSV file"),
     ],
 )
 def test_what_is_unclear_is_refused(table: Any, on: str, message: str) -> None:

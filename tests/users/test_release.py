@@ -154,7 +154,7 @@ def the_start_page_works(programs: Path, environment: dict[str, str], folder: Pa
         line for block in re.findall(r"```sh\n(.*?)```", page, re.S) for line in block.splitlines()
     ]
     assert len(commands) > 3
-    code = "".join(re.findall(r"```python\n(.*?)```", page, re.S)).replace('"cuda"', '"cpu"')
+    code = "".join(re.findall(r"```python\n(.*?)```", page, re.S))
     (folder / "world/train.py").write_text(code, encoding="utf-8")
     for command in [*commands, "python train.py"]:
         done = subprocess.run(

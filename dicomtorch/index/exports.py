@@ -183,9 +183,14 @@ class UIDHash:
 
     Args:
         salt: Any bytes, to be kept secret; `None`: random ones, so that nobody can repeat the hashes.
+
+    Raises:
+        OptionError: The salt is something else.
     """
 
     def __init__(self, salt: bytes | None = None) -> None:
+        if salt is not None and not isinstance(salt, bytes):
+            raise OptionError(f"salt must be bytes; got {type(salt).__name__}")
         self._key = hashlib.blake2b(secrets.token_bytes(32) if salt is None else salt).digest()
 
     def __call__(self, uid: str) -> str:

@@ -354,9 +354,11 @@ class FrameIndex(Storable, Integrated):
             keep: Further columns to be written, of which you know that they identify nobody.
 
         Raises:
-            OptionError: The suffix is none of these, or there is no column of `keep`.
+            OptionError: The suffix is none of these, there is no column of `keep`, or `salt` is for nothing.
             OSError: It could not be written; what was there stays.
         """
+        if salt is not None and not deidentified:
+            raise OptionError("salt is for hashes: it goes with deidentified=True")
         names = [column.name for column in self.columns]
         names = exports.shared_names(names, keep) if deidentified else names
         hashed_uid = exports.UIDHash(salt)

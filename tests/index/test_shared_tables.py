@@ -129,6 +129,18 @@ def test_what_cannot_be_written_is_refused(index: FrameIndex, tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
+def test_a_salt_is_bytes_and_for_hashes(index: FrameIndex, tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    with pytest.raises(OptionError, match="salt must be bytes; got str"):
+        index.export(path, salt="text")  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="goes with deidentified=True"):
+        index.export(path, salt=b"", deidentified=False)
+    assert not path.exists()
+    for name in ("a.csv", "b.csv"):
+        index.export(tmp_path / name, salt=b"")
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
 @pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r", "\n"])
 def test_text_in_a_csv_file_is_no_formula(tmp_path: Path, first: str) -> None:
     formula = f'{first}HYPERLINK("http://x/"&A1)'

@@ -246,7 +246,7 @@ class ClipSampler(EpochSampler[tuple[int, int]]):
     Gives (sequence, start).
 
     Args:
-        starts: For each sequence, how many starts there are.
+        starts: (sequences,) integers, how many starts each has.
         num_clips: Of each sequence per epoch; drawn anew each.
         source: As in `EpochSampler`.
         **options: `seed`, `num_replicas`, `rank`, `drop_last`, as in `EpochSampler`.

@@ -57,6 +57,9 @@ class LocalShuffleSampler(EpochSampler[int]):
             is a plain shuffle.
         block: Frames of one file that stay together at first; `None`: all of them.
         **options: `seed`, `num_replicas`, `rank`, `drop_last`, as in `EpochSampler`.
+
+    Raises:
+        OptionError: `window` or `block` is below 1.
     """
 
     _contiguous = True
@@ -105,13 +108,16 @@ class GroupSampler(EpochSampler[int]):
 
     Args:
         source: A `DicomFrames` or a `FrameIndex`.
-        by: A column of the index, or one value per frame. "PatientID" means the patient as the index numbers them:
-            with the issuer, and the study where the ID is empty.
+        by: A column of the index, or (frames,) integers, floats or texts. "PatientID" means the patient as the index
+            numbers them: with the issuer, and the study where the ID is empty.
         num_frames: How many of each group; a smaller group gives all it has. `None` with mode "all" only.
         mode: "random": others in each epoch. "uniform": the middles of `num_frames` equal parts of the group, in the
             order of series, InstanceNumber and frame. "all": every frame.
         shuffle: Mix the frames of all groups; else group after group, in that order.
         **options: `seed`, `num_replicas`, `rank`, `drop_last`, as in `EpochSampler`.
+
+    Raises:
+        OptionError: `mode` or `num_frames` is none, or they do not go together.
     """
 
     def __init__(
@@ -167,12 +173,15 @@ class BalancedSampler(EpochSampler[int]):
     Args:
         source: A `DicomFrames`, a `FrameIndex`, or a `DicomCrops`, whose candidates are drawn: what follows on frames
             and columns of the index goes for candidates and columns of their table.
-        by: The class of each frame: a column of the index or one value per frame. Or give `weights`.
-        weights: One number per frame, not negative; chances are proportional to them.
+        by: The class of each frame: a column of the index, or (frames,) integers, bool or texts. Or give `weights`.
+        weights: (frames,) floats, 0 or more; chances are proportional to them.
         num_samples: Of an epoch, over all ranks. `None`: as many as frames with replacement; without, as many as give
             every class the frames of the smallest one. Needed for weights without replacement.
         replacement: Whether a frame may come again within an epoch. Without, classes are equally frequent exactly.
         **options: `seed`, `num_replicas`, `rank`, `drop_last`, as in `EpochSampler`.
+
+    Raises:
+        OptionError: Not one of `by` and `weights` is given, or they are not one per frame.
     """
 
     def __init__(
@@ -257,7 +266,7 @@ class GroupBatchSampler(EpochSampler[list[int]]):
 
     Args:
         source: A `DicomFrames` or a `FrameIndex`.
-        by: See `GroupSampler`.
+        by: A column of the index, or (frames,) integers, floats or texts; see `GroupSampler`.
         batch_size: Every frame of every group once, in batches of so many frames of one group; the last of a group may
             be smaller, or is left out with `drop_last`.
         num_groups: Groups of a batch; every group once per epoch; the last batch may have fewer groups, or is left out
@@ -265,6 +274,9 @@ class GroupBatchSampler(EpochSampler[list[int]]):
         num_frames: Frames of each group, others in each epoch. Goes with `num_groups`.
         small_groups: What to do with groups of fewer than `num_frames` frames: "raise", "skip", or "repeat" frames.
         **options: See `EpochSampler`; `drop_last` also leaves out batches that are not full.
+
+    Raises:
+        OptionError: The sizes are below 1 or do not go together, or a group is too small.
     """
 
     def __init__(

@@ -202,7 +202,7 @@ class DicomCrops(DrawnDataset[int, Sample_co, Batch_co]):
 
     @property
     def dropped(self) -> Ints:
-        """Numbers of the rows that `absent="drop"` has left out."""
+        """(n,) int64: numbers of the rows that `absent="drop"` has left out."""
         return self._crops.dropped
 
     @property

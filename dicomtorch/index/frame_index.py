@@ -90,7 +90,12 @@ class FrameIndex(Storable, Integrated):
         return cls(*concatenated(parts))
 
     def updated(self, keep: npt.NDArray[np.bool_], new: Iterable[FileRows] | Part) -> FrameIndex:
-        """This index without the files where `keep` is false, and with `new` ones, ordered by path."""
+        """This index without some files and with new ones, ordered by path.
+
+        Args:
+            keep: (files,) bool, false for those that are left out.
+            new: Files that are added.
+        """
         old = self._generation
         part = new if isinstance(new, Part) else build_part(new, frame_columns(old.tags))
         return FrameIndex(generations.updated(old, np.flatnonzero(keep), part))
@@ -128,13 +133,17 @@ class FrameIndex(Storable, Integrated):
     # Selecting
 
     def select(self, rows: Sequence[int] | npt.NDArray[Any]) -> FrameIndex:
-        """The positions asked for, in that order; a boolean array keeps where it is true."""
+        """The positions asked for, in that order.
+
+        Args:
+            rows: (n,) integers, from -frames to frames - 1; or (frames,) bool, true for what is kept.
+        """
         chosen = selection.positions(rows, len(self))
         rows = chosen if self._rows is None else self._rows[chosen]
         return FrameIndex(self._generation, rows, [part.select(chosen) for part in self._joined])
 
     def where(self, **equals: Any) -> npt.NDArray[np.bool_]:
-        """For each frame whether every column named equals the value given, or one of a list of values.
+        """(frames,) bool: whether every column named equals the value given, or one of a list of values.
 
         Raises:
             OptionError: There is no such column, or it holds several numbers.
@@ -182,12 +191,12 @@ class FrameIndex(Storable, Integrated):
         return self.select(self.image_mask()).deduplicate(duplicates)
 
     def image_mask(self) -> npt.NDArray[np.bool_]:
-        """For each frame whether `images` keeps it."""
+        """(frames,) bool: whether `images` keeps a frame."""
         names = ("SOPClassUID", "Modality", "ImageType")
         return images.image_mask(*(self.column(name) for name in names))
 
     def repeated(self) -> npt.NDArray[np.bool_]:
-        """For each frame whether its file repeats the SOPInstanceUID of an earlier one."""
+        """(frames,) bool: whether a frame's file repeats the SOPInstanceUID of an earlier one."""
         return selection.repeated(self)
 
     def deduplicate(self, duplicates: Duplicates = "first") -> FrameIndex:

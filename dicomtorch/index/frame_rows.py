@@ -59,7 +59,7 @@ class FrameRows:
 
     @property
     def files(self) -> Table:
-        """The files table of the whole scan: column name -> data, one row per file whether it has frames or not."""
+        """The table of all files of the scan, with frames or without: column name -> (files,) of its dtype."""
         return self._generation.files
 
     @property
@@ -69,7 +69,7 @@ class FrameRows:
 
     @property
     def rows(self) -> Rows:
-        """Row of the scan's frames table for each position."""
+        """(frames,) int64: the row of the scan's frames table for each position."""
         return np.arange(len(self)) if self._rows is None else self._rows
 
     @property
@@ -98,7 +98,12 @@ class FrameRows:
         return data.take(rows) if isinstance(data, Texts | Packed) else data[rows]
 
     def values(self, name: str, positions: npt.NDArray[np.int64]) -> npt.NDArray[Any] | list[str]:
-        """The column `name` at `positions`: an array, or a list of `str`."""
+        """A column at some positions, not negative: (n,) or (n, numbers) int64, float64 or bool, or a list of n `str`.
+
+        Args:
+            name: Of the column.
+            positions: (n,) int64.
+        """
         data: Any
         data, chosen = self._column(name)
         rows = positions if chosen is None else chosen[positions]
@@ -108,7 +113,12 @@ class FrameRows:
         return values
 
     def gather(self, name: str, positions: npt.NDArray[np.int64]) -> list[Any]:
-        """The column `name` at `positions` as `int`, `float`, `str`, or tuples of `float`."""
+        """A column at some positions as a list of n `int`, `float`, `str`, or tuples of `float`.
+
+        Args:
+            name: Of the column.
+            positions: (n,) int64, not negative.
+        """
         return as_list(self.values(name, positions))
 
     # One frame
@@ -169,7 +179,7 @@ class FrameRows:
         """Where frames are; looked up together, which costs little more than one.
 
         Args:
-            positions: Not negative.
+            positions: (n,) integers, not negative.
         """
         at = np.asarray(positions, np.int64)
         return locate(self._generation, at if self._rows is None else self._rows[at], at)

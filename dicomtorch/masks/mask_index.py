@@ -195,15 +195,15 @@ class MaskIndex:
         return bool(self.covered()[position])
 
     def known(self, position: int) -> npt.NDArray[np.bool_]:
-        """(K,), for each label whether an object of the frame's series has it: whether it was looked for."""
+        """(K,) bool, for each label whether an object of the frame's series has it: whether it was looked for."""
         return np.asarray(self._known[self._images.series.codes[self._at(position)]])
 
     def labelled(self) -> npt.NDArray[np.bool_]:
-        """For each frame whether its series has any object with a wanted label."""
+        """(frames,) bool: whether the series of a frame has any object with a wanted label."""
         return np.asarray(np.any(self._known, axis=1))[self._images.series.codes]
 
     def covered(self) -> npt.NDArray[np.bool_]:
-        """For each frame whether a plane of an object lies on it; of files in volumes whether its series has one."""
+        """(frames,) bool: whether a plane of an object lies on a frame; of volume files whether its series has one."""
         if self._covered is None:
             covered = np.zeros(len(self), np.bool_)
             covered[self._assignment.planes.row] = True
@@ -265,7 +265,7 @@ class MaskIndex:
         return counts
 
     def has(self, label: str | int) -> npt.NDArray[np.bool_]:
-        """For each frame whether it has a pixel of a label; `BalancedSampler(frames, by=masks.has("liver"))`.
+        """(frames,) bool: whether a frame has a pixel of a label; `BalancedSampler(frames, by=masks.has("liver"))`.
 
         Args:
             label: Its name or number.

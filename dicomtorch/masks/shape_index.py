@@ -122,7 +122,7 @@ class ShapeIndex:
             )
 
     def covered(self) -> npt.NDArray[np.bool_]:
-        """For each frame whether a shape lies on it."""
+        """(frames,) bool: whether a shape lies on a frame."""
         return np.diff(self._first) > 0
 
     def on(self, row: int) -> Shapes:

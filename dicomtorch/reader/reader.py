@@ -109,7 +109,7 @@ class FrameReader:
         return self.fetcher.backends.unsupported
 
     def restricted(self, rows: npt.NDArray[np.int64]) -> FrameReader:
-        """A reader of some positions of this one's index, with the same backends and options."""
+        """A reader of some positions of this one's index, (n,) int64, with the same backends and options."""
         return self._like(self.fetcher.restricted(rows), self.options)
 
     def with_options(self, options: PixelOptions) -> FrameReader:
@@ -139,7 +139,7 @@ class FrameReader:
         return found
 
     def decodable(self) -> npt.NDArray[np.bool_]:
-        """For each frame of the index whether its backend can decode it."""
+        """(frames,) bool: whether the backend of a frame can decode it."""
         numbers = np.asarray(self.index.column("image_pixel"))
         known, first, inverse = np.unique(numbers, return_index=True, return_inverse=True)
         able = np.zeros(len(known), np.bool_)
@@ -351,7 +351,7 @@ class FrameReader:
         return results
 
     def read_stored(self, position: int) -> npt.NDArray[Any]:
-        """Stored values of one frame, (rows, columns) or (rows, columns, samples); RGB where the file has colour.
+        """Stored values of a frame: (rows, columns) or (rows, columns, samples), dtype as in the file; colour is RGB.
 
         Raises:
             DicomTorchError: It cannot be read or decoded.

@@ -162,7 +162,7 @@ class Stack:
         return patient_to_voxel(points, self.affine)
 
     def voxel_to_patient(self, voxels: npt.ArrayLike) -> Floats:
-        """Millimetres, LPS, of voxel indices (..., 3): slice, row, column; the inverse of `patient_to_voxel`."""
+        """(..., 3) float64, mm (LPS), of voxel indices (..., 3): slice, row, column; inverse of `patient_to_voxel`."""
         points = voxel_to_patient(voxels, self.affine)
         if not self.report.is_regular:
             points = points + self._aside(np.asarray(voxels, np.float64)[..., 0])
@@ -178,7 +178,7 @@ class Stack:
         return np.asarray(origin - evenly)
 
     def affine_of(self, first: int, end: int) -> Floats:
-        """The affine of the slices `first` to `end` - 1; of an irregular stack by where these are."""
+        """(4, 4) float64, voxels to mm: the affine of slices `first` to `end` - 1, if irregular by where these are."""
         if self.report.is_regular or end - first < 2:
             affine = shifted(self.affine, (first, 0, 0))
         else:

@@ -8,10 +8,12 @@ import importlib
 import inspect
 import re
 import textwrap
+import typing
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 
 import dicomtorch
 from dicomtorch.errors import DicomTorchError
@@ -87,10 +89,53 @@ def tells_of(word: str, text: str) -> bool:
     return re.search(pattern, text, re.MULTILINE) is not None
 
 
+ARRAY = re.compile(r"\b(Tensor|NDArray|ndarray)\b")
+SHAPE = re.compile(r"\([\w.*]+,( ?[\w.* /+]+,?)*\)")
+NUMBERS = re.compile(
+    r"\b(u?int\d+|float\d+|bool|stored values|integers?|floats?|dtype|0 or 1|Hounsfield|HU|mm|millimetres|pixels|"
+    r"voxels)\b|\[0, 1\]"
+)
+"""What an array is of: a shape, as in (frames,) or (C, H, W), and a type, a unit or a range of its numbers."""
+
+
+def made_or_called(found: Any) -> Any:
+    """What makes an object of a class that has code of its own for it, else the function; `None` without any."""
+    if not inspect.isclass(found):
+        return function_of(found)
+    made = found.__dict__.get("__init__")
+    # A `NamedTuple` or dataclass has one that is made, and has no source.
+    return made if made is not None and made.__code__.co_filename == inspect.getfile(found) else None
+
+
+def has_array(function: Any) -> bool:
+    """Whether a function takes or gives a tensor or an array, by its annotations."""
+    try:
+        kinds = list(typing.get_type_hints(function).values())
+    except NameError:  # names that only type checkers import
+        kinds = list(getattr(function, "__annotations__", {}).values())
+    return any(ARRAY.search(kind if isinstance(kind, str) else repr(kind)) for kind in kinds)
+
+
+def test_arrays_have_a_shape_and_a_type_unit_or_range():
+    asked, lacking = 0, []
+    for name, found in ALL:
+        function = made_or_called(found)
+        is_dataset = inspect.isclass(found) and issubclass(found, torch.utils.data.Dataset)
+        if not is_dataset and (function is None or not has_array(function)):
+            continue
+        asked += 1
+        said = inspect.getdoc(found) or ""
+        lacking += [name] * (not SHAPE.search(said) or not NUMBERS.search(said))
+    assert asked > 40
+    assert lacking == []
+
+
 def test_errors_that_a_function_raises_itself_are_said():
     lacking = []
     for name, found in ALL:
-        function = function_of(found)
+        function = made_or_called(found)
+        if not inspect.isfunction(function):
+            continue
         if function is None or not (function.__module__ or "").startswith("dicomtorch"):
             continue
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))

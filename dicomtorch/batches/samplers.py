@@ -46,15 +46,11 @@ class LocalShuffleSampler(EpochSampler[int]):
     Blocks of `block` consecutive frames of a file are shuffled, then frames inside windows of `window`. So a batch has
     frames that lie beside each other, and what the system reads ahead is used before it is forgotten. The cost: a batch
     has frames of fewer files than a plain shuffle has, and the other frames of a block come within the same window or
-    the next. With the defaults 200 cine loops of 50 frames were read from a disk 1.2 times as fast as in a plain
-    shuffle, with 15 files in a batch of 32 where that has 30; window=32, block=4 gave 1.4 times and 9 files,
-    window=32, block=None 1.7 times and 2. `python -m benchmarks.samplers` measures it on yours. Every rank gets a
-    stretch of the order.
+    the next (`python -m benchmarks.samplers` measures both on your disk). Every rank gets a stretch of the order.
 
     Args:
         source: A `DicomFrames` or a `FrameIndex`.
-        window: Frames that are shuffled together. 1 keeps the frames of a block in order; the number of all frames
-            is a plain shuffle.
+        window: Frames that are shuffled together; 1 keeps those of a block in order, all are a plain shuffle.
         block: Frames of one file that stay together at first; `None`: all of them.
         **options: `seed`, `num_replicas`, `rank`, `drop_last`, as in `EpochSampler`.
 
@@ -181,7 +177,7 @@ class BalancedSampler(EpochSampler[int]):
         **options: `seed`, `num_replicas`, `rank`, `drop_last`, as in `EpochSampler`.
 
     Raises:
-        OptionError: Not one of `by` and `weights` is given, or they are not one per frame.
+        OptionError: Not one of `by` and `weights` is given, or not one per frame.
     """
 
     def __init__(

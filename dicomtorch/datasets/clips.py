@@ -48,9 +48,10 @@ class DicomClips(DrawnDataset[Clip, Sample_co, Batch_co]):
     """Clips of `length` frames from multi-frame files and time series, decoded when asked for.
 
     `clips[i]` is `(clip, meta)`: a tensor (T, C, H, W), float32 in [0, 1] unless `values=` or `dtype=` ask for others,
-    with one mapping to display for all frames, and the metadata of the first one. In it `index` is i, and there are four keys more: `frames`, the positions of the frames in
-    `clips.index`; `times`, in milliseconds since the first frame of the sequence, nan where the files do not tell;
-    `sequence` and `start`, which sequence and where in it. Only the frames of the clip are read.
+    with one mapping to display for all frames, and the metadata of the first one. In it `index` is i, and there are
+    four keys more: `frames`, the positions of the frames in `clips.index`; `times`, in milliseconds since the first
+    frame of the sequence, nan where the files do not tell; `sequence` and `start`, which sequence and where in it. Only
+    the frames of the clip are read.
 
     A sequence is a multi-frame file, or the frames at one place of the successive volumes of a series;
     `clips.sequences` lists them, `sequences.time_sequences` says how they are found.

@@ -104,7 +104,9 @@ def made_or_called(found: Any) -> Any:
         return function_of(found)
     made = found.__dict__.get("__init__")
     # A `NamedTuple` or dataclass has one that is made, and has no source.
-    return made if made is not None and made.__code__.co_filename == inspect.getfile(found) else None
+    return (
+        made if made is not None and made.__code__.co_filename == inspect.getfile(found) else None
+    )
 
 
 def has_array(function: Any) -> bool:

@@ -33,7 +33,7 @@ from dicomtorch.reader.cache import EXPENSIVE, FrameCache, reduced_key
 from dicomtorch.reader.choice import ChosenBackends
 from dicomtorch.reader.inflated import inflated_range
 from dicomtorch.reader.kept import KeptRanges, stored_key
-from dicomtorch.reader.open_files import OpenFiles, identity_of
+from dicomtorch.reader.open_files import OpenFiles, identity_of, is_inflated
 from dicomtorch.reader.threads import FEW, decode_pool, usable_threads, worthwhile_threads
 from dicomtorch.reader.web import WantedFrame, WebFrames, given_frame
 from dicomtorch.storage.base import ByteRange, Scratch, Storage
@@ -151,7 +151,11 @@ class FrameFetcher:
         """What has to be read of frames whose values or bytes are not kept."""
         if self.cache is not None:
             located = [where for where in located if not self._is_kept(where)]
-        ranges = [self.byte_range(where) for where in located if not where.deflated]
+        ranges = [
+            self.byte_range(where)
+            for where in located
+            if not where.deflated and not is_inflated(self.index, where)
+        ]
         if self.kept is None:
             return ranges
         known = [wanted for wanted in ranges if wanted.identity.version]

@@ -13,7 +13,7 @@ from dicomtorch.index.location import FrameLocation
 from dicomtorch.index.members import DEFLATED, STORED, WEB
 from dicomtorch.storage.base import Identity, Storage, StoredObject
 from dicomtorch.storage.local import LocalStorage
-from dicomtorch.storage.members import Place, Window, open_member
+from dicomtorch.storage.members import Place, Window, inflated_members, open_member
 
 
 class OpenFiles:
@@ -96,6 +96,15 @@ def place_of(member: Member) -> Place | None:
     if not member.container:
         return None
     return Place(member.container == DEFLATED, *member[2:])
+
+
+def is_inflated(index: FrameIndex, where: FrameLocation) -> bool:
+    """Whether a frame is in a deflated member of an archive that this process has at hand."""
+    if where.container != DEFLATED:
+        return False
+    place = place_of(index.member(where.file))
+    assert place is not None
+    return inflated_members.has(index.object_path(where.file), identity_of(where), place)
 
 
 class KeptFiles(OpenFiles):

@@ -5,21 +5,35 @@ A member of `study.zip` is called `study.zip!/folder/name`, which is a label: it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, Final
 
-from dicomtorch.errors import StorageError, escaped
+import numpy as np
+
+from dicomtorch.errors import SourceError, StaleIndexError, StorageError, escaped, printable
 from dicomtorch.index.builder import Member
+from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.members import DEFLATED, STORED
 from dicomtorch.model.limits import Limits
-from dicomtorch.model.report import FileClass
+from dicomtorch.model.report import FILE_CLASSES, FileClass
 from dicomtorch.model.schema import MEMBER_MARK
-from dicomtorch.scanner.entries import UNREAD, Entry
+from dicomtorch.scanner.entries import UNREAD, Entry, entry_of_row
 from dicomtorch.storage.archives import HEAD, Kind, Listed, kind_of, members
-from dicomtorch.storage.base import Identity
+from dicomtorch.storage.base import Identity, StoredObject
 from dicomtorch.storage.local import LocalFile
+from dicomtorch.storage.remote import RemoteStorage
 
 _NAMES: Final = (b".zip", b".tar")
+_IS_TAR: Final = "a tar archive whose members are listed: "
+_SOME: Final = 8  # members that tell how many there may be
+_OF_LISTING: Final = 16 << 10  # bytes that each takes
+
+
+def is_named_archive(name: bytes) -> bool:
+    """Whether the name of a file says that it is an archive."""
+    return name.lower().endswith(_NAMES)
 
 
 def archive_entries(
@@ -33,7 +47,7 @@ def archive_entries(
         look: Whether its first bytes are looked at whatever its name is.
         limits: What it may cost.
     """
-    if not look and not absolute.lower().endswith(_NAMES):
+    if not look and not is_named_archive(absolute):
         return None
     try:
         with LocalFile(absolute) as file:
@@ -43,18 +57,70 @@ def archive_entries(
     if kind is None:
         return None
     # Each time, since an index may hold some of the members only: of a part, or of a scan that was broken off.
-    return _entries(absolute, path, kind, limits)
+    return _entries(lambda: LocalFile(absolute), path, kind, limits)
 
 
-def _entries(absolute: bytes, path: bytes, kind: Kind, limits: Limits) -> Iterator[Entry]:
+def remote_archive_entries(
+    storage: RemoteStorage, name: bytes, path: bytes, identity: Identity, limits: Limits
+) -> Iterator[Entry] | None:
+    """The members of an object that is an archive; `None` for any other object, and where its name says none.
+
+    The directory of a zip is read in two or three requests. A tar has none, so that each member takes a request.
+
+    Args:
+        storage: Where it is.
+        name: Of the object.
+        path: What it is called in the index.
+        identity: Of the object.
+        limits: What it may cost.
+
+    Raises:
+        SourceError: It is a tar, and nobody said that it may be read; with what that would take.
+        StorageError: It cannot be read.
+        StaleIndexError: It changes while it is read.
+    """
+    if not is_named_archive(name):
+        return None
+    file = storage.open(name, identity)
+    kind = kind_of(file.read(0, HEAD))
+    if kind is None:
+        return None
+    if kind == "tar" and not storage.settings.read_tar:
+        raise SourceError(f"{printable(name)}: {_price(file, limits)}")
+    entries = _entries(lambda: storage.open(name, identity), path, kind, limits)
+    return entries if kind == "zip" else _told_of(path, list(entries))
+
+
+def _price(tar: StoredObject, limits: Limits) -> str:
+    """What listing the members of a remote tar takes, from the first of them."""
+    size = tar.identity.size
+    some = list(itertools.islice(members(tar, "tar", limits.archive_members), _SOME))
+    end = max((one.place.offset + one.place.length for one in some), default=size)
+    count = len(some) if len(some) < _SOME else max(round(size * len(some) / end), _SOME)
+    many = f"{count:,}" if len(some) < _SOME else f"about {count:,}"
+    moved = min(count * _OF_LISTING, size) / 1e6
+    return (
+        f"a tar archive of {size / 1e6:,.1f} MB with {many} members has no directory: listing them takes one request "
+        f"after the other for each, {moved:,.1f} MB in all, and reading their headers as many again. "
+        f"storage_options={{'read_tar': True}} goes on (--storage-option read_tar=true); a stored zip is listed in "
+        f"three requests"
+    )
+
+
+def _entries(
+    open_archive: Callable[[], StoredObject], path: bytes, kind: Kind, limits: Limits
+) -> Iterator[Entry]:
     """What the directory of an archive has, and what is wrong with it."""
     listed: list[Listed] = []
     problem, identity = "", Identity(0, UNREAD)
     try:
-        with LocalFile(absolute) as file:
+        file = open_archive()
+        try:
             identity = file.identity
             listed.extend(members(file, kind, limits.archive_members))
-    except StorageError as error:
+        finally:
+            file.close()
+    except (StorageError, StaleIndexError) as error:
         problem = str(error)
     if problem:
         yield Entry(path, *identity[:3], "unreadable", problem, version=identity.version)
@@ -76,6 +142,38 @@ def _entries(absolute: bytes, path: bytes, kind: Kind, limits: Limits) -> Iterat
         entry = Entry(named, *identity[:3], file_class, reason, version=identity.version)
         entry.member, entry.header = member, one.header
         yield entry
+
+
+def _told_of(path: bytes, entries: list[Entry]) -> Iterator[Entry]:
+    """The members of a remote tar, and a row for the tar that says how many there are, so that all can be known."""
+    yield from entries
+    members = [entry for entry in entries if entry.member.container]
+    if members and len(members) == len(entries):
+        reason = f"{_IS_TAR}{len(members)}, which need not be listed again while it is the same"
+        whole = members[0]
+        yield Entry(path, whole.size, whole.mtime_ns, 0, "not_dicom", reason, version=whole.version)
+
+
+def known_tars(index: FrameIndex | None) -> dict[bytes, tuple[Identity, list[Entry]]]:
+    """The remote tar archives of which an index has all members: name -> what it was, its members and itself."""
+    if index is None:
+        return {}
+    files: Any = index.files
+    whole = np.flatnonzero(np.asarray(files["file_class"]) == FILE_CLASSES.index("not_dicom"))
+    tars = {index.file_path(k): k for k in whole.tolist() if files["reason"][k].startswith(_IS_TAR)}
+    of_tar: dict[bytes, list[int]] = {}
+    stored = np.flatnonzero(np.asarray(files["container"]) == STORED) if tars else ()
+    for k in map(int, stored):
+        of_tar.setdefault(index.object_path(k), []).append(k)
+    known = {}
+    for name, row in tars.items():
+        rows = [*of_tar.get(name, ()), row]
+        entries = [replace(entry_of_row(files, k), path=index.file_path(k)) for k in rows]
+        count = int(files["reason"][row].removeprefix(_IS_TAR).partition(",")[0])
+        identity = entries[-1].identity
+        if count == len(entries) - 1 and all(one.identity == identity for one in entries):
+            known[name] = identity, entries
+    return known
 
 
 def _label(name: str, taken: set[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from dicomtorch.dicom.elements import Read
 from dicomtorch.errors import StaleIndexError, StorageError
@@ -13,9 +13,10 @@ from dicomtorch.model.report import FileClass
 from dicomtorch.scanner.entries import UNREAD, Entry
 from dicomtorch.scanner.file import read_dicom
 from dicomtorch.scanner.given import is_archive
+from dicomtorch.scanner.objects import Begun
 from dicomtorch.scanner.resolve.resolver import Resolver
 from dicomtorch.storage.archives import HEAD, Listed, located
-from dicomtorch.storage.base import StoredObject
+from dicomtorch.storage.base import Readable, StoredObject
 from dicomtorch.storage.local import LocalFile
 from dicomtorch.storage.members import Inflation, Place, Window
 
@@ -48,12 +49,30 @@ def read_member(archive: bytes, entry: Entry, resolver: Resolver, limits: Limits
     return _rows(entry, entry.size, "unreadable", reason)
 
 
+def read_remote_member(
+    archive: Begun, entry: Entry, resolver: Resolver, limits: Limits
+) -> FileRows:
+    """The same of an archive of a server, of which the first bytes of the member are here.
+
+    Raises:
+        MoreNeeded: They are not enough, and more is not asked for.
+        StaleIndexError: The archive is another one by now.
+        StorageError: More was not given.
+    """
+    try:
+        return _read(archive, entry, resolver, limits)
+    except StorageError as error:
+        if archive.failed:
+            raise
+        return _rows(entry, entry.size, "unreadable", str(error))
+
+
 def _rows(entry: Entry, size: int, file_class: FileClass, reason: str) -> FileRows:
     identity = (entry.path, size, entry.mtime_ns, entry.inode)
     return FileRows(*identity, file_class, reason, version=entry.version, member=entry.member)
 
 
-def _read(archive: StoredObject, entry: Entry, resolver: Resolver, limits: Limits) -> FileRows:
+def _read(archive: Readable, entry: Entry, resolver: Resolver, limits: Limits) -> FileRows:
     member = entry.member
     deflated = member.container == DEFLATED
     place = located(archive, Listed(member.name, Place(deflated, *member[2:]), header=entry.header))
@@ -61,7 +80,9 @@ def _read(archive: StoredObject, entry: Entry, resolver: Resolver, limits: Limit
     read: Read = (
         Inflation(archive, place, limits.inflated_bytes).read
         if deflated
-        else Window(archive, place.offset, place.length).read
+        else Window(
+            cast(StoredObject, archive), place.offset, place.length
+        ).read  # nothing else of it
     )
     if not place.size:
         rows.reason = "an empty file"

@@ -7,19 +7,28 @@ import os
 import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
-from typing import Any, Protocol
+from dataclasses import replace
+from operator import itemgetter
+from typing import Any, NamedTuple, Protocol
 
-from dicomtorch.errors import OptionError, SourceError, StorageError, printable
+from dicomtorch.errors import (
+    OptionError,
+    SourceError,
+    StaleIndexError,
+    StorageError,
+    printable,
+)
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.limits import Limits
+from dicomtorch.scanner.archives import is_named_archive, known_tars, remote_archive_entries
 from dicomtorch.scanner.entries import Entry
 from dicomtorch.scanner.given import paths_of
 from dicomtorch.scanner.inventory import Inventory, Part, check_part, of_part
 from dicomtorch.scanner.listing import Listing
 from dicomtorch.scanner.pool import ChildProcesses
 from dicomtorch.scanner.tree import Source, list_all, roots, walk
+from dicomtorch.storage.address import HTTP, scheme_of, split_query
 from dicomtorch.storage.address import is_address as is_address
-from dicomtorch.storage.address import scheme_of, split_query
 from dicomtorch.storage.base import Identity
 from dicomtorch.storage.choose import storage_for
 from dicomtorch.storage.remote import RemoteStorage
@@ -77,24 +86,39 @@ class RemotePlace:
     Args:
         addresses: Without queries.
         storage: Of them.
-        again: Whether an index has objects of them, so that what a listing does not say is asked for.
+        index: Of the same source, if there is one: what a listing does not say of its objects is asked for, and tar
+            archives of which it has all members are not listed.
+        limits: What archives may cost.
 
     Raises:
         SourceError: There is nothing, or it may not be listed.
     """
 
-    def __init__(self, addresses: Sequence[bytes], storage: RemoteStorage, again: bool) -> None:
+    def __init__(
+        self,
+        addresses: Sequence[bytes],
+        storage: RemoteStorage,
+        index: FrameIndex | None,
+        limits: Limits,
+    ) -> None:
         self.storage = storage
         starts = sorted({_without_slashes(address) for address in addresses})
-        found = in_child(storage, list_objects, storage, starts, again)
-        self.root = _root(starts, found)
+        known = known_tars(index)
+        identities = {name: identity for name, (identity, _) in known.items()}
+        asked = (storage, starts, index is not None, identities, limits)
+        found = in_child(storage, list_objects, *asked)
+        self.root = _root(starts, [listed.objects for listed in found])
         below = len(os.path.join(self.root, b""))
-        objects: dict[bytes, Identity] = {}
-        for some in found:
-            objects.update(some)
+        objects: dict[bytes, Sequence[Entry]] = {}
+        for start, listed in zip(starts, found, strict=True):
+            for name, (size, mtime_ns, inode, version) in listed.objects:
+                objects.setdefault(name, [Entry(name, size, mtime_ns, inode, version=version)])
+            if listed.members is not None:
+                objects[start] = known[start][1] if listed.is_known else listed.members
         self._entries = [
-            Entry(name[below:], size, mtime_ns, inode, version=version)
-            for name, (size, mtime_ns, inode, version) in sorted(objects.items())
+            replace(entry, path=entry.path[below:])
+            for _, entries in sorted(objects.items(), key=itemgetter(0))
+            for entry in entries
         ]
 
     def entries(self) -> list[Entry]:
@@ -170,7 +194,7 @@ def place_of(
     if not has_addresses:
         return LocalPlace(paths, follow_symlinks, limits)
     addresses, storage = remote_source(paths, storage_options)
-    return RemotePlace(addresses, storage, index is not None)
+    return RemotePlace(addresses, storage, index, limits)
 
 
 def remote_source(
@@ -218,9 +242,27 @@ def options_beside(
     return options if kinds == {scheme_of(root)} else None
 
 
+class Listed(NamedTuple):
+    """What lies below an address.
+
+    Attributes:
+        objects: Their names, and what they are.
+        members: Of the one object, if that is an archive; `None`: it is none.
+        is_known: Whether it is an archive that is as it was, so that its members were not listed.
+    """
+
+    objects: list[tuple[bytes, Identity]]
+    members: list[Entry] | None = None
+    is_known: bool = False
+
+
 def list_objects(
-    storage: RemoteStorage, starts: Sequence[bytes], again: bool
-) -> list[list[tuple[bytes, Identity]]]:
+    storage: RemoteStorage,
+    starts: Sequence[bytes],
+    again: bool,
+    known: Mapping[bytes, Identity],
+    limits: Limits,
+) -> list[Listed]:
     """What is below each of `starts`; for `RemotePlace`, in any process.
 
     Raises:
@@ -229,16 +271,37 @@ def list_objects(
     found = []
     for start in starts:
         try:
-            some = list(storage.listed(start))
-        except StorageError as error:
+            # A page of an archive is none: an HTTP server is not asked for what it links to.
+            is_alone = scheme_of(start) in HTTP and is_named_archive(start)
+            some = [(start, storage.head(start))] if is_alone else list(storage.listed(start))
+            if [name for name, _ in some] == [start]:
+                found.append(_one_object(storage, start, some[0][1], known, limits))
+                continue
+        except (StorageError, StaleIndexError) as error:
             raise SourceError(f"{printable(start)} cannot be opened: {error}") from error
         unknown = [k for k, (_, identity) in enumerate(some) if identity.size < 0]
         if again and unknown:
             heads = storage.heads([some[k][0] for k in unknown])
             for k, head in zip(unknown, heads, strict=True):
                 some[k] = (some[k][0], head or some[k][1])
-        found.append(some)
+        found.append(Listed(some))
     return found
+
+
+def _one_object(
+    storage: RemoteStorage,
+    name: bytes,
+    identity: Identity,
+    known: Mapping[bytes, Identity],
+    limits: Limits,
+) -> Listed:
+    """An object that was named itself, which may be an archive."""
+    if identity.size < 0:
+        identity = storage.head(name)
+    if known.get(name) == identity:
+        return Listed([(name, identity)], [], True)
+    members = remote_archive_entries(storage, name, name, identity, limits)
+    return Listed([(name, identity)], None if members is None else list(members))
 
 
 def in_child(storage: RemoteStorage, function: Any, *arguments: Any) -> Any:

@@ -20,8 +20,8 @@ from dicomtorch.model.schema import Column
 from dicomtorch.scanner.entries import UNREAD, Entry, fault_of
 from dicomtorch.scanner.file import DIRECTORY_RECORDS, read_file, read_object
 from dicomtorch.scanner.mask_objects import MASK_TAGS
-from dicomtorch.scanner.members import read_member
-from dicomtorch.scanner.objects import Begun, MoreNeeded, begin, begun
+from dicomtorch.scanner.members import read_member, read_remote_member
+from dicomtorch.scanner.objects import Begun, MoreNeeded, begin, begun, start_of
 from dicomtorch.scanner.resolve.resolver import Resolver, Tag
 from dicomtorch.storage.ahead import request_pool
 from dicomtorch.storage.client import Answer
@@ -93,11 +93,15 @@ class EntryReader:
         size, inode = entry.size, entry.inode
         if entry.reason:
             known = (entry.path, size, entry.mtime_ns, inode, entry.file_class, entry.reason)
-            return FileRows(*known, member=entry.member)
+            return FileRows(*known, version=entry.version, member=entry.member)
         try:
             path, storage = self._job.below + entry.path, self._job.storage
             if storage is not None:
                 answer = begin(storage, path, entry) if first is None else first.result()
+                if entry.member.container:
+                    archive = object_path(path, entry.member.name)
+                    part = Begun(storage, archive, answer, waits, start_of(entry))
+                    return read_remote_member(part, entry, self._resolver, self._job.limits)
                 object = Begun(storage, path, answer, waits)
                 return read_object(object, entry.path, self._resolver, self._job.limits)
             if entry.member.container:

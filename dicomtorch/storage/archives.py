@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from dicomtorch.errors import StorageError
-from dicomtorch.storage.base import StoredObject
+from dicomtorch.storage.base import Readable, StoredObject
 from dicomtorch.storage.members import Place
 
 Kind = Literal["zip", "tar"]
@@ -44,6 +44,7 @@ _FAULTS: Final = (
 )
 """What the libraries raise too where they meet nonsense."""
 _AHEAD: Final = 16 << 10  # bytes
+_TAIL: Final = 64 << 10  # bytes at the end of a zip, where its directory is
 _LARGEST_ENTRY: Final = 1 << 10  # bytes of a member in the directory of a zip, on average
 _LARGEST_HEADER: Final = (
     16 << 20
@@ -105,6 +106,8 @@ def members(archive: StoredObject, kind: Kind, most: int) -> Iterator[Listed]:
     largest = most * _LARGEST_ENTRY + _AHEAD if kind == "zip" else _LARGEST_HEADER
     file = _Bytes(archive, largest, most)
     try:
+        if kind == "zip":
+            file.read_tail()
         yield from (_in_zip if kind == "zip" else _in_tar)(archive, file, most)
     except StorageError:
         raise
@@ -117,7 +120,7 @@ def members(archive: StoredObject, kind: Kind, most: int) -> Iterator[Listed]:
         ) from error
 
 
-def located(archive: StoredObject, listed: Listed) -> Place:
+def located(archive: Readable, listed: Listed) -> Place:
     """Where the bytes of a member of a zip begin: behind its local header, which may be longer than the directory says.
 
     Raises:
@@ -234,6 +237,11 @@ class _Bytes(io.RawIOBase):
         self._at = self._ahead_at = 0
         self._ahead = b""
         self.failure: StorageError | None = None
+
+    def read_tail(self) -> None:
+        """Reads the end at once, where a library would go back step by step."""
+        self._ahead_at = max(self._archive.identity.size - _TAIL, 0)
+        self._ahead = self._archive.read(self._ahead_at, _TAIL)
 
     def readable(self) -> bool:
         return True

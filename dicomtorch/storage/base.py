@@ -77,6 +77,19 @@ class Scratch:
         return memoryview(self._memory)[:length]
 
 
+class Readable(Protocol):
+    """Bytes of one object at any offset: what reading its header needs."""
+
+    @property
+    def identity(self) -> Identity:
+        """What it is."""
+        ...
+
+    def read(self, offset: int, length: int) -> bytes:
+        """The bytes there; fewer only at the end of the object."""
+        ...
+
+
 class StoredObject(Protocol):
     """One object, open for reads at any offset, from several threads."""
 

@@ -69,6 +69,7 @@ class Settings:
         max_retries: How often what failed for no reason of the request is asked for again.
         range_cache: A folder for encoded frames as they came; `None`: none.
         range_cache_bytes: What they may take.
+        read_tar: Whether the members of tar archives are listed, which takes a request for each.
         options: What is left: of the client.
     """
 
@@ -79,6 +80,7 @@ class Settings:
     max_retries: int = 5
     range_cache: str | None = None
     range_cache_bytes: int = 50_000_000_000
+    read_tar: bool = False
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -101,6 +103,10 @@ class Settings:
         lowest = {"io_threads": 1, "prefetch_bytes": 0, "max_retries": 0, "range_cache_bytes": 1}
         for name, value in own.items():
             if name == "range_cache":
+                continue
+            if name == "read_tar":
+                if not isinstance(value, bool):
+                    raise OptionError("storage_options['read_tar'] must be True or False")
                 continue
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if not is_number or value < lowest.get(name, 0.001):

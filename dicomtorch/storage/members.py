@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from dicomtorch._forks import ForkedLock
 from dicomtorch.errors import StaleIndexError, StorageError
-from dicomtorch.storage.base import Identity, Scratch, Storage, StoredObject
+from dicomtorch.storage.base import Identity, Readable, Scratch, Storage, StoredObject
 
 _PIECE: Final = 64 << 10  # compressed bytes that are read at once
 _GROWTH: Final = 4
@@ -107,7 +107,7 @@ class Inflation:
         data: What was inflated so far.
     """
 
-    def __init__(self, archive: StoredObject, place: Place, most: int) -> None:
+    def __init__(self, archive: Readable, place: Place, most: int) -> None:
         self._archive = archive
         self._at, self._end = place.offset, place.offset + place.length
         self._most = min(most, place.size)
@@ -176,6 +176,11 @@ class InflatedMembers:
                     data = _inflated(archive, place)
                     self._keep(key, data)
         return Inflated(data, archive.identity)
+
+    def has(self, name: bytes, identity: Identity, place: Place) -> bool:
+        """Whether a member need not be read for its bytes."""
+        with self._lock:
+            return (name, identity, place) in self._kept
 
     def _find(self, key: object) -> bytes | None:
         with self._lock:

@@ -6,7 +6,7 @@ import concurrent.futures
 import os
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,12 @@ import pytest
 from dicomtorch.errors import StaleIndexError, StorageError
 from dicomtorch.storage import members
 from dicomtorch.storage.base import ByteRange, Identity, Scratch, Storage, StoredObject
+from dicomtorch.storage.choose import storage_for
 from dicomtorch.storage.local import LocalFile, LocalStorage
 from dicomtorch.storage.members import Inflated, InflatedMembers, Inflation, Place, open_member
 from tests.storage.conformance import CONTENT, StorageConformance
+from tests.support.http_server import http_server
+from tests.support.requirements import require
 
 BEFORE = b"what stands in front" * 3
 
@@ -32,23 +35,25 @@ class Archives:
 
     is_remote = False
 
-    def __init__(self, is_deflated: bool) -> None:
+    def __init__(self, is_deflated: bool, inner: Storage | None = None) -> None:
         self.is_deflated = is_deflated
+        self.inner = inner or LocalStorage()
         self.known: dict[bytes, tuple[Place, Identity]] = {}
 
     def open(self, name: bytes, identity: Identity | None = None) -> StoredObject:
         if identity is None:
-            with LocalFile(name) as file:
-                length = file.identity.size - len(BEFORE)
-                data = file.read(len(BEFORE), length)
-                size = len(zlib.decompress(data, -15)) if self.is_deflated else length
-                place = Place(self.is_deflated, len(BEFORE), length, size)
-                archive = file.identity
+            file = self.inner.open(name)
+            length = file.identity.size - len(BEFORE)
+            data = file.read(len(BEFORE), length)
+            size = len(zlib.decompress(data, -15)) if self.is_deflated else length
+            place = Place(self.is_deflated, len(BEFORE), length, size)
+            archive = file.identity
+            file.close()
             self.known[name] = place, archive
         else:
             place, archive = self.known[name]
             archive = identity._replace(size=identity.size - place.size + archive.size)
-        return open_member(LocalStorage(), name, archive, place)
+        return open_member(self.inner, name, archive, place)
 
     def read_many(self, ranges: Sequence[ByteRange]) -> list[bytes]:
         result = []
@@ -98,6 +103,43 @@ class TestDeflated(_Conformance):
         first = opened.read_exactly(0, 16, scratch)
         opened.read_exactly(16, 16, scratch)
         assert bytes(first) == CONTENT[:16]  # what is in memory is not copied
+
+
+class _OfServer(_Conformance):
+    """The same of archives that a server has."""
+
+    address: str
+
+    @pytest.fixture(autouse=True)
+    def _server(self, tmp_path: Path) -> Iterator[None]:
+        require("obstore")
+        with http_server(tmp_path) as self.address:
+            yield
+
+    @pytest.fixture
+    def storage(self) -> Storage:
+        return Archives(self.is_deflated, storage_for(self.address.encode(), {}))
+
+    def put(self, name: str, content: bytes) -> bytes:
+        super().put(name, content)
+        return f"{self.address}/{name}".encode()
+
+    def remove(self, name: bytes) -> None:
+        (self.folder / name.decode().rpartition("/")[2]).unlink()
+
+
+class TestStoredOfServer(_OfServer):
+    """A part of an archive of a server."""
+
+
+class TestDeflatedOfServer(_OfServer):
+    """An inflated member of an archive of a server; one that is at hand is not asked for, and so never stale."""
+
+    is_deflated = True
+
+    @pytest.fixture(autouse=True)
+    def _none_at_hand(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(InflatedMembers, "_find", lambda self, key: None)
 
 
 def archive(tmp_path: Path, data: bytes, name: str = "archive") -> LocalFile:

@@ -172,7 +172,7 @@ class Answers(Executor):
         from dicomtorch.index.part_bytes import part_to_bytes
 
         frames, files = take_files(self._whole, np.array(rows))
-        return part_to_bytes(Part(frames, files, self._whole.lookups, []), job.columns, {})
+        return part_to_bytes(Part(frames, files, self._whole.lookups, []), {})
 
 
 def first_scan(place: Place) -> Action:
@@ -250,6 +250,14 @@ def open_checked(place: Place) -> Action:
     path = place.folder / "series"
     uuid = index_file.read(path, mapped=True).generation.uuid
     return lambda: FrameIndex(open_generation(path, uuid, mapped=True))
+
+
+def open_believed(place: Place) -> Action:
+    """The same in a process whose parent checked it."""
+    place.index()
+    path = place.folder / "series"
+    uuid, seen = index_file.read(path, mapped=True).generation.uuid, index_file.look(path)
+    return lambda: FrameIndex(open_generation(path, uuid, mapped=True, seen=seen))
 
 
 def _partitions(place: Place) -> Action:
@@ -473,6 +481,7 @@ STEPS: dict[str, Callable[[Place], Action]] = {
     "refresh, unchanged": refresh_unchanged,
     "refresh, 1 % changed": refresh_changed,
     "open with checks": open_checked,
+    "open where the parent checked": open_believed,
     "load of ten partitions, put together": _partitions,
     "load of ten partitions, as kept": _partitions_again,
     "eviction of a tenth of the frame cache (rows / 10 entries)": _evict,

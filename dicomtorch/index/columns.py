@@ -176,9 +176,10 @@ class Texts(Sequence[str]):
     def compact(self) -> Texts:
         """The same rows without the values that none of them has; itself if there are no such values."""
         if len(self.codes) and self.codes.strides[0] == 0:
+            if len(self.values) == 1:
+                return self
             one = self.values.take(self.codes[:1].astype(np.int64))
-            none = np.broadcast_to(np.int32(0), self.codes.shape)
-            return self if len(self.values) == 1 else Texts(none, one)
+            return Texts(np.broadcast_to(np.int32(0), self.codes.shape), one)
         if len(self.values) > 4 * len(self.codes):
             few, inverse = np.unique(self.codes, return_inverse=True)
             return Texts(inverse.astype(np.int32), self.values.take(few.astype(np.int64)))

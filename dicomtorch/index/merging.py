@@ -18,6 +18,9 @@ from dicomtorch.index.columns import ColumnData, Packed, Table, Texts, large_bin
 Numbers = npt.NDArray[Any]
 Rows = npt.NDArray[np.int64]
 
+_FEW_BYTES = 1 << 16
+_NONE, _FIRST = np.zeros(1, np.int64), np.zeros(1, np.int32)
+
 
 def is_repeated(values: Numbers) -> bool:
     """Whether it is one value that takes the memory of one."""
@@ -26,7 +29,10 @@ def is_repeated(values: Numbers) -> bool:
 
 def repeated(value: Numbers, count: int) -> Numbers:
     """One row, (1, ...), as `count` rows that take no memory."""
-    return np.broadcast_to(np.array(value[:1]), (count, *value.shape[1:]))
+    one = np.array(value[:1])
+    one.flags.writeable = False
+    # Several times faster than `np.broadcast_to`, and a scan has a hundred of them for each part.
+    return np.ndarray((count, *one.shape[1:]), one.dtype, one, strides=(0, *one.strides[1:]))
 
 
 def shrunk(data: ColumnData) -> ColumnData:
@@ -34,29 +40,32 @@ def shrunk(data: ColumnData) -> ColumnData:
     if isinstance(data, Texts):
         return Texts(_shrunk(data.codes), data.values)
     if isinstance(data, Packed):
-        is_empty = len(data) > 0 and bool(data.offsets[-1] == data.offsets[0])
-        return _empty(len(data)) if is_empty else data
+        if not len(data) or is_repeated(data.offsets) or data.offsets[-1] != data.offsets[0]:
+            return data
+        return _empty(len(data))
     return _shrunk(data)
 
 
 def _empty(count: int) -> Packed:
-    return Packed(np.broadcast_to(np.int64(0), (count + 1,)), np.zeros(0, np.uint8))
+    return Packed(repeated(_NONE, count + 1), np.zeros(0, np.uint8))
 
 
 def _shrunk(values: Numbers) -> Numbers:
-    return repeated(values, len(values)) if _is_constant(values) else values
-
-
-def _is_constant(values: Numbers) -> bool:
-    if not len(values) or is_repeated(values):
-        return bool(len(values))
-    return _all_are(values, values)
+    if not len(values) or is_repeated(values) or not _all_are(values, values):
+        return values
+    return repeated(values, len(values))
 
 
 def _all_are(values: Numbers, value: Numbers) -> bool:
     """Whether all rows are the first of `value`, bit by bit: nan is nan, and 0.0 is not -0.0."""
     if not len(values):
         return True
+    if values is value and values.nbytes <= _FEW_BYTES and values.flags.c_contiguous:
+        raw = values.tobytes()
+        row = len(raw) // len(values)
+        return (
+            raw[row:] == raw[:-row]
+        )  # at once, where views of arrays take longer than their bytes
     one = np.ascontiguousarray(value[:1]).view(f"u{values.itemsize}")
     if is_repeated(values):
         values = values[:1]
@@ -69,7 +78,7 @@ def concatenate(parts: Sequence[Any]) -> ColumnData:
     if len(parts) == 1:
         return parts[0]  # type: ignore[no-any-return]
     if isinstance(parts[0], Texts):
-        return _concatenated_texts([part.compact() for part in parts])
+        return _one_text(parts) or _concatenated_texts([part.compact() for part in parts])
     if isinstance(parts[0], Packed):
         if all(part.offsets[-1] == part.offsets[0] for part in parts):
             return _empty(sum(map(len, parts)))
@@ -79,9 +88,22 @@ def concatenate(parts: Sequence[Any]) -> ColumnData:
 
 def _concatenated(parts: Sequence[Numbers]) -> Numbers:
     filled = [part for part in parts if len(part)]
-    if filled and all(is_repeated(part) and _all_are(part[:1], filled[0]) for part in filled):
-        return repeated(filled[0], sum(map(len, filled)))
+    if filled and all(map(is_repeated, filled)):
+        ones = np.concatenate([part[:1] for part in filled])
+        if _all_are(ones, ones):
+            return repeated(ones, sum(map(len, filled)))
     return np.concatenate(parts)
+
+
+def _one_text(parts: Sequence[Texts]) -> Texts | None:
+    """Texts that are the same throughout, as most of a scan are; `None` if they are not, or there are none."""
+    filled = [part for part in parts if len(part)]
+    if not filled or not all(is_repeated(part.codes) for part in filled):
+        return None
+    values = {part.values[int(part.codes[0])] for part in filled}
+    if len(values) > 1:
+        return None
+    return Texts(repeated(_FIRST, sum(map(len, filled))), Packed.of(values))
 
 
 def _concatenated_texts(parts: Sequence[Texts]) -> Texts:

@@ -217,4 +217,4 @@ def scan_chunk(token: str, number: int, job: Job, entries: Sequence[Entry]) -> b
     if storage is not None:
         said["requests"] = str(storage.requests - before[0])
         said["bytes"] = str(storage.bytes_read - before[1])
-    return part_to_bytes(part, job.columns, said)
+    return part_to_bytes(part, said)

@@ -9,6 +9,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 from distributed import Client
 from make_data import write_ct
 
@@ -45,3 +46,7 @@ print(by_dask)
 frames = DicomFrames(index, values="modality")
 image, meta = frames[0]
 print(image.shape, meta["Modality"])
+plt.figure(figsize=(10, 3.6), layout="constrained")
+plt.imshow(DicomFrames(index).show_batch(range(4, 96, 8), columns=6, tile=120))
+plt.axis("off")
+plt.show()

@@ -81,3 +81,16 @@ def test_the_chapter_has_less_than_sixty_lines_of_code():
     code = source.split('"""')[2]
     lines = [line for line in code.splitlines() if line.strip() and not line.startswith("#")]
     assert len(lines) < 60
+
+
+def test_what_examples_import_can_be_downloaded_beside_them():
+    helpers = {path.stem for path in EXAMPLES.glob("*.py") if not path.name.startswith("plot_")}
+    imported = {
+        found
+        for path in GALLERY
+        for found in re.findall(r"^from (\w+) import", path.read_text(encoding="utf-8"), re.M)
+        if found in helpers
+    }
+    page = (EXAMPLES / "README.rst").read_text(encoding="utf-8")
+    offered = set(re.findall(r":download:`(\w+)\.py <\.\./\.\./\.\./examples/\1\.py>`", page))
+    assert offered == imported

@@ -54,6 +54,7 @@ LOOPS: dict[str, tuple[str, Command]] = {
         lambda seconds, at: (at, "40000", "0", f"{seconds * 20:.0f}"),
     ),
     "kill_refresh": ("support.kill_refresh", lambda _, at: (at,)),
+    "remote_faults": ("remote_faults", _always()),
     "measure_backends guard": ("support.measure_backends", _always("guard")),
 }
 """What is run: the module, of this folder or as named below `tests`, and its arguments."""

@@ -60,6 +60,21 @@ def test_ranges_of_any_size_are_kept(
             assert counts(address).get("GET", 0) == expected
 
 
+def test_none_is_wrong_and_none_is_lost_where_answers_stall(
+    images: np.ndarray, tmp_path: Path
+) -> None:
+    """`tests/long/remote_faults.py` has ten thousand frames, and how long they take."""
+    order = np.random.default_rng(1).permutation(np.repeat(np.arange(40), 10)).tolist()
+    with http_server(tmp_path / "files", rate=0.05, faults="stall,hang") as address:
+        index, _ = scan(address, storage_options={"timeout": 0.5})
+        frames = DicomFrames(index, values="stored", storage_options={"timeout": 0.5})
+        counts(address)
+        got = torch.cat([batch for batch, _ in FrameLoader(frames, 20, sampler=order)])
+        seen = counts(address)
+    assert torch.equal(got[:, 0].to(torch.int16), torch.from_numpy(images[order]))
+    assert min(seen["stall"], seen["hang"]) > 0
+
+
 def test_none_is_wrong_and_none_is_lost_where_one_of_twenty_requests_fails(
     images: np.ndarray, tmp_path: Path
 ) -> None:

@@ -22,9 +22,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-FAULTS = ("cut", "503", "reset", "ignored", "short", "403", "stall")
+FAULTS = ("cut", "503", "reset", "ignored", "short", "403", "stall", "hang")
 """A body that breaks off, a server that is busy, a connection that is reset, a range that is ignored, a range that is
-shorter than was asked for, what is forbidden, and an answer that never comes."""
+shorter than was asked for, what is forbidden, an answer that never comes, and one of which half of the body comes."""
 
 
 class Server:
@@ -121,6 +121,11 @@ class Server:
             headers["Content-Range"] = f"bytes {first}-{first + len(half) - 1}/{len(data)}"
             return await self.send(writer, 206, headers, half)
         if fault == "stall":
+            await asyncio.sleep(30)
+            return False
+        if fault == "hang":
+            headers["Content-Length"] = str(len(body))
+            await self.send(writer, 206, headers, body[: len(body) // 2], length=False)
             await asyncio.sleep(30)
             return False
         if fault == "cut":

@@ -165,7 +165,8 @@ def subclasses(cls: type) -> set[type]:
 WITH_EXAMPLES = [
     name
     for name, found in ALL
-    if (">>>" in (inspect.getdoc(found) or "") and "int(" not in (inspect.getdoc(found) or ""))
+    if ">>>" in (inspect.getdoc(found) or "")
+    and not isinstance(found, int)  # what is said of it is Python's, of `int`
     and (name == "DicomFrames.as_dicts" or not name.endswith(".as_dicts"))
 ]
 

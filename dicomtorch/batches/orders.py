@@ -51,6 +51,17 @@ def searched(cumulative: npt.NDArray[np.float64], drawn: npt.NDArray[np.float64]
     return found
 
 
+def shuffle_windows(window: int, bits: npt.NDArray[np.uint64]) -> Ints:
+    """The order of `bits` within windows, of which the last may be shorter; `np.lexsort` takes ten times as long."""
+    order = np.empty(len(bits), np.int64)
+    whole = len(bits) // window * window
+    for first, end, length in ((0, whole, window), (whole, len(bits), len(bits) - whole)):
+        if end > first:
+            within = np.argsort(bits[first:end].reshape(-1, length), axis=1, kind="stable")
+            order[first:end] = (within + np.arange(first, end, length)[:, None]).reshape(-1)
+    return order
+
+
 def starts_of(codes: npt.NDArray[Any]) -> Ints:
     """Where runs of equal values begin."""
     return np.flatnonzero(np.diff(codes, prepend=codes[:1] - 1)) if len(codes) else _NOTHING

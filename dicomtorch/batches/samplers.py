@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomtorch.batches.epochs import EpochOptions, EpochSampler, Ints, checksum, shuffle_within
-from dicomtorch.batches.orders import in_order, searched, starts_of
+from dicomtorch.batches.orders import in_order, searched, shuffle_windows, starts_of
 from dicomtorch.errors import OptionError
 from dicomtorch.index.columns import Texts
 from dicomtorch.index.frame_index import FrameIndex
@@ -91,8 +91,8 @@ class LocalShuffleSampler(EpochSampler[int]):
         lengths = np.diff(self._starts, append=count)[blocks]
         ends = np.cumsum(lengths)
         near = np.arange(count) + np.repeat(self._starts[blocks] - (ends - lengths), lengths)
-        windows = np.arange(count) // self.window
-        order: Ints = self._reading[near[shuffle_within(windows, self._bits(epoch, count, 1))]]
+        shuffled = shuffle_windows(self.window, self._bits(epoch, count, 1))
+        order: Ints = self._reading[near[shuffled]]
         return order
 
     def _fingerprint(self) -> list[Any]:

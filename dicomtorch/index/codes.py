@@ -48,15 +48,25 @@ def plain(column: Any) -> npt.NDArray[Any]:
 
 def by_appearance(codes: Codes) -> Codes:
     """The same groups, numbered in the order in which the rows come to them first."""
-    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+    number = _dense(codes)
+    first = firsts(number)
     rank = np.empty(len(first), np.int64)
     rank[np.argsort(first)] = np.arange(len(first))
-    return rank[inverse]
+    return rank[number]
 
 
 def firsts(codes: Codes) -> Codes:
     """The first row of each number, of codes without gaps."""
-    return np.unique(codes, return_index=True)[1]
+    first = np.empty(int(codes.max(initial=-1)) + 1, np.int64)
+    first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)  # of several the last one stays
+    return first
+
+
+def distinct(texts: Texts) -> tuple[Codes, Codes]:
+    """(the number of each row's text, the code of each number): numbers from 0 without gaps, in the order of codes."""
+    used = np.zeros(len(texts.values), np.bool_)
+    used[texts.codes] = True
+    return (np.cumsum(used) - 1)[texts.codes], np.flatnonzero(used)
 
 
 def pieces(codes: Codes, rows: Codes | None = None) -> list[Codes]:

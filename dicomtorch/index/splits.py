@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomtorch.errors import OptionError
-from dicomtorch.index.codes import firsts, numbered
+from dicomtorch.index.codes import distinct, firsts, numbered
 from dicomtorch.index.columns import HasColumns, Texts
 from dicomtorch.index.joins import key_column
 
@@ -121,9 +121,12 @@ def _groups(index: HasColumns, by: str | Sequence[str]) -> Groups:
 
 def _warn_if_studies_straddle(index: HasColumns, part: Numbers) -> None:
     studies = index.column("StudyInstanceUID")
-    pairs = np.unique(np.stack([studies.codes, part]), axis=1)
-    codes, counts = np.unique(pairs[0], return_counts=True)
-    several = int(((counts > 1) & (codes != studies.code(""))).sum())
+    is_in = np.zeros((len(studies.values), int(part.max(initial=0)) + 1), np.bool_)
+    is_in[studies.codes, part] = True
+    nameless = studies.code("")
+    if nameless >= 0:
+        is_in[nameless] = False
+    several = int(np.count_nonzero(is_in.sum(axis=1) > 1))
     if several:
         warnings.warn(
             f"{several} studies are in several parts, because what was split by differs within them; "
@@ -177,8 +180,8 @@ def _framed(value: bytes) -> bytes:
 
 def _distinct(column: Any) -> _Part:
     if isinstance(column, Texts):
-        codes, inverse = np.unique(column.codes, return_inverse=True)
-        return inverse, [column.values[int(code)] for code in codes]
+        inverse, codes = distinct(column)
+        return inverse, [column.values[code] for code in codes.tolist()]
     values, inverse = np.unique(np.asarray(column), return_inverse=True)
     return inverse, [b"%d" % value for value in values.tolist()]
 

@@ -28,6 +28,7 @@ from dicomtorch import (
     ShuffleSampler,
     scan,
 )
+from dicomtorch.batches.orders import shuffle_windows
 from dicomtorch.errors import OptionError
 from dicomtorch.index.frame_index import FrameIndex
 from tests.support.phantoms import ct, write
@@ -572,3 +573,10 @@ def test_lightning_gives_each_sample_once(folder, tmp_path, kind):
         assert min(map(len, ranks)) > 70
         orders.append(ranks)
     assert orders[0] != orders[1]
+
+
+@given(st.lists(st.integers(0, 5), max_size=40), st.integers(1, 50))
+def test_windows_are_ordered_as_by_a_sort_of_all(values: list[int], window: int) -> None:
+    bits = np.array(values, np.uint64)
+    wanted = np.lexsort((bits, np.arange(len(bits)) // window))
+    np.testing.assert_array_equal(shuffle_windows(window, bits), wanted)

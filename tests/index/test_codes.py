@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dicomtorch.index.codes import by_appearance, firsts, numbered, pieces, plain
+from dicomtorch.index.codes import by_appearance, distinct, firsts, numbered, pieces, plain
 from dicomtorch.index.columns import Texts
 
 _FEW = st.integers(-3, 3)
@@ -84,3 +84,13 @@ def test_texts_are_encoded_alike_whatever_holds_them(values: list[str]) -> None:
         assert list(found) == values
         assert len(found.values) == len(set(values))
         assert found.codes.dtype == np.int32
+
+
+@given(st.lists(st.sampled_from("abcdef")), st.lists(st.booleans()))
+def test_texts_that_some_row_has_are_numbered_in_the_order_of_their_codes(
+    rows: list[str], kept: list[bool]
+) -> None:
+    texts = Texts.of(rows).take(np.flatnonzero(kept[: len(rows)]))
+    number, codes = distinct(texts)
+    assert [texts.value(code) for code in codes[number].tolist()] == list(texts)
+    assert codes.tolist() == sorted(set(texts.codes.tolist()))

@@ -143,6 +143,7 @@ def _scan_some(arguments: argparse.Namespace) -> tuple[FrameIndex, ScanReport]:
         (roots[0] if len(roots) == 1 else roots) or None,
         inventory=arguments.inventory,
         part=arguments.part,
+        storage_options=arguments.storage_options,
         tags=arguments.tags,
         num_workers=arguments.workers,
     )

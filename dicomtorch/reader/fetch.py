@@ -92,6 +92,7 @@ class FrameFetcher:
         located: Sequence[FrameLocation],
         work: Callable[[int, OpenFiles], None],
         num_threads: int | None,
+        ranges: Callable[[], Sequence[ByteRange]] | None = None,
     ) -> None:
         """Calls `work` for each of several frames, in several threads, each in the order of files and offsets.
 
@@ -101,9 +102,10 @@ class FrameFetcher:
             located: The frames.
             work: Takes the number of a frame in `located`, and the files of its thread.
             num_threads: At most so many at once; `None`: as many as this process may use and the work is worth.
+            ranges: What is read of remote objects; `None`: the frames.
         """
         if self.is_remote:
-            self._need(located)
+            self._need(located, ranges)
         order = sorted(range(len(located)), key=lambda k: (located[k].file, located[k].span))
         most = num_threads or usable_threads()
         threads = min(most, len(order))
@@ -139,13 +141,15 @@ class FrameFetcher:
         """Whether frames come over a network."""
         return self.giver is not None or self.storage.is_remote
 
-    def _need(self, located: Sequence[FrameLocation]) -> None:
+    def _need(
+        self, located: Sequence[FrameLocation], ranges: Callable[[], Sequence[ByteRange]] | None
+    ) -> None:
         """Asks for all of several frames that are read now, so that none is waited for alone."""
         if self.giver is not None:
             self.giver.need([self._wanted(where) for where in located])
             return
         assert isinstance(self.storage, RemoteStorage)
-        self.storage.need(self._ranges(located))
+        self.storage.need(self._ranges(located) if ranges is None else ranges())
 
     def _ranges(self, located: Sequence[FrameLocation]) -> list[ByteRange]:
         """What has to be read of frames whose values or bytes are not kept."""

@@ -41,8 +41,15 @@ def inflated_range(where: FrameLocation, files: OpenFiles) -> memoryview:
     def make() -> bytes:
         frames = files.index.whole_file(where.position)
         end = int((np.asarray(frames.column("offset")) + frames.column("length")).max())
+        read = file.read
+        if files.is_remote:  # in one request
+            data = file.read(0, file.identity.size)
+
+            def read(offset: int, length: int) -> bytes:
+                return data[offset : offset + length]
+
         try:
-            return inflate(file.read, file.identity.size, end, files.index.limits)
+            return inflate(read, file.identity.size, end, files.index.limits)
         except HeaderError as error:
             raise StorageError(str(error)) from error
 

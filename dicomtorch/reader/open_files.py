@@ -25,6 +25,11 @@ class OpenFiles:
         self._number = -1
         self._file: StoredObject | None = None
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether each read is a request."""
+        return self._storage.is_remote
+
     def of(self, where: FrameLocation) -> StoredObject:
         """What the offsets of a frame count in: its file, its archive, or its inflated member.
 

@@ -79,7 +79,9 @@ def read_parts(
             for number in job.numbers:
                 results[number] = named
 
-    reader.fetcher.each([job.where for job in jobs], read, num_threads)
+    reader.fetcher.each(
+        [job.where for job in jobs], read, num_threads, lambda: _ranges(reader, jobs, parts)
+    )
     return cast("list[Frame | DicomTorchError]", results)
 
 
@@ -172,11 +174,17 @@ def will_need_parts(reader: FrameReader, parts: Sequence[Part]) -> None:
     if reader.fetcher.giver is not None:
         reader.fetcher.will_need(sorted({part.position for part in parts}))
         return
+    jobs = _jobs(reader, parts, [None] * len(parts))
+    reader.fetcher.storage.will_need(_ranges(reader, jobs, parts))
+
+
+def _ranges(reader: FrameReader, jobs: Sequence[_Job], parts: Sequence[Part]) -> list[ByteRange]:
+    """What is read for parts of frames, each once."""
     ranges: dict[ByteRange, None] = {}
-    for part, where in zip(
-        parts, reader.index.locate([part.position for part in parts]), strict=True
-    ):
-        pixel = reader.index.image_pixel(part.position)
-        rows = range(part.top, part.top + part.rows) if reads_rows(where, pixel) else None
-        ranges[reader.fetcher.byte_range(where, pixel, rows)] = None
-    reader.fetcher.storage.will_need(list(ranges))
+    for where, recipe, numbers in jobs:
+        rows = None
+        if is_read_by_rows(where, recipe):
+            _, top, _, count, _ = parts[numbers[0]]
+            rows = range(top, top + count)
+        ranges[reader.fetcher.byte_range(where, recipe.values.pixel, rows)] = None
+    return list(ranges)

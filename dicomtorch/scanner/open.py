@@ -127,6 +127,7 @@ def scan_to(
     *,
     inventory: Any = None,
     part: tuple[int, int] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     tags: Sequence[Tag] = (),
     num_workers: int | None = None,
     executor: Executor | None = None,
@@ -138,6 +139,7 @@ def scan_to(
         source: As in `scan`, like the others.
         inventory: The same.
         part: The same.
+        storage_options: The same.
         tags: The same.
         num_workers: The same.
         executor: The same.
@@ -161,6 +163,7 @@ def scan_to(
         source,
         inventory=inventory,
         part=part,
+        storage_options=storage_options,
         index=begun,
         tags=tags,
         num_workers=num_workers,

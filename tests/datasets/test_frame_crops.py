@@ -21,8 +21,10 @@ from dicomtorch.errors import DecodeError, GeometryError, OptionError
 from dicomtorch.model.syntaxes import RLE_LOSSLESS
 from tests.support import mask_phantoms
 from tests.support import streams_by_encoders as encoders
+from tests.support.http_server import counts, http_server
 from tests.support.meta_types import misfits, misfits_in_batch
 from tests.support.phantoms import encapsulated, image, write
+from tests.support.requirements import require
 
 SHAPE = (60, 80)
 Array = np.ndarray[Any, Any]
@@ -32,10 +34,17 @@ def pixels_of(k: int, shape: tuple[int, int] = SHAPE) -> Array:
     return np.random.default_rng(k).integers(0, 4096, shape).astype(np.uint16)
 
 
-def frames_in(folder: Path, count: int = 3, *, compressed: bool = False, **attributes: Any) -> Path:
+def frames_in(
+    folder: Path,
+    count: int = 3,
+    *,
+    compressed: bool = False,
+    shape: tuple[int, int] = SHAPE,
+    **attributes: Any,
+) -> Path:
     for k in range(count):
         attributes = {"WindowCenter": 2048, "WindowWidth": 4096, **attributes}
-        dataset = image(pixels_of(k), BitsStored=12, SOPInstanceUID=f"1.2.{k}", **attributes)
+        dataset = image(pixels_of(k, shape), BitsStored=12, SOPInstanceUID=f"1.2.{k}", **attributes)
         if compressed:
             stream = encoders.LOSSLESS[RLE_LOSSLESS](pixels_of(k), 12)
             dataset = encapsulated(dataset, [stream], RLE_LOSSLESS)
@@ -401,3 +410,24 @@ def test_windows() -> None:
     part = window.inside((20, 12))
     assert part == (0, 0, 5, 7, 7)
     assert window.valid(part) == (3, 10, 0, 7)
+
+
+@pytest.mark.parametrize("loads", ["slice", "loader"])
+def test_of_frames_of_a_server_no_more_than_the_rows_of_crops_is_asked_for(
+    tmp_path: Path, loads: str
+) -> None:
+    require("obstore")
+    require("fsspec")
+    folder = frames_in(tmp_path / "files", 4, shape=(600, 500))
+    table = boxes(*[(k, 20, 100 * k, 60, 100 * k + 30) for k in range(4)])
+    here = DicomCrops(folder, table, (30, 40))
+    with http_server(folder) as address:
+        crops = DicomCrops(scan(address)[0], table, (30, 40))
+        counts(address)
+        if loads == "slice":
+            images, _ = crops[0:4]
+        else:
+            (images,) = (batch for batch, _ in FrameLoader(crops, 4))
+        asked = counts(address)
+    assert torch.equal(images, here[0:4][0])
+    assert (asked["GET"], asked["bytes"]) == (4, 4 * 30 * 500 * 2)

@@ -130,6 +130,19 @@ def test_stored_members_are_plain_ranges_that_are_merged(folder: Path, tmp_path:
         assert counts(address)["GET"] == 1  # neighbours of several members
 
 
+def test_a_deflated_data_set_is_one_request(tmp_path: Path) -> None:
+    random = np.random.default_rng(0).integers(0, 30_000, (12, 200, 200), np.int16)
+    deflated = ct(random)
+    deflated.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    write(deflated, tmp_path / "1.dcm")
+    with http_server(tmp_path) as address:
+        frames = DicomFrames(scan(address)[0], values="stored")
+        counts(address)
+        for k in range(12):
+            np.testing.assert_array_equal(frames[k][0][0].to(torch.int16).numpy(), random[k])
+        assert counts(address)["GET"] == 1
+
+
 def test_what_was_inflated_is_not_asked_for_again(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -168,10 +168,12 @@ class Answers(Executor):
         return future
 
     def _answer(self, job: Any, rows: list[int]) -> bytes:
-        from dicomtorch.index.builder import Part
+        from dicomtorch.index.builder import Part, part_columns
         from dicomtorch.index.part_bytes import part_to_bytes
+        from dicomtorch.model.schema import FRAMES
 
-        frames, files = take_files(self._whole, np.array(rows))
+        taken, files = take_files(self._whole, np.array(rows))
+        frames = {column.name: taken[column.name] for column in part_columns(FRAMES)}
         return part_to_bytes(Part(frames, files, self._whole.lookups, []), {})
 
 

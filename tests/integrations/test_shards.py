@@ -51,6 +51,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("contents", ["encoded", "stored"])
 def test_every_sample_comes_back(real: Any, contents: Any) -> None:
     salt = b"of a test"

@@ -83,6 +83,9 @@ class Ahead:
 
     def _requests(self, group: list[ByteRange]) -> list[_Request]:
         """The requests for ranges of one object."""
+        if len(group) == 1:
+            request = self._where[group[0]] = _Request(group[0], {*group})
+            return [request]
         made = []
         for block in coalesce([one[2:] for one in group]):
             wanted = group[0]._replace(offset=block.offset, length=block.length)

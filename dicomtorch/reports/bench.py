@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import statistics
 import time
 from collections import Counter
@@ -38,6 +39,7 @@ class Way:
         count: Worker processes of the one, threads of the other.
         rates: Frames/s of each repeat; empty if it cannot be.
         error: Why not.
+        start: How workers are started, where that is not the default: frames of servers are read before they are.
     """
 
     backend: str
@@ -45,6 +47,7 @@ class Way:
     count: int
     rates: list[float] = field(default_factory=list)
     error: str = ""
+    start: str | None = None
 
     @property
     def frames_per_second(self) -> float:
@@ -57,7 +60,8 @@ class Way:
         frames = f"DicomFrames(..., backend={self.backend!r})"
         if self.loader == "FrameLoader":
             return f"FrameLoader({frames}, batch_size, shuffle=True, num_threads={self.count})"
-        return f"DataLoader({frames}, batch_size, shuffle=True, num_workers={self.count})"
+        start = f", multiprocessing_context={self.start!r}" if self.start else ""
+        return f"DataLoader({frames}, batch_size, shuffle=True, num_workers={self.count}{start})"
 
 
 @dataclass(slots=True)
@@ -222,8 +226,12 @@ def _loader(
         return None
     if way.loader == "FrameLoader":
         return FrameLoader(frames, result.batch_size, shuffle=True, num_threads=way.count)
+    if frames.is_remote and way.count:
+        methods = multiprocessing.get_all_start_methods()
+        way.start = "forkserver" if "forkserver" in methods else "spawn"
     return DataLoader(
         frames,
+        multiprocessing_context=way.start,
         batch_size=result.batch_size,
         shuffle=True,
         num_workers=way.count,

@@ -17,7 +17,9 @@ from dicomtorch.cli.options import EXIT_FOUND_PROBLEMS, EXIT_OK
 from dicomtorch.errors import DecodeError, OptionError
 from dicomtorch.reader.kernels import Kernels
 from dicomtorch.reports import bench
+from tests.support.http_server import http_server
 from tests.support.phantoms import ct, ct_pixels, encapsulated, write, write_series
+from tests.support.requirements import require
 
 
 @pytest.fixture
@@ -50,6 +52,17 @@ def test_measures_every_backend_and_loader(tree):
     ]
     assert all(len(way.rates) == bench.REPEATS and not way.error for way in result.ways)
     assert result.best.frames_per_second == max(way.frames_per_second for way in result.ways)
+
+
+def test_workers_of_frames_of_a_server_are_not_forked_after_the_first_request(tree):
+    require("obstore")
+    require("fsspec")
+    with http_server(tree) as address:
+        index, _ = scan(address)
+        result = last(index.filter(Rows=24))
+    assert not [way.error for way in result.ways if way.error]
+    (forked, *_) = (way for way in result.ways if (way.loader, way.count) == ("DataLoader", 1))
+    assert "multiprocessing_context='forkserver'" in forked.code
 
 
 def test_mixed_sizes_are_measured_together_when_resized(tree):

@@ -48,8 +48,9 @@ class DicomFrames(ImageDataset[Sample_co, Batch_co]):
     decoded together. A plain `DataLoader(frames, batch_size=32, num_workers=4)` gives batches with no further argument.
 
     Args:
-        source: A folder, a file, a list of either, a `FrameIndex`, or a dataset or loader, of which it takes the index.
-            Folders and files are scanned once; the index is kept in `cache_dir` and only what changed is read again.
+        source: A folder, a file, a list of either, a `FrameIndex` or several, which count as one (`FrameIndex.concat`),
+            or a dataset or loader, of which it takes the index. Folders and files are scanned once; the index is
+            kept in `cache_dir` and only what changed is read again.
         backend: "auto" (the fastest that can), "imagecodecs", "pydicom", "simpleitk", or an object that is a `Backend`.
         values: "display": VOI applied, bright is high, float32 in [0, 1]. "modality": rescaled (Hounsfield for CT),
             float32. "stored": the file's integers, one type for the whole dataset. "real_world": by the Real World

@@ -66,7 +66,7 @@ class HasDataset(Protocol):
         ...
 
 
-Given = Source | FrameIndex | HasIndex | HasDataset
+Given = Source | FrameIndex | Sequence[FrameIndex] | HasIndex | HasDataset
 """What datasets are made of."""
 
 _MET = ("read", "reused", "removed", "seconds", "requests", "bytes_read")
@@ -125,6 +125,7 @@ class FrameSource:
         self.keywords = policy.keywords
         if isinstance(policy.target, str) and is_keyword(policy.target):
             self.keywords = tuple(dict.fromkeys((*self.keywords, policy.target)))
+        source = _as_one(source)
         opened = index_of(source)
         shown = (*self.keywords, *(() if opened is None else opened.joined))
         self._unshown = tuple(name for name in columns if name not in shown)
@@ -284,6 +285,18 @@ class FrameSource:
             stacklevel=4,
         )
         return reader.restricted(np.flatnonzero(able))
+
+
+def _as_one(source: Given) -> Given:
+    """Several indexes as the one of all; anything else as it is."""
+    if isinstance(source, list | tuple) and any(isinstance(one, FrameIndex) for one in source):
+        if not all(isinstance(one, FrameIndex) for one in source):
+            raise OptionError(
+                "the source has indexes and other things; give indexes alone, as scan() and FrameIndex.load() "
+                "make them, or folders and files alone"
+            )
+        return FrameIndex.concat(source)
+    return source
 
 
 def open_frames(

@@ -42,6 +42,23 @@ def test_the_report_says_what_was_read_and_how_long_it_took(tmp_path: Path) -> N
     assert again.report == stored.report
 
 
+def test_several_indexes_count_as_one(tmp_path: Path) -> None:
+    for name in ("north", "south"):
+        write_series(tmp_path / name, 4)
+    indexes = [scan(tmp_path / name)[0] for name in ("south", "north")]
+    frames = DicomFrames([indexes[0], indexes[1].select([2, 0])], values="stored")
+    wanted = [("south", k) for k in range(4)] + [("north", 2), ("north", 0)]
+    assert [frames.index.path(i) for i in range(6)] == [
+        os.fspath(tmp_path / name / f"{k:03}.dcm") for name, k in wanted
+    ]
+    for i, (_, k) in enumerate(wanted):
+        np.testing.assert_array_equal(frames[i][0][0], ct_pixels(k))
+    assert len(DicomVolumes(indexes, on_gap="keep")) >= 1
+    mixed: Any = [indexes[0], tmp_path / "north"]
+    with pytest.raises(OptionError, match="indexes and other things"):
+        DicomFrames(mixed)
+
+
 def test_a_selection_that_leaves_nothing_is_not_blamed_on_the_files(tmp_path: Path) -> None:
     write_series(tmp_path, 5)
     index, _ = scan(tmp_path)

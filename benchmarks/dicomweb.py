@@ -1,8 +1,8 @@
 """`python -m benchmarks.dicomweb`: frames of a DICOMweb server beside the same requests by a bare HTTP client.
 
-Starts Orthanc on loopback (Debian: orthanc, orthanc-dicomweb) with a cine loop, and asks for all frames: as batches of
-`DicomFrames`, and by urllib3 with thirty frames a request and as many threads. Both are measured in turns in one
-process, of which the first does not count; prints the medians as JSON.
+Starts Orthanc on loopback (Debian: orthanc, orthanc-dicomweb) with a cine loop in JPEG, and asks for all frames: as
+batches of `DicomFrames`, which are decoded; as they are encoded; and by urllib3 with thirty frames a request and as
+many threads. All are measured in turns in one process, of which the first round does not count; prints medians as JSON.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import urllib3
@@ -22,6 +23,8 @@ import urllib3
 from benchmarks.data import cines
 from benchmarks.report import rate
 from dicomtorch import DicomFrames, scan
+from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.reader.web import WantedFrame, WebFrames
 from dicomtorch.storage.web import FRAMES
 from tests.support.orthanc import OPTIONS, orthanc, orthanc_program
 
@@ -48,6 +51,21 @@ def bare(url: str, count: int) -> Callable[[], None]:
     return work
 
 
+def encoded(index: FrameIndex) -> Callable[[], None]:
+    """Asks for all frames of an index of one instance as it has them."""
+    source = WebFrames(index.root)
+    files: Any = index.files
+    instance = files["path"][0].decode()
+    wanted = [WantedFrame(instance, number, 0) for number in range(len(index))]
+
+    def work() -> None:
+        source.need(wanted)
+        for one in wanted:
+            source.take(one)
+
+    return work
+
+
 def measure(folder: Path, count: int, rounds: int) -> dict[str, float]:
     """Medians of frames per second, and of the ratio within each round."""
     (path,) = cines(folder / "files", 1, count, 256, 256)
@@ -64,15 +82,20 @@ def measure(folder: Path, count: int, rounds: int) -> dict[str, float]:
             for batch in batches:
                 frames[batch]
 
-        found: dict[str, list[float]] = {"dicomtorch": [], "urllib3": []}
+        works = {"decoded": ours, "encoded": encoded(index), "urllib3": alone}
+        found: dict[str, list[float]] = {name: [] for name in works}
         for number in range(rounds + 1):
             for name in np.random.default_rng(number).permutation(list(found)).tolist():
-                reached = rate(count, ours if name == "dicomtorch" else alone)
+                reached = rate(count, works[name])
                 if number:  # the first round opens connections
                     found[name].append(reached)
-    ratios = np.array(found["dicomtorch"]) / np.array(found["urllib3"])
+    bare_rates = np.array(found["urllib3"])
     medians = {name: round(statistics.median(each)) for name, each in found.items()}
-    return {**medians, "of urllib3": round(float(np.median(ratios)), 3)}
+    ratios = {
+        f"{name} of urllib3": round(float(np.median(np.array(found[name]) / bare_rates)), 3)
+        for name in ("decoded", "encoded")
+    }
+    return {**medians, **ratios}
 
 
 def main(arguments: list[str]) -> None:

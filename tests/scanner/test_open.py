@@ -48,6 +48,7 @@ def run(*arguments: str) -> subprocess.Popen[str]:
 
 
 @needs_fork
+@pytest.mark.timeout(300)
 def test_whatever_ends_a_refresh_the_store_is_whole(memory_path: Path) -> None:
     process = run(str(HERE.parent / "support" / "kill_refresh.py"), str(memory_path))
     output, errors = process.communicate(timeout=280)
@@ -124,6 +125,7 @@ def test_a_running_job_keeps_its_generation(tree: Path, tmp_path: Path) -> None:
     assert received.stdout.split() == [b"1.2.3.3", b"1.2.3.1"]
 
 
+@pytest.mark.timeout(300)
 def test_unused_generations_go_and_those_in_use_stay(tree: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     first = open_index(tree, cache_dir=cache)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from torch.utils.data import DataLoader
 import dicomtorch
 from tests.docs import world
 from tests.support.dicomweb_server import dicomweb_server
+from tests.support.programs import run_program
 from tests.support.requirements import require
 
 ROOT = Path(__file__).parents[2]
@@ -65,26 +63,17 @@ def run_page(page: str, folder: Path, replaced: Mapping[str, str]) -> dict[str, 
             "\n", 0, block.start(1)
         )  # so that a traceback has the page's line
         if GUARD in code:
-            run_program(before + code, folder)
+            run_block(before + code, folder)
         else:
             exec(compile(before + code, ROOT / page, "exec", dont_inherit=True), names)
     return names
 
 
-def run_program(code: str, folder: Path) -> None:
+def run_block(code: str, folder: Path) -> None:
     """A block that is a program of its own, with processes that import it."""
     script = folder / "program.py"
     script.write_text(code, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-        cwd=folder,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_program(script, cwd=folder, path=[ROOT], seconds=100, OMP_NUM_THREADS="1")
 
 
 REPLACED = {"/new/place": "studies", **({} if torch.cuda.is_available() else {'"cuda"': '"cpu"'})}
@@ -122,4 +111,4 @@ def test_no_page_is_left_out():
 
 def test_a_program_that_fails_is_found(tmp_path):
     with pytest.raises(AssertionError, match="ZeroDivisionError"):
-        run_program(f"{GUARD}\n    1 / 0\n", tmp_path)
+        run_block(f"{GUARD}\n    1 / 0\n", tmp_path)

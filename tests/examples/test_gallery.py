@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import runpy
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.support.programs import run_program
 from tests.support.requirements import require
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -58,17 +57,8 @@ def test_the_lines_on_ray_run(tmp_path):
     made = "import pathlib; write_ct(pathlib.Path(folder), patients=4)"
     script = tmp_path / "of_ray.py"
     script.write_text("\n".join([*before, made, *lines, *after]), encoding="utf-8")
-    path = os.pathsep.join(map(str, (EXAMPLES, EXAMPLES.parent)))
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    path = (EXAMPLES, EXAMPLES.parent)
+    run_program(script, cwd=tmp_path, path=path, seconds=280, OMP_NUM_THREADS="1")
     assert any("RayExecutor(" in line for line in lines)
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.support.mask_phantoms import segmentation, series
+from tests.support.programs import run_program
 from tests.support.requirements import require
 from tests.support.rooms import REPOSITORY
 from tests.support.torchvision_beside import torchvision_beside
@@ -71,15 +69,12 @@ def test_a_recipe_runs(library: str, folder: Path, tmp_path: Path) -> None:
     script = folder / f"recipe_{library}.py"
     (block,) = blocks_of(library)
     script.write_text(block, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        env=os.environ
-        | {
-            "PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, *beside))),
-            "XDG_CACHE_HOME": str(tmp_path),
-            "OMP_NUM_THREADS": "1",
-            "HF_HUB_OFFLINE": "1",
-        },
-        capture_output=True, text=True, timeout=280, check=False, cwd=folder,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_program(
+        script,
+        cwd=folder,
+        path=[REPOSITORY, *beside],
+        seconds=280,
+        XDG_CACHE_HOME=str(tmp_path),
+        OMP_NUM_THREADS="1",
+        HF_HUB_OFFLINE="1",
+    )

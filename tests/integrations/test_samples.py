@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import subprocess
 import sys
 import threading
 import time
@@ -19,6 +17,7 @@ from dicomtorch.errors import MissingDependencyError, OptionError
 from dicomtorch.integrations.monai import MonaiTransform, prepare_batch, to_monai
 from dicomtorch.integrations.torchio import to_subject, to_subjects
 from tests.support.mask_phantoms import segmentation, series
+from tests.support.programs import run_program
 from tests.support.requirements import require
 from tests.support.rooms import REPOSITORY
 from tests.support.torchvision_beside import torchvision_beside
@@ -63,16 +62,8 @@ def test_a_sample_transform_may_make_something_else(folder):
 @pytest.mark.timeout(240)
 def test_torchvision_moves_image_mask_and_boxes(folder, tmp_path_factory):
     beside = torchvision_beside(tmp_path_factory.mktemp("beside"))
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.support.torchvision_moves", str(folder)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, *beside)))},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-        cwd=REPOSITORY,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    program = ("-m", "tests.support.torchvision_moves", folder)
+    run_program(*program, cwd=REPOSITORY, path=[REPOSITORY, *beside], seconds=200)
 
 
 def test_monai_moves_both(folder):

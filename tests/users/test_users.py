@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.support.phantoms import ct, write
+from tests.support.programs import run_program
 from tests.support.requirements import require
 from tests.support.torchvision_beside import torchvision_beside
 
@@ -75,23 +73,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def run(script: Path, arguments: list[Path], cache: Path, beside: Sequence[Path] = ()) -> list[str]:
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(map(str, (ROOT, *beside))),
-        "MPLBACKEND": "agg",
-        "XDG_CACHE_HOME": str(cache),
-        "NO_ALBUMENTATIONS_UPDATE": "1",
-        "OMP_NUM_THREADS": "1",
-    }
-    done = subprocess.run(
-        [sys.executable, str(script), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=240,
-        check=False,
+    done = run_program(
+        script,
+        *arguments,
         cwd=cache,
+        path=[ROOT, *beside],
+        seconds=240,
+        MPLBACKEND="agg",
+        XDG_CACHE_HOME=str(cache),
+        NO_ALBUMENTATIONS_UPDATE="1",
+        OMP_NUM_THREADS="1",
     )
-    assert done.returncode == 0, done.stderr[-3000:]
     assert "ambiguous collection" not in done.stderr
     return (
         sorted(done.stdout.splitlines()) if "lightning" in script.name else done.stdout.splitlines()

@@ -25,7 +25,7 @@ from dicomtorch.model.mask_object import KINDS
 from dicomtorch.reader.cache import FrameCache
 from dicomtorch.scanner.given import paths_of
 from dicomtorch.scanner.open import open_source
-from dicomtorch.scanner.place import is_address, options_beside
+from dicomtorch.scanner.place import is_address, options_beside, split_query
 
 _COCO = ".json"
 _OWN = ("masks", "mask_output", "unlabelled")
@@ -119,11 +119,13 @@ def _of_files(
     grids: Any = {uid: path for uid, path in files.items() if uid not in dicom}
     if not dicom:
         return MaskIndex(images, files=grids, **more)
-    only: dict[bytes, list[str]] = {}
+    only: dict[bytes, list[str]] = {}  # by names that indexes have, which are without signatures
+    sources: list[bytes] = []
     for uid, path in dicom.items():
         name = os.fsencode(path)
-        only.setdefault(name if is_address(name) else os.path.abspath(name), []).append(uid)
-    found = _opened(list(map(os.fsdecode, only)), images, policy)
+        sources.append(name if is_address(name) else os.path.abspath(name))
+        only.setdefault(split_query(sources[-1])[0], []).append(uid)
+    found = _opened(list(map(os.fsdecode, dict.fromkeys(sources))), images, policy)
     masks = MaskIndex(images, found, files=grids or None, only=only, **more)
     labelled = set(images.gather("SeriesInstanceUID", np.flatnonzero(masks.labelled())))
     there = set(images.column("SeriesInstanceUID").tolist())

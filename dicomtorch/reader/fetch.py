@@ -153,20 +153,25 @@ class FrameFetcher:
 
     def _ranges(self, located: Sequence[FrameLocation]) -> list[ByteRange]:
         """What has to be read of frames whose values or bytes are not kept."""
-        if self.cache is not None:
-            located = [where for where in located if not self._is_kept(where)]
-        ranges = [
-            self.byte_range(where)
-            for where in located
-            if not where.deflated and not is_inflated(self.index, where)
-        ]
-        if self.kept is None:
-            return ranges
-        known = [wanted for wanted in ranges if wanted.identity.version]
-        missing = set(self.kept.missing(known))
-        return [wanted for wanted in ranges if not wanted.identity.version or wanted in missing]
+        return self.not_at_hand(
+            [
+                (where, self.byte_range(where))
+                for where in located
+                if not where.deflated and not self.is_decoded(where)
+            ]
+        )
 
-    def _is_kept(self, where: FrameLocation) -> bool:
+    def not_at_hand(self, ranges: Sequence[tuple[FrameLocation, ByteRange]]) -> list[ByteRange]:
+        """Those of the ranges of frames, each once, whose bytes are neither kept nor in an inflated member."""
+        wanted = list(
+            dict.fromkeys(one for where, one in ranges if not is_inflated(self.index, where))
+        )
+        if self.kept is None:
+            return wanted
+        missing = set(self.kept.missing([one for one in wanted if one.identity.version]))
+        return [one for one in wanted if not one.identity.version or one in missing]
+
+    def is_decoded(self, where: FrameLocation) -> bool:
         """Whether the decoded values of a frame may be in the cache."""
         pixel = self.index.image_pixel(where.position)
         if self.cache is None or pixel.transfer_syntax_uid not in EXPENSIVE:

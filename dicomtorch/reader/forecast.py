@@ -46,19 +46,24 @@ def forecast(index: FrameIndex, batches: Iterable[Sequence[int]]) -> Forecast:
     each = [np.unique(np.asarray(positions, np.int64)) for positions in batches]
     positions = np.concatenate(each) if each else np.zeros(0, np.int64)
     batch = np.repeat(np.arange(len(each)), [len(one) for one in each])
-    if is_web(index.root):
-        return _of_server(index, positions, batch)
-    return _of_objects(index, positions, batch)
+    return _forecast(index, positions, batch)
+
+
+def forecast_in_order(index: FrameIndex, size: int) -> Forecast:
+    """The same of all frames in their order, `size` in a batch."""
+    if not is_remote(index):
+        return Forecast(0, 0)
+    positions = np.arange(len(index))
+    return _forecast(index, positions, positions // size)
+
+
+def _forecast(index: FrameIndex, positions: Numbers, batch: Numbers) -> Forecast:
+    return (_of_server if is_web(index.root) else _of_objects)(index, positions, batch)
 
 
 def is_remote(index: FrameIndex) -> bool:
     """Whether the frames of an index are on a server."""
     return is_address(index.root)
-
-
-def in_batches(count: int, size: int) -> list[range]:
-    """The positions of an index in their order, `size` in a batch."""
-    return [range(first, min(first + size, count)) for first in range(0, count, size)]
 
 
 def _of_server(index: FrameIndex, positions: Numbers, batch: Numbers) -> Forecast:
@@ -97,11 +102,12 @@ def _ranges(index: FrameIndex, positions: Numbers) -> tuple[Numbers, Numbers, Nu
     container = np.asarray(files["container"])[file]
     offset[whole], length[whole] = 0, np.asarray(files["size"], np.int64)[file[whole]]
     group = file.copy()
+    alone = whole & (container > 0)  # each has a request of its own
     if container.any():
         within = (container == DEFLATED) | (whole & (container != WEB) & (container > 0))
         for name, values in (("member_offset", offset), ("member_length", length)):
             values[within] = np.asarray(files[name], np.int64)[file[within]]
-        group = _objects(files, file)
+        group = np.where(alone, len(files["path"]) + file, _objects(files, file))
     return offset, length, group
 
 

@@ -180,11 +180,14 @@ def will_need_parts(reader: FrameReader, parts: Sequence[Part]) -> None:
 
 def _ranges(reader: FrameReader, jobs: Sequence[_Job], parts: Sequence[Part]) -> list[ByteRange]:
     """What is read for parts of frames, each once."""
-    ranges: dict[ByteRange, None] = {}
+    fetcher = reader.fetcher
+    ranges = []
     for where, recipe, numbers in jobs:
         rows = None
         if is_read_by_rows(where, recipe):
             _, top, _, count, _ = parts[numbers[0]]
             rows = range(top, top + count)
-        ranges[reader.fetcher.byte_range(where, recipe.values.pixel, rows)] = None
-    return list(ranges)
+        elif where.deflated or fetcher.is_decoded(where):
+            continue
+        ranges.append((where, fetcher.byte_range(where, recipe.values.pixel, rows)))
+    return fetcher.not_at_hand(ranges)

@@ -29,6 +29,7 @@ from dicomtorch.storage.web import (
 )
 
 _SAME_PIXELS: Final = frozenset((IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN))
+_NOT_OF_A_FRAME: Final = frozenset((0, 401, 403, 429, 502, 503, 504))  # 0: there was no answer
 _FORGOTTEN_SECONDS: Final = 60.0
 _REFRESH: Final = "refresh the index (DicomFrames(root), or scan(root, index=old)) and start again"
 
@@ -136,8 +137,8 @@ class WebFrames:
         if asked is not None:
             try:
                 return asked.future.result()[asked.number]
-            except (StaleIndexError, StorageError):
-                if asked.frames == 1:
+            except (StaleIndexError, StorageError) as error:
+                if asked.frames == 1 or getattr(error, "status", None) in _NOT_OF_A_FRAME:
                     raise
         # Of several frames another one may have been at fault.
         return self.fetch(wanted.instance, [wanted.number])[0]

@@ -15,7 +15,7 @@ from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.frame import SPAN_RULES
 from dicomtorch.model.report import CLASS_NAMES, ScanReport
 from dicomtorch.model.shown import CODED, shown
-from dicomtorch.reader.forecast import forecast, in_batches, is_remote
+from dicomtorch.reader.forecast import forecast_in_order, is_remote
 from dicomtorch.reports.page import PLAIN, Page, Sentence, table
 from dicomtorch.reports.summary import summarize
 from dicomtorch.reports.text import (
@@ -154,10 +154,7 @@ def describe(
 
 def _epoch(index: FrameIndex) -> dict[str, dict[str, int]]:
     orders = {"random": 1, "grouped": _BATCH}
-    return {
-        name: forecast(index, in_batches(len(index), size))._asdict()
-        for name, size in orders.items()
-    }
+    return {name: forecast_in_order(index, size)._asdict() for name, size in orders.items()}
 
 
 def _files_of(index: FrameIndex) -> npt.NDArray[np.int64]:

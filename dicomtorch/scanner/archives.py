@@ -81,14 +81,44 @@ def remote_archive_entries(
     """
     if not is_named_archive(name):
         return None
+    if identity.size < 0:
+        raise StorageError(
+            "the server does not say how large the archive is, and its directory is at its end; load it"
+        )
     file = storage.open(name, identity)
     kind = kind_of(file.read(0, HEAD))
     if kind is None:
         return None
     if kind == "tar" and not storage.settings.read_tar:
         raise SourceError(f"{printable(name)}: {_price(file, limits)}")
-    entries = _entries(lambda: storage.open(name, identity), path, kind, limits)
-    return entries if kind == "zip" else _told_of(path, list(entries))
+    watched = _Watched(file)
+    entries = list(_entries(lambda: watched, path, kind, limits))
+    if (
+        watched.failure is not None
+    ):  # what was not given is no damage, and takes nothing out of an index
+        raise watched.failure
+    return iter(entries) if kind == "zip" else _told_of(path, entries)
+
+
+class _Watched:
+    """An object that remembers which read failed."""
+
+    def __init__(self, file: StoredObject) -> None:
+        self.identity = file.identity
+        self._file = file
+        self.failure: StorageError | StaleIndexError | None = None
+
+    def read(self, offset: int, length: int) -> bytes:
+        """As of the object."""
+        try:
+            return self._file.read(offset, length)
+        except (StorageError, StaleIndexError) as error:
+            self.failure = error
+            raise
+
+    def close(self) -> None:
+        """As of the object."""
+        self._file.close()
 
 
 def _price(tar: StoredObject, limits: Limits) -> str:
@@ -108,7 +138,7 @@ def _price(tar: StoredObject, limits: Limits) -> str:
 
 
 def _entries(
-    open_archive: Callable[[], StoredObject], path: bytes, kind: Kind, limits: Limits
+    open_archive: Callable[[], LocalFile | _Watched], path: bytes, kind: Kind, limits: Limits
 ) -> Iterator[Entry]:
     """What the directory of an archive has, and what is wrong with it."""
     listed: list[Listed] = []
@@ -167,8 +197,12 @@ def known_tars(index: FrameIndex | None) -> dict[bytes, tuple[Identity, list[Ent
         of_tar.setdefault(index.object_path(k), []).append(k)
     known = {}
     for name, row in tars.items():
-        rows = [*of_tar.get(name, ()), row]
-        entries = [replace(entry_of_row(files, k), path=index.file_path(k)) for k in rows]
+        rows = of_tar.get(name, [])
+        entries = [replace(entry_of_row(files, k), path=index.file_path(k)) for k in (*rows, row)]
+        if any(entry.file_class == "unreadable" for entry in entries):
+            continue  # by the listing, or by what was read: only the former would hold
+        for entry in entries[:-1]:  # as listed: what each is may be found otherwise now
+            entry.file_class, entry.reason = "image", ""
         count = int(files["reason"][row].removeprefix(_IS_TAR).partition(",")[0])
         identity = entries[-1].identity
         if count == len(entries) - 1 and all(one.identity == identity for one in entries):

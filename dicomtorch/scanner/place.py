@@ -27,11 +27,13 @@ from dicomtorch.scanner.inventory import Inventory, Part, check_part, of_part
 from dicomtorch.scanner.listing import Listing
 from dicomtorch.scanner.pool import ChildProcesses
 from dicomtorch.scanner.tree import Source, list_all, roots, walk
-from dicomtorch.storage.address import HTTP, scheme_of, split_query
+from dicomtorch.storage.address import HTTP, parse, scheme_of
 from dicomtorch.storage.address import is_address as is_address
+from dicomtorch.storage.address import split_query as split_query
 from dicomtorch.storage.base import Identity
 from dicomtorch.storage.choose import storage_for
 from dicomtorch.storage.remote import RemoteStorage
+from dicomtorch.storage.web import is_web
 
 
 class Place(Protocol):
@@ -231,15 +233,24 @@ def remote_source(
 def options_beside(
     source: Any, root: bytes, options: Mapping[str, Any] | None
 ) -> Mapping[str, Any] | None:
-    """The options for something that is read beside what lies below `root`: the same for addresses of the same kind.
+    """The options for something that is read beside what lies below `root`: the same for buckets of the same kind.
+
+    Of servers it must be the same one: what authorizes there is no other's business.
 
     Args:
         source: As in `scan`.
         root: Of an index.
         options: Of it.
     """
-    kinds = {scheme_of(os.fsencode(path)) for path in paths_of(source)}
-    return options if kinds == {scheme_of(root)} else None
+    places = {_account(os.fsencode(path)) for path in paths_of(source)}
+    return options if places == {_account(root)} else None
+
+
+def _account(name: bytes) -> str:
+    """What options are for: the server that an address is on, or every bucket of its kind."""
+    scheme = scheme_of(name)
+    is_server = scheme in HTTP or is_web(name)
+    return parse(split_query(name)[0]).base if is_server else scheme
 
 
 class Listed(NamedTuple):

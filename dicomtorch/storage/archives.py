@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from dicomtorch.errors import StorageError
-from dicomtorch.storage.base import Readable, StoredObject
+from dicomtorch.storage.base import Readable
 from dicomtorch.storage.members import Place
 
 Kind = Literal["zip", "tar"]
@@ -92,7 +92,7 @@ def is_tar(head: bytes) -> bool:
     return True
 
 
-def members(archive: StoredObject, kind: Kind, most: int) -> Iterator[Listed]:
+def members(archive: Readable, kind: Kind, most: int) -> Iterator[Listed]:
     """Everything in an archive that is no folder, in the order of its directory.
 
     Args:
@@ -153,7 +153,7 @@ def located(archive: Readable, listed: Listed) -> Place:
     return place._replace(offset=offset)
 
 
-def _in_zip(archive: StoredObject, file: _Bytes, most: int) -> Iterator[Listed]:
+def _in_zip(archive: Readable, file: _Bytes, most: int) -> Iterator[Listed]:
     with zipfile.ZipFile(file) as directory:
         infos = directory.infolist()
         end = directory.start_dir
@@ -185,7 +185,7 @@ def _problem(info: zipfile.ZipInfo) -> str:
     return ""
 
 
-def _in_tar(archive: StoredObject, file: _Bytes, most: int) -> Iterator[Listed]:
+def _in_tar(archive: Readable, file: _Bytes, most: int) -> Iterator[Listed]:
     size = archive.identity.size
     count = 0
     with tarfile.TarFile(fileobj=file) as directory:
@@ -231,7 +231,7 @@ def _check_count(count: int, most: int) -> None:
 class _Bytes(io.RawIOBase):
     """An object as a file of Python's, with a little more read than is asked for."""
 
-    def __init__(self, archive: StoredObject, largest: int, most: int) -> None:
+    def __init__(self, archive: Readable, largest: int, most: int) -> None:
         self._archive = archive
         self._largest, self._most = largest, most
         self._at = self._ahead_at = 0

@@ -71,8 +71,8 @@ def storage_for(
         return known
     settings = known.settings if known and options is None else Settings.of(options)
     # Those of a new list of signed addresses take the place of older ones, which may have expired.
-    if queries and known is not None:
-        queries = {**known.queries, **queries}
+    if known is not None:
+        queries = {**known.queries, **(queries or {})}
     storage = RemoteStorage(base, settings, make_client, queries)
     storage.client  # noqa: B018 - a package that is missing is told here
     _of_place[base] = storage

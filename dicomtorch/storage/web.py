@@ -167,7 +167,7 @@ class WebClient:
                     raise
                 problem = error
             except _Unanswered as error:
-                problem = StorageError(str(error))
+                problem = StatusError(str(error))
         raise problem
 
     def _once(self, url: str, accept: str) -> WebAnswer:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pydicom.data import get_testdata_file
 from pydicom.uid import RLELossless
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from dicomtorch import DicomClips, DicomFrames, FrameLoader, scan
+from dicomtorch import DicomClips, DicomFrames, FrameLoader, FrameReader, PixelOptions, scan
 from dicomtorch.errors import OptionError
 from dicomtorch.index.frame_index import FrameIndex
-from dicomtorch.reader.forecast import Forecast, forecast, in_batches
+from dicomtorch.reader.forecast import Forecast, forecast
 from dicomtorch.reports.info import describe, format_info
 from tests.support.http_server import counts, http_server
 from tests.support.phantoms import ct, write
@@ -117,8 +120,8 @@ def test_info_says_what_an_epoch_at_random_and_in_order_asks_for(
         "unsized": 0,
     }
     assert seen["GET"] == len(frames) == 124
-    for some in in_batches(len(frames), 32):
-        frames.__getitems__(list(some))
+    for first in range(0, len(frames), 32):
+        frames.__getitems__(list(range(first, min(first + 32, len(frames)))))
     seen = counts(address)
     assert found["epoch"]["grouped"]["requests"] == seen["GET"] < 40
     assert found["epoch"]["grouped"]["bytes"] == seen["bytes"]
@@ -135,3 +138,20 @@ def test_info_says_what_an_epoch_at_random_and_in_order_asks_for(
 def test_other_datasets_have_none() -> None:
     with pytest.raises(OptionError, match="list"):
         FrameLoader([1, 2], 1).forecast()
+
+
+def test_deflated_data_sets_in_stored_members_have_a_request_each() -> None:
+    import fsspec
+
+    content, data = io.BytesIO(), Path(str(get_testdata_file("image_dfl.dcm"))).read_bytes()
+    with zipfile.ZipFile(content, "w") as archive:
+        for k in range(6):
+            archive.writestr(f"{k}.dcm", data)
+    fsspec.filesystem("memory").pipe("/forecast/a.zip", content.getvalue())
+    index, _ = scan("memory://forecast/a.zip")
+    reader = FrameReader(index, options=PixelOptions(values="stored"))
+    storage: Any = reader.fetcher.storage
+    before = storage.requests
+    reader.read_many(list(range(6)))
+    assert storage.requests - before == 6
+    assert forecast(index, [range(6)]).requests == 6

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydicom.data import get_testdata_file
 
 from dicomtorch import FrameReader, PixelOptions, scan
 from dicomtorch.errors import DecodeError, DicomTorchError
@@ -18,9 +19,11 @@ from dicomtorch.model.syntaxes import (
 )
 from dicomtorch.reader.fetch import reads_rows
 from dicomtorch.reader.parts import Part, read_parts, will_need_parts
+from dicomtorch.reader.reader import Frame
 from dicomtorch.storage.base import ByteRange
 from tests.support import streams_by_encoders as encoders
 from tests.support.phantoms import encapsulated, image, write
+from tests.support.requirements import require
 
 Array = np.ndarray[Any, Any]
 SHAPE = (40, 50)
@@ -118,3 +121,25 @@ def test_which_frames_are_read_by_rows(
     start, length = where.span[:2]
     expected = (start + 7 * row, 4 * row) if by_rows else (start, length)
     assert (wanted.offset, wanted.length) == expected
+
+
+@pytest.mark.parametrize("name", ["JPEG2000.dcm", "CT_small.dcm"])
+def test_parts_that_are_kept_are_not_asked_for_again(tmp_path: Path, name: str) -> None:
+    require("fsspec")
+    require("obstore")
+    import fsspec
+
+    data = Path(str(get_testdata_file(name))).read_bytes()
+    fsspec.filesystem("memory").pipe(f"/parts-{name}/a.dcm", data)
+    index, _ = scan(f"memory://parts-{name}", storage_options={"range_cache": str(tmp_path)})
+    reader = FrameReader(index, options=PixelOptions(values="stored"))
+    storage: Any = reader.fetcher.storage
+    out = [torch.empty((1, 16, 16), dtype=reader.dtype)]
+    seen = []
+    for _ in range(3):
+        before = storage.requests
+        (frame,) = read_parts(reader, [Part(0, 0, 0, 16, 16)], out)
+        assert isinstance(frame, Frame)
+        seen.append(storage.requests - before)
+    assert seen == [1, 0, 0]
+    assert storage._ahead._held == 0

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 import uuid
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,16 +13,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydicom.data import get_testdata_file
 from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 from torch.utils.data import DataLoader
 
 from dicomtorch import DicomFrames, FrameLoader, scan
 from dicomtorch.cli import main as cli
-from dicomtorch.errors import OptionError, SourceError, StaleIndexError
+from dicomtorch.errors import OptionError, SourceError, StaleIndexError, StorageError
 from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.masks.mask_options import KINDS as MASK_KINDS
+from dicomtorch.masks.objects import has_objects
 from dicomtorch.model.limits import Limits
+from dicomtorch.scanner.place import options_beside
 from dicomtorch.scanner.scan import with_tags
-from dicomtorch.storage import choose, members
+from dicomtorch.storage import choose, file_system, members
+from dicomtorch.storage.choose import storage_for
+from dicomtorch.storage.remote import RemoteStorage
 from tests.support.archives import KINDS, pack
 from tests.support.http_server import counts, http_server
 from tests.support.phantoms import ct, write
@@ -269,3 +278,86 @@ def test_requests_that_fail_for_a_moment(folder: Path, tmp_path: Path, kind: str
             members.inflated_members._kept.clear()
             for k in range(len(here)):
                 assert torch.equal(here[k][0], frames[k][0])
+
+
+def in_memory(name: bytes, files: dict[str, bytes]) -> str:
+    """An archive below memory://."""
+    import fsspec
+
+    content = io.BytesIO()
+    if name.endswith(b".tar"):
+        with tarfile.open(fileobj=content, mode="w") as tar:
+            for member, data in files.items():
+                info = tarfile.TarInfo(member)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    else:
+        with zipfile.ZipFile(content, "w") as archive:
+            for member, data in files.items():
+                archive.writestr(member, data)
+    place = f"/{uuid.uuid4().hex}/{name.decode()}"
+    fsspec.filesystem("memory").pipe(place, content.getvalue())
+    return f"memory:/{place}"
+
+
+def bundled(*names: str) -> dict[str, bytes]:
+    return {name: Path(str(get_testdata_file(name))).read_bytes() for name in names}
+
+
+def test_members_of_a_known_tar_are_judged_anew() -> None:
+    """With other tags or limits all headers are read again: what a member was found to be is not what it is."""
+    tar = in_memory(b"a.tar", bundled("CT_small.dcm", "rtstruct.dcm", "MR_small.dcm"))
+    first, _ = scan(tar, storage_options=TAR)
+    again, _ = scan(tar, storage_options=TAR, index=first, tags=["KVP", "StationName"])
+    fresh, _ = scan(tar, storage_options=TAR, tags=["KVP", "StationName"])
+    for index in (first, again, fresh):
+        assert has_objects(index, MASK_KINDS["all"])
+    assert repr(list(again.column("KVP"))) == repr(list(fresh.column("KVP")))
+    few, _ = scan(tar, storage_options=TAR, limits=Limits(elements=3))
+    assert (len(few), len(scan(tar, storage_options=TAR, index=few)[0])) == (0, 2)
+
+
+@pytest.mark.parametrize("error", [StorageError, StaleIndexError])
+def test_a_directory_that_is_not_given_takes_nothing_out_of_an_index(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    padded = bundled("CT_small.dcm", "MR_small.dcm") | {"pad": bytes(200_000)}
+    source = in_memory(b"a.zip", padded)
+    index, _ = scan(source)
+    real = file_system.FileSystemClient.get
+
+    def get(self: Any, name: bytes, offset: int, length: int, identity: Any) -> Any:
+        if offset > 1000:
+            raise error("the server answered 503")
+        return real(self, name, offset, length, identity)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(file_system.FileSystemClient, "get", get)
+        with pytest.raises(SourceError, match="503"):
+            scan(source, index=index)
+    assert scan(source, index=index)[0] is index
+
+
+def test_options_go_to_no_other_server() -> None:
+    options = {"client_options": {"default_headers": {"Authorization": "Bearer x"}}}
+    for source, root, told in (
+        ("https://a.example/seg", b"https://a.example/ct", options),
+        ("https://a.example/seg?sig=1", b"https://a.example/ct", options),
+        ("https://b.example/seg", b"https://a.example/ct", None),
+        ("https://a.example:8443/seg", b"https://a.example/ct", None),
+        ("http://a.example/seg", b"https://a.example/ct", None),
+        ("dicomweb+https://b.example/seg", b"dicomweb+https://a.example/x", None),
+        ("s3://seg", b"s3://ct/a", options),
+        ("/here", b"s3://ct/a", None),
+    ):
+        assert options_beside([source], root, options) == told, source
+
+
+def test_signatures_stay_where_options_are_given_again() -> None:
+    require("aiohttp")
+    name = b"https://signed.example/a.dcm"
+    first = storage_for(name, {"io_threads": 2}, {name: b"?sig=1"})
+    again = storage_for(b"https://signed.example/", {"io_threads": 3})
+    assert isinstance(first, RemoteStorage)
+    assert isinstance(again, RemoteStorage)
+    assert again.queries == first.queries == {name: b"?sig=1"}

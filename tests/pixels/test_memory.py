@@ -9,6 +9,7 @@ import os
 import pickle
 import random
 import signal
+import time
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from itertools import takewhile
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -58,7 +58,8 @@ def concatenated(scans: Sequence[Stored], names: Sequence[str] = ()) -> Stored:
     first_rows = np.asarray(whole.files["first_row"])
     moved = [_moved(scan, first_rows[place]) for scan, place in zip(scans, places, strict=True)]
     rows = np.concatenate(moved)
-    _, chosen = np.unique(rows, return_index=True)  # the first of each
+    _, chosen, again = np.unique(rows, return_index=True, return_inverse=True)  # the first of each
+    _refuse_contradictions(joined, chosen[again])
     if not are_whole:
         chosen.sort()
     kept = tuple(part.select(chosen) for part in joined)
@@ -116,6 +117,20 @@ def _joined(scans: Sequence[Stored], names: Sequence[str]) -> list[Joined]:
         rows = [part.rows + np.int32(start) for part, start in zip(parts, starts, strict=True)]
         together.append(Joined(np.concatenate(rows), parts[0].columns, concatenate_tables(tables)))
     return together
+
+
+def _refuse_contradictions(joined: Sequence[Joined], first: Rows) -> None:
+    """A frame that several have must have the same labels in all; `first` is where each position was met first."""
+    repeated = np.flatnonzero(first != np.arange(len(first)))
+    for part in joined if len(repeated) else ():
+        pairs = np.stack([part.rows[repeated], part.rows[first[repeated]]], axis=1)
+        for one, other in np.unique(pairs, axis=0).tolist():
+            for name, data in part.table.items():
+                if repr(data[one]) != repr(data[other]):  # nan is as nan
+                    raise OptionError(
+                        f"the indexes have different values of the joined column {name} for the same frames; join the "
+                        "table to the index of all"
+                    )
 
 
 def _common(roots: Sequence[bytes]) -> bytes:
@@ -217,27 +232,41 @@ def _giver(generations: Sequence[Generation], files: dict[int, int], names: Sequ
     """
     giver, first = next(iter(files.items()))
     for k, row in files.items():
-        one, other = _identity(generations[giver], first), _identity(generations[k], row)
-        if one[1] == _UNREAD != other[1]:
+        one, other = _said(generations[giver], first), _said(generations[k], row)
+        if one.time_ns == _UNREAD != other.time_ns:
             giver, first = k, row
-        elif other[1] != _UNREAD and not _is_same(one, other):
+        elif other.time_ns != _UNREAD and not _is_same(one, other):
             path = os.path.join(generations[k].root, generations[k].files["path"][row])
             raise OptionError(
-                f"{names[giver]} and {names[k]} say different things of {printable(path)}, which changed in between; "
-                f"refresh one of them (scan(..., index=old)) or leave the file out"
+                f"{names[giver]} and {names[k]} say different things of {printable(path)}: it changed in between, or "
+                f"was read by another version; scan one of them again, or leave the file out"
             )
     return giver
 
 
-def _identity(generation: Generation, row: int) -> tuple[int, int, int, str]:
+class _Said(NamedTuple):
+    """What a scan says of a file."""
+
+    size: int
+    time_ns: int
+    inode: int  # 0: not known
+    version: str
+    frames: int
+
+
+def _said(generation: Generation, row: int) -> _Said:
     files: Any = generation.files
-    size, time_ns, inode = (int(files[name][row]) for name in ("size", "mtime_ns", "inode"))
-    return size, time_ns, inode, files["version"][row]
+    size, time_ns, inode, frames = (
+        int(files[name][row]) for name in ("size", "mtime_ns", "inode", "frames")
+    )
+    return _Said(size, time_ns, inode, files["version"][row], frames)
 
 
-def _is_same(one: tuple[int, int, int, str], other: tuple[int, int, int, str]) -> bool:
-    unknown = 0 in (one[2], other[2])
-    return one[:2] == other[:2] and one[3] == other[3] and (unknown or one[2] == other[2])
+def _is_same(one: _Said, other: _Said) -> bool:
+    unknown = 0 in (one.inode, other.inode)
+    return one._replace(inode=0) == other._replace(inode=0) and (
+        unknown or one.inode == other.inode
+    )
 
 
 def _part(generation: Generation, paths: Packed, chosen: Rows) -> Part:

@@ -84,7 +84,7 @@ class FrameIndex(Storable, Integrated):
             indexes: Scanned with the same tags and limits, and with the same joined columns; their roots may differ.
 
         Raises:
-            OptionError: Tags, limits or joined columns differ, or a file changed between two of the scans.
+            OptionError: Tags, limits, joined columns or labels of a frame differ, or a file changed between two scans.
         """
         parts = [Stored(one._generation, one._rows, one._joined) for one in indexes]
         return cls(*concatenated(parts))

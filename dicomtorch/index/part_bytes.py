@@ -49,7 +49,9 @@ def part_to_bytes(part: Part, said: Mapping[str, str]) -> bytes:
     ]
     data = pickle.dumps((tables, part.groups, dict(said)), pickle.HIGHEST_PROTOCOL)
     packed: bytes = pa.compress(data, codec=_CODEC, asbytes=True)
-    return b"%s %s %d %d\n%s" % (_SAID, __version__.encode(), len(data), zlib.crc32(packed), packed)
+    length = b"%d" % len(data)
+    said_first = (_SAID, __version__.encode(), length, b"%d" % _checksum(length, packed))
+    return b" ".join(said_first) + b"\n" + packed
 
 
 def part_from_bytes(data: bytes, columns: Sequence[Column]) -> tuple[Part, dict[str, str]]:
@@ -71,10 +73,23 @@ def part_from_bytes(data: bytes, columns: Sequence[Column]) -> tuple[Part, dict[
         raise IndexFileError(
             f"rows come from version {version.decode('ascii', 'replace')}, and this is {__version__}"
         )
-    if zlib.crc32(packed) != int(numbers[1]):
+    if numbers[1] != b"%d" % _checksum(numbers[0], packed):
         raise IndexFileError("rows of a worker are damaged (their checksum differs)")
-    content = pa.decompress(packed, int(numbers[0]), codec=_CODEC, asbytes=True)
-    sent, groups, told = _Plain(io.BytesIO(content)).load()
+    try:
+        content = pa.decompress(packed, int(numbers[0]), codec=_CODEC, asbytes=True)
+        sent, groups, told = _Plain(io.BytesIO(content)).load()
+        return _part(sent, groups, columns), told
+    except IndexFileError:
+        raise
+    except (ValueError, TypeError, KeyError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise IndexFileError(f"rows of a worker are damaged ({type(error).__name__})") from error
+
+
+def _checksum(length: bytes, packed: bytes) -> int:
+    return zlib.crc32(packed, zlib.crc32(length))
+
+
+def _part(sent: Any, groups: list[int], columns: Sequence[Column]) -> Part:
     wanted = (part_columns(columns), FILES, LOOKUPS)
     if any(
         table.keys() != {c.name for c in kinds} for table, kinds in zip(sent, wanted, strict=True)
@@ -84,7 +99,7 @@ def part_from_bytes(data: bytes, columns: Sequence[Column]) -> tuple[Part, dict[
         {column.name: _received(table[column.name]) for column in kinds}
         for table, kinds in zip(sent, wanted, strict=True)
     )
-    return Part(frames, files, lookups, groups), told
+    return Part(frames, files, lookups, groups)
 
 
 def _sent(data: ColumnData) -> Any:

@@ -24,6 +24,9 @@ from dicomtorch.index.generation_store import GenerationStore
 from dicomtorch.index.memory import give_back
 from dicomtorch.index.private import is_local
 
+_ATTEMPTS = 3
+_OF_CALLER = 6  # who called `FrameIndex.load`, seen from what warns
+
 
 def open_partitions(
     folders: Sequence[Path], cache_dir: str | os.PathLike[str] | None = None
@@ -40,12 +43,31 @@ def open_partitions(
         IndexFileError: One is missing, damaged, or of another version.
         OptionError: There is none, one is named twice, or they do not go together.
     """
+    if not folders:
+        raise OptionError("load needs an index at least")
     _refuse_repeated(folders)
-    manifests = {folder: read_manifest(folder) for folder in folders}
     if len(folders) == 1:
         return read(folders[0])
+    for attempt in range(_ATTEMPTS):
+        try:
+            return _opened(_manifests(folders), cache_dir)
+        except _Changed:
+            if attempt == _ATTEMPTS - 1:
+                raise
+    raise AssertionError
+
+
+class _Changed(IndexFileError):
+    """A partition became another one while it was read."""
+
+
+def _manifests(folders: Sequence[Path]) -> dict[Path, dict[str, Any]]:
+    return {folder: read_manifest(folder) for folder in folders}
+
+
+def _opened(manifests: dict[Path, dict[str, Any]], cache_dir: Any) -> Stored:
     if any(manifest["joined"] or "rows" in manifest["files"] for manifest in manifests.values()):
-        return _together(folders)
+        return _together(manifests)
     return Stored(_kept(dict(sorted(manifests.items())), cache_dir), None, ())
 
 
@@ -58,25 +80,33 @@ def _refuse_repeated(folders: Sequence[Path]) -> None:
         seen.add(real)
 
 
-def _together(folders: Sequence[Path]) -> Stored:
+def _together(manifests: dict[Path, dict[str, Any]]) -> Stored:
     # What is mapped is copied at once: nothing here depends on files that others may write to.
-    scans = [read(folder, mapped=is_local(folder)) for folder in folders]
-    return concatenated(scans, list(map(printable, folders)))
+    scans = [read(folder, mapped=is_local(folder)) for folder in manifests]
+    whole = concatenated(scans, list(map(printable, manifests)))
+    if _manifests([*manifests]) != manifests:
+        raise _Changed(
+            "a partition was written anew while the partitions were opened; open them again"
+        )
+    return whole
 
 
 def _kept(manifests: dict[Path, dict[str, Any]], cache_dir: Any) -> Generation:
-    folders = list(manifests)
     uuid = _name(manifests)
-    store = GenerationStore([b"partitions", *map(os.fsencode, folders)], cache_dir)
+    store = GenerationStore([b"partitions", *map(os.fsencode, manifests)], cache_dir)
     try:
         held = store.lock().acquire()
     except OSError as error:
-        return _current(store, uuid) or _unkept(folders, uuid, store, error)
+        found = _current(store, uuid)
+        if found is None:
+            _warn_unkept(store, error)
+            found = _whole(manifests, uuid)
+        return found
     with held:  # acquired once: a kept traceback must not keep the lock
         found = _current(store, uuid)
         if found is not None:
             return found
-        whole = _whole(folders, uuid)
+        whole = _whole(manifests, uuid)
         try:
             kept = store.keep(whole)
         except OSError as error:
@@ -91,12 +121,12 @@ def _current(store: GenerationStore, uuid: str) -> Generation | None:
     try:
         return store.current(uuid)
     except IndexFileError as error:
-        warnings.warn(f"the partitions are put together again: {error}", stacklevel=6)
+        warnings.warn(f"the partitions are put together again: {error}", stacklevel=_OF_CALLER)
         return None
 
 
-def _whole(folders: Sequence[Path], uuid: str) -> Generation:
-    return replace(_together(folders).generation, uuid=uuid)
+def _whole(manifests: dict[Path, dict[str, Any]], uuid: str) -> Generation:
+    return replace(_together(manifests).generation, uuid=uuid)
 
 
 def _name(manifests: dict[Path, dict[str, Any]]) -> str:
@@ -111,16 +141,9 @@ def _name(manifests: dict[Path, dict[str, Any]]) -> str:
     return str(uuids.UUID(bytes=digest[:16], version=5))
 
 
-def _unkept(
-    folders: Sequence[Path], uuid: str, store: GenerationStore, error: OSError
-) -> Generation:
-    _warn_unkept(store, error)
-    return _whole(folders, uuid)
-
-
 def _warn_unkept(store: GenerationStore, error: OSError) -> None:
     warnings.warn(
         f"the index of all partitions cannot be kept in {store.folder} ({error.strerror or error}), so the next start "
         f"puts them together again; name a writable folder with cache_dir=",
-        stacklevel=6,
+        stacklevel=_OF_CALLER,
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from dicomtorch.errors import OptionError
 from dicomtorch.index import files as index_file
 from dicomtorch.index import opened
 from dicomtorch.index.frame_rows import FrameRows
@@ -64,10 +65,15 @@ class Storable(FrameRows):
             SourceError: None of its files is below `root`.
         """
         # Worker processes, which open it by its path, may be in another folder.
-        if isinstance(path, str | os.PathLike):
-            stored = index_file.read(Path(path).absolute())
-        else:
-            stored = open_partitions([Path(one).absolute() for one in path], cache_dir)
+        try:
+            several = [path] if isinstance(path, str | os.PathLike) else [*path]
+            folders = [Path(one).absolute() for one in several]
+        except TypeError as error:
+            raise OptionError(
+                f"load takes the path of an index, or several, as text; got {type(path).__name__}"
+            ) from error
+        is_one = isinstance(path, str | os.PathLike)
+        stored = index_file.read(folders[0]) if is_one else open_partitions(folders, cache_dir)
         index = cls(*stored)
         return index if root is None else index.moved(root)
 

@@ -86,7 +86,7 @@ def test_a_file_that_changed_in_between_is_named(tree: Path) -> None:
     os.utime(tree / "a" / "0.dcm", (2_000_000_000, 2_000_000_000))
     after, _ = scan(tree)
     with pytest.raises(
-        OptionError, match=r"index 0 and index 1 say different .*a/0\.dcm, which changed"
+        OptionError, match=r"index 0 and index 1 say different .*a/0\.dcm: it changed"
     ):
         FrameIndex.concat([before, after])
 
@@ -135,10 +135,14 @@ def test_labels_stay_with_their_frames(tree: Path) -> None:
         FrameIndex.concat([a, scan(tree / "c")[0]])
 
 
-def test_a_label_of_a_file_that_several_have_is_that_of_the_first(tree: Path) -> None:
+@pytest.mark.parametrize("order", [1, -1])
+def test_labels_that_contradict_each_other_are_refused(tree: Path, order: int) -> None:
+    """Which comes first must not decide what is trained on."""
     a = scan(tree / "a")[0]
-    together = FrameIndex.concat([labelled(a, 7), labelled(a, 50)])
-    assert list(together.column("label")) == list(labelled(a, 7).column("label"))
+    once, again = labelled(a, 7), labelled(a, 7)
+    assert list(FrameIndex.concat([once, again]).column("label")) == list(once.column("label"))
+    with pytest.raises(OptionError, match="different values of the joined column label"):
+        FrameIndex.concat([once, labelled(a, 50)][::order])
 
 
 def test_indexes_without_files(tmp_path: Path) -> None:
@@ -177,3 +181,16 @@ def test_two_servers_are_kept_apart(tree: Path) -> None:
     with pytest.raises(OptionError, match="different DICOMweb servers"):
         FrameIndex.concat(two)
     assert FrameIndex.concat([two[0], two[0]]).root == two[0].root
+
+
+def test_a_file_with_other_frames_is_another(tmp_path: Path) -> None:
+    """As another version of this package may have found them."""
+    files = [file_rows(f"{k}.dcm", k + 1) for k in range(3)]
+    older = FrameIndex.build(files, root=os.fsencode(tmp_path))
+    newer = FrameIndex.build(
+        [replace(files[0], count=0, columns={}, file_class="unsupported"), *files[1:]],
+        root=os.fsencode(tmp_path),
+    )
+    for several in ([older, newer], [newer, older], [newer, older.select([0, 1])]):
+        with pytest.raises(OptionError, match="say different things"):
+            FrameIndex.concat(several)

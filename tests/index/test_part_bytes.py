@@ -84,3 +84,12 @@ def test_bytes_that_are_cut_are_refused(tmp_path: Path, at: float) -> None:
     data = part_to_bytes(part, {})
     with pytest.raises(IndexFileError, match=r"of a worker|damaged"):
         part_from_bytes(data[: int(len(data) * at)], columns)
+
+
+@pytest.mark.parametrize("length", [b"10", b"-5", b"abc", b"999999999", b"99999999999999999"])
+def test_a_length_that_is_changed_is_refused(tmp_path: Path, length: bytes) -> None:
+    part, columns = part_of(mixed_tree(tmp_path))
+    head, _, packed = part_to_bytes(part, {}).partition(b"\n")
+    said, version, _, checksum = head.split(b" ")
+    with pytest.raises(IndexFileError, match="their checksum differs"):
+        part_from_bytes(b" ".join((said, version, length, checksum)) + b"\n" + packed, columns)

@@ -182,3 +182,30 @@ def test_what_was_before_may_come_again(parts: list[Path], tmp_path: Path) -> No
     again = FrameIndex.load(parts, cache_dir=cache)
     assert again.uuid == first.uuid
     assert table_bytes(again) == table_bytes(first)
+
+
+def test_a_partition_that_is_written_anew_meanwhile(
+    parts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a mixture is given, nor are the new rows kept under the name of the old ones."""
+    index = FrameIndex.load(parts[0])
+    wanted = len(FrameIndex.load(parts, cache_dir=tmp_path / "other")) - len(index) + 1
+    real = partitions._together
+    times: list[int] = []
+
+    def together(manifests: dict[Path, dict[str, object]]) -> object:
+        if not times:
+            index.select([0]).save(parts[0], replace=True)
+        times.append(1)
+        return real(manifests)
+
+    monkeypatch.setattr(partitions, "_together", together)
+    assert len(FrameIndex.load(parts, cache_dir=tmp_path / "cache")) == wanted
+    assert len(times) == 2
+
+
+@pytest.mark.parametrize("given", [5, None, [5], [b"/x"], b"/x", []])
+def test_what_is_no_path_is_refused(given: object, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"load (takes|needs)"):
+        FrameIndex.load(given, cache_dir=tmp_path)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())

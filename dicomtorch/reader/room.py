@@ -45,7 +45,12 @@ class Room:
     def take(self, wanted: int) -> bool:
         """Whether so many bytes fit; they count from now on. For who holds the lock."""
         used = self._read("used")
-        if used is None or used + wanted > self.max_bytes:
+        if used is None:
+            # A new cache: nobody's first frame has to wait for another thread that counts the entries.
+            if next(self.folder.glob("[0-9a-f][0-9a-f]/*"), None) is not None:
+                return False
+            used = 0
+        if used + wanted > self.max_bytes:
             return False
         self._write("used", used + wanted)
         return True

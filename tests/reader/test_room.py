@@ -104,6 +104,17 @@ def test_only_one_evicts(full: Room) -> None:
     assert len(left(full)) == 1000
 
 
+def test_the_first_entry_of_a_new_cache_waits_for_nobody(tmp_path: Path, full: Room) -> None:
+    """As two threads write the first frames: the one that counts must not cost the other its frame."""
+    new = tmp_path / "new"
+    (new / "00").mkdir(parents=True)
+    with FileLock(new / "evicting"):
+        assert Room(new, 1000).take(SIZE)
+    assert used(Room(new, 1000)) == SIZE
+    (full.folder / "used").unlink()
+    assert not full.take(SIZE)
+
+
 def test_the_oldest_of_many_are_found_without_sorting_all() -> None:
     times = np.random.default_rng(0).permutation(100_000).astype(float)
     sizes = np.full(len(times), 7)

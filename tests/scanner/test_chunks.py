@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import pickle
 import threading
@@ -351,14 +352,15 @@ def test_an_executor_that_was_shut_down_is_told(tree: Path) -> None:
 def test_what_waits_is_cancelled_when_the_scan_is_interrupted(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    calls: list[Callable[[], Any]] = []
     waiting: list[Future[Any]] = []
 
     class Slow(ThreadPoolExecutor):
         def submit(self, fn: Call, /, *args: Any, **kwargs: Any) -> Future[Any]:
-            if waiting:
-                waiting.append(Future())  # nobody runs it
-            else:
-                waiting.append(super().submit(fn, *args, **kwargs))
+            calls.append(functools.partial(fn, *args, **kwargs))
+            waiting.append(Future())  # nobody runs it, but the first once another waits
+            if len(waiting) == 2:
+                waiting[0].set_result(calls[0]())
             return waiting[-1]
 
     def interrupt(_: FrameIndex) -> None:

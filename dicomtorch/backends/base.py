@@ -28,6 +28,8 @@ Array = npt.NDArray[Any]
 class Backend(Protocol):
     """Decodes the bytes of one frame by value.
 
+    Sources: PS3.5 8.2 and A.4.
+
     Contract:
         - `data` is the whole code stream of one frame, item headers dropped, fragments joined; for native data the
           bytes of the frame (for 1-bit frames already shifted, so that pixel 0 is bit 0).

@@ -45,7 +45,7 @@ _CODECS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(JPEG_XL_FAMILY, ("JPEGXL",)),
 }
 _BITS: dict[str, tuple[int, ...]] = {
-    # BitsAllocated that a syntax is used with (PS3.5 section 8.2, tables 8.2.1-1 to 8.2.4-1); the rest takes all.
+    # BitsAllocated that a syntax is used with (PS3.5 8.2.1 to 8.2.4); the rest takes all.
     **dict.fromkeys(JPEG_DCT | JPEG_LOSSLESS_FAMILY | JPEG_LS_FAMILY | JPEG_XL_FAMILY, (8, 16)),
     **dict.fromkeys(JPEG_2000_FAMILY | HTJ2K_FAMILY, (1, 8, 16, 32)),
     RLE_LOSSLESS: (1, 8, 16, 32, 64),

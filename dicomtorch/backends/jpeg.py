@@ -334,7 +334,7 @@ def _check_scans(data: Buffer, start: int, stream: JPEGStream, several: bool) ->
 def _check_jpeg_ls(
     preset: tuple[int, ...], precision: int, near: int, interleave: int, position: int
 ) -> None:
-    """Refuses parameters that the standard does not allow (C.2.3, C.2.4.1.1): some decoders never end with them."""
+    """Refuses parameters that ISO/IEC 14495-1 C.2.3 and C.2.4.1.1 do not allow: some decoders never end with them."""
     largest = (1 << precision) - 1
     most, *thresholds, reset = preset
     if most > largest or (reset and not 3 <= reset <= max(255, most or largest)):

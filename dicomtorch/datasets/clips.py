@@ -56,6 +56,8 @@ class DicomClips(DrawnDataset[Clip, Sample_co, Batch_co]):
     A sequence is a multi-frame file, or the frames at one place of the successive volumes of a series;
     `clips.sequences` lists them, `sequences.time_sequences` says how they are found.
 
+    Sources: PS3.3 C.7.6.5 (cine), C.7.6.16.2.2 (time of a frame).
+
     Args:
         source: As in `DicomFrames`.
         length: Frames of a clip.

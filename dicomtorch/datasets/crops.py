@@ -59,6 +59,8 @@ class DicomCrops(DrawnDataset[int, Sample_co, Batch_co]):
     name of an attribute that tells them apart (`stack.separated_by`). Between two stacks that follow each other the
     nearer one is.
 
+    Source of patient coordinates: PS3.3 C.7.6.2.1.1.
+
     Args:
         source: As in `DicomFrames`. Only the series that the candidates name are put into stacks.
         candidates: A pandas DataFrame, an Arrow table, a dict of lists, or the path of a CSV file: one row each. For

@@ -47,6 +47,9 @@ class DicomFrames(ImageDataset[Sample_co, Batch_co]):
     `frames[i]` is `(image, meta)`: a tensor (C, H, W) and a dict. `frames[[3, 5]]` and `frames[10:20]` are a batch,
     decoded together. A plain `DataLoader(frames, batch_size=32, num_workers=4)` gives batches with no further argument.
 
+    Sources: PS3.3 C.11.1 (modality LUT), C.11.2 (VOI LUT, windows), C.7.6.3.1.2 (photometric interpretation),
+    C.7.5.1.1.2 (padding), C.7.6.16.2.11 (real world values), C.8.9.1 (SUV).
+
     Args:
         source: A folder, a file, a list of either, a `FrameIndex` or several, which count as one (`FrameIndex.concat`),
             or a dataset or loader, of which it takes the index. Folders and files are scanned once; the index is
@@ -245,6 +248,8 @@ class DicomFrames(ImageDataset[Sample_co, Batch_co]):
         For datasets with `values="stored"`: workers, pinned memory and the way to the device carry the integers of the
         files, the device does the arithmetic. The numbers are those of a dataset with these options. Frames with lookup
         tables are looked up on the device too; wide integers, floats and `normalize` go through the CPU.
+
+        Sources: PS3.3 C.11.1 and C.11.2.
 
         Args:
             images: A batch (B, C, H, W) or an image (C, H, W) of this dataset, as it came.

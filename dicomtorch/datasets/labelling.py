@@ -173,6 +173,8 @@ def read_annotations(source: Any, *, storage_options: Mapping[str, Any] | None =
     of a group that names one, and measurements with units (of reports). `DicomFrames(boxes=...)`, `points=` and
     `masks=` take it.
 
+    Sources: PS3.16 TID 1500, PS3.3 C.37.1.2.
+
     Args:
         source: A folder, files, addresses, an index or a dataset.
         storage_options: For addresses; see `scan`.

@@ -277,6 +277,9 @@ class DicomSlides:
     concatenations are joined. Labels, overviews and thumbnails are no levels. `slides[0:10]` and `slides[[3, 5]]` are
     `DicomSlides` of fewer.
 
+    Sources: PS3.3 C.8.12.4 (whole slide images), C.7.11.1 (pyramids), C.8.12.14 (tiles), C.8.12.6.1 (place on the
+    glass).
+
     Args:
         source: As in `DicomFrames`.
         **options: Those of `DicomFrames` that say how frames are read. `values` is "stored" where nothing else is

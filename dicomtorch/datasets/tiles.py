@@ -76,6 +76,8 @@ class DicomTiles(ImageDataset[Sample_co, Batch_co]):
     `index` has a row for each tile, with the columns `slide`, `level`, `row`, `column`, `coverage` and `tissue`:
     samplers and `find` take them. Split slides, not tiles: `DicomTiles(part)` for each of `slides.index.split(...)`.
 
+    Sources: PS3.3 C.7.6.17.3 and C.8.12.14 (tiles).
+
     Args:
         source: `DicomSlides`, or as in `DicomFrames`.
         tile: Rows and columns of a tile, or one number for both.

@@ -71,6 +71,8 @@ class DicomVolumes(StackDataset[Sample_co, Batch_co]):
       left;
     - `frame_of_reference`: "PATIENT", or "VOLUME" for ultrasound whose affine leads to its own frame of reference.
 
+    Sources: PS3.3 C.7.6.2.1.1 (affine), C.8.13.5.9 (diffusion), C.8.8.3 (dose).
+
     Args:
         source: As in `DicomFrames`.
         group: "stack", or "series": the volumes of a series whose voxels are at the same places are one sample, in the

@@ -1,6 +1,6 @@
 """Which frames may show names or faces in their pixels: the one rule for reports, pictures, notebooks and the viewer.
 
-PS3.3 C.7.6.1.1.3 (Burned In Annotation, Recognizable Visual Features), C.8.12.4.1.1 (labels and overviews of slides).
+PS3.3 C.7.6.1 (Burned In Annotation, Recognizable Visual Features), C.8.12.4.1.1 (labels and overviews of slides).
 """
 
 from __future__ import annotations

@@ -185,6 +185,8 @@ class FrameIndex(Storable, Integrated):
         Left out are segmentations, dose grids, localizers, screen captures, and labels, overviews and thumbnails of
         slides; `images.is_image` has the rule.
 
+        Sources: PS3.3 C.7.6.1.1.2 and C.8.12.4.1.1 (Image Type).
+
         Args:
             duplicates: See `deduplicate`.
         """
@@ -353,6 +355,8 @@ class FrameIndex(Storable, Integrated):
         keep: Sequence[str] = (),
     ) -> None:
         """Writes the frames as a table to share: `.csv`, `.parquet` or `.arrow` by the suffix of `path`.
+
+        Source: PS3.15 table E.1-1.
 
         Args:
             path: The file, replaced if there is one; only its owner may read it.

@@ -191,7 +191,10 @@ class FrameRows:
         return FrameSpan._make(int(frames[name][row]) for name in FrameSpan._fields)
 
     def image_pixel(self, i: int) -> ImagePixel:
-        """How the bytes of frame `i` become stored values."""
+        """How the bytes of frame `i` become stored values.
+
+        Source: PS3.3 C.7.6.3.
+        """
         return self._objects.image_pixel(self.row(i))
 
     def frame_values(self, i: int) -> FrameValues:

@@ -53,6 +53,8 @@ class Integrated:
 
         What an image shows of people is in the pixels that are copied; nothing but a record is de-identified.
 
+        Source of what is de-identified: PS3.15 table E.1-1.
+
         Args:
             out: A new folder, which only its owner may read and which appears whole or not at all.
             format: "webdataset": tar files, which need no library to be written.

@@ -53,6 +53,8 @@ class MaskIndex:
     Made once, from what the scan kept; pixels are read when they are asked for. Picklable, and safe to use from several
     threads.
 
+    Sources: PS3.3 C.8.20.2.3 (segmentations), C.8.8.6 (contours).
+
     Args:
         images: Frames that masks are made for; `position` below is a position in it.
         source: An index of the tree with the mask objects, of which all are considered; `None`: the tree of `images`.
@@ -329,6 +331,8 @@ class MaskIndex:
 
     def points(self) -> pa.Table:
         """Points of ROIs that mark places instead of areas: a row for each, millimetres in LPS.
+
+        Source: PS3.3 C.8.8.6.1 (POINT).
 
         Raises:
             DicomTorchError: An object cannot be read.

@@ -73,6 +73,8 @@ class ImagePixel:
     def stored_dtype(self) -> np.dtype[np.generic]:
         """The smallest NumPy type that holds every stored value that the header admits.
 
+        Source: PS3.5 8.1.1.
+
         Raises:
             OptionError: Bits Stored is more than 64.
         """

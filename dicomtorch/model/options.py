@@ -60,6 +60,8 @@ FLOAT_DTYPES: tuple[str, ...] = ("float16", "bfloat16", "float32", "float64")
 class PixelOptions:
     """What a user asks of the pixels; refuses combinations without a meaning.
 
+    Sources: PS3.3 C.11.1 (modality LUT), C.11.2 (VOI LUT, windows), C.7.5.1.1.2 (padding), C.7.6.3.1.2 (colour).
+
     Attributes:
         values: "stored", "modality", "real_world", "suvbw" or "display".
         window: `None` for the file's own, an int for its k-th window, (center, width) in modality values, the name of

@@ -353,6 +353,8 @@ class FrameReader:
     def read_stored(self, position: int) -> npt.NDArray[Any]:
         """Stored values of a frame: (rows, columns) or (rows, columns, samples), dtype as in the file; colour is RGB.
 
+        Source: PS3.5 8.1.1.
+
         Raises:
             DicomTorchError: It cannot be read or decoded.
         """
@@ -368,6 +370,8 @@ class FrameReader:
 
     def read_encoded(self, position: int) -> bytes:
         """The code stream of one frame as the file has it: fragments joined, nothing decoded.
+
+        Source: PS3.5 A.4.
 
         Raises:
             DicomTorchError: It cannot be read.

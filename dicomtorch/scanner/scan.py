@@ -56,6 +56,8 @@ def scan(
 ) -> tuple[FrameIndex, ScanReport]:
     """Indexes every frame of every DICOM file of `source`.
 
+    Sources: PS3.10 7 (files), PS3.3 annex F (DICOMDIR), PS3.18 10.6 (DICOMweb).
+
     Args:
         source: A folder, a file, or a list of either. A DICOMDIR stands for the files that it names. Or addresses of
             one place, as `s3://bucket/prefix`: objects below a prefix, or single ones. They are listed and read in

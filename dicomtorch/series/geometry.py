@@ -233,6 +233,8 @@ def scaled(affine: npt.ArrayLike, factors: npt.ArrayLike, start: npt.ArrayLike) 
 def voxel_to_patient(voxels: npt.ArrayLike, affine: npt.ArrayLike) -> Floats:
     """Millimetres of voxel indices.
 
+    Source: PS3.3 C.7.6.2.1.1.
+
     Args:
         voxels: (..., 3): slice, row, column; whole numbers are centres of voxels.
         affine: (4, 4), or (B, 4, 4) for `voxels` (B, ..., 3).
@@ -246,6 +248,8 @@ def voxel_to_patient(voxels: npt.ArrayLike, affine: npt.ArrayLike) -> Floats:
 
 def patient_to_voxel(points: npt.ArrayLike, affine: npt.ArrayLike) -> Floats:
     """Voxel indices, with fractions, of millimetres: the inverse of `voxel_to_patient`.
+
+    Source: PS3.3 C.7.6.2.1.1.
 
     Args:
         points: (..., 3): x, y, z.

@@ -1,6 +1,7 @@
 """One level of a slide: where its tiles are in the total pixel matrix, and the way to millimetres on the glass.
 
-PS3.3 C.7.6.17.3 (tiles), C.8.12.4.1.5 and C.8.12.6 (Slide Coordinate System), C.7.6.2.1.1 (the equation).
+PS3.3 C.7.6.17.3 and C.8.12.14 (tiles), C.8.12.6.1 and C.8.12.2.1.1 (Slide Coordinate System), C.7.6.2.1.1 (the
+equation).
 """
 
 from __future__ import annotations

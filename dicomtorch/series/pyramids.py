@@ -1,6 +1,6 @@
 """Which tiles are levels of one slide.
 
-PS3.3 C.8.12.4 (whole slide images), C.8.12.14 (Multi-Resolution Pyramid), C.7.6.16.2.2.4 (concatenations).
+PS3.3 C.8.12.4 (whole slide images), C.7.11.1 (Multi-Resolution Pyramid), C.7.6.16.2.2.4 (concatenations).
 """
 
 from __future__ import annotations

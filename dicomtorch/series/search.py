@@ -66,6 +66,8 @@ def stacks(
     `Stack.separated_by` says by what. Frames of ultrasound, angiography and fluoroscopy, localizers, frames without
     position, orientation or pixel spacing, and what shows a single place are in no stack: see `StackList.left_out`.
 
+    Source: PS3.3 C.7.6.2 (Image Plane).
+
     Args:
         index: Of the frames.
         split_by: Columns of the index whose values shall not be mixed in a stack; of times and Instance Number the k-th

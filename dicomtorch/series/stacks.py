@@ -1,6 +1,6 @@
 """Which frames of an index are slices of one volume, in which order, and what is irregular about them.
 
-PS3.3 C.7.6.2 (Image Plane), C.7.6.16.2.3 and .4 (plane position and orientation of a frame).
+PS3.3 C.7.6.2 (Image Plane), C.7.6.16.2.3 and C.7.6.16.2.4 (plane position and orientation of a frame).
 """
 
 from __future__ import annotations
@@ -112,6 +112,8 @@ class StackReport:
 class Stack:
     """Slices of one volume.
 
+    Source: PS3.3 C.7.6.2 (Image Plane).
+
     Attributes:
         positions: (D,), of its slices in the index, ordered along the normal; slices that lie beside each other in one
             frame (a mosaic) have the same position.
@@ -153,6 +155,8 @@ class Stack:
         """Voxel indices (slice, row, column), with fractions, of points (..., 3) in millimetres, LPS.
 
         In an irregular stack the slice is found by the places of the slices themselves, not by the affine.
+
+        Source: PS3.3 C.7.6.2.1.1.
         """
         if not self.report.is_regular:
             places = projections(self.origins, self.orientation)

@@ -16,6 +16,8 @@ import api
 import meta_meanings
 import pictures
 import pydicom.datadict
+import standard
+from citations import Citation, citations
 from sphinx.application import Sphinx
 
 from dicomtorch.backends.base import BACKENDS, get_backend
@@ -66,6 +68,7 @@ def write(folder: Path) -> None:
         "reference/columns": columns(),
         "reference/syntaxes": syntaxes(),
         "reference/limits": limits(),
+        "reference/sources": sources(),
         **{f"reference/{name}": text for name, text in api.pages().items()},
         **{f"project/{name}": project(file) for file, name in PROJECT.items()},
     }
@@ -258,6 +261,29 @@ What damaged or hostile input may cost: `scan(folder, limits=dicomtorch.Limits(d
 [What they are held against](/explain/promises.md#limits).
 """
     return f"{text}\n{table(('Field', 'Default', 'Of'), rows)}"
+
+
+def sources() -> str:
+    """Places of the DICOM standard, and the modules whose rules they are."""
+    text = """# Sources
+
+Which section of the DICOM standard a rule comes from, and the modules that follow it. Docstrings name the section of
+theirs; a test holds every citation against this list.
+"""
+    users: dict[Citation, set[str]] = {}
+    for path in sorted((ROOT / "dicomtorch").rglob("*.py")):
+        module = ".".join(path.relative_to(ROOT / "dicomtorch").with_suffix("").parts)
+        for one in citations(path.read_text(encoding="utf-8")):
+            users.setdefault(one, set()).add(f"`{module}`")
+    for part, places in standard.PLACES.items():
+        rows = [
+            (place, title, ", ".join(sorted(found)))
+            for place, title in places.items()
+            if (found := users.get(Citation(part, place)))
+        ]
+        text += f"\n## {Citation(part, standard.PARTS[part])}\n\n"
+        text += table(("Place", "Title", "Followed by"), rows)
+    return text
 
 
 def table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

@@ -95,7 +95,7 @@ def test_multi_frame_images_are_those_of_simpleitk(index: FrameIndex) -> None:
             # A pixel in a segment is 1 (PS3.3 C.8.20.2.3.1); GDCM widens one bit to 255.
             values /= 255
         if header.Modality == "RTDOSE":
-            # Gy are what Dose Grid Scaling gives (C.8.8.3.4.1); ITK leaves it to its user.
+            # Gy are what Dose Grid Scaling gives (C.8.8.3); ITK leaves it to its user.
             values *= float(header.DoseGridScaling)
         compare(ours(index, stack), (values, affine_of(image)), paths[0])
         compared.append(paths[0])
@@ -233,7 +233,7 @@ def test_a_series_of_files_is_that_of_monai(tmp_path: Path) -> None:
 
 def test_monai_knows_nothing_of_times(tmp_path: Path) -> None:
     """It stacks all files of a folder along one axis. (0020,0100) Temporal Position Identifier tells images at one
-    place apart (PS3.3 C.7.6.16.2.2.1 for its enhanced form), and an axis from slice to slice has one step.
+    place apart (PS3.3 C.7.6.16.2.2 for its enhanced form), and an axis from slice to slice has one step.
     """
     for time in range(2):
         for k in range(4):

@@ -104,7 +104,7 @@ def _vectors(frames: Frames) -> None:
 
 
 def _ultrasound_volume(frames: Frames) -> None:
-    """Position and orientation in the Volume Frame of Reference (C.7.6.16.2.21, .22), where there are no others."""
+    """Position and orientation in the Volume Frame of Reference (C.7.6.16.2.21 and C.7.6.16.2.22), if no others."""
     if "ImagePositionPatient" in frames.columns:
         return
     position = frames.macro("PlanePositionVolumeSequence")

@@ -1,6 +1,7 @@
 """Lookup tables from their elements: descriptor, packed entries, segmented palettes.
 
-PS3.3 C.11.1.1 (Modality LUT), C.11.2.1.1 (VOI LUT), C.7.6.3.1.5 and .6 (palettes), C.7.9.2 (segmented palettes).
+PS3.3 C.11.1.1 (Modality LUT), C.11.2.1.1 (VOI LUT), C.7.6.3.1.5 and C.7.6.3.1.6 (palettes), C.7.9.2 (segmented
+palettes).
 """
 
 from __future__ import annotations

@@ -20,7 +20,12 @@ _BLOCKS = 64  # at most: tasks of a pass, each of which has a cost of its own
 
 
 def frames_to_ray(
-    index: FrameIndex, *, batch_size: int = 32, keys: Sequence[str] = (), **options: Any
+    index: FrameIndex,
+    *,
+    batch_size: int = 32,
+    keys: Sequence[str] = (),
+    num_replicas: int = 1,
+    **options: Any,
 ) -> Any:
     """The frames as a `ray.data.Dataset` with columns "index", "image" (C, H, W), "mask" where there are masks.
 
@@ -31,6 +36,8 @@ def frames_to_ray(
         index: In whose order frames come; `index.select(permutation)` for another one.
         batch_size: Frames that are decoded together.
         keys: Of `meta`, as further columns: joined labels, for example. `iter_torch_batches` refuses text.
+        num_replicas: Workers of Ray Train that share the frames. It gives each as many as the others, and nobody what is
+            left over; with their number here the first frames come a second time in its place.
         **options: Of `DicomFrames`.
 
     Raises:
@@ -41,11 +48,13 @@ def frames_to_ray(
     data: Any = import_library("ray.data", "ray[data]")
     if batch_size < 1:
         raise OptionError(f"batch_size must be 1 or more; got {batch_size}")
+    if num_replicas < 1:
+        raise OptionError(f"num_replicas must be 1 or more; got {num_replicas}")
     frames = DicomFrames(index, **options)
     _check_sample(frames[0], keys)
-    count = len(frames)
+    count = num_replicas * -(-len(frames) // num_replicas)
     rows = batch_size * -(-count // (batch_size * _BLOCKS))
-    positions = pa.table({"index": np.arange(count)})
+    positions = pa.table({"index": np.resize(np.arange(len(frames)), count)})
     blocks = [positions.slice(first, rows) for first in range(0, count, rows)]
     decode = _Decode(frames, tuple(keys))
     return data.from_arrow(blocks).map_batches(decode, batch_size=batch_size, batch_format="numpy")

@@ -16,6 +16,7 @@ import pytest
 from dicomtorch import DicomFrames
 from tests.support import ranks
 from tests.support.phantoms import write_series
+from tests.support.programs import run_program
 from tests.support.requirements import require
 from tests.support.rooms import REPOSITORY
 
@@ -112,6 +113,64 @@ def test_ranks_share_an_epoch_under(
     check(found, name, drop_last)
 
 
+# Ray Train: one run of what the page has, whose workers then go over every loader, too.
+
+
+def recipe(word: str) -> str:
+    """The block of the page with a word."""
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    (found,) = [block for block in blocks if word in block]
+    return str(found)
+
+
+@pytest.fixture(scope="module")
+def found_by_ray(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two workers of Ray Train was given."""
+    require("ray")
+    out = tmp_path_factory.mktemp("out")
+    functions, guard, rest = recipe("TorchTrainer").partition('if __name__ == "__main__":\n')
+    noted = f"""page = train
+
+
+def train():
+    from tests.support.ray_ranks import note
+
+    note(page, {str(folder)!r}, {str(out)!r})
+
+
+"""
+    assert rest.count('"ct/"') == 1
+    script = out / "train.py"
+    script.write_text(functions + noted + guard + rest.replace('"ct/"', repr(str(folder))))
+    run_program(
+        script,
+        cwd=out,
+        path=[REPOSITORY],
+        seconds=280,
+        HOME=str(out),
+        OMP_NUM_THREADS="1",
+    )
+    return [json.loads((out / f"{rank}.json").read_text()) for rank in range(2)]
+
+
+@pytest.mark.slow
+def test_ray_train_shares_frames(found_by_ray: list[dict[str, Any]]) -> None:
+    batches = [rank["shards"] for rank in found_by_ray]
+    assert [[len(batch) for batch in rank] for rank in batches] == [[4, 4, 4] * 2] * 2
+    for epoch in (slice(0, 3), slice(3, 6)):
+        counts = Counter(i for rank in batches for batch in rank[epoch] for i in batch)
+        assert counts == Counter([*range(COUNT), 0])  # the first one again, to fill up
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("name", [name for name in OWN if "mesh" not in name])
+def test_workers_of_ray_train_share_an_epoch(
+    found_by_ray: list[dict[str, Any]], name: str, drop_last: bool
+) -> None:
+    check(found_by_ray, name, drop_last)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("drop_last", [False, True])
 def test_ranks_that_share_a_model_get_the_same(
@@ -162,21 +221,22 @@ def test_lightning_goes_on_in_the_middle_of_an_epoch(folder: Path, tmp_path: Pat
 @pytest.mark.slow
 def test_the_recipe_for_lightning(folder: Path, tmp_path: Path) -> None:
     require("lightning")
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    (recipe,) = [block for block in blocks if "LightningModule" in block]
+    block = recipe("LightningModule")
     script = tmp_path / "train.py"
     quiet = "logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False"
-    assert recipe.count("Trainer(max_epochs=2)") == recipe.count('DicomFrames("ct/")') == 1
-    recipe = recipe.replace(
+    assert block.count("Trainer(max_epochs=2)") == block.count('DicomFrames("ct/")') == 1
+    block = block.replace(
         "max_epochs=2", f"max_epochs=2, accelerator='cpu', devices=2, strategy='ddp', {quiet}"
     )
-    recipe = recipe.replace('"ct/"', f"{str(folder)!r}")
-    script.write_text(recipe)
-    assert "batch_size=len(images)" in recipe
+    block = block.replace('"ct/"', f"{str(folder)!r}")
+    script.write_text(block)
+    assert "batch_size=len(images)" in block
     assert "ambiguous collection" not in run(script)
 
 
 def test_the_table_names_what_is_tested() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    names = {part for name in [*OWN, *OTHERS, "Lightning"] for part in name.split(", ")}
+    names = {
+        part for name in [*OWN, *OTHERS, "Lightning", "Ray Train"] for part in name.split(", ")
+    }
     assert [name for name in names - {"mesh 2 x 1"} if name not in page] == []

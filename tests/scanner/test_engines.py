@@ -1,7 +1,11 @@
-"""Scanning by engines that run for real: Dask, Ray, loky. Each starts its workers here, and one of them ends."""
+"""Scanning by engines that run for real: Dask, Ray, loky, MPI. Each starts its workers here, and one of them ends."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
@@ -16,6 +20,7 @@ from dicomtorch.scanner import chunks
 from dicomtorch.scanner.scan import scan
 from tests.support.phantoms import ct, ct_pixels, write
 from tests.support.requirements import require
+from tests.support.rooms import REPOSITORY
 from tests.support.scanned import Ending, assert_same, number, table_bytes
 
 pytestmark = [
@@ -155,3 +160,64 @@ def test_loky_gives_the_same_table_and_goes_on_after_a_worker_ended(
     assert report.reused == len(kept[0].files["path"]) > 0
     assert report.read == 43 - report.reused
     assert_same(index, alone, numbers=False)
+
+
+# MPI
+
+UNDER_MPI = """
+from mpi4py.futures import MPIPoolExecutor
+
+from dicomtorch import scan
+from dicomtorch.scanner import chunks
+
+with open("starts", "a") as starts:
+    starts.write("once ")
+chunks._SMALLEST, chunks._FIRST = 2, 4
+with MPIPoolExecutor({options}) as executor:
+    print(executor.num_workers, "workers")
+    if {ends}:
+        from pathlib import Path
+        from tests.support.scanned import Ending
+        executor = Ending(executor, 4, Path("ended"))
+    index, report = scan({folder!r}, executor=executor)
+index.save("by_mpi.index")
+"""
+
+
+def under_mpi(
+    folder: Path, cwd: Path, *, options: str = "", ends: bool = False, guard: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Scans with two workers of MPI, as docs/how-to/distributed.md has it."""
+    require("mpi4py")
+    # The one that belongs to the library which mpi4py finds first: of another one, every process would be alone.
+    mpiexec = shutil.which("mpiexec", path=str(Path(sys.executable).parent)) or "mpiexec"
+    text = UNDER_MPI.format(folder=str(folder), options=options, ends=ends)
+    if guard:
+        text = "def main():\n" + text.replace("\n", "\n    ")
+        text += '\n\nif __name__ == "__main__":\n    main()\n'
+    script = cwd / "script.py"
+    script.write_text(text)
+    return subprocess.run(
+        [mpiexec, "-n", "3", sys.executable, "-m", "mpi4py.futures", str(script)],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=200, check=False, cwd=cwd,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "guard"), [("main=False", False), ("", True)])
+def test_mpi_gives_the_same_table(tree: Path, tmp_path: Path, options: str, guard: bool) -> None:
+    """Workers that do not run the script need no guard in it; others do."""
+    done = under_mpi(tree, tmp_path, options=options, guard=guard)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "2 workers\n"
+    assert (tmp_path / "starts").read_text() == "once "
+    found = FrameIndex.load(tmp_path / "by_mpi.index")
+    assert table_bytes(found) == table_bytes(scan(tree, num_workers=0)[0])
+
+
+def test_mpi_ends_a_scan_with_its_worker(tree: Path, tmp_path: Path) -> None:
+    """The whole job ends with one of its processes, as MPI has it, in place of waiting for an answer."""
+    done = under_mpi(tree, tmp_path, options="main=False", ends=True)
+    assert done.returncode != 0
+    assert (tmp_path / "ended").exists()
+    assert not (tmp_path / "by_mpi.index").exists()

@@ -36,8 +36,8 @@ def frames_to_ray(
         index: In whose order frames come; `index.select(permutation)` for another one.
         batch_size: Frames that are decoded together.
         keys: Of `meta`, as further columns: joined labels, for example. `iter_torch_batches` refuses text.
-        num_replicas: Workers of Ray Train that share the frames. It gives each equally many, and nobody those left over;
-            with the number of workers here the first frames come a second time to fill up.
+        num_replicas: Workers of Ray Train that share the frames. It gives each as many as the others, and the rest to
+            nobody; with the number of workers here the first frames come a second time to fill up.
         **options: Of `DicomFrames`.
 
     Raises:

@@ -32,12 +32,15 @@ ORDER: Final = struct.Struct("<cq")
 """To the process that forks: b"P", bytes of a pickled backend that follow; b"F", a socket that comes with it; b"E", a
 process to end. It answers each with a number: 0, the new process, or how it ended (`os.waitstatus_to_exitcode`)."""
 ANSWER: Final = struct.Struct("<q")
-REQUEST: Final = struct.Struct("<6Q")
-"""To a child: bytes of the pickled backend and of the pickled `Job` (0: those of the frame before), and of the code
-stream, which lie one after the other in the shared memory; where the pixels go; how much memory decoding may take; and
-whether one byte with a descriptor follows, that of new memory."""
+REQUEST: Final = struct.Struct("<q")
+"""To a child: bytes of the code stream in the memory, of a frame like the one before; -1: a `QUESTION` comes first."""
+QUESTION: Final = struct.Struct("<5Q")
+"""To a child: bytes of the pickled backend and of the pickled `Job`, which follow; where in the memory code streams
+are (pixels are at 0); how much memory decoding may take; and whether one byte with a descriptor follows, that of new
+memory."""
 REPLY: Final = struct.Struct("<I")
 """From a child: bytes of JSON that follow; 0: there is an array of the shape and type that the `Job` has."""
+DONE: Final = REPLY.pack(0)
 
 
 class Job(NamedTuple):
@@ -54,13 +57,13 @@ def receive(connection: socket.socket, length: int) -> bytes:
     Raises:
         EOFError: The other side has gone.
     """
-    parts = bytearray()
-    while len(parts) < length:
-        part = connection.recv(length - len(parts))
+    found = connection.recv(length) if length else b""
+    while len(found) < length:
+        part = connection.recv(length - len(found)) if found else b""
         if not part:
             raise EOFError
-        parts += part
-    return bytes(parts)
+        found += part
+    return found
 
 
 def _receive_with_descriptor(connection: socket.socket, length: int) -> tuple[bytes, int | None]:
@@ -120,55 +123,91 @@ def _forked(control: socket.socket, descriptor: int) -> int:
 def _decode_on_demand(connection: socket.socket) -> None:
     decoder = _Decoder()
     while True:
-        *request, has_memory = REQUEST.unpack(receive(connection, REQUEST.size))
-        if has_memory:
-            decoder.share(_receive_with_descriptor(connection, 1)[1])
-        reply = decoder.answer(*request)
-        content = json.dumps(reply).encode() if reply else b""
-        connection.sendall(REPLY.pack(len(content)) + content)
+        (length,) = REQUEST.unpack(receive(connection, REQUEST.size))
+        if length >= 0:
+            connection.sendall(decoder.answer(length))
+            decoder.limit()
+            continue
+        *lengths, at, most, has_memory = QUESTION.unpack(receive(connection, QUESTION.size))
+        parts = [receive(connection, each) for each in lengths]
+        descriptor = _receive_with_descriptor(connection, 1)[1] if has_memory else None
+        decoder.prepare(parts, at, most, descriptor)
 
 
 class _Decoder:
-    """What a child keeps from one frame to the next: the memory, and what it was asked last."""
+    """What a child keeps from one frame to the next: the memory, and what it was asked.
+
+    What does not have to be done between a request and its reply is done before or after: after some milliseconds of a
+    codec the caches of a core have forgotten the interpreter, and each of its steps takes several times as long.
+    """
 
     def __init__(self) -> None:
         self._memory = memoryview(b"")
+        self._pixels = self._streams = self._memory
         self._limit = MemoryLimit()
+        self._most = 0
         self._backend: Any = None
         self._job: Any = None
-
-    def share(self, descriptor: int | None) -> None:
-        """Takes other memory."""
-        assert descriptor is not None
-        self._limit.lift()
-        self._memory = memoryview(mmap.mmap(descriptor, 0))
-        os.close(descriptor)
-
-    def answer(
-        self, backend_bytes: int, job_bytes: int, data_bytes: int, at: int, most: int
-    ) -> dict[str, Any]:
-        """What is to be said of a frame; nothing if it lies there as the job has it."""
+        self._out: Array | None = None
+        self._failure = b""
         decoding.notices = []
+
+    def prepare(self, parts: list[bytes], at: int, most: int, descriptor: int | None) -> None:
+        """Makes everything ready for frames of another kind; what fails is said of the next frame."""
+        self._limit.lift()
+        self._failure, self._out = b"", None
         try:
-            data_at = backend_bytes + job_bytes
-            if data_at:
-                self._backend = self._job = (
-                    None  # one that cannot be loaded must not leave those before
-                )
-                self._limit.lift()
-                self._backend = _loaded(bytes(self._memory[:backend_bytes]))
-                self._job = Job(*_loaded(bytes(self._memory[backend_bytes:data_at])))
-            data = self._memory[data_at : data_at + data_bytes].toreadonly()
-            decoding.limits = self._job.limits
-            self._limit.set(most)
-            found = _decoded(self._backend, data, self._job, self._memory[at:])
-        except MemoryError:
-            self._limit.lift()
-            return {"error": "MemoryError", "text": ""}
+            if descriptor is not None:
+                self._memory = memoryview(mmap.mmap(descriptor, 0))
+                os.close(descriptor)
+            self._pixels = self._memory[:at]
+            self._streams = self._memory[at:].toreadonly()
+            self._backend = _loaded(parts[0])
+            self._job = job = Job(*_loaded(parts[1]))
+            decoding.limits = job.limits
+            if job.pixel.is_encapsulated and not job.levels:
+                self._out = np.ndarray(job.pixel.shape, job.pixel.stored_dtype, self._pixels)
         except BaseException as error:  # also those of libraries that derive theirs from it
+            self._failure = _failed(error)
+        self._most = most
+        self.limit()
+
+    def limit(self) -> None:
+        """Limits the memory that the next frame may take."""
+        self._limit.set(self._most)
+
+    def answer(self, length: int) -> bytes:
+        """Decodes a frame; what is to be said of it."""
+        if self._failure:
+            return self._failure
+        data = self._streams[:length]
+        try:
+            found = None
+            if self._out is None:
+                found = _decoded(self._backend, data, self._job, self._pixels)
+            else:
+                result = self._backend.decode(data, self._job.pixel, self._out)
+                if result is not self._out:
+                    found = _laid(result, self._job.pixel, self._pixels)
+        except BaseException as error:
             self._limit.lift()
-            return {"error": type(error).__name__, "text": str(error)}
-        return {**found, "notices": decoding.notices} if found or decoding.notices else {}
+            return _failed(error)
+        if found is None and not decoding.notices:
+            return DONE
+        notices, decoding.notices = decoding.notices, []
+        return _said({**(found or {}), "notices": notices})
+
+
+def _failed(error: BaseException) -> bytes:
+    decoding.notices = []
+    if isinstance(error, MemoryError):
+        return _said({"error": "MemoryError", "text": ""})
+    return _said({"error": type(error).__name__, "text": str(error)})
+
+
+def _said(reply: dict[str, Any]) -> bytes:
+    content = json.dumps(reply).encode()
+    return REPLY.pack(len(content)) + content
 
 
 @lru_cache(maxsize=256)
@@ -177,33 +216,27 @@ def _loaded(content: bytes) -> Any:
 
 
 def _decoded(backend: Backend, data: memoryview, job: Job, space: memoryview) -> dict[str, Any]:
-    """Decodes into `space`, and says what lies there; nothing if it is what `job` has."""
-    said: dict[str, Any] = {}
-    pixel = job.pixel
-    if job.levels:
-        reduced = (
-            backend.decode_reduced(data, pixel, job.levels)
-            if isinstance(backend, ReducingBackend)
-            else None
-        )
-        if reduced is None:
-            return {"shape": None}
-        said = {"factor": reduced.factor, "offset": reduced.offset}
-        result = np.ascontiguousarray(reduced.samples)
-    else:
-        out: Array | None = None
-        if pixel.is_encapsulated:
-            out = np.ndarray(pixel.shape, pixel.stored_dtype, space)
-        result = backend.decode(data, pixel, out)
-        if result is out:
-            return said
-        result = np.ascontiguousarray(result)
+    """Decodes what a codec does not write into `space`, and says what lies there then."""
+    if not job.levels:
+        return _laid(backend.decode(data, job.pixel), job.pixel, space)
+    if not isinstance(backend, ReducingBackend):
+        return {"shape": None}
+    reduced = backend.decode_reduced(data, job.pixel, job.levels)
+    if reduced is None:
+        return {"shape": None}
+    said = {"factor": reduced.factor, "offset": reduced.offset}
+    return said | _laid(reduced.samples, job.pixel, space)
+
+
+def _laid(result: Array, pixel: ImagePixel, space: memoryview) -> dict[str, Any]:
+    """Has an array in `space`, and says which."""
+    result = np.ascontiguousarray(result)
     if result.nbytes > len(space):
         raise ValueError(f"{result.shape} of {result.dtype} for a frame of {pixel.shape}")
     target = np.ndarray(result.shape, result.dtype, space)
     if target.ctypes.data != result.ctypes.data:
         target[...] = result
-    return {"dtype": result.dtype.str, "shape": result.shape, **said}
+    return {"dtype": result.dtype.str, "shape": result.shape}
 
 
 if __name__ == "__main__":

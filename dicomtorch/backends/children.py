@@ -13,14 +13,18 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+
+import numpy as np
 
 from dicomtorch._forks import ForkedLock
-from dicomtorch.backends.child import ANSWER, ORDER, REPLY, REQUEST, receive
+from dicomtorch.backends.base import Buffer
+from dicomtorch.backends.child import ANSWER, DONE, ORDER, QUESTION, REPLY, REQUEST, receive
 from dicomtorch.errors import DecodeError, StorageError
 
 _LONGEST_REPLY: Final = 1 << 20
 _START_SECONDS: Final = 60
+_ALIGNMENT: Final = 64
 _KEPT: Final = {
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
@@ -28,68 +32,106 @@ _KEPT: Final = {
 """For glibc: memory of a decoder stays in its process for the next frame, whose pages else were new ones each time."""
 
 
-class Child:
-    """A process that decodes one frame at a time, and the memory that it shares with this one."""
+class Question(NamedTuple):
+    """What is asked of frames that are alike; of the same object twice, the second time is cheaper.
 
-    def __init__(self, process: int, connection: socket.socket) -> None:
+    Attributes:
+        backend: Pickled.
+        job: Pickled `Job`.
+        shape: Of the pixels, where the backend gives what `job` has.
+        dtype: Of these.
+        room: Bytes that the pixels may take at most.
+        most: Bytes of memory that decoding may take.
+    """
+
+    backend: bytes
+    job: bytes
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    room: int
+    most: int
+
+
+class Child:
+    """A process that decodes one frame at a time, and the memory that it shares with this one.
+
+    Attributes:
+        process: Its number.
+        connection: To it.
+        idle: Where it waits for work.
+        space: Memory for the pixels.
+        pixels: These, where the backend gives what the job has.
+    """
+
+    def __init__(self, process: int, connection: socket.socket, idle: list[Child]) -> None:
         self.process = process
         self.connection = connection
-        self.memory: Any = None
-        self._asked: tuple[bytes, ...] = ()
+        self.idle = idle
+        self.space = self._streams = memoryview(b"")
+        self.pixels: Any = None
+        self._memory: Any = b""
+        self._question: Question | None = None
         self._seconds: float | None = None
 
-    def ask(
-        self, parts: tuple[bytes, ...], data: Any, room: int, seconds: float, most: int
-    ) -> tuple[dict[str, Any], memoryview]:
+    def ask(self, question: Question, data: Buffer, seconds: float) -> dict[str, Any]:
         """Has a frame decoded.
 
         Args:
-            parts: The pickled backend and the pickled job.
+            question: What is asked.
             data: The code stream.
-            room: Bytes that the pixels may take.
             seconds: How long it may take.
-            most: Memory that it may take.
 
         Returns:
-            The reply, empty for an array as the job has it, and the memory in which the pixels are.
+            The reply, empty if the pixels are there.
 
         Raises:
             EOFError: The process has died, or sent what is no reply.
             TimeoutError: It is not done yet.
         """
-        asked = parts
-        if asked == self._asked:
-            parts = (b"", b"")
-        head = b"".join(parts)
-        at = -(-(len(head) + len(data)) // 64) * 64
-        descriptor = self._make_room(at + room)
+        length = len(data)
+        if seconds != self._seconds:
+            self.connection.settimeout(seconds)
+            self._seconds = seconds
+        if question is not self._question or length > len(self._streams):
+            self._prepare(question, length)
+        self._streams[:length] = data
+        self.connection.sendall(REQUEST.pack(length))
         try:
-            view = memoryview(self.memory)
-            view[: len(head)] = head
-            view[len(head) : len(head) + len(data)] = data
-            request = REQUEST.pack(*map(len, parts), len(data), at, most, descriptor is not None)
-            if seconds != self._seconds:
-                self.connection.settimeout(seconds)
-                self._seconds = seconds
-            self.connection.sendall(request)
+            said = receive(self.connection, REPLY.size)
+            if said == DONE:
+                return {}
+            (length,) = REPLY.unpack(said)
+            if length > _LONGEST_REPLY:
+                raise EOFError
+            reply: dict[str, Any] = json.loads(receive(self.connection, length))
+        except (ConnectionError, ValueError) as error:
+            raise EOFError from error
+        if "error" in reply:
+            self._question = None  # it may have failed to load it
+        return reply
+
+    def _prepare(self, question: Question, length: int) -> None:
+        """Says what will be asked, and makes room for pixels and for code streams of `length` bytes."""
+        self._question = None
+        at = -(-question.room // _ALIGNMENT) * _ALIGNMENT
+        descriptor = self._make_room(at + length)
+        lengths = len(question.backend), len(question.job)
+        head = QUESTION.pack(*lengths, at, question.most, descriptor is not None)
+        try:
+            self.connection.sendall(REQUEST.pack(-1) + head + question.backend + question.job)
             if descriptor is not None:
                 socket.send_fds(self.connection, [b"M"], [descriptor])
         finally:
             if descriptor is not None:
                 os.close(descriptor)
-        try:
-            (length,) = REPLY.unpack(receive(self.connection, REPLY.size))
-            if length > _LONGEST_REPLY:
-                raise EOFError
-            reply: dict[str, Any] = json.loads(receive(self.connection, length)) if length else {}
-        except (ConnectionError, ValueError) as error:
-            raise EOFError from error
-        self._asked = () if "error" in reply else asked  # it may have failed to load them
-        return reply, view[at:]
+        view = memoryview(self._memory)
+        self.space, self._streams = view[:at], view[at:]
+        self.pixels = np.ndarray(question.shape, question.dtype, self.space)
+        self._question = question
 
     def _make_room(self, length: int) -> int | None:
         """A descriptor of new memory, if what there is does not suffice."""
-        if self.memory is not None and len(self.memory) >= length:
+        if len(self._memory) >= length:
             return None
         length = -(-length // mmap.PAGESIZE) * mmap.PAGESIZE
         if hasattr(os, "memfd_create"):
@@ -99,7 +141,7 @@ class Child:
                 descriptor = os.dup(file.fileno())
         try:
             os.ftruncate(descriptor, length)
-            self.memory = mmap.mmap(descriptor, length)
+            self._memory = mmap.mmap(descriptor, length)
         except (OSError, ValueError) as error:
             os.close(descriptor)
             raise MemoryError(f"{length} bytes to share with a process that decodes") from error
@@ -125,9 +167,9 @@ class Children:
         Raises:
             StorageError: None can be started.
         """
+        with contextlib.suppress(IndexError):
+            return self._idle.pop()
         with self._lock:
-            if self._idle:
-                return self._idle.pop()
             for again in (True, False):
                 try:
                     return self._new_child(backend)
@@ -141,9 +183,7 @@ class Children:
 
     def give_back(self, child: Child) -> None:
         """Takes a child that has replied."""
-        with self._lock:
-            if child in self._all:
-                self._idle.append(child)
+        child.idle.append(child)  # which is nobody's if all were closed meanwhile
 
     def end(self, child: Child) -> int:
         """Ends a child, if it has not ended by itself.
@@ -170,7 +210,7 @@ class Children:
         ours, theirs = socket.socketpair()
         with theirs:
             process = self._order(b"F", 0, theirs.fileno())
-        child = Child(process, ours)
+        child = Child(process, ours, self._idle)
         self._all.add(child)
         return child
 

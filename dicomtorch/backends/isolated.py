@@ -11,7 +11,7 @@ import pickle
 import sys
 from functools import lru_cache
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from dicomtorch.errors import DecodeError, OptionError
 from dicomtorch.model.frame import Reduced
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.limits import Limits
+
+if TYPE_CHECKING:
+    from dicomtorch.backends.children import Child, Question
 
 _OWN = "dicomtorch.backends."
 
@@ -124,23 +127,19 @@ class IsolatedBackend:
         from dicomtorch.backends.children import children, lost  # not on Windows
 
         limits = decoding.limits
-        check_claim(pixel, limits)  # before there is memory for it
-        job, room = _pickled_job(pixel, limits, levels)
+        question = _question(self._pickled, pixel, limits, levels)
         child = children.take(self._pickled if _is_own(self.inner) else b"")
         try:
-            reply, space = child.ask(
-                (self._pickled, job),
-                memoryview(data).cast("B"),
-                room,
-                limits.decode_seconds,
-                limits.decode_memory_bytes,
-            )
-            array = None if "error" in reply else _taken(reply, space, pixel, out)
+            reply = child.ask(question, memoryview(data).cast("B"), limits.decode_seconds)
+            array = None if "error" in reply else _taken(reply, child, out)
         except (EOFError, OSError) as error:
             raise lost(error, child, self.name, limits.decode_seconds) from error
         except BaseException:
             children.end(child)  # whatever it still says is not the answer to the next question
             raise
+        if not reply:
+            children.give_back(child)
+            return array, reply
         if reply.get("error") == "MemoryError":
             children.end(child)  # what it took may be with it still
         else:
@@ -153,26 +152,32 @@ class IsolatedBackend:
 
 
 @lru_cache(maxsize=1024)
-def _pickled_job(pixel: ImagePixel, limits: Limits, levels: int) -> tuple[bytes, int]:
-    """What is asked of a frame, and how many bytes its pixels may take."""
-    room = prod(pixel.shape) * max(4, pixel.stored_dtype.itemsize)
-    return pickle.dumps((pixel, limits, levels)), room
+def _question(backend: bytes, pixel: ImagePixel, limits: Limits, levels: int) -> Question:
+    """What is asked of frames.
+
+    Raises:
+        DecodeError: They are beyond a limit.
+    """
+    from dicomtorch.backends.children import Question
+
+    check_claim(pixel, limits)  # before there is memory for it
+    shape, dtype = pixel.shape, pixel.stored_dtype
+    room = prod(shape) * max(4, dtype.itemsize)
+    job = pickle.dumps((pixel, limits, levels))
+    return Question(backend, job, shape, dtype, room, limits.decode_memory_bytes)
 
 
-def _taken(
-    reply: dict[str, Any], space: memoryview, pixel: ImagePixel, out: Array | None
-) -> Array | None:
+def _taken(reply: dict[str, Any], child: Child, out: Array | None) -> Array | None:
     """What lies in the shared memory, in `out` if it fits."""
-    if "shape" not in reply:
-        shape, dtype = pixel.shape, pixel.stored_dtype
-    elif reply["shape"] is None:
-        return None
-    else:
+    found: Array = child.pixels
+    if "shape" in reply:
+        if reply["shape"] is None:
+            return None
         shape, dtype = tuple(reply["shape"]), np.dtype(reply["dtype"])
-    if dtype.kind not in "iuf" or prod(shape) * dtype.itemsize > len(space):
-        raise EOFError
-    found: Array = np.ndarray(shape, dtype, space)
-    if out is None or out.shape != shape or out.dtype != dtype:
+        if dtype.kind not in "iuf" or prod(shape) * dtype.itemsize > len(child.space):
+            raise EOFError
+        found = np.ndarray(shape, dtype, child.space)
+    if out is None or out.shape != found.shape or out.dtype != found.dtype:
         return found.copy()
     out[...] = found
     return out

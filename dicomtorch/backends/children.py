@@ -167,8 +167,12 @@ class Children:
         Raises:
             StorageError: None can be started.
         """
-        with contextlib.suppress(IndexError):
+        try:
             return self._idle.pop()
+        except IndexError:
+            return self._take_new(backend)
+
+    def _take_new(self, backend: bytes) -> Child:
         with self._lock:
             for again in (True, False):
                 try:

@@ -88,6 +88,7 @@ class IsolatedBackend:
             raise OptionError(
                 f"isolation: backend {self.name!r} cannot be sent to another process ({type(error).__name__})"
             ) from error
+        self._last: Any = (None, None, 0), None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.inner!r})"
@@ -127,7 +128,10 @@ class IsolatedBackend:
         from dicomtorch.backends.children import children, lost  # not on Windows
 
         limits = decoding.limits
-        question = _question(self._pickled, pixel, limits, levels)
+        last, question = self._last
+        if last[0] is not pixel or last[1] is not limits or last[2] != levels:
+            question = _question(self._pickled, pixel, limits, levels)
+            self._last = (pixel, limits, levels), question
         child = children.take(self._pickled if _is_own(self.inner) else b"")
         try:
             reply = child.ask(question, memoryview(data).cast("B"), limits.decode_seconds)

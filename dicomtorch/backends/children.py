@@ -205,6 +205,18 @@ class Children:
             except (OSError, EOFError):
                 return 0
 
+    def lost(self, error: BaseException, child: Child, name: str, seconds: float) -> DecodeError:
+        """What is to be said of a frame whose child died or hangs; the child is ended."""
+        code = self.end(child)
+        if isinstance(error, TimeoutError):
+            return DecodeError(
+                f"{name} was not done after {seconds:g} s (Limits.decode_seconds); its process was ended. The code "
+                "stream is damaged or hostile, or the machine is too busy"
+            )
+        return DecodeError(
+            f"{name} ended its process ({ended_by(code)}); the code stream is damaged or hostile"
+        )
+
     def _new_child(self, backend: bytes) -> Child:
         if self._control is None:
             self._control, self._mother = _started()
@@ -312,16 +324,3 @@ def ended_by(code: int) -> str:
         with contextlib.suppress(ValueError):
             return signal.Signals(-code).name
     return f"exit code {code}"
-
-
-def lost(error: BaseException, child: Child, name: str, seconds: float) -> DecodeError:
-    """What is to be said of a frame whose child died or hangs; the child is ended."""
-    code = children.end(child)
-    if isinstance(error, TimeoutError):
-        return DecodeError(
-            f"{name} was not done after {seconds:g} s (Limits.decode_seconds); its process was ended. The code stream "
-            "is damaged or hostile, or the machine is too busy"
-        )
-    return DecodeError(
-        f"{name} ended its process ({ended_by(code)}); the code stream is damaged or hostile"
-    )

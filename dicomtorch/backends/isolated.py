@@ -75,8 +75,11 @@ class IsolatedBackend:
     """
 
     def __init__(self, inner: Backend) -> None:
+        from dicomtorch.backends.children import children  # not on Windows
+
         self.inner = inner
         self.name = inner.name
+        self._children = children
         if type(inner).__module__ == "__main__":
             raise OptionError(
                 f"isolation: {type(inner).__name__} is defined in the script that runs; put it into a module, which "
@@ -88,7 +91,11 @@ class IsolatedBackend:
             raise OptionError(
                 f"isolation: backend {self.name!r} cannot be sent to another process ({type(error).__name__})"
             ) from error
+        self._first = self._pickled if _is_own(inner) else b""
         self._last: Any = (None, None, 0), None
+
+    def __reduce__(self) -> tuple[type[IsolatedBackend], tuple[Backend]]:
+        return IsolatedBackend, (self.inner,)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.inner!r})"
@@ -125,19 +132,17 @@ class IsolatedBackend:
     def _ask(
         self, data: Buffer, pixel: ImagePixel, levels: int, out: Array | None
     ) -> tuple[Array | None, dict[str, Any]]:
-        from dicomtorch.backends.children import children, lost  # not on Windows
-
-        limits = decoding.limits
+        limits, children = decoding.limits, self._children
         last, question = self._last
         if last[0] is not pixel or last[1] is not limits or last[2] != levels:
             question = _question(self._pickled, pixel, limits, levels)
             self._last = (pixel, limits, levels), question
-        child = children.take(self._pickled if _is_own(self.inner) else b"")
+        child = children.take(self._first)
         try:
             reply = child.ask(question, memoryview(data).cast("B"), limits.decode_seconds)
             array = None if "error" in reply else _taken(reply, child, out)
         except (EOFError, OSError) as error:
-            raise lost(error, child, self.name, limits.decode_seconds) from error
+            raise children.lost(error, child, self.name, limits.decode_seconds) from error
         except BaseException:
             children.end(child)  # whatever it still says is not the answer to the next question
             raise

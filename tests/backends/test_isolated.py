@@ -112,10 +112,33 @@ def test_larger_frames_get_larger_memory() -> None:
         assert (BACKEND.decode(data, pixel) == side % 251).all()
 
 
+def test_code_streams_longer_than_the_one_before() -> None:
+    for length in (3, 5000, 4, 200_000, 100_000):
+        data = frame(misbehaving.LENGTH) + b"\0" * length
+        assert (BACKEND.decode(data, PIXEL) == (length + 2) % 251).all()
+
+
+def test_a_child_that_comes_back_when_all_were_closed_is_not_asked_again() -> None:
+    still_decodes()
+    child = children.take(b"")
+    children.close()
+    children.give_back(child)
+    still_decodes()
+    assert child not in children._all
+
+
+def test_a_copy_of_a_backend_decodes() -> None:
+    still_decodes()  # which remembers what it asked
+    copy = pickle.loads(pickle.dumps(BACKEND))
+    assert (copy.decode(frame(misbehaving.FINE, 4), PIXEL) == 4).all()
+
+
 def test_a_child_that_is_asked_other_things_in_turn_answers_each() -> None:
     other = isolated.isolated(Misbehaving(), PIXEL, always=True)
     wide = replace(PIXEL, rows=2, columns=9)
     for k in range(3):
+        with limited(decode_memory_bytes=64 << 20):  # other limits are another question
+            assert (BACKEND.decode(frame(misbehaving.FINE, 8), PIXEL) == 8).all()
         for backend, pixel in ((BACKEND, PIXEL), (BACKEND, wide), (other, wide), (other, wide)):
             found = backend.decode(frame(misbehaving.FINE, k + 1), pixel)
             assert (found.shape, set(found.ravel().tolist())) == (pixel.shape, {k + 1})

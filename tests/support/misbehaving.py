@@ -28,7 +28,8 @@ from dicomtorch.errors import DecodeError
     ALLOCATE,
     PAUSE,
     FREE,
-) = range(14)
+    LENGTH,
+) = range(15)
 
 
 class PanicError(BaseException):
@@ -70,6 +71,8 @@ class Misbehaving:
         if what == SPEAK:
             say_once("a table is longer than it should be")
         kind = pixel.stored_dtype.str.replace("u", "i") if what == SIGNED else pixel.stored_dtype
+        if what == LENGTH:
+            return np.full(pixel.shape, len(data) % 251, kind)
         if what == WIDE:
             return np.zeros((99, *pixel.shape), np.float64)
         return np.full(pixel.shape, data[1], kind)

@@ -115,7 +115,7 @@ class Place:
                     folder.mkdir(parents=True)
                 os.link(real, folder / f"IM{k:09}")
             making.rename(root)
-        return root
+        return root.resolve()  # a link to a disk with room, where that is another one
 
     def tree_index(self) -> tuple[Path, FrameIndex]:
         """The tree, and the synthetic index as one of it."""
@@ -193,6 +193,7 @@ def first_scan(place: Place) -> Action:
         return found
 
     run()  # makes the answers
+    answers._rows.clear()
     return run
 
 

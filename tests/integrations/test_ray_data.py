@@ -77,6 +77,7 @@ def test_frames_of_several_sizes(ray: Any, tmp_path: Path) -> None:
     [
         ({"keys": ["label"]}, "meta has no 'label'"),
         ({"keys": "patient"}, "list of keys"),
+        ({"num_replicas": 0}, "num_replicas must be 1 or more"),
         ({"keys": ["index"]}, "index is a column already"),
         ({"target": "patient"}, "leave out target="),
         ({"sample_transform": lambda image, meta: image}, "leave out target="),

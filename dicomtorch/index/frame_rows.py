@@ -219,8 +219,9 @@ class FrameRows:
         if data is None:
             close = [c.name for c in self.columns if c.name.lower() == name.lower()]
             hint = f"; did you mean {close[0]}?" if close else "."
+            joined = f"; joined are {', '.join(self._joined_names)}" if self._joined_names else ""
             raise OptionError(
                 f"the index has no column {name!r}{hint} Scan with tags=[{name!r}] if it is a DICOM "
-                f"keyword; index.columns lists what there is"
+                f"keyword; index.columns lists what there is{joined}"
             )
         return data, self._rows

@@ -50,6 +50,7 @@ def entry(name: str) -> str:
         return f"## {name}\n\n```{{eval-rst}}\n.. autofunction:: dicomtorch.{name}\n```\n"
     members = (
         "   :members:\n   :inherited-members: Dataset, Sampler, dict, tuple, Exception, Protocol\n"
+        "   :exclude-members: sample_name\n"
     )
     return f"## {name}\n\n```{{eval-rst}}\n.. autoclass:: dicomtorch.{name}\n{members}```\n"
 

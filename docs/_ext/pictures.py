@@ -64,23 +64,23 @@ def draw(path: Path, options: dict[str, Any], title: str) -> None:
 
 
 def way_of_a_frame() -> str:
-    """Steps below each other, as SVG that follows the colours of the page."""
+    """Steps below each other, as SVG; narrow, so that it can be read on a telephone."""
     rows = []
     for k, (name, what, room) in enumerate(STEPS):
-        y = 10 + 58 * k
+        y = 10 + 74 * k
         rows.append(
-            f'<rect x="10" y="{y}" width="700" height="42" rx="6" fill="#eef3f9" stroke="#4a6a8c"/>'
-            f'<text x="24" y="{y + 26}" font-weight="bold">{name}</text>'
-            f'<text x="190" y="{y + 26}">{what}</text>'
-            f'<text x="698" y="{y + 26}" text-anchor="end" fill="#4a6a8c">{room}/</text>'
+            f'<rect x="10" y="{y}" width="480" height="56" rx="6" fill="#eef3f9" stroke="#4a6a8c"/>'
+            f'<text x="22" y="{y + 23}" font-weight="bold">{name}</text>'
+            f'<text x="478" y="{y + 23}" text-anchor="end" fill="#4a6a8c">{room}/</text>'
+            f'<text x="22" y="{y + 44}">{what}</text>'
         )
         if k:
             rows.append(
-                f'<path d="M360 {y - 16} v10 m-5 -6 l5 6 l5 -6" stroke="#4a6a8c" fill="none"/>'
+                f'<path d="M250 {y - 17} v10 m-5 -6 l5 6 l5 -6" stroke="#4a6a8c" fill="none"/>'
             )
-    height = 58 * len(STEPS) + 4
+    height = 74 * len(STEPS) + 2
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 {height}" role="img" '
-        f'font-family="sans-serif" font-size="14" fill="#1c2733"><title>The way of a frame</title>'
-        f'<rect width="720" height="{height}" fill="#ffffff"/>{"".join(rows)}</svg>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 500 {height}" width="500" height="{height}" '
+        f'role="img" font-family="sans-serif" font-size="14" fill="#1c2733"><title>The way of a frame</title>'
+        f'<rect width="500" height="{height}" fill="#ffffff"/>{"".join(rows)}</svg>\n'
     )

@@ -39,15 +39,30 @@ def members(name: str) -> Iterator[tuple[str, Any]]:
 ALL = [pair for name in NAMES for pair in members(name)]
 
 
+PLAIN = (str, int, float, tuple, list, dict, frozenset, type(None))
+
+
 def text_of(name: str, found: Any) -> str:
     """What is said of a name: by itself, or for a field by the class."""
     own = inspect.getdoc(found) or ""
     whole = inspect.getdoc(getattr(dicomtorch, name.partition(".")[0])) or ""
     field = name.rpartition(".")[2]
-    if isinstance(found, (str, int, float, tuple, frozenset)) or not callable(found):
+    if isinstance(found, PLAIN) or not callable(found):
         said = re.search(rf"^\s*{field}: (.+)$", whole, re.MULTILINE)
-        return said[1] if said else own
+        # A plain value has no text of its own: Python would give that of its type.
+        return said[1] if said else below(name) if isinstance(found, PLAIN) else own
     return own
+
+
+def below(name: str) -> str:
+    """The text below the line of a class where a value stands."""
+    top, _, field = name.partition(".")
+    for cls in getattr(dicomtorch, top).__mro__:
+        if cls.__module__.startswith("dicomtorch"):
+            found = re.search(rf'^ +{field}\b.*\n +"""(.+)', inspect.getsource(cls), re.MULTILINE)
+            if found:
+                return found[1]
+    return ""
 
 
 def test_every_public_name_is_described():

@@ -113,6 +113,12 @@ def test_a_join_says_what_did_not_match() -> None:
     assert joined.column("label").tolist() == [1, 1, -1, -1, -1, -1]
 
 
+def test_an_unknown_column_names_those_that_were_joined() -> None:
+    index = index_of(["a", "b"]).join({"PatientID": ["a", "b"], "finding": [0, 1]}, on="PatientID")
+    with pytest.raises(OptionError, match=r"no column 'label'.*; joined are finding\n"):
+        index.column("label")
+
+
 def test_joined_columns_are_columns(tmp_path: Path) -> None:
     index = index_of(["a", "b", "c"]).select([5, 0, 2])
     with pytest.warns(UserWarning, match="1 of 3 frames"):

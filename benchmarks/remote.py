@@ -1,8 +1,9 @@
 """`python -m benchmarks.remote`: frames of a server on this machine beside the same requests by obstore alone.
 
 nginx measures what a request costs, our own server with a latency whether as many are under way as may be. Both are
-asked in turns in one process, in random order; prints the medians as JSON, with the requests for each frame. Needs
-nginx, obstore and the repository (for the server).
+asked in turns in one process, in random order; prints the medians as JSON, with the requests for each frame. What
+decoding may cost at the least is the same requests in threads that write into batches ("converted"). CPU time is that
+of this process, for a frame. Needs nginx, obstore and the repository (for the server).
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from typing import Any
 
 import numpy as np
 import obstore
+import torch
 from obstore.store import HTTPStore
 
 from benchmarks.report import rate
-from dicomtorch import DicomFrames, FrameLoader, scan
+from dicomtorch import DicomClips, DicomFrames, FrameLoader, scan
 from dicomtorch.reader.fetch import FrameFetcher
 from dicomtorch.storage.choose import storage_for
 from dicomtorch.storage.remote import RemoteStorage
@@ -63,6 +65,47 @@ def bare(address: str, frames: DicomFrames, order: list[int], at_once: int) -> C
     return work
 
 
+def converted(
+    address: str, frames: DicomFrames, order: list[int], at_once: int
+) -> Callable[[], Any]:
+    """The same requests as `bare`, each thread writing what came into a batch: what decoding costs at the least."""
+    store = HTTPStore(address, client_options={"allow_http": True})
+    index = frames.index
+    shape, dtype = frames[0][0].shape, frames[0][0].dtype
+    batches = [order[k : k + BATCH] for k in range(0, len(order), BATCH)]
+    wanted = [
+        [
+            (index.path(where.position).removeprefix(f"{address}/"), *where.span[:2])
+            for where in index.locate(batch)
+        ]
+        for batch in batches
+    ]
+
+    def get(one: tuple[str, int, int], out: Any) -> None:
+        path, offset, length = one
+        data = obstore.get_range(store, path, start=offset, length=length)
+        np.copyto(out, np.frombuffer(memoryview(data), np.int16).reshape(shape), casting="unsafe")
+
+    def work() -> None:
+        with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+            begun = []
+            for batch in wanted:
+                out = torch.empty((len(batch), *shape), dtype=dtype)
+                begun.append(
+                    (
+                        out,
+                        [pool.submit(get, *both) for both in zip(batch, out.numpy(), strict=True)],
+                    )
+                )
+            begun.reverse()
+            while begun:
+                _, tasks = begun.pop()
+                for task in tasks:
+                    task.result()
+
+    return work
+
+
 def ranges(frames: DicomFrames, order: list[int]) -> Callable[[], Any]:
     """Encoded frames by our storage, asked for as the loader does."""
     index = frames.index
@@ -70,11 +113,12 @@ def ranges(frames: DicomFrames, order: list[int]) -> Callable[[], Any]:
     assert isinstance(storage, RemoteStorage)
     fetcher = FrameFetcher(index)
     wanted = [fetcher.byte_range(where) for where in index.locate(order)]
+    batches = [wanted[k : k + BATCH] for k in range(0, len(wanted), BATCH)]
 
     def work() -> None:
         storage.will_need(wanted)
-        for one in wanted:
-            storage.take(one)
+        for batch in batches:
+            storage.take_many(batch)
 
     return work
 
@@ -90,32 +134,38 @@ def loader(frames: DicomFrames, order: list[int]) -> Callable[[], Any]:
 
 
 def compare(address: str, at_once: int, rounds: int, count: int) -> dict[str, float]:
-    """Medians of frames per second, and of their ratios to bare requests."""
+    """Medians of frames per second, and of their ratios to bare requests and to what converts them by hand."""
     index, _ = scan(f"{address}/one")
     frames = DicomFrames(index, values="stored", storage_options={"io_threads": at_once})
     order = np.random.default_rng(2).permutation(len(frames))[:count].tolist()
     works = {
         "bare": bare(address, frames, order, at_once),
+        "converted": converted(address, frames, order, at_once),
         "ranges": ranges(frames, order),
         "loader": loader(frames, order),
     }
     rates: dict[str, list[float]] = {name: [] for name in works}
+    spent: dict[str, list[float]] = {name: [] for name in works}
     for k in range(rounds + 1):
         for name in np.random.default_rng(k).permutation(list(works)).tolist():
-            found = rate(len(order), works[name])
+            used: list[float] = []
+            found = rate(len(order), works[name], used)
             if k:  # the first round opens connections
                 rates[name].append(found)
-    result = {f"{name}/s": round(statistics.median(values)) for name, values in rates.items()}
+                spent[name] += used
+    result: dict[str, float] = {}
+    result |= {f"{name}/s": round(statistics.median(values)) for name, values in rates.items()}
+    result |= {f"{name} CPU ms": round(statistics.median(spent[name]), 3) for name in works}
     return result | {
-        f"{name} of bare": round(
-            statistics.median(a / b for a, b in zip(rates[name], rates["bare"], strict=True)), 3
+        f"{name} of {of}": round(
+            statistics.median(a / b for a, b in zip(rates[name], rates[of], strict=True)), 3
         )
-        for name in ("ranges", "loader")
+        for name, of in (("ranges", "bare"), ("loader", "bare"), ("loader", "converted"))
     }
 
 
 def requests(address: str, files: int, frames: int) -> dict[str, float]:
-    """Requests for each object of a scan, each frame at random, and each frame in clips of 16."""
+    """Requests for each object of a scan, each frame at random, and each frame that clips of 16 have."""
     counts(address)
     index, _ = scan(f"{address}/one")
     found = {"scan": (counts(address)["GET"] - 1) / files}
@@ -128,6 +178,10 @@ def requests(address: str, files: int, frames: int) -> dict[str, float]:
     for first in range(0, frames - 15, 16):
         many[first : first + 16]
     found["clips of 16"] = counts(address)["GET"] / (frames // 16 * 16)
+    clips = DicomClips(many, 16)
+    for _ in FrameLoader(clips, 4, shuffle=True):
+        pass
+    found["overlapping clips of 16"] = counts(address)["GET"] / (16 * len(clips))
     return {name: round(value, 3) for name, value in found.items()}
 
 

@@ -79,15 +79,16 @@ class Pass(Iterator[Any]):
     def _schedule(self) -> None:
         """Gives the threads what they may make. What comes later is drawn too, for its files to be read ahead."""
         while len(self._made) < self._most:
-            ahead: Indices = ()
+            drawn: list[Indices] = []
             while len(self._drawn) <= self._fetch.lead * self._most:
                 indices = next(self._batches, None)
                 if indices is None:
                     break
-                ahead = list(indices)
-                self._drawn.append(ahead)
+                drawn.append(list(indices))
+                self._drawn.append(drawn[-1])
             if not self._drawn:
                 return
+            ahead = self._fetch.announced(drawn)
             indices = self._drawn.popleft()
             self._checksum = checksum_with(self._checksum, indices)
             self._made.append((self._crew.give(indices, ahead), self._checksum))

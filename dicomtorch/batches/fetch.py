@@ -56,11 +56,23 @@ class Fetch:
             return 0
         return _LEAD_OF_REMOTE if self._is_remote else 1
 
+    def announced(self, drawn: Sequence[Indices]) -> Indices:
+        """The last of several batches, to be said ahead; where reading takes requests, several are said at once now."""
+        if self._is_remote and len(drawn) > 1:
+            for indices in drawn:
+                self._announce(indices)
+            return ()
+        return drawn[-1] if drawn else ()
+
+    def _announce(self, indices: Indices) -> None:
+        if self._hint is not None:
+            with contextlib.suppress(DicomTorchError):  # raised where the frames are read
+                self._hint(indices)
+
     def __call__(self, indices: Indices, ahead: Indices) -> Any:
         """The batch of `indices`; the samples `ahead` are said to be needed soon."""
-        if self._hint is not None and ahead and (self._waits or self._is_remote):
-            with contextlib.suppress(DicomTorchError):  # raised where the frames are read
-                self._hint(ahead)
+        if ahead and (self._waits or self._is_remote):
+            self._announce(ahead)
         began, worked = time.perf_counter(), time.thread_time()
         if self._transfer is None:
             batch = self._made(indices)

@@ -307,7 +307,7 @@ class SampleDataset(Dataset[Sample_co], Generic[Asked, Sample_co, Batch_co]):
 
     def will_need(self, indices: Sequence[Any]) -> None:
         """Says which samples are asked for soon, so that the system reads them into its cache; `FrameLoader` does."""
-        self._reader.will_need(self.needed_frames(indices))
+        self._reader.will_need(self._reads([self._asked(i) for i in indices]))
 
     def needed_frames(self, indices: Sequence[Any]) -> list[int]:
         """The positions in the index of the frames that samples are of, each once."""
@@ -315,6 +315,10 @@ class SampleDataset(Dataset[Sample_co], Generic[Asked, Sample_co, Batch_co]):
 
     def _needed(self, asked: Iterable[Asked]) -> list[int]:
         return list(dict.fromkeys(k for one in asked for k in self._positions(one)))
+
+    def _reads(self, asked: Sequence[Asked]) -> list[int]:
+        """The positions of the frames that are read for samples, each as often as it is read."""
+        return [k for one in asked for k in dict.fromkeys(self._positions(one))]
 
     def _all_asked(self, indices: Sequence[Any]) -> list[Asked]:
         return [self._asked(i) for i in indices]
@@ -360,7 +364,7 @@ class SampleDataset(Dataset[Sample_co], Generic[Asked, Sample_co, Batch_co]):
         """What was read of several samples together; `None` for those that are read when it is their turn."""
         if len(asked) > 1 and self.is_remote:  # so that none is waited for alone
             with contextlib.suppress(DicomTorchError):
-                self._reader.will_need(self._needed(asked))
+                self._reader.will_need(self._reads(asked), is_known=True)
         return [None] * len(asked)
 
     def _sample(

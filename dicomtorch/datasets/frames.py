@@ -304,6 +304,10 @@ class DicomFrames(ImageDataset[Sample_co, Batch_co]):
             frames = np.unique(self._reader.neighbours(frames)).tolist()
         return frames
 
+    def _reads(self, asked: Sequence[int]) -> list[int]:
+        reader = self._reader
+        return reader.reads(asked) if isinstance(reader, ContextReader) else self._needed(asked)
+
     def _matching(self, equals: dict[str, Any]) -> Ints:
         return np.flatnonzero(self.index.where(**equals))
 

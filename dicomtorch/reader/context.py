@@ -94,9 +94,16 @@ class ContextReader:
         """Whether frames are read over a network."""
         return self._reader.is_remote
 
-    def will_need(self, positions: Sequence[int]) -> None:
+    def will_need(self, positions: Sequence[int], *, is_known: bool = False) -> None:
         """See `FrameReader.will_need`; of all frames that samples are made of."""
-        self._reader.will_need(positions)
+        self._reader.will_need(positions, is_known=is_known)
+
+    def reads(self, positions: Sequence[int]) -> list[int]:
+        """The frames that `read_many` reads for samples, each as often as it reads it."""
+        samples = self.neighbours(positions)
+        if self._independent:
+            samples = samples.reshape(1, -1)
+        return [int(k) for sample in samples for k in np.unique(sample)]
 
     def read_many(
         self, positions: Sequence[int], out: Tensor | None = None

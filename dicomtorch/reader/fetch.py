@@ -24,19 +24,19 @@ from dicomtorch.errors import (
 )
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.location import FrameLocation
-from dicomtorch.index.members import DEFLATED, WEB
+from dicomtorch.index.members import DEFLATED
 from dicomtorch.model.frame import Reduced
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.limits import LIMITS, Limits
-from dicomtorch.model.syntaxes import EXPLICIT_VR_BIG_ENDIAN
 from dicomtorch.reader.cache import EXPENSIVE, FrameCache, reduced_key
 from dicomtorch.reader.choice import ChosenBackends
 from dicomtorch.reader.inflated import inflated_range
 from dicomtorch.reader.kept import KeptRanges, stored_key
 from dicomtorch.reader.open_files import OpenFiles, identity_of, is_inflated
+from dicomtorch.reader.rows import reads_rows, rows_of
 from dicomtorch.reader.threads import FEW, decode_pool, usable_threads, worthwhile_threads
 from dicomtorch.reader.web import WantedFrame, WebFrames, given_frame
-from dicomtorch.storage.base import ByteRange, Scratch, Storage
+from dicomtorch.storage.base import ByteRange, Identity, Scratch, Storage
 from dicomtorch.storage.choose import remember, storage_for
 from dicomtorch.storage.local import LocalStorage
 from dicomtorch.storage.remote import RemoteStorage
@@ -44,6 +44,7 @@ from dicomtorch.storage.web import is_web
 
 Array = npt.NDArray[Any]
 
+_MOST_OBJECTS = 8192  # whose names are kept
 _COMPRESSED = 256 << 10  # bytes that a compressed frame of a server may have, before it comes
 
 
@@ -78,6 +79,7 @@ class FrameFetcher:
     def _renew(self) -> None:
         self._local = _Local()
         self._limits = self.index.limits
+        self._objects: dict[int, tuple[bytes, Identity]] = {}
 
     def restricted(self, rows: npt.NDArray[np.int64]) -> FrameFetcher:
         """A fetcher of some positions of this one's index."""
@@ -162,10 +164,10 @@ class FrameFetcher:
         )
 
     def not_at_hand(self, ranges: Sequence[tuple[FrameLocation, ByteRange]]) -> list[ByteRange]:
-        """Those of the ranges of frames, each once, whose bytes are neither kept nor in an inflated member."""
-        wanted = list(
-            dict.fromkeys(one for where, one in ranges if not is_inflated(self.index, where))
-        )
+        """Those of the ranges of frames whose bytes are neither kept nor in an inflated member, as often as there."""
+        wanted = [one for where, one in ranges if where.container != DEFLATED]
+        members = [one for one in ranges if one[0].container == DEFLATED]
+        wanted += dict.fromkeys(one for where, one in members if not is_inflated(self.index, where))
         if self.kept is None:
             return wanted
         missing = set(self.kept.missing([one for one in wanted if one.identity.version]))
@@ -173,8 +175,10 @@ class FrameFetcher:
 
     def is_decoded(self, where: FrameLocation) -> bool:
         """Whether the decoded values of a frame may be in the cache."""
+        if self.cache is None:
+            return False
         pixel = self.index.image_pixel(where.position)
-        if self.cache is None or pixel.transfer_syntax_uid not in EXPENSIVE:
+        if pixel.transfer_syntax_uid not in EXPENSIVE:
             return False
         if not where.version:  # only a request would tell
             return False
@@ -194,18 +198,31 @@ class FrameFetcher:
             self.kept.write(wanted, data)
         return data
 
-    def will_need(self, positions: Sequence[int], index: FrameIndex | None = None) -> None:
+    def will_need(
+        self,
+        positions: Sequence[int],
+        index: FrameIndex | None = None,
+        *,
+        is_known: bool = False,
+    ) -> None:
         """Asks the storage to have frames at hand soon, of this index or of another one of the same scan.
 
         It may not, and nothing is said of errors.
+
+        Args:
+            positions: Each as often as it is read.
+            index: Of the positions.
+            is_known: These reads may have been told before.
         """
         located = (index or self.index).locate(positions)
         if self.giver is not None:
             self.giver.need([self._wanted(where) for where in located], now=False)
-        elif self.storage.is_remote and index is None:
-            self.storage.will_need(self._ranges(located))
+        elif isinstance(self.storage, RemoteStorage):
+            ranges = self._ranges(located) if index is None else map(self.byte_range, located)
+            self.storage.will_need(list(ranges), is_known=is_known)
         else:
-            self.storage.will_need([self.byte_range(where) for where in located])
+            ranges = map(self.byte_range, located)
+            self.storage.will_need(list(dict.fromkeys(ranges)))
 
     def _wanted(self, where: FrameLocation) -> WantedFrame:
         """How a source that gives frames is asked for one."""
@@ -219,11 +236,21 @@ class FrameFetcher:
         """Where the bytes of a frame are, or those of some of its rows if `reads_rows` says that they are apart."""
         start, length = (0, 0) if where.deflated else where.span[:2]
         if pixel is not None and rows is not None:
-            start, length = _rows_of(start, pixel, rows)
+            start, length = rows_of(start, pixel, rows)
         if where.container == DEFLATED or (where.container and where.deflated):
             member = self.index.member(where.file)
             start, length = member.offset, member.length
-        return ByteRange(self.index.object_path(where.file), identity_of(where), start, length)
+        return ByteRange(*self._object(where), start, length)
+
+    def _object(self, where: FrameLocation) -> tuple[bytes, Identity]:
+        """What is opened for a frame, and what it must be; the last ones are kept."""
+        known = self._objects.get(where.file)
+        if known is None:
+            if len(self._objects) >= _MOST_OBJECTS:
+                self._objects.clear()
+            known = self.index.object_path(where.file), identity_of(where)
+            self._objects[where.file] = known
+        return known
 
     def encoded(self, position: int) -> bytes:
         """The code stream of one frame as the file has it: fragments joined, nothing decoded.
@@ -321,7 +348,7 @@ class FrameFetcher:
         """Some rows of what `stored` gives; if `reads_rows`, nothing else is read."""
         if not reads_rows(where, pixel):
             return self.stored(where, files, pixel, backend)[rows.start : rows.stop]
-        offset, length = _rows_of(where.span.offset, pixel, rows)
+        offset, length = rows_of(where.span.offset, pixel, rows)
         span = where.span._replace(offset=offset, length=length)
         part = replace(pixel, rows=len(rows))
         return self._decoded(where._replace(span=span), files, part, backend)
@@ -397,7 +424,7 @@ class FrameFetcher:
         return named
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_local", "_limits")
+        own = ("_local", "_limits", "_objects")
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -421,28 +448,3 @@ class _Local(threading.local):
             check_claim(pixel, limits)
             self._decoded = np.empty(pixel.shape, pixel.stored_dtype)
         return self._decoded
-
-
-def reads_rows(where: FrameLocation, pixel: ImagePixel) -> bool:
-    """Whether rows of a frame lie one after the other in its file, each on whole bytes (PS3.5 8.1 and 8.2).
-
-    Not where they are compressed, in one plane for each sample, share samples of colour, or begin inside a byte; bytes
-    in big endian words of 16 bits (OW) are another order than that of the pixels.
-    """
-    is_big = pixel.transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN
-    return not (
-        pixel.is_encapsulated
-        or where.deflated
-        or where.container == WEB
-        or where.span.fragments
-        or where.span.bit_offset
-        or pixel.bits_allocated % (16 if is_big else 8)
-        or (pixel.samples_per_pixel > 1 and pixel.planar_configuration == 1)
-        or pixel.photometric_interpretation in ("YBR_FULL_422", "YBR_PARTIAL_422")
-    )
-
-
-def _rows_of(start: int, pixel: ImagePixel, rows: range) -> tuple[int, int]:
-    """Offset and length of some rows of a frame that begins at `start`."""
-    row = pixel.columns * pixel.samples_per_pixel * pixel.bits_allocated // 8
-    return start + rows.start * row, len(rows) * row

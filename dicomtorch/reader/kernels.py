@@ -46,6 +46,7 @@ from dicomtorch.reader.templates import (
 )
 from dicomtorch.storage.base import Storage
 from dicomtorch.storage.local import LocalStorage
+from dicomtorch.storage.remote import RemoteStorage
 
 ABI = 2
 _OWN = "dicomtorch.backends."
@@ -84,6 +85,19 @@ class Module(Protocol):
     ) -> int:
         """Frames of files."""
 
+    def read_memory(
+        self,
+        jobs: Any,
+        templates: Any,
+        taps: Any,
+        sources: list[Any],
+        out: Any,
+        threads: int,
+        level: int = -1,
+        /,
+    ) -> int:
+        """Frames that lie in memory: `path` of a job is the number of its source."""
+
 
 class Kernels(NamedTuple):
     """The module, or why there is none."""
@@ -107,6 +121,7 @@ def kernels() -> Kernels:
     own = (JOB.itemsize, TEMPLATE.itemsize, TAP.itemsize)
     names = ("JOB_BYTES", "TEMPLATE_BYTES", "TAP_BYTES")
     is_other = getattr(module, "ABI", 0) != ABI or getattr(module, "FLAGS", 0) & FLAGS != FLAGS
+    is_other |= not hasattr(module, "read_memory")
     if is_other or tuple(getattr(module, name, 0) for name in names) != own:
         return Kernels(
             None, "dicomtorch-kernels is of another version; install the one of dicomtorch"
@@ -159,6 +174,22 @@ class PlainKind(NamedTuple):
 _OTHER = PlainKind()
 
 
+class PlainBatch(NamedTuple):
+    """What the kernels are called with.
+
+    Attributes:
+        which: Numbers of the frames in the batch.
+        jobs: One for each of them.
+        templates: Records and taps.
+        memory: Of the whole batch, in bytes.
+    """
+
+    which: npt.NDArray[np.int64]
+    jobs: npt.NDArray[Any]
+    templates: tuple[Record, Record]
+    memory: npt.NDArray[np.uint8]
+
+
 class PlainReader:
     """Reads the frames of a batch that are no more than words to convert, all in one call.
 
@@ -168,14 +199,16 @@ class PlainReader:
         dtype: Of the tensors.
 
     Attributes:
-        is_used: Whether there are kernels, and they can read from `storage`.
+        is_used: Whether there are kernels, and they can read from `storage`, or what it gives.
+        reads_files: Whether they read from `storage` themselves.
     """
 
     def __init__(self, index: FrameIndex, storage: Storage, dtype: torch.dtype) -> None:
         self._index = index
         self._dtype = dtype
         self._converts = kernels().module is not None
-        self.is_used = type(storage) is LocalStorage and self._converts
+        self.reads_files = type(storage) is LocalStorage and self._converts
+        self.is_used = self.reads_files or (isinstance(storage, RemoteStorage) and self._converts)
         self._kinds: dict[Any, PlainKind] = {}
 
     def kind(
@@ -260,26 +293,60 @@ class PlainReader:
         """
         module = kernels().module
         done = np.zeros(len(positions), np.bool_)
-        distinct = {id(each): each for each in templates if each is not None}
-        if module is None or not distinct:
+        batch = self.batch(positions, templates, out)
+        if module is None or batch is None:
             return done
+        order = np.lexsort((batch.jobs["offset"], batch.jobs["path"]))
+        jobs, which = batch.jobs[order], batch.which[order]
+        paths: Any = self._index.files["path"]
+        prefix = self._index.path_prefix
+        module.read(jobs, *batch.templates, prefix, paths.data, batch.memory, num_threads)
+        done[which] = jobs["error"] == 0
+        return done
+
+    def batch(
+        self,
+        positions: npt.NDArray[np.int64],
+        templates: Sequence[Template | None],
+        out: Tensor,
+    ) -> PlainBatch | None:
+        """What the kernels are called with for those frames of a batch that they can read; `None`: for none."""
+        distinct = {id(each): each for each in templates if each is not None}
+        if not distinct:
+            return None
         number_of = {id(None): -1} | {name: number for number, name in enumerate(distinct)}
         numbers = np.array([number_of[id(each)] for each in templates])
         kinds = np.array([(each.nbytes, each.is_rle) for each in distinct.values()])
         lengths, is_rle = kinds[np.maximum(numbers, 0)].T
         (which,) = np.nonzero((numbers >= 0) & self._readable(positions, lengths, is_rle))
         if not len(which):
-            return done
+            return None
         jobs = self._jobs(positions[which], numbers[which])
         jobs["out"] = which * (out.stride(0) * out.element_size())
-        order = np.lexsort((jobs["offset"], jobs["path"]))
-        jobs, which = jobs[order], which[order]
         memory = out.numpy().reshape(-1).view(np.uint8)
-        table, taps = together(list(distinct.values()))
-        paths: Any = self._index.files["path"]
-        module.read(jobs, table, taps, self._index.path_prefix, paths.data, memory, num_threads)
-        done[which] = jobs["error"] == 0
-        return done
+        return PlainBatch(which, jobs, together(list(distinct.values())), memory)
+
+    def read_memory(
+        self, batch: PlainBatch, part: slice, got: Sequence[Any], num_threads: int
+    ) -> list[bool]:
+        """Converts what came for a part of a batch, and says for each frame whether it is there.
+
+        Args:
+            batch: What the kernels are called with.
+            part: Of its jobs.
+            got: The bytes of each, or an exception.
+            num_threads: At most so many at once.
+        """
+        module = kernels().module
+        came = np.array([not isinstance(data, Exception) for data in got])
+        if module is None:
+            return [False] * len(came)
+        jobs = batch.jobs[part][came]
+        jobs["path"], jobs["offset"] = np.arange(len(jobs)), 0
+        sources = [data for data in got if not isinstance(data, Exception)]
+        module.read_memory(jobs, *batch.templates, sources, batch.memory, num_threads)
+        came[came] = jobs["error"] == 0
+        return list(map(bool, came))
 
     def read_one(self, where: FrameLocation, template: Template, out: Tensor) -> bool:
         """Reads one frame, and says whether it is there.

@@ -13,10 +13,10 @@ from torch import Tensor
 from dicomtorch.errors import DicomTorchError
 from dicomtorch.index.location import FrameLocation
 from dicomtorch.pixels import frame as pixels
-from dicomtorch.reader.fetch import reads_rows
 from dicomtorch.reader.open_files import OpenFiles
 from dicomtorch.reader.reader import Frame, FrameReader
 from dicomtorch.reader.recipes import Recipe
+from dicomtorch.reader.rows import reads_rows
 from dicomtorch.storage.base import ByteRange
 
 

@@ -34,6 +34,7 @@ from dicomtorch.reader.choice import ChosenBackends, Isolation
 from dicomtorch.reader.fetch import FrameFetcher
 from dicomtorch.reader.kernels import PlainKind, PlainReader
 from dicomtorch.reader.open_files import OpenFiles
+from dicomtorch.reader.plain_remote import read_plain_remote
 from dicomtorch.reader.ranges import SharedRanges
 from dicomtorch.reader.recipes import Recipe, Recipes
 from dicomtorch.reader.threads import usable_threads
@@ -218,7 +219,7 @@ class FrameReader:
         """One frame, in a tensor of its own."""
         located = self.index.locate([position])
         out: Tensor | None = None
-        if self._plain.is_used:
+        if self._plain.reads_files:
             (where,) = located
             kind = self._plain.kind(where.value_group, lambda: self.recipe(where))
             if kind.template is not None:
@@ -315,10 +316,15 @@ class FrameReader:
             for group, position in zip(groups, positions, strict=True)
         ]
         templates = [kind.template if kind.shape == out.shape[1:] else None for kind in found]
-        done = self._plain.read(at, templates, out, num_threads or usable_threads())
-        images = out.unbind()
-        for k in np.flatnonzero(done).tolist():
-            results[k] = Frame(images[k], found[k].voi)
+        threads = num_threads or usable_threads()
+        done: Sequence[bool | DicomTorchError]
+        if self._plain.reads_files:
+            done = self._plain.read(at, templates, out, threads).tolist()
+        else:
+            done = read_plain_remote(self._plain, self.fetcher, at, templates, out, threads)
+        for k, (image, is_there) in enumerate(zip(out.unbind(), done, strict=True)):
+            if is_there:
+                results[k] = Frame(image, found[k].voi) if is_there is True else is_there
         return results
 
     def _plain_kind(self, group: int, position: int, sample: Sample | None = None) -> PlainKind:
@@ -383,9 +389,9 @@ class FrameReader:
         """Whether frames are read over a network."""
         return self.fetcher.is_remote
 
-    def will_need(self, positions: Sequence[int]) -> None:
+    def will_need(self, positions: Sequence[int], *, is_known: bool = False) -> None:
         """See `FrameFetcher.will_need`."""
-        self.fetcher.will_need(positions)
+        self.fetcher.will_need(positions, is_known=is_known)
 
     def _read(
         self,

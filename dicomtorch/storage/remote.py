@@ -239,9 +239,18 @@ class RemoteStorage:
                 running.insert(0, request_pool().submit(ask, item))
             yield result
 
-    def will_need(self, ranges: Sequence[ByteRange]) -> None:
-        """Begins to ask for ranges that are read soon, as far as the budget goes."""
-        self._ahead.ask(list(map(_with_length, ranges)))
+    def take_many(self, ranges: Sequence[ByteRange]) -> list[memoryview | Exception]:
+        """Several ranges with their lengths, asked for together, or what is wrong with each."""
+        return self._ahead.take_many(ranges)
+
+    def will_need(self, ranges: Sequence[ByteRange], *, is_known: bool = False) -> None:
+        """Begins to ask for ranges that are read soon, as far as the budget goes.
+
+        Args:
+            ranges: Each as often as it is read.
+            is_known: These reads may have been told before.
+        """
+        self._ahead.ask(list(map(_with_length, ranges)), is_known=is_known)
 
     def need(self, ranges: Sequence[ByteRange]) -> None:
         """Asks for ranges that are read right away."""

@@ -49,7 +49,7 @@ typedef struct {
 } Tap;
 
 typedef struct {
-    int64_t path, path_length; /* into the buffer of paths */
+    int64_t path, path_length; /* into the buffer of paths; path: the number of a source in memory */
     int64_t size, mtime_ns, inode; /* inode 0: not known */
     int64_t offset;            /* of the frame in its file */
     int64_t template_number;
@@ -99,6 +99,7 @@ typedef struct {
     const char *prefix; /* of all paths */
     int64_t prefix_length;
     const char *paths;
+    const char *const *sources; /* where frames lie in memory, the `path` of a job is its number; 0: in files */
     char *out;
     int level;
 } Call;

@@ -32,22 +32,29 @@ static int check_templates(const Template *templates, int64_t n, const Tap *taps
 }
 
 #ifndef _WIN32
-/* Of a job that reads `bytes` and writes `out_bytes`. */
-static const char *job_problem(const Job *job, int64_t bytes, int64_t out_bytes, int64_t paths, int64_t out) {
-    if (job->path < 0 || job->path_length < 1 || job->path > paths || job->path_length > paths - job->path)
-        return "path";
-    if (job->size < 0 || job->offset < 0 || job->offset > job->size || bytes > job->size - job->offset) return "offset";
+/* Of a job that reads `bytes` of a file or source of `size` bytes and writes `out_bytes`. */
+static const char *place_problem(const Job *job, int64_t size, int64_t bytes, int64_t out_bytes, int64_t out) {
+    if (size < 0 || job->offset < 0 || job->offset > size || bytes > size - job->offset) return "offset";
     if (job->out < 0 || job->out > out || out_bytes > out - job->out) return "out";
     return 0;
 }
 
+static const char *job_problem(const Job *job, int64_t bytes, int64_t out_bytes, int64_t paths, int64_t out) {
+    if (job->path < 0 || job->path_length < 1 || job->path > paths || job->path_length > paths - job->path)
+        return "path";
+    return place_problem(job, job->size, bytes, out_bytes, out);
+}
+
+/* Of a job in files with `paths` bytes of names, or in `n_sources` sources. */
 static const char *read_problem(const Job *job, const Template *templates, int64_t n_templates, int64_t paths,
-                                const Py_buffer *out) {
+                                const Py_buffer *sources, int64_t n_sources, const Py_buffer *out) {
     if (job->template_number < 0 || job->template_number >= n_templates) return "template";
     const Template *t = templates + job->template_number;
     if (t->flags & RLE && job->number < 8) return "number";
-    const int64_t bytes = t->flags & RLE ? job->number : template_bytes(t);
-    const char *problem = job_problem(job, bytes, template_out_bytes(t), paths, out->len);
+    if (sources && (job->path < 0 || job->path >= n_sources)) return "path";
+    const int64_t bytes = t->flags & RLE ? job->number : template_bytes(t), out_bytes = template_out_bytes(t);
+    const char *problem = sources ? place_problem(job, sources[job->path].len, bytes, out_bytes, out->len)
+                                  : job_problem(job, bytes, out_bytes, paths, out->len);
     return problem || !(((uintptr_t)out->buf + (uintptr_t)job->out) % (uintptr_t)WIDTHS[t->out_type]) ? problem : "out";
 }
 
@@ -83,7 +90,7 @@ static PyObject *py_read(PyObject *module, PyObject *args) {
         goto end;
     }
     for (int64_t k = 0; k < n; k++) {
-        const char *problem = read_problem((Job *)jobs->buf + k, templates->buf, m, paths->len, out);
+        const char *problem = read_problem((Job *)jobs->buf + k, templates->buf, m, paths->len, 0, 0, out);
         if (problem) {
             PyErr_Format(PyExc_ValueError, "job %zd: %s is out of range", (Py_ssize_t)k, problem);
             goto end;
@@ -97,6 +104,67 @@ static PyObject *py_read(PyObject *module, PyObject *args) {
     Py_END_ALLOW_THREADS
 end:
     release(all, 6);
+    return failed < 0 ? 0 : PyLong_FromLongLong(failed);
+}
+
+PyDoc_STRVAR(read_memory_doc,
+             "read_memory(jobs, templates, taps, sources, out, threads, level=-1)\n--\n\n"
+             "Converts frames that lie in memory, as read does those of files: path of a job is the number of its source in\n"
+             "a list of buffers, offset counts in that.\n\n"
+             "Raises ValueError for a record that points outside its buffer; nothing is read then.");
+
+/* The buffers of a list; how many of them were got, all if there is no error. */
+static int get_sources(PyObject *list, Py_buffer *sources, const char **where, int n) {
+    for (int k = 0; k < n; k++) {
+        PyObject *source = PyList_GetItem(list, k);
+        if (!source || PyObject_GetBuffer(source, sources + k, PyBUF_SIMPLE)) return k;
+        where[k] = sources[k].buf;
+    }
+    return n;
+}
+
+static PyObject *py_read_memory(PyObject *module, PyObject *args) {
+    (void)module;
+    Py_buffer all[4], *jobs = all, *templates = all + 1, *taps = all + 2, *out = all + 3, *sources = 0;
+    const char **where = 0;
+    PyObject *list;
+    int threads, level = -1, got = 0;
+    if (!PyArg_ParseTuple(args, "w*y*y*O!w*i|i:read_memory", jobs, templates, taps, &PyList_Type, &list, out, &threads,
+                          &level))
+        return 0;
+    int64_t failed = -1;
+    const int64_t n = items(jobs, sizeof(Job), "jobs"), m = items(templates, sizeof(Template), "templates");
+    const int64_t n_taps = items(taps, sizeof(Tap), "taps"), count = PyList_Size(list);
+    if (n < 0 || m < 0 || n_taps < 0 || !check_templates(templates->buf, m, taps->buf, n_taps)) goto end;
+    if (count >= 1 << 24) {
+        PyErr_SetString(PyExc_ValueError, "these are too many sources");
+        goto end;
+    }
+    sources = malloc((size_t)(count + 1) * sizeof *sources);
+    where = malloc((size_t)(count + 1) * sizeof *where);
+    if (!sources || !where) {
+        PyErr_NoMemory();
+        goto end;
+    }
+    got = get_sources(list, sources, where, (int)count);
+    if (got < count) goto end;
+    for (int64_t k = 0; k < n; k++) {
+        const char *problem = read_problem((Job *)jobs->buf + k, templates->buf, m, 0, sources, count, out);
+        if (problem) {
+            PyErr_Format(PyExc_ValueError, "job %zd: %s is out of range", (Py_ssize_t)k, problem);
+            goto end;
+        }
+    }
+    if (level < 0 || level > best_level()) level = best_level();
+    const Call call = {.templates = templates->buf, .taps = taps->buf, .sources = where, .out = out->buf, .level = level};
+    Py_BEGIN_ALLOW_THREADS
+    failed = read_frames(&call, jobs->buf, n, threads < 1 ? 1 : threads);
+    Py_END_ALLOW_THREADS
+end:
+    if (sources) release(sources, got);
+    free(sources);
+    free(where);
+    release(all, 4);
     return failed < 0 ? 0 : PyLong_FromLongLong(failed);
 }
 
@@ -250,6 +318,7 @@ end:
 static PyMethodDef methods[] = {
 #ifndef _WIN32
     {"read", py_read, METH_VARARGS, read_doc},
+    {"read_memory", py_read_memory, METH_VARARGS, read_memory_doc},
     {"paint_planes", py_paint_planes, METH_VARARGS, paint_planes_doc},
 #endif
     {"paint_runs", py_paint_runs, METH_VARARGS, paint_runs_doc},

@@ -132,10 +132,11 @@ static void leave_room(Room *room) {
     else give_memory(room->memory);
 }
 
-/* A frame of the file that is open. */
+/* A frame of the file that is open, or one that lies at `data`. */
 typedef struct {
     const File *file;
     Job *job;
+    const char *data;
 } Frame;
 
 enum error read_at(const File *file, Job *job, char *to, int64_t length, int64_t offset) {
@@ -154,6 +155,10 @@ enum error read_at(const File *file, Job *job, char *to, int64_t length, int64_t
 
 static enum error fetch(void *source, char *to, int64_t length, int64_t offset) {
     const Frame *frame = source;
+    if (frame->data) {
+        memcpy(to, frame->data + offset, (size_t)length);
+        return OK;
+    }
     return read_at(frame->file, frame->job, to, length, offset);
 }
 
@@ -197,12 +202,13 @@ static void *work(void *argument) {
             const Template *t = call->templates + job->template_number;
             const int64_t length = job->number;
             if (t->flags & RLE) job->number = 0;
-            job->error = open_file(&file, job, call->prefix, call->prefix_length, call->paths);
+            Frame frame = {.file = &file, .job = job, .data = call->sources ? call->sources[job->path] + job->offset : 0};
+            job->error = call->sources ? OK : open_file(&file, job, call->prefix, call->prefix_length, call->paths);
             if (job->error) continue;
-            Frame frame = {.file = &file, .job = job};
             char *out = call->out + job->out;
             job->error = t->flags & RLE ? read_rle(call, &frame, length, &room, memory, out)
-                                        : convert_frame(t, call->taps, fetch, &frame, memory, out, call->level);
+                         : call->sources ? convert_memory(t, call->taps, frame.data, memory, out, call->level)
+                                         : convert_frame(t, call->taps, fetch, &frame, memory, out, call->level);
         }
     }
     close_file(&file);

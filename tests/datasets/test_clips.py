@@ -15,7 +15,10 @@ from torch.utils.data import DataLoader
 from dicomtorch import DicomClips, DicomFrames, FrameLoader
 from dicomtorch.backends.imagecodecs import BACKEND
 from dicomtorch.errors import DecodeError, FrameIndexError, OptionError, SourceError
+from dicomtorch.storage.remote import RemoteStorage
+from tests.support.http_server import counts, http_server
 from tests.support.phantoms import ct, encapsulated, write
+from tests.support.requirements import require
 
 LENGTHS = [10, 6, 3]
 
@@ -298,3 +301,23 @@ def test_single_frames_of_the_clip_are_those_of_the_dataset(folder):
     frames = DicomFrames(folder, values="modality")
     clip, meta = DicomClips(folder, 3, values="modality")[4]
     assert torch.equal(clip, torch.stack([frames[i][0] for i in meta["frames"]]))
+
+
+def test_frames_of_overlapping_clips_are_asked_for_once(tmp_path: Path) -> None:
+    require("obstore")
+    require("fsspec")
+    stored = np.random.default_rng(0).integers(0, 2000, (70, 16, 16), np.int16)
+    write(ct(stored), tmp_path / "cine.dcm")
+    with http_server(tmp_path) as address:
+        clips = DicomClips(address, 16, values="stored")
+        assert len(clips) == 55
+        counts(address)
+        for images, meta in FrameLoader(clips, 4, shuffle=True):
+            for clip, start in zip(images, meta["start"], strict=True):
+                assert (clip[:, 0].numpy() == stored[start : start + 16]).all()
+        assert counts(address)["GET"] <= 6  # 880 frames are read, of 70
+        clips[[5, 6, 7, 20]]
+        assert counts(address)["GET"] <= 2
+        storage = clips._source.reader.fetcher.storage
+        assert isinstance(storage, RemoteStorage)
+        assert (storage._ahead._held, storage._ahead._kept_bytes) == (0, 0)

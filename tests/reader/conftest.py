@@ -22,9 +22,13 @@ def module() -> k.Module:
 
 
 class Calls(list[int]):
-    """Frames that each call of the kernels delivered from files, and how many were converted in memory."""
+    """Frames that each call of the kernels delivered from files, from memory, and how many were converted alone."""
 
     converted = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.from_memory: list[int] = []
 
 
 @pytest.fixture
@@ -39,6 +43,11 @@ def counted(module: k.Module, monkeypatch: pytest.MonkeyPatch) -> Calls:
         def read(self, jobs: Any, *arguments: Any) -> int:
             failed = module.read(jobs, *arguments)
             calls.append(len(jobs) - failed)
+            return failed
+
+        def read_memory(self, jobs: Any, *arguments: Any) -> int:
+            failed = module.read_memory(jobs, *arguments)
+            calls.from_memory.append(len(jobs) - failed)
             return failed
 
         def convert(self, *arguments: Any) -> int:

@@ -66,8 +66,9 @@ def test_none_is_wrong_and_none_is_lost_where_answers_stall(
     """`tests/long/remote_faults.py` has ten thousand frames, and how long they take."""
     order = np.random.default_rng(1).permutation(np.repeat(np.arange(40), 10)).tolist()
     with http_server(tmp_path / "files", rate=0.05, faults="stall,hang") as address:
-        index, _ = scan(address, storage_options={"timeout": 0.5})
-        frames = DicomFrames(index, values="stored", storage_options={"timeout": 0.5})
+        options = {"timeout": 0.5, "prefetch_bytes": 20_000}  # less than what all frames take
+        index, _ = scan(address, storage_options=options)
+        frames = DicomFrames(index, values="stored", storage_options=options)
         counts(address)
         got = torch.cat([batch for batch, _ in FrameLoader(frames, 20, sampler=order)])
         seen = counts(address)
@@ -78,10 +79,11 @@ def test_none_is_wrong_and_none_is_lost_where_answers_stall(
 def test_none_is_wrong_and_none_is_lost_where_one_of_twenty_requests_fails(
     images: np.ndarray, tmp_path: Path
 ) -> None:
-    order = np.random.default_rng(1).integers(0, 40, 2000).tolist()
+    order = np.random.default_rng(1).integers(0, 40, 4000).tolist()
     faults = "cut,503,reset,short,ignored"
     with http_server(tmp_path / "files", rate=0.05, faults=faults) as address:
-        frames = DicomFrames(scan(address)[0], values="stored")
+        options = {"prefetch_bytes": 20_000}  # less than what all frames take
+        frames = DicomFrames(scan(address)[0], values="stored", storage_options=options)
         counts(address)
         loader = FrameLoader(frames, 50, sampler=order)
         got = torch.cat([batch for batch, _ in loader])

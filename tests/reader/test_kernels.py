@@ -480,6 +480,32 @@ def test_a_record_that_points_outside_is_refused(
     assert (out == 7).all()
 
 
+def test_frames_in_memory_are_converted_and_bounded(module: k.Module) -> None:
+    template = np.zeros(1, t.TEMPLATE)
+    template["type"], template["out_type"], template["mode"] = 3, 6, t.SINGLE
+    template["samples"], template["pixels"], template["factor"] = 1, 100, 1
+    words = np.arange(300, dtype=np.uint16)
+    sources = [words[:100].tobytes(), memoryview(bytes(1) + words[100:].tobytes())]
+    jobs = np.zeros(3, k.JOB)
+    jobs["path"], jobs["offset"], jobs["out"] = (0, 1, 1), (0, 1, 201), (800, 0, 400)
+    out = np.zeros(300, np.float32)
+    assert module.read_memory(jobs, template, b"", sources, out.view(np.uint8), 2) == 0
+    assert out.tolist() == [*range(100, 300), *range(100)]
+    for name, number in (
+        *((name, number) for name in ("path", "offset", "template", "out") for number in LARGE),
+        *(("path", 2), ("offset", 202), ("out", 804)),
+    ):
+        wrong = jobs.copy()
+        wrong[name][2] = number
+        out[:] = 7
+        with pytest.raises(ValueError, match="out of range"):
+            module.read_memory(wrong, template, b"", sources, out.view(np.uint8), 1)
+        assert (out == 7).all()
+    for problem in ([sources[0]], [sources[0], 5], [sources[0], words[::2]], tuple(sources)):
+        with pytest.raises((ValueError, TypeError, BufferError)):
+            module.read_memory(jobs, template, b"", problem, out.view(np.uint8), 1)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("name", "number"), [*WRONG_MEANS, ("index", -1), ("index", 5)])
 def test_means_that_point_outside_are_refused(module: k.Module, name: str, number: int) -> None:
     template, taps = np.zeros(1, t.TEMPLATE), np.zeros(7, t.TAP)

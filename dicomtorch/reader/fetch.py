@@ -221,8 +221,7 @@ class FrameFetcher:
             ranges = self._ranges(located) if index is None else map(self.byte_range, located)
             self.storage.will_need(list(ranges), is_known=is_known)
         else:
-            ranges = map(self.byte_range, located)
-            self.storage.will_need(list(dict.fromkeys(ranges)))
+            self.storage.will_need([self.byte_range(where) for where in located])
 
     def _wanted(self, where: FrameLocation) -> WantedFrame:
         """How a source that gives frames is asked for one."""

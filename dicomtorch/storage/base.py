@@ -155,5 +155,5 @@ class Storage(Protocol):
         ...
 
     def will_need(self, ranges: Sequence[ByteRange]) -> None:
-        """Says what is read soon, each range once. A hint: it does not wait, and nothing is said of errors."""
+        """Says what is read soon, each range as often. A hint: it does not wait, and nothing is said of errors."""
         ...

@@ -162,7 +162,7 @@ class LocalStorage:
         """Asks the system to read parts of files into its cache."""
         if not hasattr(os, "posix_fadvise"):
             return
-        for wanted in sorted(ranges):
+        for wanted in sorted(set(ranges)):
             try:
                 descriptor = open_at_once(wanted.name)
             except OSError:  # the read itself will say so

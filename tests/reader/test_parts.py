@@ -17,9 +17,9 @@ from dicomtorch.model.syntaxes import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     RLE_LOSSLESS,
 )
-from dicomtorch.reader.fetch import reads_rows
 from dicomtorch.reader.parts import Part, read_parts, will_need_parts
 from dicomtorch.reader.reader import Frame
+from dicomtorch.reader.rows import reads_rows
 from dicomtorch.storage.base import ByteRange
 from tests.support import streams_by_encoders as encoders
 from tests.support.phantoms import encapsulated, image, write
@@ -116,7 +116,7 @@ def test_which_frames_are_read_by_rows(
     asked: list[ByteRange] = []
     monkeypatch.setattr(reader.fetcher.storage, "will_need", asked.extend)
     will_need_parts(reader, [*parts, *parts])
-    (wanted,) = asked
+    (wanted,) = set(asked)
     row = SHAPE[1] * width
     start, length = where.span[:2]
     expected = (start + 7 * row, 4 * row) if by_rows else (start, length)

@@ -140,8 +140,8 @@ else:
     BatchMeta = FrameMeta  # what collation makes; only checkers tell them apart
 
 
-MetaColumns = dict[str, npt.NDArray[Any] | list[str]]
-"""Metadata of several frames by key: one row for each frame."""
+MetaColumns = dict[str, npt.NDArray[Any] | list[Any]]
+"""Metadata of several frames by key: one row for each frame. Texts are lists; numbers too, where no batch is made."""
 
 
 class MetadataReader:
@@ -169,7 +169,12 @@ class MetadataReader:
         return self._keys
 
     def of(
-        self, positions: Sequence[int], applied: Sequence[AppliedVOI], requested: Sequence[int]
+        self,
+        positions: Sequence[int],
+        applied: Sequence[AppliedVOI],
+        requested: Sequence[int],
+        *,
+        listed: bool = False,
     ) -> MetaColumns:
         """Metadata of several frames.
 
@@ -177,22 +182,28 @@ class MetadataReader:
             positions: In the index, not negative.
             applied: How each was made display values.
             requested: The positions that were asked for.
+            listed: Numbers as lists of Python's, for `metas_of`.
         """
         at = np.array(positions, np.int64)
-        columns = {name: self._index.values(name, at) for name in self._keys}
+        columns: MetaColumns
+        if listed:
+            columns = {"index": at.tolist(), "requested_index": list(map(int, requested))}
+            columns |= self._index.gather_all(self._keys, at)
+        else:
+            columns = {"index": at, "requested_index": np.array(requested, np.int64)}
+            columns |= {name: self._index.values(name, at) for name in self._keys}
         if self._has_sheets:
             tiles = self._index.values("mosaic", at)
             columns["mosaic"] = np.array([max(text.count("\\") - 1, 0) // 3 for text in tiles])
         for name, withheld in self._withheld.items():
             columns[name] = [withheld.get(value, value) for value in columns[name]]
-        return {
-            "index": at,
-            "requested_index": np.array(requested, np.int64),
-            **columns,
-            "voi": [voi.voi for voi in applied],
-            "WindowCenter": np.array([voi.window_center for voi in applied], np.float64),
-            "WindowWidth": np.array([voi.window_width for voi in applied], np.float64),
-        }
+        columns["voi"] = [voi.voi for voi in applied]
+        for name, values in (
+            ("WindowCenter", [float(voi.window_center) for voi in applied]),
+            ("WindowWidth", [float(voi.window_width) for voi in applied]),
+        ):
+            columns[name] = values if listed else np.array(values, np.float64)
+        return columns
 
 
 def _withheld(index: FrameIndex, name: str) -> dict[str, str]:
@@ -203,5 +214,8 @@ def _withheld(index: FrameIndex, name: str) -> dict[str, str]:
 
 def metas_of(columns: MetaColumns) -> list[FrameMeta]:
     """One `FrameMeta` for each row."""
-    rows = zip(*map(as_list, columns.values()), strict=True)
+    lists = map(as_list, columns.values())
+    if len(columns["index"]) == 1:
+        return [FrameMeta(zip(columns, (each for (each,) in lists), strict=True))]
+    rows = zip(*lists, strict=True)
     return [FrameMeta(zip(columns, row, strict=True)) for row in rows]

@@ -317,9 +317,14 @@ class DicomFrames(ImageDataset[Sample_co, Batch_co]):
         return self._reader.read_many(asked, batch)
 
     def _columns(
-        self, read: Sequence[int], applied: Sequence[AppliedVOI], asked: Sequence[int]
+        self,
+        read: Sequence[int],
+        applied: Sequence[AppliedVOI],
+        asked: Sequence[int],
+        *,
+        listed: bool = False,
     ) -> MetaColumns:
-        return self._source.columns(read, applied, asked)
+        return self._source.columns(read, applied, asked, listed=listed)
 
     def _mask(self, asked: int, out: Tensor) -> Mask:
         masks = self._masks

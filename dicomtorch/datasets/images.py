@@ -38,9 +38,17 @@ class ImageDataset(DrawnDataset[int, Sample_co, Batch_co]):
 
     @abstractmethod
     def _columns(
-        self, read: Sequence[int], applied: Sequence[AppliedVOI], asked: Sequence[int]
+        self,
+        read: Sequence[int],
+        applied: Sequence[AppliedVOI],
+        asked: Sequence[int],
+        *,
+        listed: bool = False,
     ) -> MetaColumns:
-        """Metadata of several samples; those read may be others than those that were asked for."""
+        """Metadata of several samples; those read may be others than those that were asked for.
+
+        `listed`: numbers as lists of Python's, for `metas_of`.
+        """
 
     def _check_target(self) -> None:
         target = self._finish.target
@@ -58,7 +66,7 @@ class ImageDataset(DrawnDataset[int, Sample_co, Batch_co]):
         return found
 
     def _meta(self, asked: int, voi: AppliedVOI) -> FrameMeta:
-        (meta,) = metas_of(self._columns([asked], [voi], [asked]))
+        (meta,) = metas_of(self._columns([asked], [voi], [asked], listed=True))
         return meta
 
     def _samples(
@@ -83,7 +91,8 @@ class ImageDataset(DrawnDataset[int, Sample_co, Batch_co]):
                 positions[k], results[k], masks[k] = self._replaced(asked[k], error, out, mask_out)
         frames = cast(list[Frame], results)
         self._standardize(frames, batch)
-        columns = self._columns(positions, [frame.voi for frame in frames], asked)
+        applied = [frame.voi for frame in frames]
+        columns = self._columns(positions, applied, asked, listed=batch is None)
         together = batch is not None and self._finish.keeps_images and _fit(frames, batch)
         fitting = self._targets is None and (self._masks is None or masks_fit(masks, mask_batch))
         if together and fitting and self._finish.keeps_samples:

@@ -210,6 +210,8 @@ class FrameSource:
         applied: Sequence[AppliedVOI],
         requested: Sequence[int],
         together: Sequence[int] = (),
+        *,
+        listed: bool = False,
     ) -> MetaColumns:
         """Metadata of several frames; see `MetadataReader.of`.
 
@@ -218,8 +220,9 @@ class FrameSource:
             applied: How each was made display values.
             requested: What was asked for in the place of each.
             together: Frames of the one sample that they belong to, if they do.
+            listed: Numbers as lists of Python's, for `metas_of`.
         """
-        columns = self._metadata.of(positions, applied, requested)
+        columns = self._metadata.of(positions, applied, requested, listed=listed)
         self.identity.hide(columns)
         for name in self._unshown:
             columns.pop(name, None)
@@ -244,7 +247,7 @@ class FrameSource:
         together: Sequence[int] = (),
     ) -> list[FrameMeta]:
         """The same as one mapping for each frame."""
-        return metas_of(self.columns(positions, applied, requested, together))
+        return metas_of(self.columns(positions, applied, requested, together, listed=True))
 
     def factors(self) -> dict[int, int]:
         """How many frames are decoded at a half, a quarter, an eighth of their resolution, and at all of it.

@@ -355,10 +355,15 @@ class DicomTiles(ImageDataset[Sample_co, Batch_co]):
         return results
 
     def _columns(
-        self, read: Sequence[int], applied: Sequence[AppliedVOI], asked: Sequence[int]
+        self,
+        read: Sequence[int],
+        applied: Sequence[AppliedVOI],
+        asked: Sequence[int],
+        *,
+        listed: bool = False,
     ) -> MetaColumns:
         at, places = np.asarray(read, np.int64), self._places
-        columns = self._source.columns(places.frame[at].tolist(), applied, asked)
+        columns = self._source.columns(places.frame[at].tolist(), applied, asked, listed=listed)
         columns["index"] = at
         for name in _COLUMNS:
             columns[name] = getattr(places, name)[at]

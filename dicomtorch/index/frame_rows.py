@@ -121,6 +121,30 @@ class FrameRows:
         """
         return as_list(self.values(name, positions))
 
+    def gather_all(
+        self, names: Sequence[str], positions: npt.NDArray[np.int64]
+    ) -> dict[str, list[Any]]:
+        """Several columns at some positions, each as `gather` gives it; of one frame they take a third of the time.
+
+        Args:
+            names: Of the columns.
+            positions: (n,) int64, not negative.
+        """
+        if len(positions) != 1:
+            return {name: self.gather(name, positions) for name in names}
+        position = int(positions[0])
+        found: dict[str, list[Any]] = {}
+        for name in names:
+            data, chosen = self._column(name)
+            row = position if chosen is None else chosen.item(position)
+            if isinstance(data, Texts):
+                found[name] = [data.value(data.codes.item(row))]
+            elif isinstance(data, np.ndarray) and data.ndim == 1:
+                found[name] = [data.item(row)]
+            else:
+                found[name] = as_list(data[row : row + 1])
+        return found
+
     # One frame
 
     def row(self, i: int) -> int:

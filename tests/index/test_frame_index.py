@@ -229,6 +229,15 @@ def test_an_empty_index(tmp_path) -> None:
         copy.row(0)
 
 
+def test_one_frame_is_where_it_is_among_others(index: FrameIndex) -> None:
+    for some in (index, index.select(range(len(index) - 1, -1, -1))):
+        several = some.locate(range(len(some)))
+        assert several == [some.locate([k])[0] for k in range(len(some))]
+        assert [list(map(type, each)) for each in several] == [
+            list(map(type, some.locate([k])[0])) for k in range(len(some))
+        ]
+
+
 @pytest.mark.parametrize("rows", [[0.5, 1.7], ["1"], np.array([True, False], object)])
 def test_only_whole_numbers_select(index: FrameIndex, rows: object) -> None:
     with pytest.raises(OptionError, match="select takes whole numbers, or a boolean array"):

@@ -1,22 +1,23 @@
 """Private memory that is filled again, the budget of all memory kept for later, and what happens when there is none.
 
-Why the owner of a buffer is a `ctypes` array: NumPy replaces the base of an array by the base of its base, and would
-outlive an owner that is an array itself.
+A tensor holds the array that it was made of, and that array its memory: it is known to nobody else, so when it dies the
+memory is free. Its views hold the tensor.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import math
 import mmap
 import re
+import sys
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +26,13 @@ BUDGET = 256 << 20
 
 HAS_PRIVATE = hasattr(mmap, "MAP_PRIVATE") and hasattr(mmap, "MAP_ANONYMOUS")
 MOST_KEPT = 64  # buffers: those of very small batches would fill the budget with very many
+_NUMPY: Final[dict[torch.dtype, np.dtype[Any]]] = {
+    torch.uint8: np.dtype(np.uint8),
+    torch.int16: np.dtype(np.int16),
+    torch.int32: np.dtype(np.int32),
+    torch.float16: np.dtype(np.float16),
+    torch.float32: np.dtype(np.float32),
+}
 _NO_MEMORY = re.compile(r"not enough memory|annot allocate memory|o space left|unable to allocate")
 
 T = TypeVar("T")
@@ -91,6 +99,16 @@ def tensor_over(owner: Any, shape: tuple[int, ...], dtype: torch.dtype) -> Tenso
     return torch.frombuffer(owner, dtype=dtype, count=math.prod(shape)).view(shape)
 
 
+class _Owner(np.ndarray[Any, Any]):
+    """The array that a tensor was made of; gives its memory back when it dies."""
+
+    pool: PrivatePool
+
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not is_finalizing():
+            self.pool.took_back(self.base)
+
+
 class PrivatePool:
     """Anonymous memory of this process; it comes back when the last tensor, array or view of a batch dies.
 
@@ -106,9 +124,14 @@ class PrivatePool:
     def batch(self, shape: tuple[int, ...], dtype: torch.dtype, nbytes: int) -> Tensor:
         """An uninitialised tensor of `nbytes`."""
         memory = self._take(nbytes)
-        owner = (ctypes.c_char * nbytes).from_buffer(memory)
-        weakref.finalize(owner, self._took_back, memory).atexit = False
-        return tensor_over(owner, shape, dtype)
+        numpy = _NUMPY.get(dtype)
+        if numpy is None:
+            owner = _Owner((nbytes,), np.uint8, memory)
+        else:
+            owner = _Owner(shape, numpy, memory)
+        owner.pool = self
+        tensor = torch.from_numpy(owner)
+        return tensor.view(dtype).view(shape) if numpy is None else tensor
 
     def kept(self) -> int:
         """Bytes that nothing refers to."""
@@ -128,7 +151,8 @@ class PrivatePool:
         if not self._users:
             self.empty()
 
-    def _took_back(self, memory: mmap.mmap) -> None:
+    def took_back(self, memory: Any) -> None:
+        """Memory that nothing refers to any more."""
         self._free.append(memory)
         while over_budget() and len(self._free) > bool(self._users):
             with contextlib.suppress(IndexError):

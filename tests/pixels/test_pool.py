@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import subprocess
 import sys
 
@@ -151,4 +152,22 @@ def test_a_limit_of_the_system_is_a_memory_error() -> None:
 
 
 def test_all_memory_that_is_kept_is_on_one_list() -> None:
+    importlib.import_module("dicomtorch.pixels.memory")
     assert keepers.keys() == {"pool", "segments made", "segments attached"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.bool, torch.int64])
+def test_tensors_of_any_type_lie_in_it(private: PrivatePool, dtype: torch.dtype) -> None:
+    nbytes = 256 * 300 * dtype.itemsize
+    made = private.batch((1, 256, 300), dtype, nbytes)
+    assert made.dtype == dtype
+    assert made.shape == (1, 256, 300)
+    assert made.is_contiguous()
+    made.fill_(1)
+    part, values = made[0, 5:7], None if dtype == torch.bfloat16 else made.numpy()[0, 3:]
+    del made
+    gc.collect()
+    assert private.kept() == 0  # views of both kinds hold it
+    assert part.eq(1).all()
+    del part, values
+    assert private.kept() >= nbytes

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -225,7 +226,8 @@ def frames(images: FrameIndex, repeats: int) -> list[Row]:
         return DicomFrames(images, values="stored", masks=kind, overlap="last")
 
     def epoch(dataset: DicomFrames[Any, Any]) -> Step:
-        return lambda: [dataset[k] for k in order]
+        # None is held: what an epoch held at once would cost is its memory, for image and mask alike.
+        return lambda: deque((dataset[k] for k in order), maxlen=0)
 
     bars = {"SEG, 20 segments": 0.35, "5 structures, kept": 0.25, "5 structures, first time": 1.5}
     seg_frames, kept_frames = of("seg"), of("rtstruct")

@@ -240,22 +240,40 @@ class RegionReader:
         self.reader.fetcher.each(located, work, None if apart else 1)
         return results
 
-    def tile(self, box: Box, position: int, image: Tensor) -> Frame | DicomTorchError | None:
-        """Reads a box that is one stored frame; `None` if that takes more than to decode it into `image`."""
-        target = _raw(image)
-        picture = target[0] if len(target) == 1 else target.transpose(1, 2, 0)
-        if not (self._copies and self._is_small(box) and picture.flags.c_contiguous):
-            return None
+    def tile(self, box: Box, position: int, out: Tensor) -> bool:
+        """Reads a box that is one stored frame.
+
+        Args:
+            box: Of a tile.
+            position: Of its frame.
+            out: (rows, columns, C), as decoders write.
+
+        Returns:
+            Whether it did: `False` if that takes more than to decode the frame into `out`.
+
+        Raises:
+            DicomTorchError: The frame cannot be read.
+        """
+        if not (self._copies and self._is_small(box)):
+            return False
         (where,) = self._locate([position])
-        with KeptFiles(self.reader.index, self.reader.fetcher.storage) as files:
-            frame = self._frame(where, files, picture)
-        if isinstance(frame, DicomTorchError):
-            return frame
-        if len(frame.image) != len(target):
-            return self._of_other_channels(position, len(target))
-        if not frame.is_there:
-            target[:] = frame.image
-        return Frame(image, frame.voi)
+        fetcher, target = self.reader.fetcher, _raw(out)
+        if len(out.shape) == 3 and out.shape[2] == 1:
+            target = target[:, :, 0]
+        try:
+            recipe = self.reader.recipe(where)
+            pixel = recipe.values.pixel
+            if not _fits(target, pixel):
+                return False
+            with KeptFiles(fetcher.index, fetcher.storage) as files:
+                stored = fetcher.stored(where, files, pixel, recipe.backend, target)
+        except DicomTorchError as error:
+            raise fetcher.named(error, position) from error
+        if stored is not target:
+            if stored.dtype != target.dtype:
+                return False
+            target[...] = stored
+        return True
 
     def _is_small(self, box: Box) -> bool:
         """Whether a frame of the level takes less than waking up threads does."""

@@ -171,13 +171,15 @@ class Slide:
             DicomTorchError: It cannot be read.
         """
         where = self._level(level)
+        row, column = one_integer(row, "tile row"), one_integer(column, "tile column")
         rows, columns = where.tile_rows, where.tile_columns
-        for name, value, most in (("row", row, rows), ("column", column, columns)):
-            if not 0 <= one_integer(value, f"tile {name}") < most:
-                raise FrameIndexError(
-                    f"level {where.number} has {rows} x {columns} tiles, {name}s 0 to {most - 1}; got {name} {value}"
-                )
-        box = box_of_tile(where, int(row), int(column))
+        if not (0 <= row < rows and 0 <= column < columns):
+            wrong = f"column {column}" if 0 <= row < rows else f"row {row}"
+            raise FrameIndexError(
+                f"level {where.number} has {rows} x {columns} tiles, rows 0 to {rows - 1} and columns 0 to "
+                f"{columns - 1}; got {wrong}"
+            )
+        box = box_of_tile(where, row, column)
         if not isinstance(fill, str):
             return self._read(box, fill)
         return self._tile(box) or self._read(box, fill)
@@ -187,17 +189,15 @@ class Slide:
         position = stored_tile(box)
         if position < 0 or self._source.standardization is not None:
             return None
-        image = self._memory(box)
-        frame = self._regions.tile(box, position, image)
-        if isinstance(frame, DicomTorchError):
-            raise frame
-        return None if frame is None else Region(image, whole_mask(box.rows, box.columns))
+        memory = self._memory(box)
+        if not self._regions.tile(box, position, memory):
+            return None
+        return Region(memory.permute(2, 0, 1), whole_mask(box.rows, box.columns))
 
     def _memory(self, box: Box) -> Tensor:
-        """Memory for the pixels of a box, in the order of pictures: decoded tiles lie in memory like this."""
+        """(rows, columns, C) for the pixels of a box: decoded tiles lie in memory like this."""
         channels = self._channels[box.level.number]
-        size = (box.rows, box.columns, channels)
-        return new_batch(size, self._source.reader.dtype).permute(2, 0, 1)
+        return new_batch((box.rows, box.columns, channels), self._source.reader.dtype)
 
     def region(
         self,
@@ -247,7 +247,7 @@ class Slide:
         return self._read(box, fill)
 
     def _read(self, box: Box, fill: Fill) -> Region:
-        found, image = patches_of(box), self._memory(box)
+        found, image = patches_of(box), self._memory(box).permute(2, 0, 1)
         (frame,) = self._regions.read([box], [found], [image], [self._fill(fill, box.level)])
         if isinstance(frame, DicomTorchError):
             raise frame
@@ -418,6 +418,8 @@ def one_integer(value: Any, name: str) -> int:
     Raises:
         OptionError: It is none.
     """
+    if type(value) is int:
+        return value
     try:
         if not isinstance(value, bool | np.bool_):
             return int(value.__index__())

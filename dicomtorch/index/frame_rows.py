@@ -38,6 +38,7 @@ class FrameRows:
         self._joined = tuple(joined)
         self._joined_names = {c.name: part for part in self._joined for c in part.columns}
         self._objects = FrameObjects(generation)
+        self._last_object = (-1, b"")
 
     def __len__(self) -> int:
         return len(self._generation.frames["frame"]) if self._rows is None else len(self._rows)
@@ -190,10 +191,13 @@ class FrameRows:
 
     def object_path(self, file: int) -> bytes:
         """What is opened for a row of the files table, absolute: the file, or the archive that it is a member of."""
-        path = self.file_path(file)
-        if not is_inside(self._generation.files, file):
-            return path
-        return object_path(path, self.member(file).name)
+        last, path = self._last_object
+        if last != file:  # frames of one file are mostly read one after the other
+            path = self.file_path(file)
+            if is_inside(self._generation.files, file):
+                path = object_path(path, self.member(file).name)
+            self._last_object = (file, path)
+        return path
 
     def member(self, file: int) -> Member:
         """Where in an archive a row of the files table is; `NO_MEMBER` if in none."""

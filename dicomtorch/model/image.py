@@ -5,6 +5,7 @@ Nothing here reads, decodes or computes: these are the values that the layers ha
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -78,12 +79,7 @@ class ImagePixel:
         Raises:
             OptionError: Bits Stored is more than 64.
         """
-        if self.is_float:
-            return np.dtype(np.float32 if self.pixel_data_vr == "OF" else np.float64)
-        for bits in (8, 16, 32, 64):
-            if self.bits_stored <= bits:
-                return np.dtype(f"{'i' if self.pixel_representation else 'u'}{bits // 8}")
-        raise OptionError(f"(0028,0101) BitsStored is {self.bits_stored}; at most 64 are possible")
+        return _stored_dtype(self.pixel_data_vr, self.bits_stored, bool(self.pixel_representation))
 
     @property
     def native_bits(self) -> int:
@@ -95,3 +91,13 @@ class ImagePixel:
         if samples == 3 and self.photometric_interpretation in ("YBR_FULL_422", "YBR_PARTIAL_422"):
             samples = 2
         return self.rows * self.columns * samples * self.bits_allocated
+
+
+@functools.cache
+def _stored_dtype(vr: PixelDataVR, bits_stored: int, signed: bool) -> np.dtype[np.generic]:
+    if vr in ("OF", "OD"):
+        return np.dtype(np.float32 if vr == "OF" else np.float64)
+    for bits in (8, 16, 32, 64):
+        if bits_stored <= bits:
+            return np.dtype(f"{'i' if signed else 'u'}{bits // 8}")
+    raise OptionError(f"(0028,0101) BitsStored is {bits_stored}; at most 64 are possible")

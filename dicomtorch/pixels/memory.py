@@ -22,6 +22,9 @@ from dicomtorch.pixels.pool import HAS_PRIVATE, PrivatePool, keepers, with_memor
 
 Allocate = Callable[[tuple[int, ...], torch.dtype], Tensor]
 _SMALLEST = 1 << 16  # bytes; below it a fresh allocation costs nothing worth saving
+_SMALLEST_PRIVATE = (
+    1 << 18
+)  # what the allocator has at hand is likelier to be in the cache of the processor
 
 
 def new_batch(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -43,11 +46,10 @@ def new_batch(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 def _allocated(shape: tuple[int, ...], dtype: torch.dtype, nbytes: int) -> Tensor:
     if _here.allocate is not None:
         return _here.allocate(shape, dtype)
-    if nbytes >= _SMALLEST:
-        if get_worker_info() is not None:
-            return slots.new_batch(shape, dtype, nbytes)
-        if HAS_PRIVATE:
-            return _private.batch(shape, dtype, nbytes)
+    if nbytes >= _SMALLEST and get_worker_info() is not None:
+        return slots.new_batch(shape, dtype, nbytes)
+    if nbytes >= _SMALLEST_PRIVATE and HAS_PRIVATE:
+        return _private.batch(shape, dtype, nbytes)
     return torch.empty(shape, dtype=dtype)
 
 

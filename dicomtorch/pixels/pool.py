@@ -123,15 +123,11 @@ class PrivatePool:
 
     def batch(self, shape: tuple[int, ...], dtype: torch.dtype, nbytes: int) -> Tensor:
         """An uninitialised tensor of `nbytes`."""
-        memory = self._take(nbytes)
-        numpy = _NUMPY.get(dtype)
-        if numpy is None:
-            owner = _Owner((nbytes,), np.uint8, memory)
-        else:
-            owner = _Owner(shape, numpy, memory)
+        if dtype not in _NUMPY:
+            return self.batch((nbytes,), torch.uint8, nbytes).view(dtype).view(shape)
+        owner = _Owner(shape, _NUMPY[dtype], self._take(nbytes))
         owner.pool = self
-        tensor = torch.from_numpy(owner)
-        return tensor.view(dtype).view(shape) if numpy is None else tensor
+        return torch.from_numpy(owner)
 
     def kept(self) -> int:
         """Bytes that nothing refers to."""

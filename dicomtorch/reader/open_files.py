@@ -12,7 +12,7 @@ from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.location import FrameLocation
 from dicomtorch.index.members import DEFLATED, STORED, WEB
 from dicomtorch.storage.base import Identity, Storage, StoredObject
-from dicomtorch.storage.local import LocalStorage
+from dicomtorch.storage.local import LocalFile, LocalStorage
 from dicomtorch.storage.members import Place, Window, inflated_members, open_member
 
 
@@ -115,9 +115,9 @@ def is_inflated(index: FrameIndex, where: FrameLocation) -> bool:
 class KeptFiles(OpenFiles):
     """The same, but the files of this machine that a thread read last stay open for its next call.
 
-    Opening a slide again for each tile takes as long as reading the tile. A file that is open may be gone or replaced
-    by now: its path is looked at again by each `KeptFiles`, so that one is made for each call. Reads have positions of
-    their own, so that a forked child may go on with what its parent has open.
+    Opening a slide again for each tile takes as long as reading the tile. A file that is open may be changed, gone or
+    replaced by now: each `KeptFiles` looks at it again, and at its path if it was touched; one is made for each call.
+    Reads have positions of their own, so that a forked child may go on with what its parent has open.
     """
 
     _stays = False  # the file that was read last
@@ -131,7 +131,7 @@ class KeptFiles(OpenFiles):
             file = _kept.files.taken(path, identity) if self._stays else None
             self._file = file or self._opened(where)
             self._number = where.file
-            if self._stays:
+            if isinstance(self._file, LocalFile) and self._stays:
                 _kept.files.keep(path, identity, self._file)
         return self._file
 
@@ -150,17 +150,17 @@ class _Files:
     """What one thread has open, the oldest first; closed when the thread ends."""
 
     def __init__(self) -> None:
-        self._open: dict[tuple[bytes, Identity], StoredObject] = {}
+        self._open: dict[tuple[bytes, Identity], LocalFile] = {}
 
-    def taken(self, path: bytes, identity: Identity) -> StoredObject | None:
+    def taken(self, path: bytes, identity: Identity) -> LocalFile | None:
         """The file, if it is open and its path still leads to it."""
         file = self._open.pop((path, identity), None)
-        if file is not None and not _leads_to(path, identity):
+        if file is not None and not (file.is_untouched or _leads_to(path, identity)):
             file.close()
             return None
         return file
 
-    def keep(self, path: bytes, identity: Identity, file: StoredObject) -> None:
+    def keep(self, path: bytes, identity: Identity, file: LocalFile) -> None:
         """Makes it the newest."""
         self._open[path, identity] = file
         if len(self._open) > MOST_KEPT:

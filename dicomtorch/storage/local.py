@@ -41,7 +41,7 @@ class LocalFile:
         StorageError: It cannot be opened, or is no regular file.
     """
 
-    __slots__ = ("_descriptor", "identity")
+    __slots__ = ("_changed_ns", "_descriptor", "identity")
 
     def __init__(self, path: bytes, identity: Identity | None = None) -> None:
         try:
@@ -63,6 +63,7 @@ class LocalFile:
             info = os.fstat(self._descriptor)
         except OSError as error:
             raise storage_error("looked at", error) from error
+        self._changed_ns = info.st_ctime_ns
         seen = (info.st_size, info.st_mtime_ns, info.st_ino, "")
         if expected is not None and seen == expected and stat.S_ISREG(info.st_mode):
             return expected  # nearly always, so first
@@ -74,6 +75,18 @@ class LocalFile:
         if expected is not None and not found.matches(expected):
             raise StaleIndexError(_difference(expected, found))
         return found
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether neither content nor names of the file changed since it was opened, as far as that can be told of it.
+
+        What happens to a folder above it does not show.
+        """
+        try:
+            info = os.fstat(self._descriptor)
+        except OSError:
+            return False
+        return info.st_ctime_ns == self._changed_ns and info.st_nlink > 0
 
     def __enter__(self) -> LocalFile:
         return self

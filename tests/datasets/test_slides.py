@@ -227,7 +227,7 @@ def test_millimetres_both_ways(whole: Any) -> None:
         (
             lambda s: s.tile(0, 7, 0),
             FrameIndexError,
-            "level 0 has 7 x 5 tiles, rows 0 to 6; got row 7",
+            "level 0 has 7 x 5 tiles, rows 0 to 6 and columns 0 to 4; got row 7",
         ),
         (lambda s: s.tile(0, 0, -1), FrameIndexError, "columns 0 to 4; got column -1"),
         (lambda s: s.tile(0, 0.5, 1), OptionError, "tile row must be a whole number; got 0.5"),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
-from typing import Final
+from typing import Final, NamedTuple
 
 from dicomtorch.errors import HeaderError, SourceError, without_path
 from dicomtorch.model.limits import LIMITS, Limits
@@ -118,7 +118,6 @@ def _walk_start(
 
 
 def _walk_folder(start: bytes, prefix: bytes, follow: bool, stats: bool) -> Iterator[Files | Entry]:
-    separator = os.sep.encode()
     folders = [(start, prefix)]
     entered: set[tuple[int, int]] = set()
     while folders:
@@ -133,34 +132,75 @@ def _walk_folder(start: bytes, prefix: bytes, follow: bool, stats: bool) -> Iter
                     )
                     continue
                 entered.add((info.st_dev, info.st_ino))
-            entries = _listed(folder)
+            found = _found(folder, prefix, follow, stats)
         except OSError as error:
             entry_of_folder = failed(prefix[:-1] or b".", error)
             entry_of_folder.is_unlisted = error.errno not in _GONE
             yield entry_of_folder
             continue
-        inner, odd = [], []
-        names: list[bytes] = []
-        infos: list[os.stat_result] = []
-        unseen: list[bytes] = []
+        if found.unseen:
+            unknown = ([number] * len(found.unseen) for number in (0, UNREAD, 0))
+            yield Files(prefix, found.unseen, *unknown)
+        yield _files(prefix, found.names, found.infos)
+        yield from found.odd
+        folders.extend(reversed(found.folders))
+
+
+class _Found(NamedTuple):
+    """What is in a folder.
+
+    Attributes:
+        folders: Path and prefix of each.
+        names: Of regular files.
+        infos: Of these.
+        unseen: Names of regular files that were not looked at.
+        odd: All else.
+    """
+
+    folders: list[tuple[bytes, bytes]]
+    names: list[bytes]
+    infos: list[os.stat_result]
+    unseen: list[bytes]
+    odd: list[Entry]
+
+
+def _found(folder: bytes, prefix: bytes, follow: bool, stats: bool) -> _Found:
+    """Looks at what is in a folder, by name.
+
+    Raises:
+        OSError: It cannot be listed.
+    """
+    found = _Found([], [], [], [], [])
+    separator = os.sep.encode()
+    entries = _listed(folder)
+    # From the folder on: from the root on, each look would go through all that is above, half of what it costs.
+    inside = os.open(folder, os.O_RDONLY | os.O_DIRECTORY) if stats and _LOOKS_INSIDE else None
+    try:
         for entry in entries:
+            name = entry.name
             try:
                 if entry.is_dir(follow_symlinks=follow):
-                    inner.append((entry.path, prefix + entry.name + separator))
-                elif not stats and entry.is_file(follow_symlinks=False):
-                    unseen.append(entry.name)
-                elif stat.S_ISREG((info := entry.stat(follow_symlinks=follow)).st_mode):
-                    names.append(entry.name)
-                    infos.append(info)
+                    found.folders.append((entry.path, prefix + name + separator))
+                    continue
+                if not stats and entry.is_file(follow_symlinks=False):
+                    found.unseen.append(name)
+                    continue
+                if inside is None:
+                    info = entry.stat(follow_symlinks=follow)
                 else:
-                    odd.append(_no_file(prefix + entry.name, info))
+                    info = os.stat(name, dir_fd=inside, follow_symlinks=follow)
             except OSError as error:
-                odd.append(failed(prefix + entry.name, error))
-        if unseen:
-            yield Files(prefix, unseen, *([number] * len(unseen) for number in (0, UNREAD, 0)))
-        yield _files(prefix, names, infos)
-        yield from odd
-        folders.extend(reversed(inner))
+                found.odd.append(failed(prefix + name, error))
+                continue
+            if stat.S_ISREG(info.st_mode):
+                found.names.append(name)
+                found.infos.append(info)
+            else:
+                found.odd.append(_no_file(prefix + name, info))
+    finally:
+        if inside is not None:
+            os.close(inside)
+    return found
 
 
 def _files(prefix: bytes, names: list[bytes], infos: Sequence[os.stat_result]) -> Files:
@@ -186,6 +226,7 @@ def _no_file(path: bytes, info: os.stat_result) -> Entry:
     return replace(_entry(path, info, 0), file_class="not_dicom", reason=reason)
 
 
+_LOOKS_INSIDE: Final = os.stat in os.supports_dir_fd and hasattr(os, "O_DIRECTORY")
 _name: Final = attrgetter("name")
 _TRIES: Final = 5
 _GONE: Final = frozenset(

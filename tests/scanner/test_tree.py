@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dicomtorch import scan
+from dicomtorch.scanner import tree as walking
 from tests.support.phantoms import ct, ct_pixels, write
 
 
@@ -76,3 +77,39 @@ def test_a_folder_that_is_not_there_for_us_is_removed(
     again, report = scan(tree, index=index)
     assert (len(again), report.removed) == (1, 2)
     assert report.counts["unreadable"] == 1
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_files_are_looked_at_from_their_folder(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, follow: bool
+) -> None:
+    """No path from the root on for each; what is found is the same as where the system has no such call."""
+    if not walking._LOOKS_INSIDE:
+        pytest.skip("this system has no stat that begins at a folder")
+    (tree / "a" / "link.dcm").symlink_to(tree / "c" / "2.dcm")
+    (tree / "a" / "nowhere.dcm").symlink_to(tree / "none")
+    (tree / "around").symlink_to(tree)
+    os.mkfifo(tree / "c" / "pipe")
+    (tree / os.fsdecode(b"odd \xff name")).write_bytes(b"")
+    found = []
+    opened = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+    looked: list[dict[str, Any]] = []
+    real = os.stat
+
+    def noted(path: Any, **how: Any) -> os.stat_result:
+        looked.append(how)
+        return real(path, **how)
+
+    monkeypatch.setattr(os, "stat", noted)
+    for inside in (True, False):
+        monkeypatch.setattr(walking, "_LOOKS_INSIDE", inside)
+        root = os.fsencode(tree)
+        looked.clear()
+        listing = walking.list_all(root, [root], follow)
+        from_folder = sum("dir_fd" in how for how in looked)
+        assert from_folder >= 4 if inside else from_folder == 0
+        found.append([list(listing), [repr(one) for one in listing.odd.values()]])
+        assert len(listing) >= 6
+    assert found[0] == found[1]
+    if opened:
+        assert len(os.listdir("/proc/self/fd")) == opened

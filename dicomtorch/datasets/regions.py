@@ -113,7 +113,7 @@ def stored_tile(box: Box) -> int:
     inside = row >= 0 and column >= 0 and row + box.rows <= level.rows
     if not (inside and column + box.columns <= level.columns and level.is_aligned):
         return NO_TILE
-    return max(ABSENT, int(level.grid[row // box.rows, column // box.columns]))
+    return max(ABSENT, level.grid.item(row // box.rows, column // box.columns))
 
 
 def _frames_in(

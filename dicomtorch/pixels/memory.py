@@ -40,7 +40,10 @@ def new_batch(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         MemoryError: There is no memory for it, even without what is kept for later.
     """
     nbytes = math.prod(shape) * dtype.itemsize
-    return with_memory(nbytes, lambda: _allocated(shape, dtype, nbytes))
+    try:
+        return _allocated(shape, dtype, nbytes)
+    except (MemoryError, OSError, RuntimeError):
+        return with_memory(nbytes, lambda: _allocated(shape, dtype, nbytes))
 
 
 def _allocated(shape: tuple[int, ...], dtype: torch.dtype, nbytes: int) -> Tensor:

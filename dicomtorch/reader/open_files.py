@@ -125,7 +125,8 @@ class KeptFiles(OpenFiles):
     def of(self, where: FrameLocation) -> StoredObject:
         """The file of a frame; see `OpenFiles.of`."""
         if self._file is None or where.file != self._number:
-            self.close()
+            if self._file is not None:
+                self.close()
             path, identity = self.index.object_path(where.file), identity_of(where)
             self._stays = where.container != DEFLATED and _can_stay(self._storage, identity)
             file = _kept.files.taken(path, identity) if self._stays else None
@@ -139,7 +140,8 @@ class KeptFiles(OpenFiles):
         """Closes what does not stay open."""
         if self._stays:
             self._file = None
-        super().close()
+        else:
+            super().close()
 
 
 MOST_KEPT = 4

@@ -121,11 +121,11 @@ class LocalFile:
             StaleIndexError: The file became shorter.
             StorageError: The system refused.
         """
-        view = scratch.view(length)
+        view = rest = scratch.view(length)
         done = 0
         while done < length:
             try:
-                count = _read_into(self._descriptor, view[done:], offset + done)
+                count = _read_into(self._descriptor, rest, offset + done)
             except OSError as error:
                 raise storage_error("read", error) from error
             if not count:
@@ -134,6 +134,7 @@ class LocalFile:
                     f"reached when it was indexed; {_REFRESH}"
                 )
             done += count
+            rest = view[done:]
         return view
 
 

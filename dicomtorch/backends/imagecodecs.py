@@ -108,9 +108,10 @@ class ImagecodecsBackend:
         Raises:
             DecodeError: The stream is damaged, or disagrees with `pixel`.
         """
-        plain = stored.plain(data, pixel)
-        if plain is not None:
-            return plain
+        if not pixel.is_encapsulated:
+            plain = stored.plain(data, pixel)
+            if plain is not None:
+                return plain
         stream = guard.check(data, pixel)
         if stream is None:
             if pixel.transfer_syntax_uid == RLE_LOSSLESS:
@@ -204,7 +205,7 @@ def _decode_jpegls(data: Buffer, pixel: ImagePixel, stream: JPEGStream, out: Arr
 
 
 def _decode_j2k(data: Buffer, pixel: ImagePixel, stream: J2KStream, out: Array | None) -> Array:
-    size = next(size for size in (1, 2, 4) if stream.precision <= 8 * size)
+    size = 1 if stream.precision <= 8 else 2 if stream.precision <= 16 else 4
     target = _target(pixel, f"{'i' if stream.signed else 'u'}{size}", out)
     codestream = memoryview(data)[stream.start : stream.stop]
     if stream.high_throughput and stream.equal_blocks:

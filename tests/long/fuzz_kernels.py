@@ -54,11 +54,12 @@ def build(folder: Path, sanitizer: str) -> dict[str, str]:
         environment["LD_PRELOAD"] = " ".join(libraries)
         # Python itself keeps memory until its end.
         environment["ASAN_OPTIONS"] = "detect_leaks=0"
-        # Arrow was built without it, so that its own locks and counters look like races.
+        # Arrow and the like were built without it, so that their own locks and counters look like races.
         others = folder / "suppressions"
         others.write_text("race:libarrow\ndeadlock:libarrow\ncalled_from_lib:libarrow.so\n")
         environment["TSAN_OPTIONS"] = (
-            f"report_signal_unsafe=0 die_after_fork=0 suppressions={others}"
+            "report_signal_unsafe=0 die_after_fork=0 ignore_noninstrumented_modules=1 "
+            f"suppressions={others}"
         )
         environment["OPENBLAS_NUM_THREADS"] = "1"
     return environment

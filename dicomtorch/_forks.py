@@ -8,7 +8,7 @@ whoever wants it in the child would wait for ever. Nothing of the package is suc
 | `reader.threads` | the threads that decode, and the lock around making them | forgotten; the child makes its own |
 | `backends.children` | the processes that decode, their sockets and lock | closed; the child makes its own |
 | `reader.inflated` | the lock around the last inflated data set | free in the child (`ForkedLock`) |
-| `storage.members` | locks around the members of archives that were inflated last | free in the child (`ForkedLock`) |
+| `storage.kept_bytes` | locks around inflated members and instances that came last | free in the child (`ForkedLock`) |
 | `reader.web` | the lock around frames that were asked for ahead | free in the child, which asks anew (`ForkedLock`) |
 | `scanner.web` | the threads of one scan of a server | the child begins a scan of its own |
 | `masks.gridded`, `masks.dose`, `masks.contour_painter` | locks around what is made once | free in the child |

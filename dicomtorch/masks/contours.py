@@ -74,6 +74,8 @@ def check_unchanged(source: Source) -> None:
         StaleIndexError: It is not.
         StorageError: It cannot be opened.
     """
+    if source.is_given:  # what has its SOP Instance UID does not change
+        return
     try:
         source.open().close()
     except DicomTorchError as error:

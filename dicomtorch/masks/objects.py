@@ -16,7 +16,9 @@ from dicomtorch.model.mask_object import GEOMETRIC_TYPES, MaskObject, Segment
 from dicomtorch.reader.open_files import place_of
 from dicomtorch.storage.base import Identity, StoredObject
 from dicomtorch.storage.choose import storage_for
+from dicomtorch.storage.instances import open_instance
 from dicomtorch.storage.members import open_member
+from dicomtorch.storage.web import is_web
 
 CLOSED = frozenset(GEOMETRIC_TYPES.index(kind) for kind in ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR"))
 """Contours that have an inside."""
@@ -67,6 +69,11 @@ class Source:
         files: Any = self.index.files
         return Identity.of_row(files, self.file)
 
+    @property
+    def is_given(self) -> bool:
+        """Whether a server gives it, so that looking at it is a request."""
+        return is_web(self.index.root)
+
     def open(self) -> StoredObject:
         """Its file as an object that begins with the first byte of the DICOM file, also where it is in an archive.
 
@@ -74,6 +81,9 @@ class Source:
             StaleIndexError: It is not the one that was indexed.
             StorageError: It cannot be opened.
         """
+        if self.is_given:
+            paths: Any = self.index.files["path"]
+            return open_instance(self.index.root, paths[self.file], self.identity)
         name = self.index.object_path(self.file)
         place = place_of(self.index.member(self.file))
         return open_member(storage_for(self.index.root), name, self.identity, place)

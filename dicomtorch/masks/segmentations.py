@@ -17,8 +17,14 @@ from dicomtorch.model.image import ImagePixel
 from dicomtorch.reader.fetch import FrameFetcher
 from dicomtorch.reader.reader import FrameReader
 from dicomtorch.storage.base import Scratch
+from dicomtorch.storage.kept_bytes import KeptBytes
 
 Array = npt.NDArray[Any]
+
+_TOGETHER = (
+    64 << 20
+)  # bytes of the frames of an object that a server gives, up to which they are asked for together
+_kept = KeptBytes()
 
 
 class _Sheets(Scratch):
@@ -72,6 +78,7 @@ class SegmentationReader:
         self._index = index
         self._fetcher = FrameFetcher(index)
         self._readers: dict[int, FrameReader] = {}
+        self._apart: set[int] = set()  # objects of which some frame was not given
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_readers": {}}
@@ -125,6 +132,11 @@ class SegmentationReader:
         pixel = self._index.image_pixel(located[0].position)
         if pixel.bits_allocated != 1 or pixel.is_encapsulated or packs_into_big_endian_words(pixel):
             return []
+        together = self._together(source, pixel)
+        if together is not None:
+            return [work(together[plane], pixel) for plane in planes]
+        if self._fetcher.is_remote:
+            self._fetcher.need(located)
         result = []
         with self._fetcher.files() as files:
             for plane, where in zip(planes, located, strict=True):
@@ -134,6 +146,26 @@ class SegmentationReader:
                     raise _named(error, source, plane) from error
                 result.append(work(data, pixel))
         return result
+
+    def _together(self, source: Source, pixel: ImagePixel) -> list[memoryview] | None:
+        """The bytes of all frames of an object that a server gives, which are asked for once; `None` of others."""
+        size, count = -(-pixel.rows * pixel.columns // 8), len(source.positions)
+        is_whole = source.is_given and size * count <= _TOGETHER
+        if not is_whole or source.number in self._apart:
+            return None
+
+        def read() -> bytes:
+            located = self._index.locate(source.positions)
+            self._fetcher.need(located)
+            with self._fetcher.files() as files:
+                return b"".join(self._fetcher.read_encoded(w, files, pixel)[:size] for w in located)
+
+        try:
+            data = memoryview(_kept.made((source.path, size, count), read))
+        except DicomTorchError:  # of one frame, of which reading it says so
+            self._apart.add(source.number)
+            return None
+        return [data[k * size : (k + 1) * size] for k in range(count)]
 
     def _decoded(self, source: Source, plane: int) -> Array:
         reader = self._readers.get(source.number)

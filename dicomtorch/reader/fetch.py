@@ -18,10 +18,7 @@ from dicomtorch.backends.base import Backend, decoding
 from dicomtorch.backends.guard import check_claim
 from dicomtorch.backends.reduced import decode_reduced, reduced_shape
 from dicomtorch.dicom.fragments import align, join
-from dicomtorch.errors import (
-    DicomTorchError,
-    printable,
-)
+from dicomtorch.errors import DicomTorchError, printable
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.location import FrameLocation
 from dicomtorch.index.members import DEFLATED
@@ -107,7 +104,7 @@ class FrameFetcher:
             ranges: What is read of remote objects; `None`: the frames.
         """
         if self.is_remote:
-            self._need(located, ranges)
+            self.need(located, ranges)
         order = sorted(range(len(located)), key=lambda k: (located[k].file, located[k].span))
         most = num_threads or usable_threads()
         threads = min(most, len(order))
@@ -143,8 +140,10 @@ class FrameFetcher:
         """Whether frames come over a network."""
         return self.giver is not None or self.storage.is_remote
 
-    def _need(
-        self, located: Sequence[FrameLocation], ranges: Callable[[], Sequence[ByteRange]] | None
+    def need(
+        self,
+        located: Sequence[FrameLocation],
+        ranges: Callable[[], Sequence[ByteRange]] | None = None,
     ) -> None:
         """Asks for all of several frames that are read now, so that none is waited for alone."""
         if self.giver is not None:

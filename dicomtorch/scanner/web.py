@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
@@ -32,6 +33,7 @@ from dicomtorch.scanner.given import paths_of
 from dicomtorch.scanner.keywords import Tag, named_tags, tag_columns
 from dicomtorch.scanner.web_rows import Described, WebReader, alike
 from dicomtorch.scanner.worker import Job
+from dicomtorch.storage.instances import instance_of
 from dicomtorch.storage.multipart import split
 from dicomtorch.storage.web import FRAMES, WebClient, client_for, encoding_of, is_web, real_url
 
@@ -247,7 +249,7 @@ class _Server:
         of_series: dict[str, list[Instance]] = {}
         for one in wanted:
             of_series.setdefault(one.series_path, []).append(one)
-        reader = WebReader(job, self._bulk)
+        reader = WebReader(job, self._bulk, partial(instance_of, self.root))
         threads = self._client.settings.io_threads
         with ThreadPoolExecutor(threads, "dicomtorch-web-scan") as pool:
             headers = _ahead(pool, self._headers, list(of_series.values()), threads)

@@ -16,17 +16,19 @@ from dicomtorch.dicom.tags import KEYWORDS, PIXEL_DATA_TAGS, VRS
 from dicomtorch.errors import EncapsulationError, HeaderError, StorageError
 from dicomtorch.index.builder import FileRows
 from dicomtorch.model.frame import SPAN_RULES
+from dicomtorch.model.mask_object import KINDS
 from dicomtorch.scanner.entries import UNREAD, fault_of
-from dicomtorch.scanner.file import DIRECTORY_RECORDS, classify
+from dicomtorch.scanner.file import DIRECTORY_RECORDS, classify, read_dicom
 from dicomtorch.scanner.mask_objects import MASK_TAGS, mask_object
 from dicomtorch.scanner.resolve.image import IMAGE_PIXEL_TAGS
 from dicomtorch.scanner.resolve.private import needs_large
 from dicomtorch.scanner.resolve.resolver import Resolver
 from dicomtorch.scanner.worker import Job
+from dicomtorch.storage.instances import identity_of_bytes
 
 _AVAILABLE: Final = "00083002"
 _PIXEL_DATA: Final = 0x7FE00010
-_SEGMENTATIONS: Final = frozenset(("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"))
+_CONTOURS: Final = "30060039"  # ROI Contour Sequence: of these the places in the file are kept
 _TABLES: Final = (0x0028, 0x5400, 0x0040)
 """Groups of values that are fetched where a header only says where they are: lookup tables."""
 
@@ -68,11 +70,15 @@ class WebReader:
     Args:
         job: What is read of each.
         bulk: Gives a value by its address.
+        whole: Gives the file of an instance by its path.
     """
 
-    def __init__(self, job: Job, bulk: Callable[[str], bytes]) -> None:
+    def __init__(
+        self, job: Job, bulk: Callable[[str], bytes], whole: Callable[[bytes], bytes]
+    ) -> None:
         self._limits = job.limits
         self._bulk = bulk
+        self._whole = whole
         self._resolver = Resolver(
             tags=job.tags, extra={DIRECTORY_RECORDS} | MASK_TAGS, limits=job.limits
         )
@@ -102,7 +108,11 @@ class WebReader:
         from pydicom.uid import ExplicitVRLittleEndian
 
         pixels: list[int] = [int(tag, 16) for tag in given if int(tag, 16) in PIXEL_DATA_TAGS]
-        elements = {tag: value for tag, value in given.items() if self._is_wanted(int(tag, 16))}
+        elements = {
+            tag: value
+            for tag, value in given.items()
+            if tag != _CONTOURS and self._is_wanted(int(tag, 16))
+        }
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of values that are none of the standard's
             dataset = pydicom.Dataset.from_json(elements, self._value)
@@ -152,6 +162,8 @@ class WebReader:
         try:
             header.transfer_syntax_uid = one.transfer_syntax_uid
             self._finish(rows, header)
+        except StorageError as error:
+            rows.mtime_ns, rows.file_class, rows.reason = UNREAD, "unreadable", str(error)
         except (HeaderError, EncapsulationError) as error:
             rows.file_class, rows.reason, rows.count, rows.columns = "unreadable", str(error), 0, {}
         except MemoryError:
@@ -187,9 +199,22 @@ class WebReader:
                 "span_rule": SPAN_RULES.index("single_frame"),
             }
         sop_class = "".join(texts(header.elements.get(KEYWORDS["SOPClassUID"][0]))[:1])
-        if sop_class in _SEGMENTATIONS:
+        if KINDS.get(sop_class) == "rtstruct":
+            self._read_contours(rows)
+        else:
             rows.mask_object = mask_object(header, rows.count, self._limits)
         rows.notices = "; ".join(dict.fromkeys(notices))
+
+    def _read_contours(self, rows: FileRows) -> None:
+        """Takes segments, and the places of contours, from the file of an RTSTRUCT."""
+        data = self._whole(rows.path)
+        size, *_, version = identity_of_bytes(data)
+        file = FileRows(rows.path, size, 0, 0, "not_dicom")
+        read_dicom(lambda at, length: data[at : at + length], file, self._resolver, self._limits)
+        if not file.mask_object:
+            raise StorageError(f"the server gave no RTSTRUCT where one is ({file.reason})")
+        rows.size, rows.version = size, version
+        rows.deflated, rows.mask_object = file.deflated, file.mask_object
 
 
 def _available(header: Mapping[str, Any]) -> str:

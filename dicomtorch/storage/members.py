@@ -6,18 +6,14 @@ The inflated bytes of the members that were read last are kept, bounded by their
 from __future__ import annotations
 
 import zlib
-from collections import OrderedDict
 from typing import Final, NamedTuple
 
-from dicomtorch._forks import ForkedLock
 from dicomtorch.errors import StaleIndexError, StorageError
 from dicomtorch.storage.base import Identity, Readable, Scratch, Storage, StoredObject
+from dicomtorch.storage.kept_bytes import KeptBytes
 
 _PIECE: Final = 64 << 10  # compressed bytes that are read at once
 _GROWTH: Final = 4
-INFLATED_BYTES: Final = 256 << 20
-"""Of members that are kept inflated by a process; one that is larger is kept alone."""
-_LOCKS: Final = 16
 _DAMAGED: Final = "the archive is damaged, load it again or leave the member out"
 
 
@@ -150,15 +146,8 @@ class Inflation:
         return bytes(self.upto(offset + length)[offset : offset + length])
 
 
-class InflatedMembers:
-    """The members that were inflated last; a thread that wants one that another is inflating waits for it."""
-
-    def __init__(self, most: int = INFLATED_BYTES) -> None:
-        self._most = most
-        self._kept: OrderedDict[object, bytes] = OrderedDict()
-        self._lock = ForkedLock()
-        self._making = [ForkedLock() for _ in range(_LOCKS)]
-        self.size = 0
+class InflatedMembers(KeptBytes):
+    """The members that were inflated last."""
 
     def of(self, name: bytes, archive: StoredObject, place: Place) -> Inflated:
         """A deflated member.
@@ -168,33 +157,11 @@ class InflatedMembers:
             StorageError: It is damaged, or cannot be read.
         """
         key = (name, archive.identity, place)
-        data = self._find(key)
-        if data is None:
-            with self._making[hash(key) % _LOCKS]:
-                data = self._find(key)
-                if data is None:
-                    data = _inflated(archive, place)
-                    self._keep(key, data)
-        return Inflated(data, archive.identity)
+        return Inflated(self.made(key, lambda: _inflated(archive, place)), archive.identity)
 
     def has(self, name: bytes, identity: Identity, place: Place) -> bool:
         """Whether a member need not be read for its bytes."""
-        with self._lock:
-            return (name, identity, place) in self._kept
-
-    def _find(self, key: object) -> bytes | None:
-        with self._lock:
-            data = self._kept.get(key)
-            if data is not None:
-                self._kept.move_to_end(key)
-            return data
-
-    def _keep(self, key: object, data: bytes) -> None:
-        with self._lock:
-            self._kept[key] = data
-            self.size += len(data)
-            while self.size > self._most and len(self._kept) > 1:
-                self.size -= len(self._kept.popitem(last=False)[1])
+        return self.holds((name, identity, place))
 
 
 inflated_members: Final = InflatedMembers()

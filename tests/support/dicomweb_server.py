@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import threading
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ class Faults:
         syntax: Said of every frame, if given.
         drops_part: Whether the last frame of several is left out.
         bulk: Where the header says that lookup tables are, before the path.
+        bare: Whether whole instances come without parts.
     """
 
     status: dict[str, list[int]] = field(default_factory=dict)
@@ -41,6 +43,7 @@ class Faults:
     syntax: str = ""
     drops_part: bool = False
     bulk: str = ""
+    bare: bool = False
 
 
 class Server:
@@ -101,8 +104,24 @@ class Server:
         elif names[-1] == "metadata":
             listed = [self.described(one) for one in self.found(names)]
             self.send(handler, 200, "application/dicom+json", json.dumps(listed).encode())
+        elif names[-2:-1] == ["instances"]:
+            self.whole(handler, names)
         else:
             self.listing(handler, names, query)
+
+    def whole(self, handler: Any, names: list[str]) -> None:
+        """The file of an instance, alone or as the only part of several."""
+        found = self.found(names)
+        if not found:
+            self.send(handler, 404, "text/plain", b"no")
+            return
+        buffer = io.BytesIO()
+        for one in found:
+            one.save_as(buffer, enforce_file_format=True)
+        if self.faults.bare:
+            self.send(handler, 200, "application/dicom", buffer.getvalue())
+        else:
+            self.send_parts(handler, [("application/dicom", buffer.getvalue())])
 
     def found(self, names: list[str]) -> list[Dataset]:
         wanted = dict(zip(names[::2], names[1::2], strict=False))

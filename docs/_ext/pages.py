@@ -125,10 +125,11 @@ def with_all_pages(text: str) -> str:
 
 
 def _accessible(app: Sphinx, name: str, template: str, context: dict[str, Any], tree: Any) -> None:
-    """What the theme leaves out: the level of the captions of its list of pages, and a way by key into wide code."""
+    """What the theme leaves out: the level of the captions of its list of pages, and a way by key into what is wide."""
     for part in ("furo_navigation_tree", "body"):
         html = context.get(part) or ""
         html = html.replace(' role="heading">', ' role="heading" aria-level="2">')
+        html = html.replace('<table class="docutils', '<table tabindex="0" class="docutils')
         context[part] = html.replace("<pre>", '<pre tabindex="0">')
 
 

@@ -167,12 +167,19 @@ def test_pages_load_whole_and_without_complaint(address, chromium, width):
     context.close()
 
 
-@pytest.mark.parametrize("name", PAGES[:5])
-def test_no_serious_violation_of_accessibility(address, chromium, name):
+@pytest.mark.parametrize(
+    ("name", "width", "scheme"),
+    [
+        *((name, 1280, "light") for name in PAGES[:5]),
+        ("generated/gallery/index.html", 390, "dark"),
+        ("generated/reference/sources.html", 390, "light"),
+    ],
+)
+def test_no_serious_violation_of_accessibility(address, chromium, name, width, scheme):
     require("axe_playwright_python")
     from axe_playwright_python.sync_playwright import Axe
 
-    page = chromium.new_page()
+    page = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     page.goto(f"{address}/{name}")
     found = Axe().run(page).response["violations"]
     serious = [

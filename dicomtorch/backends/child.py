@@ -156,10 +156,12 @@ class _Decoder:
         """Makes everything ready for frames of another kind; what fails is said of the next frame."""
         self._limit.lift()
         self._failure, self._out = b"", None
+        if (
+            descriptor is not None
+        ):  # ends this process if it fails: pixels would go where nobody looks for them
+            self._memory = memoryview(mmap.mmap(descriptor, 0))
+            os.close(descriptor)
         try:
-            if descriptor is not None:
-                self._memory = memoryview(mmap.mmap(descriptor, 0))
-                os.close(descriptor)
             self._pixels = self._memory[:at]
             self._streams = self._memory[at:].toreadonly()
             self._backend = _loaded(parts[0])

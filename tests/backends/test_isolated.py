@@ -20,6 +20,7 @@ import pytest
 from dicomtorch import DicomFrames, ImagePixel, Limits, scan
 from dicomtorch.backends import base, isolated
 from dicomtorch.backends.base import decoding, get_backend
+from dicomtorch.backends.child import _Decoder
 from dicomtorch.backends.children import children
 from dicomtorch.errors import DecodeError, OptionError, UnsupportedError
 from dicomtorch.index.frame_index import FrameIndex
@@ -120,11 +121,25 @@ def test_code_streams_longer_than_the_one_before() -> None:
 
 def test_a_child_that_comes_back_when_all_were_closed_is_not_asked_again() -> None:
     still_decodes()
-    child = children.take(b"")
+    taken = children.take(b"")
     children.close()
-    children.give_back(child)
+    children.give_back(taken)
     still_decodes()
-    assert child not in children._all
+    assert taken not in children._all
+
+
+def test_memory_that_cannot_be_shared_ends_the_child() -> None:
+    decoder = _Decoder()
+    question = [pickle.dumps(Misbehaving()), pickle.dumps((PIXEL, Limits(), 0))]
+    read, write = os.pipe()  # which no memory can be
+    try:
+        with pytest.raises(OSError, match="Errno"):
+            decoder.prepare(question, 64, 1 << 20, read)
+    finally:
+        os.close(write)
+        os.close(read)
+        decoder._limit.lift()
+        decoding.notices = None
 
 
 def test_a_copy_of_a_backend_decodes() -> None:

@@ -67,6 +67,10 @@ def quiet(gallery_conf: dict[str, Any], fname: str) -> None:
     warnings.simplefilter("default")
     # Of torch, told with the path of an environment; Python shows it to nobody who runs an example.
     warnings.filterwarnings("ignore", message="__array__ implementation doesn't accept")
+    # Of extensions of Sphinx, about each other.
+    warnings.filterwarnings(
+        "ignore", message=".*(autodoc options objects|Check CHANGES for Sphinx)"
+    )
 
 
 sphinx_gallery_conf = {

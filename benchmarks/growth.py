@@ -240,6 +240,29 @@ def refresh_changed(place: Place) -> Action:
     return run
 
 
+def _without_listing(prepare: Callable[[Place], Action]) -> Callable[[Place], Action]:
+    """A refresh for which all files are listed beforehand, from the index: what this package does beside the system."""
+
+    def prepared(place: Place) -> Action:
+        from dicomtorch.scanner import place as places
+        from dicomtorch.scanner.listing import Listing
+
+        files: Any = place.tree_index()[1].whole()._generation.files
+        listing = Listing.__new__(Listing)
+        listing.odd, listing.versions, listing.paths = {}, {}, files["path"]
+        listing._identity = np.stack([files[name] for name in ("size", "mtime_ns", "inode")])
+        listing.size, listing.mtime_ns, listing.inode = listing._identity
+        action = prepare(place)
+
+        def run() -> object:
+            with mock.patch.object(places, "list_all", return_value=listing):
+                return action()
+
+        return run
+
+    return prepared
+
+
 def _of_index(step: Callable[[FrameIndex], object]) -> Callable[[Place], Action]:
     def prepare(place: Place) -> Action:
         index = place.index()
@@ -484,6 +507,8 @@ STEPS: dict[str, Callable[[Place], Action]] = {
     "first scan, parent": first_scan,
     "refresh, unchanged": refresh_unchanged,
     "refresh, 1 % changed": refresh_changed,
+    "refresh, unchanged, listing not counted": _without_listing(refresh_unchanged),
+    "refresh, 1 % changed, listing not counted": _without_listing(refresh_changed),
     "open with checks": open_checked,
     "open where the parent checked": open_believed,
     "load of ten partitions, put together": _partitions,

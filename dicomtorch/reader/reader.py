@@ -390,7 +390,12 @@ class FrameReader:
         return self.fetcher.is_remote
 
     def will_need(self, positions: Sequence[int], *, is_known: bool = False) -> None:
-        """See `FrameFetcher.will_need`."""
+        """Says which frames are read soon; see `FrameFetcher.will_need`.
+
+        Args:
+            positions: Each as often as it is read.
+            is_known: These reads may have been told before.
+        """
         self.fetcher.will_need(positions, is_known=is_known)
 
     def _read(

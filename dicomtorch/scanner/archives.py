@@ -6,6 +6,7 @@ A member of `study.zip` is called `study.zip!/folder/name`, which is a label: it
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Final
@@ -27,6 +28,8 @@ from dicomtorch.storage.remote import RemoteStorage
 
 _NAMES: Final = (b".zip", b".tar")
 _IS_TAR: Final = "a tar archive whose members are listed: "
+_TOLD: Final = re.compile(rf"{_IS_TAR}(\d+)(?: \([a-z, ]+: ([\d ]+)\))?,")
+_LONGEST: Final = 4000  # characters that name unreadable members
 _SOME: Final = 8  # members that tell how many there may be
 _OF_LISTING: Final = 16 << 10  # bytes that each takes
 
@@ -176,38 +179,74 @@ def _entries(
 
 def _told_of(path: bytes, entries: list[Entry]) -> Iterator[Entry]:
     """The members of a remote tar, and a row for the tar that says how many there are, so that all can be known."""
+    members = sorted((one for one in entries if one.member.container), key=_path)
+    told = _told(members)
+    whole = [one for one in entries if not one.member.container]  # what is wrong with its end
+    if told and whole:
+        whole[0].reason += f"; {told}"
+    elif told:
+        first = members[0]
+        entries = [
+            *entries,
+            Entry(path, *first.identity[:3], "not_dicom", told, version=first.version),
+        ]
     yield from entries
-    members = [entry for entry in entries if entry.member.container]
-    if members and len(members) == len(entries):
-        reason = f"{_IS_TAR}{len(members)}, which need not be listed again while it is the same"
-        whole = members[0]
-        yield Entry(path, whole.size, whole.mtime_ns, 0, "not_dicom", reason, version=whole.version)
 
 
-def known_tars(index: FrameIndex | None) -> dict[bytes, tuple[Identity, list[Entry]]]:
+def _told(members: list[Entry]) -> str:
+    """How many members a tar has, and which of them its directory says to be unreadable; "" if that is too long."""
+    bad = [k for k, one in enumerate(members) if one.file_class == "unreadable"]
+    numbers = f" (unreadable, in the order of names: {' '.join(map(str, bad))})" if bad else ""
+    if not members or len(numbers) > _LONGEST:
+        return ""
+    return f"{_IS_TAR}{len(members)}{numbers}, which need not be listed again while it is the same"
+
+
+def _path(entry: Entry) -> bytes:
+    return entry.path
+
+
+def known_tars(
+    index: FrameIndex | None, limits: Limits
+) -> dict[bytes, tuple[Identity, list[Entry]]]:
     """The remote tar archives of which an index has all members: name -> what it was, its members and itself."""
     if index is None:
         return {}
     files: Any = index.files
-    whole = np.flatnonzero(np.asarray(files["file_class"]) == FILE_CLASSES.index("not_dicom"))
-    tars = {index.file_path(k): k for k in whole.tolist() if files["reason"][k].startswith(_IS_TAR)}
-    of_tar: dict[bytes, list[int]] = {}
+    classes = [FILE_CLASSES.index(name) for name in ("not_dicom", "unreadable")]
+    is_bare = np.isin(files["file_class"], classes) & (np.asarray(files["container"]) == 0)
+    told = ((k, _TOLD.search(files["reason"][k])) for k in np.flatnonzero(is_bare).tolist())
+    tars = {index.file_path(k): (k, found) for k, found in told if found}
+    of_tar: dict[bytes, list[Entry]] = {}
     stored = np.flatnonzero(np.asarray(files["container"]) == STORED) if tars else ()
     for k in map(int, stored):
-        of_tar.setdefault(index.object_path(k), []).append(k)
+        entry = replace(entry_of_row(files, k), path=index.file_path(k))
+        of_tar.setdefault(index.object_path(k), []).append(entry)
     known = {}
-    for name, row in tars.items():
-        rows = of_tar.get(name, [])
-        entries = [replace(entry_of_row(files, k), path=index.file_path(k)) for k in (*rows, row)]
-        if any(entry.file_class == "unreadable" for entry in entries):
-            continue  # by the listing, or by what was read: only the former would hold
-        for entry in entries[:-1]:  # as listed: what each is may be found otherwise now
-            entry.file_class, entry.reason = "image", ""
-        count = int(files["reason"][row].removeprefix(_IS_TAR).partition(",")[0])
-        identity = entries[-1].identity
-        if count == len(entries) - 1 and all(one.identity == identity for one in entries):
-            known[name] = identity, entries
+    for name, (row, found) in tars.items():
+        whole = replace(entry_of_row(files, row), path=name)
+        is_cut = whole.file_class == "unreadable"  # by its end, or by how many members it may have
+        if is_cut and index.limits.archive_members != limits.archive_members:
+            continue
+        members = _as_listed(whole, sorted(of_tar.get(name, []), key=_path), found)
+        if members is not None:
+            known[name] = whole.identity, [*members, whole]
     return known
+
+
+def _as_listed(whole: Entry, members: list[Entry], told: re.Match[str]) -> list[Entry] | None:
+    """The members as they were listed, since what each is may be found otherwise now; `None` if some are not there."""
+    if len(members) != int(told[1]):
+        return None
+    bad = set(map(int, (told[2] or "").split()))
+    for number, entry in enumerate(members):
+        if entry.mtime_ns == UNREAD != whole.mtime_ns:  # was not given, and is asked for again
+            entry.mtime_ns = whole.mtime_ns
+        if entry.identity != whole.identity:
+            return None
+        if number not in bad:
+            entry.file_class, entry.reason = "image", ""
+    return members
 
 
 def _label(name: str, taken: set[str]) -> str:

@@ -105,7 +105,7 @@ class RemotePlace:
     ) -> None:
         self.storage = storage
         starts = sorted({_without_slashes(address) for address in addresses})
-        known = known_tars(index)
+        known = known_tars(index, limits)
         identities = {name: identity for name, (identity, _) in known.items()}
         asked = (storage, starts, index is not None, identities, limits)
         found = in_child(storage, list_objects, *asked)

@@ -19,11 +19,13 @@ from torch.utils.data import DataLoader
 
 from dicomtorch import DicomFrames, FrameLoader, scan
 from dicomtorch.cli import main as cli
-from dicomtorch.errors import OptionError, SourceError, StaleIndexError, StorageError
+from dicomtorch.errors import OptionError, SourceError, StaleIndexError, StorageError, printable
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.masks.mask_options import KINDS as MASK_KINDS
 from dicomtorch.masks.objects import has_objects
 from dicomtorch.model.limits import Limits
+from dicomtorch.model.report import FILE_CLASSES
+from dicomtorch.scanner.entries import UNREAD
 from dicomtorch.scanner.place import options_beside
 from dicomtorch.scanner.scan import with_tags
 from dicomtorch.storage import choose, file_system, members
@@ -210,6 +212,75 @@ def test_a_tar_says_what_it_will_take_and_goes_on_when_told_to(
         assert "60" in capsys.readouterr().out
     with pytest.raises(OptionError, match="read_tar"):
         scan("https://host/x.tar", storage_options={"read_tar": "yes"})
+
+
+def odd_tar(path: Path) -> None:
+    """A tar with a link, two members of one name, one that is cut off, one that is no DICOM, and a damaged end."""
+    files = {name: ct(np.full((40, 40), k, np.int16), k) for k, name in enumerate("abc")}
+    with tarfile.open(path, "w") as made:
+
+        def add(name: str, data: bytes, **attributes: Any) -> None:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            for key, value in attributes.items():
+                setattr(info, key, value)
+            made.addfile(info, io.BytesIO(data))
+
+        for name, one in files.items():
+            add(f"{name}.dcm", write(one, path.parent / "one").read_bytes())
+        add("link", b"", type=tarfile.SYMTYPE, linkname="a.dcm")
+        add("b.dcm", write(ct(np.full((40, 40), 9, np.int16), 9), path.parent / "one").read_bytes())
+        add("notes", b"some words")
+        add("damaged.dcm", (path.parent / "one").read_bytes()[:1500])
+    data = bytearray(path.read_bytes().rstrip(b"\0"))
+    path.write_bytes(bytes(data) + bytes(-len(data) % 512) + b"no header".ljust(1024, b"?"))
+
+
+def reasons(index: FrameIndex) -> dict[str, tuple[str, str]]:
+    return {
+        printable(name): (FILE_CLASSES[int(kind)], reason)
+        for name, kind, reason in zip(
+            index.files["path"], index.files["file_class"], index.files["reason"], strict=True
+        )
+    }
+
+
+def test_a_tar_with_unreadable_members_is_listed_once(tmp_path: Path) -> None:
+    odd_tar(tmp_path / "x.tar")
+    with http_server(tmp_path) as address:
+        index, _ = scan(f"{address}/x.tar", storage_options=TAR)
+        found = reasons(index)
+        assert len(index) == 3
+        assert [kind for kind, _ in found.values()].count("unreadable") >= 4
+        assert "a symbolic link" in str(found)
+        assert "a later member has the same name" in str(found)
+        assert "is damaged; what follows is not read; a tar archive" in str(found)
+        counts(address)
+        again, _ = scan(f"{address}/x.tar", index=index, storage_options={})
+        assert again is index
+        assert counts(address).get("GET", 0) <= 2
+        # With other tags members are read again, and those that the directory tells to be unreadable are not.
+        tagged, _ = scan(f"{address}/x.tar", index=index, tags=["KVP"], storage_options={})
+        fresh, _ = scan(f"{address}/x.tar", tags=["KVP"], storage_options=TAR)
+        assert reasons(tagged) == reasons(fresh) == found
+        same(tagged, fresh)
+        few, _ = scan(f"{address}/x.tar", storage_options=TAR, limits=Limits(archive_members=2))
+        assert len(few) == 2
+        assert len(scan(f"{address}/x.tar", index=few, storage_options=TAR)[0]) == 3
+
+
+def test_a_member_that_was_not_given_is_asked_for_without_listing(tmp_path: Path) -> None:
+    for k in range(20):
+        write(ct(np.full((100, 100), k, np.int16)), tmp_path / "files" / f"{k:03}.dcm")
+    pack(tmp_path / "files", tmp_path / "plain.tar")
+    with http_server(tmp_path) as address:
+        index, _ = scan(f"{address}/plain.tar", storage_options=TAR)
+        index.files["mtime_ns"] = index.files["mtime_ns"].copy()
+        index.files["mtime_ns"][7] = UNREAD
+        counts(address)
+        again, report = scan(f"{address}/plain.tar", index=index, storage_options={})
+        assert (report.read, len(again)) == (1, 20)
+        assert counts(address)["GET"] <= 4
 
 
 @pytest.mark.parametrize("kind", ["stored.zip", "deflated.zip"])

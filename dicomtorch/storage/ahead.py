@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -112,8 +112,10 @@ class Ahead:
         """
         with self._lock:
             self._ask(ranges, now, is_known or now)
+            self._start()
 
     def _ask(self, ranges: Sequence[ByteRange], now: bool, is_known: bool) -> None:
+        """Puts requests into the queue; starting one may let go of what is kept, so that it comes after looking."""
         if self._process != os.getpid():
             self._begin()
         self._forget()
@@ -132,7 +134,6 @@ class Ahead:
             self._queue.extendleft(reversed(made))
         else:
             self._queue.extend(made)
-        self._start()
 
     def _hasten(self, request: _Request) -> None:
         self._queue.remove(request)
@@ -224,12 +225,12 @@ class Ahead:
             request = self._where.get(wanted) if self._process == os.getpid() else None
             if request is None:
                 return None
-            if not request.begun and sum(request.reads.values()) == 1:
-                # Nobody has begun with it: who wants it does.
+            is_alone = sum(request.reads.values()) == 1 and not request.waiters
+            if is_alone and not request.begun:  # who wants it begins with it
                 self._queue.remove(request)
                 del self._where[wanted]
                 return None
-            waiter = self._taken([wanted])
+            waiter = self._taken({wanted: request})
         if waiter is not None:
             waiter.lock.acquire()
         return request.part(wanted)
@@ -244,7 +245,7 @@ class Ahead:
         with self._lock:
             self._ask(list(wanted), now=True, is_known=True)
             requests = {one: self._where[one] for one in wanted}
-            waiter = self._taken(wanted)
+            waiter = self._taken(requests)
         if waiter is not None:
             waiter.lock.acquire()
         found: dict[ByteRange, memoryview | Exception] = {}
@@ -255,11 +256,12 @@ class Ahead:
                 found[one] = error
         return [found[one] for one in ranges]
 
-    def _taken(self, ranges: Iterable[ByteRange]) -> _Waiter | None:
+    def _taken(self, requests: dict[ByteRange, _Request]) -> _Waiter | None:
         """Takes ranges that were asked for; what waits for those that are not there yet, if there are any."""
         pending: dict[int, _Request] = {}
-        for wanted in ranges:
-            request = self._where[wanted]
+        for wanted, request in requests.items():
+            if wanted not in request.reads:  # let go of with another range, as after an error
+                continue
             request.reads[wanted] -= 1
             if not request.reads[wanted]:
                 del self._where[wanted], request.reads[wanted]

@@ -108,6 +108,34 @@ def test_what_will_be_read_again_makes_room_for_what_nobody_has_read() -> None:
     assert ahead.take(alone(0)) is None  # who wants it asks
 
 
+def test_what_is_kept_is_taken_before_it_makes_room() -> None:
+    server = Server()
+    ahead = Ahead(server, 4, 2 * SIZE)
+    ahead.ask([alone(0), alone(0), alone(1), alone(1)])
+    for k in (0, 1):
+        assert ahead.take(alone(k)) is not None
+    got = ahead.take_many([alone(k) for k in (2, 0, 3, 1)])
+    assert [bytes(data)[0] for data in got if not isinstance(data, Exception)] == [2, 0, 3, 1]
+    assert len(server.asked) == 4
+    assert (ahead._held, ahead._kept_bytes, ahead._where) == (0, 0, {})
+
+
+def test_a_request_that_somebody_waits_for_is_not_taken_over() -> None:
+    server = Server()
+    server.goes_on.clear()
+    ahead = Ahead(server, 1, 1 << 30)
+    ahead.ask([alone(9), at(0), at(1)])  # the first is under way, the others are one request
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(ahead.take_many, [at(0)])
+        while not any(one.waiters for one in list(ahead._queue)):
+            time.sleep(0.01)
+        second = pool.submit(ahead.take, at(1))
+        server.goes_on.set()
+        (data,) = first.result(30)
+        assert bytes(data) == content(at(0))  # type: ignore[arg-type]
+        assert bytes(second.result(30) or b"") == content(at(1))
+
+
 def test_who_waits_goes_first_whatever_is_held() -> None:
     server = Server()
     ahead = Ahead(server, 1, 2 * SIZE)

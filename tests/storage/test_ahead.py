@@ -74,6 +74,17 @@ def test_what_is_wrong_with_a_range_is_said_of_it_alone() -> None:
     assert (ahead._held, ahead._kept_bytes, ahead._where) == (0, 0, {})
 
 
+def test_ranges_that_go_with_an_error_are_told_of_it_too() -> None:
+    server = Server()
+    server.fails = {b"x"}
+    ahead = Ahead(server, 8, 1 << 30)
+    ahead.ask([at(0), at(0), at(1)])
+    with pytest.raises(StorageError):
+        ahead.take(at(0))
+    assert all(isinstance(one, StorageError) for one in ahead.take_many([at(1), at(0)]))
+    assert (ahead._held, ahead._kept_bytes, ahead._where) == (0, 0, {})
+
+
 def test_what_several_will_read_is_asked_for_once() -> None:
     server = Server()
     ahead = Ahead(server, 8, 1 << 30)

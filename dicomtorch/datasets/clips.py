@@ -23,7 +23,7 @@ from dicomtorch.datasets.kinds import (
     TripleBatch,
 )
 from dicomtorch.datasets.masked import Mask
-from dicomtorch.datasets.options import FrameOptions, UntransformedFrames
+from dicomtorch.datasets.options import FrameOptions, UntransformedFrames, check_names
 from dicomtorch.datasets.positions import integer_of, one_position
 from dicomtorch.datasets.source import FrameSource, Given
 from dicomtorch.errors import FrameIndexError, OptionError, SourceError, printable
@@ -143,6 +143,7 @@ class DicomClips(DrawnDataset[Clip, Sample_co, Batch_co]):
         on_gap: OnGap = "raise",
         **options: Unpack[FrameOptions],
     ) -> None:
+        check_names(DicomClips, options)
         numbers = {"length": length, "stride": stride, "num_clips": num_clips, "step": step}
         for name, value in numbers.items():
             if value < 1:

@@ -14,7 +14,7 @@ from dicomtorch.datasets.drawn import DrawnDataset
 from dicomtorch.datasets.frame_crops import FrameCrops
 from dicomtorch.datasets.kinds import Batch_co, Pair, PairBatch, Sample_co, Triple, TripleBatch
 from dicomtorch.datasets.masked import Mask
-from dicomtorch.datasets.options import ReadOptions, UntransformedReading
+from dicomtorch.datasets.options import ReadOptions, UntransformedReading, check_names
 from dicomtorch.datasets.parts import Border
 from dicomtorch.datasets.source import Given
 from dicomtorch.datasets.volume_crops import VolumeCrops
@@ -157,6 +157,7 @@ class DicomCrops(DrawnDataset[int, Sample_co, Batch_co]):
         on_gap: OnGap = "raise",
         **options: Unpack[ReadOptions],
     ) -> None:
+        check_names(DicomCrops, options)
         if border not in ("pad", "shift", "clip"):
             raise OptionError(f'border must be "pad", "shift" or "clip"; got {border!r}')
         if coordinates not in (None, "mm", "voxel"):

@@ -25,6 +25,7 @@ from dicomtorch.datasets.options import (
     Target,
     Transform,
     UntransformedAll,
+    check_names,
 )
 from dicomtorch.datasets.source import FrameSource, Given
 from dicomtorch.datasets.standardize import Statistics, measure, standardization
@@ -174,7 +175,7 @@ class DicomFrames(ImageDataset[Sample_co, Batch_co]):
         cache_bytes: int = DEFAULT_BYTES,
         **more: Unpack[MoreOptions],
     ) -> None:
-        _check_context(context, context_edge, decode)
+        _check(more, context, context_edge, decode)
         super().__init__(
             FrameSource(
                 source,
@@ -359,7 +360,8 @@ class DicomFrames(ImageDataset[Sample_co, Batch_co]):
         return measure(self._source.reader, fraction, seed, self.on_error == "replace")
 
 
-def _check_context(context: Any, edge: Any, decode: str) -> None:
+def _check(more: MoreOptions, context: Any, edge: Any, decode: str) -> None:
+    check_names(DicomFrames, more)
     if type(context) is not int or context < 0 or edge not in ("repeat", "reflect"):
         raise OptionError(
             f'context must be 0 or more and context_edge "repeat" or "reflect"; got {context!r} and {edge!r}'

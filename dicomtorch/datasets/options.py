@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -177,6 +179,36 @@ class UntransformedAll(UntransformedFrames, ContextOptions, total=False):
     """The same of `AllOptions`."""
 
 
+def check_names(dataset: type, options: Mapping[str, Any]) -> None:
+    """Refuses options that a dataset does not have.
+
+    Args:
+        dataset: Its class, whose constructor names those of its own.
+        options: What it was given beside these.
+
+    Raises:
+        OptionError: A name is not among them; the message has the nearest one, or all.
+    """
+    unknown = [name for name in options if name not in FrameOptions.__annotations__]
+    if not unknown:
+        return
+    name = unknown[0]
+    own = inspect.signature(dataset).parameters.values()
+    named = {one.name for one in own if one.kind is not one.VAR_KEYWORD}
+    known = sorted(named | FrameOptions.__annotations__.keys())
+    close = difflib.get_close_matches(name, known, 1, 0.6)
+    if name in ContextOptions.__annotations__:
+        more = "DicomFrames has it"
+    else:
+        more = f"did you mean {close[0]}=?" if close else f"it has {', '.join(known)}"
+    raise OptionError(f"{dataset.__name__} has no option {name}=; {more}")
+
+
+def _check_path(name: str, given: Any, what: str) -> None:
+    if not (given is None or isinstance(given, str | os.PathLike)):
+        raise OptionError(f"{name} takes {what}; got {type(given).__name__}")
+
+
 @dataclass(frozen=True, slots=True)
 class ReadPolicy:
     """Everything asked of a dataset that is no question of pixels: where frames come from and what becomes of samples.
@@ -224,6 +256,14 @@ class ReadPolicy:
             raise OptionError(f"seed must be within 0 and 2**64 - 1; got {self.seed!r}")
         if isinstance(self.cache_bytes, bool) or not self.cache_bytes > 0:
             raise OptionError(f"cache_bytes must be positive; got {self.cache_bytes!r}")
+        _check_path("cache", self.cache, "a folder for decoded frames")
+        _check_path("cache_dir", self.cache_dir, "the folder where indexes are kept")
+        _check_path(
+            "exclude",
+            self.exclude,
+            "the list that `dicomtorch verify ROOT --quarantine FILE` writes (to leave out frames of your own choice, "
+            "give index.select(mask) as the source)",
+        )
         object.__setattr__(self, "tags", tuple(named_tags(self.tags)))
 
     @property

@@ -12,7 +12,7 @@ import torch
 from dicomtorch.batches.epochs import EpochOptions, RunSampler
 from dicomtorch.datasets.foreground import Foreground
 from dicomtorch.datasets.kinds import Batch_co, Pair, PairBatch, Sample_co, Triple, TripleBatch
-from dicomtorch.datasets.options import ReadOptions, UntransformedReading
+from dicomtorch.datasets.options import ReadOptions, UntransformedReading, check_names
 from dicomtorch.datasets.parts import PartDataset, Window
 from dicomtorch.datasets.source import FrameSource, Given
 from dicomtorch.errors import OptionError
@@ -102,6 +102,7 @@ class DicomPatches(PartDataset[Sample_co, Batch_co]):
         foreground: float = 0.0,
         **options: Unpack[ReadOptions],
     ) -> None:
+        check_names(DicomPatches, options)
         self.size = _patch_size(size)
         if type(per_frame) is not int or per_frame < 1:
             raise OptionError(f"per_frame must be 1 or more; got {per_frame!r}")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dicomtorch._forks import lazy
 from dicomtorch.datasets.glass import Fill, fill_of
-from dicomtorch.datasets.options import Reading
+from dicomtorch.datasets.options import Reading, check_names
 from dicomtorch.datasets.positions import one_position, several_positions
 from dicomtorch.datasets.regions import (
     Box,
@@ -297,6 +297,7 @@ class DicomSlides:
     """
 
     def __init__(self, source: Given, **options: Unpack[Reading]) -> None:
+        check_names(DicomSlides, options)
         self._options = slide_options(options)
         self._source = FrameSource(source, within=only_tiles, **self._options)
         self._slides = [

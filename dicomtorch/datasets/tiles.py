@@ -17,7 +17,7 @@ from dicomtorch.datasets.glass import fill_of
 from dicomtorch.datasets.images import ImageDataset
 from dicomtorch.datasets.kinds import Batch_co, Pair, PairBatch, Sample_co, Triple, TripleBatch
 from dicomtorch.datasets.masked import Mask
-from dicomtorch.datasets.options import ReadOptions, UntransformedReading
+from dicomtorch.datasets.options import ReadOptions, UntransformedReading, check_names
 from dicomtorch.datasets.places import Places, Sampling, placed, sampling
 from dicomtorch.datasets.regions import (
     Box,
@@ -165,6 +165,7 @@ class DicomTiles(ImageDataset[Sample_co, Batch_co]):
         absent: Absent = "drop",
         **options: Unpack[ReadOptions],
     ) -> None:
+        check_names(DicomTiles, options)
         self.tile = _size(tile, "tile")
         self.stride = self.tile if stride is None else _size(stride, "stride")
         if mpp is not None and level is not None:

@@ -14,7 +14,7 @@ from dicomtorch.datasets.base import memory_for
 from dicomtorch.datasets.channels import Channels, Incomplete
 from dicomtorch.datasets.kinds import Batch_co, Pair, PairBatch, Sample_co, Triple, TripleBatch
 from dicomtorch.datasets.masked import Mask
-from dicomtorch.datasets.options import FrameOptions, UntransformedFrames
+from dicomtorch.datasets.options import FrameOptions, UntransformedFrames, check_names
 from dicomtorch.datasets.regrid import Grid, Keep, Regrid, heights_of, lowest, resample
 from dicomtorch.datasets.source import FrameSource, Given
 from dicomtorch.datasets.stacked import (
@@ -199,6 +199,7 @@ class DicomVolumes(StackDataset[Sample_co, Batch_co]):
         regrid: bool = False,
         **options: Unpack[FrameOptions],
     ) -> None:
+        check_names(DicomVolumes, options)
         if group not in ("stack", "series"):
             raise OptionError(f'group must be "stack" or "series"; got {group!r}')
         self._regrid = Regrid(spacing, orientation, tilt, uneven)

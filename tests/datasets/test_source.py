@@ -15,6 +15,9 @@ from dicomtorch import (
     DicomClips,
     DicomCrops,
     DicomFrames,
+    DicomPatches,
+    DicomSlides,
+    DicomTiles,
     DicomVolumes,
     FrameLoader,
     FrameReader,
@@ -231,3 +234,50 @@ def test_video_is_in_the_report(tmp_path: Path) -> None:
     (finding,) = [one for one in frames.report.findings if one.reason]
     assert (finding.path, finding.file_class) == ("video.dcm", "unsupported")
     assert "MPEG" in finding.reason
+
+
+_MADE: dict[type, tuple[Any, ...]] = {
+    DicomFrames: (),
+    DicomVolumes: (),
+    DicomClips: (3,),
+    DicomPatches: ((4, 4),),
+    DicomCrops: ({"seriesuid": []}, (4, 4, 4)),
+    DicomSlides: (),
+    DicomTiles: (64,),
+}
+
+
+@pytest.mark.parametrize("dataset", _MADE, ids=lambda dataset: dataset.__name__)
+def test_an_unknown_option_is_refused_with_the_nearest_name(tmp_path: Path, dataset: type) -> None:
+    write_series(tmp_path, 1)
+    for wrong, meant in (("windows", "window"), ("on_eror", "on_error"), ("cachedir", "cache_dir")):
+        with pytest.raises(OptionError) as told:
+            dataset(tmp_path, *_MADE[dataset], **{wrong: None})
+        said = f"{dataset.__name__} has no option {wrong}=; did you mean {meant}=?"
+        assert str(told.value) == said
+    with pytest.raises(
+        OptionError, match=f"{dataset.__name__} has no option zzz=; it has .*values"
+    ):
+        dataset(tmp_path, *_MADE[dataset], zzz=1)
+
+
+def test_an_unknown_option_may_be_one_of_another_dataset(tmp_path: Path) -> None:
+    write_series(tmp_path, 1)
+    options: Any = {"context": 1}
+    with pytest.raises(OptionError, match="DicomVolumes has no option context=; DicomFrames has"):
+        DicomVolumes(tmp_path, **options)
+    options = {"sizes": (4, 4)}
+    with pytest.raises(OptionError, match="DicomFrames has no option sizes=; did you mean size="):
+        DicomFrames(tmp_path, **options)
+    options = {"orientations": "RAS"}  # of the dataset's own
+    with pytest.raises(OptionError, match="did you mean orientation="):
+        DicomVolumes(tmp_path, **options)
+
+
+@pytest.mark.parametrize("name", ["exclude", "cache", "cache_dir"])
+@pytest.mark.parametrize("given", [["a.dcm"], b"a", 3])
+def test_options_that_are_paths_say_what_they_take(tmp_path: Path, name: str, given: Any) -> None:
+    write_series(tmp_path, 1)
+    options: Any = {name: given}
+    with pytest.raises(OptionError, match=f"{name} takes .*; got {type(given).__name__}"):
+        DicomFrames(tmp_path, **options)

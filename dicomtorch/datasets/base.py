@@ -54,7 +54,6 @@ class SampleDataset(Dataset[Sample_co], Generic[Asked, Sample_co, Batch_co]):
 
     sample_name: ClassVar[str]
     """What messages and the viewer call a sample: "frame", "clip", "volume", ..."""
-    """What a sample is called in messages."""
 
     _channel_axis: ClassVar[int] = 0  # of the image of a sample
 

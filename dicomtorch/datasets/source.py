@@ -137,7 +137,7 @@ class FrameSource:
         has_masks = masks.get("masks") is not None and masks["masks"] is not False
         self.names_labels = masks.get("labels") is not None
         if has_masks:
-            index = without_masks(index)
+            index = _images_of(index)
         elif masks.get("boxes") is masks.get("points") is None and masks.keys() - {"masks"}:
             raise OptionError(f"{', '.join(sorted(masks.keys() - {'masks'}))} need masks=")
         if not len(index):
@@ -183,7 +183,12 @@ class FrameSource:
         if not there.all():
             series = self.index.column("SeriesInstanceUID").codes
             count, most = len(np.unique(series[~there])), len(np.unique(series))
-            if unlabelled == "raise" or not there.any():
+            if not there.any():
+                raise OptionError(
+                    f"no series of {most} has an object that gives one of the labels; {masks.reasons()}"
+                    f"MaskIndex(index).table() lists objects and segments; leave out masks= to go without"
+                )
+            if unlabelled == "raise":
                 raise OptionError(
                     f"{count} of {most} series have no object that gives one of the labels; {masks.reasons()}"
                     f'unlabelled="drop" leaves their frames out, "zero" gives them empty masks'
@@ -371,6 +376,21 @@ def _without_excluded(index: FrameIndex, path: str | os.PathLike[str] | None) ->
             stacklevel=4,
         )
     return index
+
+
+def _images_of(index: FrameIndex) -> FrameIndex:
+    """The frames that masks may be of.
+
+    Raises:
+        SourceError: All are masks themselves.
+    """
+    images = without_masks(index)
+    if len(index) and not len(images):
+        raise SourceError(
+            f"all {len(index)} frames are those of masks; masks= needs the images that they are of: give a "
+            f"folder that holds both, or the images as the source and the folder of the masks as masks="
+        )
+    return images
 
 
 def _no_frames(source: Any, index: FrameIndex) -> SourceError:

@@ -57,7 +57,8 @@ class MaskIndex:
 
     Args:
         images: Frames that masks are made for; `position` below is a position in it.
-        source: An index of the tree with the mask objects, of which all are considered; `None`: the tree of `images`.
+        source: An index of the tree with the mask objects; of those that have frames only those count of which frames
+            are selected, if any are. `None`: the tree of `images`.
         labels: {pattern or Code: number}, a list of names, or `None` for all names found, sorted.
         kind: "seg", "rtstruct" or "all" of the two; "sr": outlines of structured reports (TID 1500); "ann": of
             Microscopy Bulk Simple Annotations.
@@ -111,7 +112,7 @@ class MaskIndex:
         self._images = Images(images)
         self._areas: npt.NDArray[np.int64] | None = None
         self._covered: npt.NDArray[np.bool_] | None = None
-        tree = images if source is None else source
+        tree = images.whole() if source is None else source
         if kind in ("sr", "ann"):
             shapes = annotation_table(tree, KINDS[kind])
         alone = source is None and (files is not None or shapes is not None)
@@ -241,7 +242,10 @@ class MaskIndex:
         counts: Counter[str] = Counter(
             reason for reason in self.table().column("reason").to_pylist() if reason
         )
-        listed = [f"{count} segments: {reason}" for reason, count in counts.most_common(3)]
+        listed = [
+            f"{count} segment{'s' * (count != 1)}: {reason}"
+            for reason, count in counts.most_common(3)
+        ]
         if not listed and self._tree is not None and (shaped := sources(self._tree, SHAPE_KINDS)):
             listed = [
                 f'{len(shaped)} structured reports and annotations: masks="sr" or "ann" takes them'

@@ -204,7 +204,8 @@ class Source:
                 problem = f"(0062,0001) SegmentationType has {len(kind)} characters and is none of the standard's"
         if problem:
             raise PixelValueError(
-                f"masks: {self.name}: {problem}; leave the file out of masks= or mend it"
+                f"masks: {self.name}: {problem}; mend the file, or leave it out: masks= takes the other files, or an "
+                "index without its frames"
             )
 
 
@@ -214,7 +215,8 @@ def sources(
     """The mask objects of a scan, in the order of their files.
 
     Args:
-        index: Of it; whether frames were selected does not matter.
+        index: Of it. Of objects that have frames those count of which one is selected; all if none of any is. Objects
+            without frames, as structure sets, always count.
         kinds: Those wanted, of `mask_object.Kind`.
         only: Absolute path -> SeriesInstanceUIDs that the object there is taken for alone.
     """
@@ -222,7 +224,7 @@ def sources(
     files: Any = whole.files
     packed = files["mask_object"]
     result: list[Source] = []
-    for file in np.flatnonzero(np.diff(packed.offsets)).tolist():
+    for file in _selected(index, np.flatnonzero(np.diff(packed.offsets))).tolist():
         found = MaskObject.from_bytes(packed[file])
         if found.kind not in kinds:
             continue
@@ -234,6 +236,15 @@ def sources(
         series = tuple((only or {}).get(whole.file_path(file), ()))
         result.append(Source(len(result), found, whole, file, positions, numbers, series))
     return result
+
+
+def _selected(index: FrameIndex, files: Ints) -> Ints:
+    """Those of the files of objects that the selection of frames leaves."""
+    whole: Any = index.files
+    first, counts = (np.asarray(whole[name])[files] for name in ("first_row", "frames"))
+    rows = np.sort(index.rows)
+    there = np.searchsorted(rows, first + counts) > np.searchsorted(rows, first)
+    return files[there | (counts == 0)] if there.any() else files
 
 
 def has_objects(index: FrameIndex, kinds: frozenset[str]) -> bool:

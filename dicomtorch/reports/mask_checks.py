@@ -44,7 +44,14 @@ def _remarks(images: FrameIndex, index: FrameIndex) -> list[Remark]:
             _remark("masks_off", "warning", str(error), "see between= and resample= of masks")
         )
     except DicomTorchError as error:
-        return [_remark("masks_damaged", "problem", str(error), "masks= with other files")]
+        return [
+            _remark(
+                "masks_damaged",
+                "problem",
+                str(error),
+                "masks= with the other files, or an index without its frames",
+            )
+        ]
     masks = MaskIndex(images, index, choose="all", between="drop", resample="nearest")
     return [*remarks, *_nowhere(masks), *_odd(masks), *_overlaps(masks), *_names(masks)]
 
@@ -99,7 +106,7 @@ def _overlaps(masks: MaskIndex) -> list[Remark]:
         try:
             layers = masks.layers(position)
         except DicomTorchError as error:
-            advice = "masks= with other files"
+            advice = "masks= with the other files, or an index without its frames"
             return [_remark("masks_damaged", "problem", str(error), advice)]
         seen = np.zeros(int(np.prod(masks.shape(position))), np.int64)
         for layer in layers:

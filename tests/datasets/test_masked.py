@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pydicom
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -18,7 +19,7 @@ from dicomtorch import (
     scan,
 )
 from dicomtorch.batches.collate import FrameSamples, collate_frames
-from dicomtorch.errors import OptionError, PixelValueError
+from dicomtorch.errors import OptionError, PixelValueError, SourceError
 from dicomtorch.pixels.slots import SharedBatch
 from tests.support.mask_phantoms import segmentation, series, square, structures
 
@@ -281,6 +282,33 @@ def test_balanced_by_what_masks_have(folder):
 
 
 # --- What is refused --------------------------------------------------------------------------------
+
+
+def test_an_object_that_cannot_be_used_is_left_out_by_selecting(folder):
+    """One odd SEG in a folder must not cost the masks of all others."""
+
+    def odd(dataset):
+        dataset.SegmentationType, dataset.SeriesInstanceUID = "LABELED", "1.2.3.7"
+
+    slices = [pydicom.dcmread(folder / f"ct{k:03}.dcm") for k in range(6)]
+    segmentation(folder / "odd.dcm", slices, [(1, 0, np.ones((12, 16)))], names=["liver"], edit=odd)
+    index, _ = scan(folder)
+    with pytest.raises(PixelValueError, match=r"odd.dcm\): .*an index without its frames"):
+        DicomFrames(index, masks=True, labels=LABELS)
+    rest = index.select(np.array(index.column("SeriesInstanceUID").tolist()) != "1.2.3.7")
+    frames = DicomFrames(index, masks=rest, labels=LABELS)
+    assert frames[1][2]["mask_area"] == (24, 18, 0, 0)  # structure sets have no frames and stay
+    assert frames[2][2]["mask_area"][2] == 16
+
+
+def test_what_is_said_where_no_object_serves(folder, tmp_path):
+    series(tmp_path / "other", 2, StudyInstanceUID="1.2.3.9")
+    for unlabelled in ("raise", "drop", "zero"):
+        with pytest.raises(OptionError, match=r"no series of 1 .*4 segments: no image of its stud"):
+            DicomFrames(tmp_path / "other", masks=folder, unlabelled=unlabelled)
+    only = scan(folder / "seg.dcm")[0]
+    with pytest.raises(SourceError, match="all 3 frames are those of masks"):
+        DicomFrames(only, masks=True)
 
 
 def test_series_without_objects(folder, tmp_path):

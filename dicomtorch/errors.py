@@ -158,6 +158,19 @@ def _import(module: str, installed_by: str) -> ModuleType:
         ) from error
 
 
+def format_count(count: int, noun: str) -> str:
+    """As in 1 file, 1,234 files; "series" stays as it is."""
+    return f"{count:,} {noun}{'' if count == 1 or noun.endswith('s') else 's'}"
+
+
+def have(count: int, noun: str, total: int | None = None) -> str:
+    """As in 1 file has, 2 files have, 1 of 7 files has."""
+    many = (
+        format_count(count, noun) if total is None else f"{count:,} of {format_count(total, noun)}"
+    )
+    return f"{many} {'has' if count == 1 else 'have'}"
+
+
 def redacting() -> bool:
     """Whether paths are to be kept out of everything that is said: DICOMTORCH_REDACT=1 in the environment."""
     return os.environ.get("DICOMTORCH_REDACT", "") not in ("", "0")

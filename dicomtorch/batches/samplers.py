@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from dicomtorch.batches.epochs import EpochOptions, EpochSampler, Ints, checksum, shuffle_within
 from dicomtorch.batches.orders import in_order, searched, shuffle_windows, starts_of
-from dicomtorch.errors import OptionError
+from dicomtorch.errors import OptionError, have
 from dicomtorch.index.columns import Texts
 from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.index.joins import example_filter
 
 
 class HasIndex(Protocol):
@@ -403,9 +404,12 @@ def group_codes(table: FrameIndex | HasColumns, by: By) -> Ints:
         if values.dtype.kind == "O":
             values = values.astype(str)
     if missing.any():
+        out = " with index.select" if frames else " of the table"
+        if frames and isinstance(by, str):
+            out = f", {example_filter(by, isinstance(data, Texts))}"
         raise OptionError(
-            f"{missing.sum()} of {len(missing)} {what}s have no {name}; leave them out "
-            f"{'with index.select' if frames else 'of the table'}, or give one value per {what} instead of a column"
+            f"{have(int(missing.sum()), what, len(missing))} no {name}; leave them out{out}, or give one value per "
+            f"{what} instead of a column"
         )
     return np.unique(values, return_inverse=True)[1].astype(np.int64)
 

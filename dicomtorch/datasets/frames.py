@@ -59,8 +59,10 @@ class DicomFrames(ImageDataset[Sample_co, Batch_co]):
         values: "display": VOI applied, bright is high, float32 in [0, 1]. "modality": rescaled (Hounsfield for CT),
             float32. "stored": the file's integers, one type for the whole dataset. "real_world": by the Real World
             Value Map. "suvbw": PET in SUV by body weight.
-        window: For display: `None` takes the file's VOI, k its k-th window, (center, width) or a preset's name that,
-            "series" one for the whole series, a list of these one channel each.
+        window: For display. `None`: the VOI of the file. k: its k-th window. (center, width): this window, in modality
+            values. A name: a preset in Hounsfield units, one of "brain", "subdural", "stroke", "temporal_bone",
+            "bone", "neck", "angio", "lung", "mediastinum", "soft_tissue", "abdomen", "liver", "spine". "series":
+            one window for each series, which covers those of all its frames. A list of these: one channel for each.
         padding: "keep", "fill", or a number for the pixels that the file says are padding.
         normalize: `None`, "minmax", "zscore", "percentile" or (mean, standard deviation) of modality values, padding
             becoming 0; or (means, deviations) with one number a channel, of display values too, as in

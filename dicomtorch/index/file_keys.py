@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -81,6 +81,34 @@ def given_keys(index: HasFiles, kind: str, column: pa.ChunkedArray) -> pa.Chunke
         _relative(value.strip(), root) if value and value.strip() else None for value in values
     ]
     return pa.chunked_array([pa.array(paths, pa.large_string())])
+
+
+def other_file_key(index: HasFiles, meant: Mapping[str, str], table: pa.Table) -> str:
+    """What to join on where no row matches a frame: what keys of the table are of the files; "" if nothing.
+
+    Args:
+        index: The frames.
+        meant: Columns of the table, and what they are in the index.
+        table: Has these columns.
+    """
+    for name, key in meant.items():
+        for kind in FILE_KEYS if key in FILE_KEYS else ():
+            if kind != key:
+                column = given_keys(index, kind, table.column(name)).cast(pa.large_string())
+                known = file_key(index, kind)
+                if (known.codes_of(column.drop_null().unique().to_pylist()) >= 0).any():
+                    return (
+                        f'; the table has the {kind} of files: join with on={{"{name}": "{kind}"}}'
+                    )
+    return ""
+
+
+def path_for(meant: Mapping[str, str]) -> str:
+    """How keys that are names of files are told apart where several folders have them; "" if none is."""
+    for name, key in meant.items():
+        if key in FILE_KEYS and key != "path":
+            return f', or, if they are files of several folders, give paths and join with on={{"{name}": "path"}}'
+    return ""
 
 
 def _text(path: bytes) -> str:

@@ -16,11 +16,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dicomtorch.errors import DicomTorchError, OptionError, without_path
+from dicomtorch.errors import DicomTorchError, OptionError, format_count, have, without_path
 from dicomtorch.index import columns as tables
 from dicomtorch.index.codes import firsts, numbered
 from dicomtorch.index.columns import HasColumns, Table, Texts
-from dicomtorch.index.file_keys import FILE_KEYS, HasFiles, file_key, given_keys
+from dicomtorch.index.file_keys import (
+    FILE_KEYS,
+    HasFiles,
+    file_key,
+    given_keys,
+    other_file_key,
+    path_for,
+)
 from dicomtorch.index.merging import concatenate_tables
 from dicomtorch.model.schema import Column, Kind
 
@@ -92,23 +99,35 @@ def join(index: HasFiles, table: Any, on: On, taken: Sequence[str]) -> Joined:
     }
     if "PatientID" in meant.values() and "IssuerOfPatientID" not in meant.values():
         _refuse_ambiguous_patients(index)
-    given = read_table(table, names)
-    for name, key in meant.items():
-        if key in FILE_KEYS:
-            column = given_keys(index, key, given.column(name))
-            given = given.set_column(given.column_names.index(name), name, column)
-    found = match(keys, given, taken)
+    found = match(index, keys, meant, read_table(table, names), taken)
     if FILE_KEYS.keys() & set(meant.values()) - {"path"}:
         _refuse_ambiguous_files(index, keys, found)
-    said = [
-        (found.frames, f"{found.frames} of {len(index)} frames have no row in the table"),
-        (found.unused, f"{found.unused} rows of the table have no frame"),
-        (found.keyless, f"{found.keyless} rows of the table have no key"),
-    ]
-    if any(count for count, _ in said):
-        text = ", ".join(text for count, text in said if count)
-        warnings.warn(f"join on {', '.join(names)}: {text}", stacklevel=3)
+    _say(found, names, len(index))
     return found.joined
+
+
+def _say(found: Match, names: Sequence[str], frames: int) -> None:
+    """Warns of frames and rows without a match."""
+    said = [
+        (found.frames, f"{have(found.frames, 'frame', frames)} no row in the table"),
+        (found.unused, f"{have(found.unused, 'table row')} no frame"),
+        (found.keyless, f"{have(found.keyless, 'table row')} no key"),
+    ]
+    if not any(count for count, _ in said):
+        return
+    text = ", ".join(text for count, text in said if count)
+    if found.frames:
+        column = found.joined.columns[0]
+        text += (
+            f"; without a row, {column.name} is {column.missing!r}: leave such frames out, "
+            f"{example_filter(column.name, column.kind == 'text')}"
+        )
+    warnings.warn(f"join on {', '.join(names)}: {text}", stacklevel=4)
+
+
+def example_filter(name: str, is_text: bool) -> str:
+    """How frames whose joined value is known are kept, in code."""
+    return f"as in index.filter({name}={['a', 'b'] if is_text else [0, 1]})"
 
 
 def _refuse_ambiguous_files(index: HasFiles, keys: Mapping[str, Key], found: Match) -> None:
@@ -119,8 +138,9 @@ def _refuse_ambiguous_files(index: HasFiles, keys: Mapping[str, Key], found: Mat
     if (files > 1).any():
         several = int((files > 1).sum())
         raise OptionError(
-            f"{several} keys ({', '.join(keys)}) of the table are those of several files, {int(files.max())} at most, "
-            f'so that it is unclear which is meant; join on "path", or add a key'
+            f"{format_count(several, 'key')} ({', '.join(keys)}) of the table {'is' if several == 1 else 'are'} the "
+            f"name of several files, up to {int(files.max())}, so that it is unclear which is meant; give the table "
+            f'paths and join on "path", or add a key'
         )
 
 
@@ -143,7 +163,8 @@ def _refuse_ambiguous_patients(index: HasColumns) -> None:
     shared = codes[(counts > 1) & (codes != patients.code(""))]
     if len(shared):
         raise OptionError(
-            f"{len(shared)} PatientIDs come from several issuers and may be different people; join on "
+            f"{format_count(len(shared), 'PatientID')} {'comes' if len(shared) == 1 else 'come'} from several "
+            f"issuers and may be different people; join on "
             f'["PatientID", "IssuerOfPatientID"]'
         )
 
@@ -211,18 +232,31 @@ def _read_csv(path: str | os.PathLike[str], on: Sequence[str]) -> pa.Table:
     return csv.read_csv(os.fspath(path), convert_options=options)
 
 
-def match(keys: Mapping[str, Key], given: pa.Table, taken: Sequence[str]) -> Match:
-    """Finds the row of `given` for every frame.
+def match(
+    index: HasFiles,
+    keys: Mapping[str, Key],
+    meant: Mapping[str, str],
+    read: pa.Table,
+    taken: Sequence[str],
+) -> Match:
+    """Finds the row of a table for every frame.
 
     Args:
+        index: The frames.
         keys: The key columns of the index, over its positions.
-        given: What `read_table` gave.
+        meant: What each is in the index.
+        read: What `read_table` gave.
         taken: Names that its other columns must not have.
 
     Raises:
         OptionError: A key is there twice, no row matches any frame, or a column cannot be kept.
     """
     on = list(keys)
+    given = read
+    for name, kind in meant.items():
+        if kind in FILE_KEYS:
+            column = given_keys(index, kind, given.column(name))
+            given = given.set_column(given.column_names.index(name), name, column)
     names = [name for name in given.column_names if name not in on]
     _check_names(names, taken)
     refuse_repeated(given, on)
@@ -230,15 +264,17 @@ def match(keys: Mapping[str, Key], given: pa.Table, taken: Sequence[str]) -> Mat
     present = np.flatnonzero(right >= 0)
     unique, counts = np.unique(right[present], return_counts=True)
     if (counts > 1).any():
+        repeated = int((counts > 1).sum())
         raise OptionError(
-            f"{int((counts > 1).sum())} keys ({', '.join(on)}) are in the table more than once, {int(counts.max())} "
-            f"times at most, so that it is unclear which row is meant; keep one row a key, or add a key column"
+            f"{format_count(repeated, 'key')} ({', '.join(on)}) {'is' if repeated == 1 else 'are'} in the table more "
+            f"than once, up to {int(counts.max())} times, so that it is unclear which row is meant; keep one row a "
+            f"key, or add a key column{path_for(meant)}"
         )
     at = np.searchsorted(unique, left)
     at[at == len(unique)] = 0
     found = (left >= 0) & (unique[at] == left) if len(unique) else np.zeros(len(left), np.bool_)
     if len(left) and not found.any():
-        raise OptionError(_why_none(keys, given))
+        raise OptionError(_why_none(keys, given) + other_file_key(index, meant, read))
     order = present[np.argsort(right[present], kind="stable")]
     used, rows = np.unique(np.where(found, order[at] if len(order) else 0, -1), return_inverse=True)
     taken_rows = used[used >= 0]

@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomtorch.backends.capability import Capability
+from dicomtorch.errors import format_count
 from dicomtorch.index.burned_in import OFTEN_BURNED_IN, SECONDARY_CAPTURE
 from dicomtorch.index.burned_in import burned_in as masks_of_burned_in
 from dicomtorch.index.codes import Codes, numbered
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.report import FileClass, ScanReport
 from dicomtorch.model.shown import shown
-from dicomtorch.reports.text import format_count
 
 Level = Literal["problem", "warning", "note"]
 Mask = npt.NDArray[np.bool_]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dicomtorch.errors import format_count
 from dicomtorch.index.columns import Texts
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.frame import SPAN_RULES
@@ -18,11 +19,7 @@ from dicomtorch.model.shown import CODED, shown
 from dicomtorch.reader.forecast import forecast_in_order, is_remote
 from dicomtorch.reports.page import PLAIN, Page, Sentence, table
 from dicomtorch.reports.summary import summarize
-from dicomtorch.reports.text import (
-    findings_blocks,
-    format_bytes,
-    format_count,
-)
+from dicomtorch.reports.text import findings_blocks, format_bytes
 
 _MOST_VALUES = 4  # of one attribute in text; JSON has all
 _RULES = {

@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection
 import numpy as np
 
 from dicomtorch.backends.low_pass import has_scaled_dct, skips_resolutions
+from dicomtorch.errors import format_count
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.syntaxes import JPEG_2000_FAMILY, JPEG_BASELINE, JPEG_EXTENDED
 from dicomtorch.reports.checks import Remark
-from dicomtorch.reports.text import format_count
 
 _LARGE = 1 << 20  # pixels
 

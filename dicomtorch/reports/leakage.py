@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from dicomtorch.errors import OptionError
+from dicomtorch.errors import OptionError, format_count
 from dicomtorch.index import splits
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.splits import Groups
@@ -61,12 +61,19 @@ class Leakage(tuple[Overlap, ...]):
         if not self:
             return "nothing is shared"
         return "\n".join(
-            f"{one.count} {one.kind} in both {one.first} and {one.second}: "
-            f"{len(one.frames[0])} and {len(one.frames[1])} frames"
+            f"{_what(one)} in both part {one.first} and part {one.second}: "
+            f"{' and '.join(format_count(len(frames), 'frame') for frames in one.frames)}"
             for one in self
         )
 
     __repr__ = __str__
+
+
+def _what(one: Overlap) -> str:
+    if one.kind == "pixel data":
+        return f"pixel data of {format_count(one.count, 'frame')}"
+    singular = {"patients": "patient", "studies": "study", "instances": "instance"}
+    return f"{one.count:,} {one.kind if one.count != 1 else singular.get(one.kind, one.kind)}"
 
 
 def check_leakage(*indexes: FrameIndex | HasIndex, pixels: bool = True) -> Leakage:
@@ -80,7 +87,8 @@ def check_leakage(*indexes: FrameIndex | HasIndex, pixels: bool = True) -> Leaka
         pixels: Whether to read and compare the pixel data of all frames that could be equal.
 
     Returns:
-        What is shared; nothing of it identifies anybody.
+        What is shared, empty if nothing is; printed, it identifies nobody. Each `Overlap` has the positions of its
+        frames, so that `index.path(k)` shows the files and `index.select(mask)` leaves them out.
 
     Raises:
         OptionError: There are less than two indexes.

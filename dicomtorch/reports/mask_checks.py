@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from dicomtorch.errors import DicomTorchError, GeometryError, printable
+from dicomtorch.errors import DicomTorchError, GeometryError, format_count, printable
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.masks.mask_index import MaskIndex
 from dicomtorch.model.mask_object import KINDS
 from dicomtorch.reports.checks import Remark
-from dicomtorch.reports.text import format_count
 
 _LOOKED_AT = 64  # frames whose masks are read for pixels of several labels
 _LISTED = 8

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from dicomtorch.errors import format_count
 from dicomtorch.index.codes import numbered, pieces
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.shown import shown
 from dicomtorch.reports.page import PLAIN, Block, Line, Page, listed, table
-from dicomtorch.reports.text import format_count, format_name, name_file
+from dicomtorch.reports.text import format_name, name_file
 from dicomtorch.series.search import stacks
 from dicomtorch.series.stacks import Stack, StackList
 from dicomtorch.series.volumes import series_volumes

@@ -11,13 +11,12 @@ from tqdm import tqdm
 
 from dicomtorch.backends.base import BACKENDS, choose_backend, get_backend
 from dicomtorch.backends.streams import SYNTAXES, other_process
-from dicomtorch.errors import DicomTorchError, UnsupportedError
+from dicomtorch.errors import DicomTorchError, UnsupportedError, format_count
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.shown import named_uid
 from dicomtorch.reader.fetch import FrameFetcher
 from dicomtorch.reports.checks import Level, Remark
-from dicomtorch.reports.text import format_count
 
 _BEGINNING = 1 << 14  # bytes of a frame, within which its frame header begins
 _PROGRESS_DELAY = 2.0  # seconds

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomtorch.backends.base import choose_backend
-from dicomtorch.errors import UnsupportedError, printable, redacting
+from dicomtorch.errors import UnsupportedError, format_count, printable, redacting
 from dicomtorch.index.codes import firsts, numbered
 from dicomtorch.index.columns import Texts
 from dicomtorch.index.frame_index import FrameIndex
@@ -23,12 +23,7 @@ from dicomtorch.model.report import CLASS_NAMES, ScanReport
 from dicomtorch.model.shown import shown, shown_uid
 from dicomtorch.model.syntaxes import uid_name
 from dicomtorch.reports.page import PLAIN, Block, Page, Sentence, group, table
-from dicomtorch.reports.text import (
-    PROBLEMS,
-    findings_blocks,
-    format_bytes,
-    format_count,
-)
+from dicomtorch.reports.text import PROBLEMS, findings_blocks, format_bytes
 
 
 def summarize(

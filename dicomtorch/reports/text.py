@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from dicomtorch.errors import printable, redacting
+from dicomtorch.errors import format_count, printable, redacting
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.report import CLASS_NAMES, ScanReport
 from dicomtorch.reports.page import Block, Line, listed
@@ -21,11 +21,6 @@ def format_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
-
-
-def format_count(count: int, noun: str) -> str:
-    """As in 1 file, 1,234 files; "series" stays as it is."""
-    return f"{count:,} {noun}{'' if count == 1 or noun.endswith('s') else 's'}"
 
 
 def nothing_found(report: ScanReport) -> str:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from dicomtorch.errors import format_count
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.quarantine import Quarantined
 from dicomtorch.reports.page import PLAIN, Block, Line, Page, Sentence, group, listed
-from dicomtorch.reports.text import format_count, format_name, name_file
+from dicomtorch.reports.text import format_name, name_file
 
 _HEADINGS = {
     "failure": "Failed",

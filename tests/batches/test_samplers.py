@@ -459,7 +459,10 @@ def test_a_foreign_state_is_refused(index):
         (lambda i: GroupSampler(i), "num_frames is needed"),
         (lambda i: GroupSampler(i, num_frames=3, mode="all"), "num_frames is needed"),
         (lambda i: GroupSampler(i, "KVP", 1), "175 of 175 frames have no KVP"),
-        (lambda i: GroupSampler(i, "StackID", 1), "175 of 175 frames have no StackID"),
+        (
+            lambda i: GroupSampler(i, "StackID", 1),
+            r"no StackID; leave them out, as in index\.filter\(StackID=\['a', 'b'\]\), or give one",
+        ),
         (lambda i: GroupSampler(i, "EchoNumber", 1), "no column 'EchoNumber'"),
         (lambda i: GroupSampler(i, "PixelSpacing", 1), "one value per frame"),
         (lambda i: GroupSampler(i, [1, 2], 1), "shape \\(2,\\) for 175"),

@@ -9,6 +9,7 @@ import re
 import pytest
 
 import dicomtorch
+from dicomtorch.model.options import CT_PRESETS
 from tests.docs.test_code import PAGES, ROOT
 
 VARIABLES = {
@@ -75,3 +76,12 @@ def test_names_in_running_text_are_there(page):
 def test_a_name_that_is_not_there_is_found():
     text = "`frames.refresh()`, `frames.index`, `DicomFrames.gone`, `dicomtorch.gone`, `slides.py`"
     assert missing(text) == ["frames.refresh()", "DicomFrames.gone", "dicomtorch.gone"]
+
+
+def test_presets_of_windows_are_on_the_page_and_in_the_docstring():
+    page = (ROOT / "docs/how-to/frames.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `\"(\w+)\"` \| \((-?\d+), (\d+)\) \|$", page, re.MULTILINE)
+    assert {name: (int(a), int(b)) for name, a, b in rows} == CT_PRESETS
+    text = dicomtorch.DicomFrames.__doc__ or ""
+    said = re.search(r"one of ([^.]*)\.", text[text.index("window: ") :])
+    assert re.findall(r'"(\w+)"', said[1]) == list(CT_PRESETS)

@@ -230,10 +230,16 @@ def train(folder: Path) -> None:
 
 
 def tables_by_patient(folder: Path) -> None:
-    """`studies/` of many patients, `labels.csv` by patient, `train.csv` by file."""
+    """`studies/` of many patients, some with a picture of another one, `labels.csv` by patient, `train.csv` by file."""
     studies(folder, patients=16)
     for path in sorted((folder / "studies").rglob("*.dcm")):
         path.rename(path.with_name(f"{path.parent.name}-{path.name}"))
+    for k, path in enumerate(sorted((folder / "studies").rglob("*.dcm"))[:90:9]):
+        copy = pydicom.dcmread(path)
+        copy.update(make_data.identity(900 + k))
+        copy.StudyInstanceUID, copy.SeriesInstanceUID = f"2.25.1.{k}", f"2.25.2.{k}"
+        copy.SOPInstanceUID = copy.file_meta.MediaStorageSOPInstanceUID = f"2.25.3.{k}"
+        copy.save_as(path.with_name(f"copy-{path.name}"))
     files = sorted((folder / "studies").rglob("*.dcm"))
     patients = {str(pydicom.dcmread(path, stop_before_pixels=True).PatientID): 1 for path in files}
     rows = [("PatientID", "label"), *((name, k % 2) for k, name in enumerate(patients))]
@@ -327,7 +333,6 @@ NAMES: dict[str, Callable[[], dict[str, object]]] = {
     "docs/how-to/frames.md": lambda: {"source": "studies"},
     "docs/how-to/loading.md": with_frames,
     "docs/how-to/sampling.md": with_labels,
-    "docs/how-to/selecting.md": with_frames,
     "docs/how-to/viewer.md": with_loader,
     "docs/how-to/masks.md": lambda: {
         "cross_entropy": lambda scores, masks: (scores, masks),

@@ -34,7 +34,7 @@ def test_a_file_is_a_key(key: str, values: list[str], named: bool) -> None:
     index = index_of("x/a.dcm", "y/b.dcm", "y/c.dcm")
     column = "image_id" if named else key
     table = {column: values, "label": [1, 2]}
-    with pytest.warns(UserWarning, match=f"join on {column}: 1 of 3 frames have no row"):
+    with pytest.warns(UserWarning, match=f"join on {column}: 1 of 3 frames has no row"):
         joined = index.join(table, on={column: key} if named else key)
     assert joined.column("label").tolist() == [1, 2, -1]
     assert joined.joined == ("label",)
@@ -60,7 +60,7 @@ def test_several_keys_tell_files_of_one_name_apart() -> None:
     joined = index.join(table, on={"patient": "PatientID", "file": "stem"})
     assert list(joined.column("label")) == ["b", "a", "c", "c"]
     one = {"file": ["1"], "label": ["a"]}
-    with pytest.raises(OptionError, match=r"1 keys \(file\) of the table are those of several .*2"):
+    with pytest.raises(OptionError, match=r"1 key \(file\) of the table is the name of .*up to 2"):
         index.join(one, on={"file": "stem"})
     # A name that no row has may be there as often as it will.
     with pytest.warns(UserWarning, match="2 of 4 frames"):
@@ -99,3 +99,30 @@ def test_a_path_through_a_link_is_the_same_file(tmp_path: Path) -> None:
 )
 def test_a_uid_is_no_stem_with_a_suffix(name: str, expected: str) -> None:
     assert stem(name) == expected
+
+
+def test_another_key_is_named_where_the_table_has_it() -> None:
+    index = index_of("x/a.dcm", "y/b.dcm")
+    for kind, others in {
+        "path": ["x/a.dcm", "/data/y/b.dcm"],
+        "name": ["a.dcm"],
+        "stem": ["a"],
+    }.items():
+        for asked in {"path", "name", "stem"} - {kind}:
+            with pytest.raises(OptionError) as told:
+                index.join({"image": others, "label": others}, on={"image": asked})
+            assert str(told.value).endswith(f'join with on={{"image": "{kind}"}}')
+    with pytest.raises(OptionError) as told:
+        index.join({"image": ["c"], "label": [1]}, on={"image": "name"})
+    assert str(told.value).endswith("in the table)")
+
+
+def test_a_repeated_name_is_answered_with_the_path() -> None:
+    index = index_of("x/a.dcm", "y/b.dcm")
+    table = {"image": ["a.dcm", "a.dcm"], "label": [0, 1]}
+    with pytest.raises(OptionError, match=r"1 key \(image\) is in the .* up to 2 times") as told:
+        index.join(table, on={"image": "name"})
+    assert str(told.value).endswith('give paths and join with on={"image": "path"}')
+    with pytest.raises(OptionError) as told:
+        index.join({"image": ["x/a.dcm"] * 2, "label": [0, 1]}, on={"image": "path"})
+    assert str(told.value).endswith("or add a key column")

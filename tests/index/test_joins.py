@@ -105,8 +105,9 @@ def test_every_kind_of_table(kind: str, tmp_path: Path) -> None:
 def test_a_join_says_what_did_not_match() -> None:
     table = {"PatientID": ["a", "x", "y", None, ""], "label": [1, 2, 3, 4, 5]}
     said = (
-        "^join on PatientID: 4 of 6 frames have no row in the table, 2 rows of the table have no frame, "
-        "2 rows of the table have no key$"
+        "^join on PatientID: 4 of 6 frames have no row in the table, 2 table rows have no frame, "
+        r"2 table rows have no key; without a row, label is -1: leave such frames out, as in "
+        r"index\.filter\(label=\[0, 1\]\)$"
     )
     with pytest.warns(UserWarning, match=said):
         joined = index_of(["a", "b", ""]).join(table, on="PatientID")
@@ -156,7 +157,7 @@ def test_several_joins_add_up() -> None:
 @pytest.mark.parametrize(
     ("table", "on", "message"),
     [
-        ({"PatientID": ["a", "a"], "label": [1, 2]}, "PatientID", "1 keys .* more than once"),
+        ({"PatientID": ["a", "a"], "label": [1, 2]}, "PatientID", "1 key .* more than once"),
         (
             {"PatientID": ["x"], "label": [1]},
             "PatientID",
@@ -199,7 +200,7 @@ def test_damaged_csv_files_are_not_quoted(tmp_path: Path) -> None:
 def test_patients_of_several_issuers_need_the_issuer() -> None:
     index = index_of(["1", "1", "2"], ["A", "B", "A"])
     table = {"PatientID": ["1", "1", "2"], "IssuerOfPatientID": ["A", "B", "A"], "label": [5, 6, 7]}
-    with pytest.raises(OptionError, match="1 PatientIDs come from several issuers"):
+    with pytest.raises(OptionError, match="1 PatientID comes from several issuers"):
         index.join({"PatientID": ["1", "2"], "label": [1, 2]}, on="PatientID")
     joined = index.join(table, on=["PatientID", "IssuerOfPatientID"])
     assert joined.column("label").tolist() == [5, 5, 6, 6, 7, 7]

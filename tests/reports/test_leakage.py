@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -13,6 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from dicomtorch import check_leakage, scan
 from dicomtorch.errors import OptionError, StaleIndexError
+from dicomtorch.reports.leakage import Leakage, Overlap
 
 
 def write(
@@ -62,7 +64,9 @@ def test_every_kind_is_found_over_scans(tmp_path: Path) -> None:
     assert [part.tolist() for part in found["patients"].frames] == [[0, 3], [0, 2]]
     assert [part.tolist() for part in found["studies"].frames] == [[0, 4], [0, 3]]
     assert [part.tolist() for part in found["pixel data"].frames] == [[0, 2], [0, 4]]
-    assert "2 patients in both 0 and 1: 2 and 2 frames" in str(check_leakage(a, b, pixels=False))
+    assert "2 patients in both part 0 and part 1: 2 frames and 2 frames" in str(
+        check_leakage(a, b, pixels=False)
+    )
     assert "pixel data" not in str(check_leakage(a, b, pixels=False))
     clean = check_leakage(a.select([1]), b.select([1]), b.select([2]))
     assert not clean
@@ -128,3 +132,18 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
         check_leakage(a, b)
     with pytest.raises(OptionError, match="two indexes or more; got 1"):
         check_leakage(a)
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "said"),
+    [
+        ("patients", 1, "1 patient in both part 0 and part 2: 1 frame and 2 frames"),
+        ("studies", 1, "1 study in both part 0 and part 2: 1 frame and 2 frames"),
+        ("series", 1, "1 series in both part 0 and part 2: 1 frame and 2 frames"),
+        ("instances", 2, "2 instances in both part 0 and part 2: 1 frame and 2 frames"),
+        ("pixel data", 1, "pixel data of 1 frame in both part 0 and part 2: 1 frame and 2 frames"),
+    ],
+)
+def test_one_is_not_called_several(kind: Any, count: int, said: str) -> None:
+    overlap = Overlap(kind, 0, 2, count, (np.zeros(1, np.int64), np.zeros(2, np.int64)))
+    assert str(Leakage([overlap])) == said

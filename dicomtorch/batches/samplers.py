@@ -387,11 +387,9 @@ def group_codes(table: FrameIndex | HasColumns, by: By) -> Ints:
         OptionError: A frame has no value, there is no such column, or it holds several numbers.
     """
     frames = isinstance(table, FrameIndex)
-    what = "frame" if frames else "candidate"
-    name, data = "by", by
+    what, name, data = "frame" if frames else "candidate", "by", by
     if isinstance(by, str):
-        patients = frames and by == "PatientID"
-        name, data = by, table.column("patient" if patients else by)
+        name, data = by, table.column("patient" if frames and by == "PatientID" else by)
     values = data.codes if isinstance(data, Texts) else np.asarray(data)
     if values.shape != (len(table),):
         raise OptionError(
@@ -404,12 +402,10 @@ def group_codes(table: FrameIndex | HasColumns, by: By) -> Ints:
         if values.dtype.kind == "O":
             values = values.astype(str)
     if missing.any():
-        out = " with index.select" if frames else " of the table"
-        if frames and isinstance(by, str):
-            out = f", {example_filter(by, isinstance(data, Texts))}"
+        out = example_filter(name, data) if isinstance(by, str) else "with index.select"
         raise OptionError(
-            f"{have(int(missing.sum()), what, len(missing))} no {name}; leave them out{out}, or give one value per "
-            f"{what} instead of a column"
+            f"{have(int(missing.sum()), what, len(missing))} no {name}; leave them out{f', {out}' * frames}, or give "
+            f"one value per {what} instead of a column"
         )
     return np.unique(values, return_inverse=True)[1].astype(np.int64)
 

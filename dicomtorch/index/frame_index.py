@@ -289,9 +289,9 @@ class FrameIndex(Storable, Integrated):
     ) -> list[FrameIndex]:
         """Parts that have no patient in common.
 
-        The part of a patient is a hash of the PatientID and the seed: sizes come near the fractions where there are many
-        patients (`kfold` deals few out evenly), and patients that come later move none of those that are there. Frames
-        without PatientID go by study, with a warning.
+        The part of a patient is a hash of the PatientID and the seed: sizes come near the fractions where there are
+        many patients (`kfold` deals few out evenly), and patients that come later move none of those that are there.
+        Frames without PatientID go by study, with a warning.
 
         Args:
             fractions: Of each part; they sum to 1. One number stands for two parts: 0.8 for [0.8, 0.2].

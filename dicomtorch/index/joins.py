@@ -120,14 +120,14 @@ def _say(found: Match, names: Sequence[str], frames: int) -> None:
         column = found.joined.columns[0]
         text += (
             f"; without a row, {column.name} is {column.missing!r}: leave such frames out, "
-            f"{example_filter(column.name, column.kind == 'text')}"
+            f"{example_filter(column.name, found.joined.table[column.name])}"
         )
     warnings.warn(f"join on {', '.join(names)}: {text}", stacklevel=4)
 
 
-def example_filter(name: str, is_text: bool) -> str:
-    """How frames whose joined value is known are kept, in code."""
-    return f"as in index.filter({name}={['a', 'b'] if is_text else [0, 1]})"
+def example_filter(name: str, data: Any) -> str:
+    """How frames whose value in a column is known are kept, in code."""
+    return f"as in index.filter({name}={['a', 'b'] if isinstance(data, Texts) else [0, 1]})"
 
 
 def _refuse_ambiguous_files(index: HasFiles, keys: Mapping[str, Key], found: Match) -> None:

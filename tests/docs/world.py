@@ -236,9 +236,10 @@ def tables_by_patient(folder: Path) -> None:
         path.rename(path.with_name(f"{path.parent.name}-{path.name}"))
     for k, path in enumerate(sorted((folder / "studies").rglob("*.dcm"))[:90:9]):
         copy = pydicom.dcmread(path)
-        copy.update(make_data.identity(900 + k))
-        copy.StudyInstanceUID, copy.SeriesInstanceUID = f"2.25.1.{k}", f"2.25.2.{k}"
-        copy.SOPInstanceUID = copy.file_meta.MediaStorageSOPInstanceUID = f"2.25.3.{k}"
+        for keyword, value in make_data.identity(900 + k).items():
+            setattr(copy, keyword, value)
+        copy.SOPInstanceUID = pydicom.uid.generate_uid()
+        copy.file_meta.MediaStorageSOPInstanceUID = copy.SOPInstanceUID
         copy.save_as(path.with_name(f"copy-{path.name}"))
     files = sorted((folder / "studies").rglob("*.dcm"))
     patients = {str(pydicom.dcmread(path, stop_before_pixels=True).PatientID): 1 for path in files}

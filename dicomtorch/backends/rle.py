@@ -7,6 +7,7 @@ import struct
 
 from dicomtorch.backends.base import Buffer
 from dicomtorch.backends.marks import damaged
+from dicomtorch.errors import format_count
 
 _PACKBITS_TAKES = [*range(2, 130), 1, *[2] * 127]
 """Bytes of a segment that a run takes, by its first byte: literal, nothing, repeated."""
@@ -29,7 +30,10 @@ def rle_segments(data: Buffer, count: int) -> list[tuple[int, int]]:
     number, *offsets = struct.unpack_from("<16I", data)
     if number != count or count > 15:
         raise damaged(
-            "RLE header", 0, f"{number} segments", f"{count}, samples times bytes per sample"
+            "RLE header",
+            0,
+            format_count(number, "segment"),
+            f"{count}, samples times bytes per sample",
         )
     edges = [*offsets[:count], size]
     if edges[0] != 64 or any(low >= high for low, high in itertools.pairwise(edges)):

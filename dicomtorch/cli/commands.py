@@ -193,7 +193,7 @@ def _add_preview(commands: Commands[argparse.ArgumentParser]) -> None:
         type=Path,
         default=Path("preview.png"),
         metavar="PNG",
-        help="default: %(default)s",
+        help="default: %(default)s; below each frame: its position (frames[17]), modality, rows x columns",
     )
     parser.add_argument(
         "--frames",

@@ -26,7 +26,7 @@ from dicomtorch.datasets.masked import Mask
 from dicomtorch.datasets.options import FrameOptions, UntransformedFrames, check_names
 from dicomtorch.datasets.positions import integer_of, one_position
 from dicomtorch.datasets.source import FrameSource, Given
-from dicomtorch.errors import FrameIndexError, OptionError, SourceError, printable
+from dicomtorch.errors import FrameIndexError, OptionError, SourceError, format_count, printable
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.reader.reader import Frame
 from dicomtorch.series.geometry import Ints
@@ -207,7 +207,8 @@ class DicomClips(DrawnDataset[Clip, Sample_co, Batch_co]):
 
     def __repr__(self) -> str:
         return (
-            f"DicomClips({len(self):,} clips of {self.length} frames from {len(self.sequences):,} sequences, "
+            f"DicomClips({format_count(len(self), 'clip')} of {format_count(self.length, 'frame')} from "
+            f"{format_count(len(self.sequences), 'sequence')}, "
             f"clips={self.clips!r})"
         )
 

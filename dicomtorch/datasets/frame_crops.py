@@ -12,7 +12,7 @@ from dicomtorch.datasets.masked import MASK_KEYS
 from dicomtorch.datasets.options import ReadOptions
 from dicomtorch.datasets.parts import PART_KEYS, Border, PartDataset, Window
 from dicomtorch.datasets.source import FrameSource, Given
-from dicomtorch.errors import GeometryError, OptionError
+from dicomtorch.errors import GeometryError, OptionError, format_count
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.series.geometry import Ints
@@ -112,8 +112,9 @@ class FrameCrops(PartDataset[Any, Any]):
 
     def __repr__(self) -> str:
         size = "boxes" if self.size is None else f"{self.size[0]} x {self.size[1]}"
-        dropped = f", {len(self.dropped):,} rows dropped" if len(self.dropped) else ""
-        return f"DicomCrops({len(self):,} crops of {size} from {len(self.index):,} frames{dropped})"
+        dropped = f", {format_count(len(self.dropped), 'row')} dropped" if len(self.dropped) else ""
+        frames = format_count(len(self.index), "frame")
+        return f"DicomCrops({format_count(len(self), 'crop')} of {size} from {frames}{dropped})"
 
     def _frame_of(self, asked: int) -> int:
         return int(self._frames[asked])

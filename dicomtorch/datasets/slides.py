@@ -30,6 +30,7 @@ from dicomtorch.errors import (
     GeometryError,
     OptionError,
     SourceError,
+    format_count,
 )
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.report import ScanReport
@@ -325,7 +326,10 @@ class DicomSlides:
 
     def __repr__(self) -> str:
         levels = sum(len(slide.levels) for slide in self)
-        return f"DicomSlides({len(self):,} slides, {levels:,} levels, {len(self.index):,} tiles)"
+        return (
+            f"DicomSlides({format_count(len(self), 'slide')}, {format_count(levels, 'level')}, "
+            f"{format_count(len(self.index), 'tile')})"
+        )
 
     def _repr_html_(self) -> str:
         counts = {"Slides": f"{len(self):,}"}

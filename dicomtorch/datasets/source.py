@@ -32,6 +32,7 @@ from dicomtorch.errors import (
     PixelValueError,
     SourceError,
     UnsupportedError,
+    format_count,
     printable,
 )
 from dicomtorch.index.frame_index import FrameIndex
@@ -73,10 +74,10 @@ _MET = ("read", "reused", "removed", "seconds", "requests", "bytes_read")
 _PIXELS = frozenset(field.name for field in fields(PixelOptions))
 _MASKS = frozenset(MaskOptions.__annotations__)
 _NO_FRAMES = {
-    "not_dicom": "are not DICOM",
-    "no_pixels": "are DICOM without an image",
-    "unreadable": "are damaged",
-    "unsupported": "hold images that are not decoded",
+    "not_dicom": ("is", "are", "not DICOM"),
+    "no_pixels": ("is", "are", "DICOM without an image"),
+    "unreadable": ("is", "are", "damaged"),
+    "unsupported": ("holds", "hold", "images that are not decoded"),
 }
 
 
@@ -401,7 +402,9 @@ def _no_frames(source: Any, index: FrameIndex) -> SourceError:
         )
     report = index.report()
     counts = [
-        f"{report.counts[key]} {text}" for key, text in _NO_FRAMES.items() if report.counts[key]
+        f"{format_count(count, 'file')} {one if count == 1 else many} {what}"
+        for key, (one, many, what) in _NO_FRAMES.items()
+        if (count := report.counts[key])
     ]
     found = "; ".join(counts) if counts else "there are no files"
     first = next((f for k in report.findings.told() if (f := report.findings[k]).reason), None)

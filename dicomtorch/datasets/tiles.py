@@ -29,7 +29,14 @@ from dicomtorch.datasets.regions import (
 from dicomtorch.datasets.slides import Slide, level_of, one_integer, only_tiles, slide_options
 from dicomtorch.datasets.source import FrameSource, Given
 from dicomtorch.datasets.tissue import TissueFinder, TissueMask, is_share
-from dicomtorch.errors import DicomTorchError, GeometryError, OptionError, PixelValueError
+from dicomtorch.errors import (
+    DicomTorchError,
+    GeometryError,
+    OptionError,
+    PixelValueError,
+    format_count,
+    have,
+)
 from dicomtorch.index.columns import Table
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.joins import Joined
@@ -233,7 +240,7 @@ class DicomTiles(ImageDataset[Sample_co, Batch_co]):
         if not len(places.slide):
             what = "" if least is None else f", of which {least:g} is tissue"
             raise GeometryError(
-                f"{len(self.slides)} slides have no tile of {self.tile[0]} x {self.tile[1]} pixels{what}"
+                f"{have(len(self.slides), 'slide')} no tile of {self.tile[0]} x {self.tile[1]} pixels{what}"
             )
         return places
 
@@ -269,7 +276,8 @@ class DicomTiles(ImageDataset[Sample_co, Batch_co]):
 
     def __repr__(self) -> str:
         rows, columns = self.tile
-        return f"DicomTiles({len(self):,} tiles of {rows} x {columns} from {len(self.slides):,} slides)"
+        slides = format_count(len(self.slides), "slide")
+        return f"DicomTiles({format_count(len(self), 'tile')} of {rows} x {columns} from {slides})"
 
     @property
     def index(self) -> FrameIndex:

@@ -17,7 +17,7 @@ from dicomtorch.datasets.options import ReadOptions
 from dicomtorch.datasets.parts import Border, outside_value
 from dicomtorch.datasets.source import FrameSource, Given
 from dicomtorch.datasets.stacked import VOLUME_KEYS, StackDataset, to_stack
-from dicomtorch.errors import GeometryError, OptionError
+from dicomtorch.errors import GeometryError, OptionError, format_count
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.reader.reader import Frame
@@ -211,10 +211,9 @@ class VolumeCrops(StackDataset[Any, Any]):
 
     def __repr__(self) -> str:
         size = " x ".join(map(str, self.size))
-        dropped = f", {len(self.dropped):,} rows dropped" if len(self.dropped) else ""
-        return (
-            f"DicomCrops({len(self):,} crops of {size} from {len(self.stacks):,} volumes{dropped})"
-        )
+        dropped = f", {format_count(len(self.dropped), 'row')} dropped" if len(self.dropped) else ""
+        volumes = format_count(len(self.stacks), "volume")
+        return f"DicomCrops({format_count(len(self), 'crop')} of {size} from {volumes}{dropped})"
 
     def shape(self, i: int) -> tuple[int, int, int, int]:
         """(C, d, h, w) of crop `i`, without reading it."""

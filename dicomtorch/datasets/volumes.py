@@ -26,7 +26,7 @@ from dicomtorch.datasets.stacked import (
     to_stack,
     windows_of,
 )
-from dicomtorch.errors import OptionError, SourceError
+from dicomtorch.errors import OptionError, SourceError, format_count
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.masks.dose import DoseGrids, dose_of, without_dose
 from dicomtorch.model.frame import AppliedVOI
@@ -260,10 +260,11 @@ class DicomVolumes(StackDataset[Sample_co, Batch_co]):
         return len(self._samples_of)
 
     def __repr__(self) -> str:
-        slices = f"{sum(map(len, self.stacks)):,} slices"
+        slices = format_count(sum(map(len, self.stacks)), "slice")
+        volumes = format_count(len(self.stacks), "volume")
         if self._by_series:
-            return f"DicomVolumes({len(self):,} series of {len(self.stacks):,} volumes, {slices})"
-        return f"DicomVolumes({len(self):,} volumes, {slices})"
+            return f"DicomVolumes({len(self):,} series of {volumes}, {slices})"
+        return f"DicomVolumes({format_count(len(self), 'volume')}, {slices})"
 
     def shape(self, i: int) -> tuple[int, ...]:
         """(C, D, H, W) of volume `i`, or (T, C, D, H, W) of a series, without reading it."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from dicomtorch.dicom.elements import PixelDataElement, Read
 from dicomtorch.dicom.items import ITEM, ITEM_HEAD, UNDEFINED, Items, walk_items
-from dicomtorch.errors import EncapsulationError
+from dicomtorch.errors import EncapsulationError, format_count
 from dicomtorch.model.frame import FrameSpans, SpanRule
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.limits import Limits
@@ -104,7 +104,9 @@ class Encapsulated:
         if length == 0:
             return np.empty(0, np.int64)
         if length != 4 * self.claimed:
-            self._reject("Basic", f"it has {length} bytes for {self.claimed} frames")
+            self._reject(
+                "Basic", f"it has {length} bytes for {format_count(self.claimed, 'frame')}"
+            )
             return np.empty(0, np.int64)
         return np.frombuffer(self.read(at + 8, length), "<u4").astype(np.int64)
 
@@ -146,7 +148,7 @@ class Encapsulated:
         """Why a table cannot be right, "" if it can."""
         for values in (table, true_lengths):
             if values is not None and values.shape != (self.claimed,):
-                return f"it has {values.size} entries for {self.claimed} frames"
+                return f"it has {values.size} entries for {format_count(self.claimed, 'frame')}"
             if values is not None and int(values.max()) > 1 << 62:
                 return "an entry is beyond the element"
         if int(table[0]) != 0:
@@ -182,7 +184,8 @@ class Encapsulated:
     def _report(self, count: int) -> None:
         if count < self.claimed:
             self.notices.append(
-                f"the file ends inside {element_name(self.element)}: {self.claimed} frames claimed, {count} found"
+                f"the file ends inside {element_name(self.element)}: "
+                f"{format_count(self.claimed, 'frame')} claimed, {count:,} found"
             )
 
     def _by_fragments(self, items: Items) -> FrameSpans:
@@ -206,8 +209,9 @@ class Encapsulated:
             return self._grouped(rule, items, starts)
         how = "start and end markers show" if rule == "markers" else "one fragment each would be"
         raise EncapsulationError(
-            f"(0028,0008) NumberOfFrames is {claimed}, but {element_name(self.element)} holds {count} "
-            f"fragments without a valid offset table, and {how} {len(starts)} frames"
+            f"(0028,0008) NumberOfFrames is {claimed}, but {element_name(self.element)} holds "
+            f"{format_count(count, 'fragment')} without a valid offset table, and {how} "
+            f"{format_count(len(starts), 'frame')}"
         )
 
     def _starts(self, items: Items) -> list[int]:
@@ -244,7 +248,7 @@ class Encapsulated:
         if items.partial and count == found > 0:
             count = found = found - 1
         if count < self.claimed:
-            self.notices.append(f"{self.claimed} frames claimed, {count} found")
+            self.notices.append(f"{format_count(self.claimed, 'frame')} claimed, {count:,} found")
         return self._spans(
             rule,
             offsets[:count],

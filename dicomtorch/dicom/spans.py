@@ -12,7 +12,7 @@ from dicomtorch.dicom.elements import PixelDataElement, Read
 from dicomtorch.dicom.encapsulated import Encapsulated, element_name
 from dicomtorch.dicom.fragments import packs_into_big_endian_words
 from dicomtorch.dicom.items import ITEM
-from dicomtorch.errors import EncapsulationError
+from dicomtorch.errors import EncapsulationError, format_count
 from dicomtorch.model.frame import FrameSpans
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.limits import LIMITS, Limits
@@ -106,9 +106,9 @@ def _native(
     excess = available - -(-claimed * bits // 8)
     found = whole if excess > 1 else count
     if count < claimed or found > claimed:
-        notices.append(f"{claimed} frames claimed, {found} found")
+        notices.append(f"{format_count(claimed, 'frame')} claimed, {found:,} found")
     elif excess > 1:
-        notices.append(f"{excess} bytes follow the last frame")
+        notices.append(f"{format_count(excess, 'byte')} follow the last frame")
     start = np.arange(count, dtype=np.int64) * bits
     unit = 16 if words else 8
     offset, bit_offset = start // unit * (unit // 8), start % unit

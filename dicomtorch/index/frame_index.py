@@ -16,12 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dicomtorch.errors import (
-    FrameNotFoundError,
-    OptionError,
-    import_optional,
-    printable,
-)
+from dicomtorch.errors import FrameNotFoundError, OptionError, have, import_optional, printable
 from dicomtorch.index import exports, images, joins, selection, splits
 from dicomtorch.index import generation as generations
 from dicomtorch.index.builder import FileRows, Part, build_part
@@ -219,7 +214,7 @@ class FrameIndex(Storable, Integrated):
         if count and duplicates == "raise":
             path = printable(self.path(int(np.argmax(mask))))
             raise OptionError(
-                f"{count} files have the SOPInstanceUID of an earlier one, {path} for example; "
+                f"{have(count, 'file')} the SOPInstanceUID of an earlier one, {path} for example; "
                 f'duplicates="first" leaves them out'
             )
         return self.select(~mask) if count else self

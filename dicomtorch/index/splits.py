@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dicomtorch.errors import OptionError
+from dicomtorch.errors import OptionError, format_count
 from dicomtorch.index.codes import distinct, firsts, numbered
 from dicomtorch.index.columns import HasColumns, Texts
 from dicomtorch.index.joins import key_column
@@ -51,7 +51,8 @@ def split(
     for k, fraction in enumerate(shares):
         if fraction > 0 and len(index) and not (part == k).any():
             warnings.warn(
-                f"part {k} of the split is empty: there are only {len(groups.keys)} groups; try another seed",
+                f"part {k} of the split is empty: of {format_count(len(groups.keys), 'group')} none fell into it; try "
+                f"another seed",
                 stacklevel=3,
             )
     _warn_if_studies_straddle(index, part)
@@ -94,8 +95,8 @@ def kfold(
     empty = k - len(np.unique(fold))
     if empty:
         warnings.warn(
-            f"{empty} of {k} folds are empty: there are only {len(groups.keys)} groups; take a smaller k, "
-            f"another seed, or stratify",
+            f"{empty} of {k} folds {'is' if empty == 1 else 'are'} empty: the index "
+            f"has only {format_count(len(groups.keys), 'group')}; take a smaller k, another seed, or stratify",
             stacklevel=3,
         )
     _warn_if_studies_straddle(index, fold)
@@ -111,9 +112,11 @@ def _groups(index: HasColumns, by: str | Sequence[str]) -> Groups:
         index.column("PatientID"), index.column("IssuerOfPatientID"), studies
     )
     if nobody.any():
+        number = len(np.unique(studies.codes[nobody]))
+        said = "1 study" if number == 1 else f"{number:,} studies"
         warnings.warn(
             f"{int(nobody.sum())} of {len(index)} frames have no PatientID and are grouped by study "
-            f"({len(np.unique(studies.codes[nobody]))} studies)",
+            f"({said})",
             stacklevel=4,
         )
     return groups
@@ -129,7 +132,8 @@ def _warn_if_studies_straddle(index: HasColumns, part: Numbers) -> None:
     several = int(np.count_nonzero(is_in.sum(axis=1) > 1))
     if several:
         warnings.warn(
-            f"{several} studies are in several parts, because what was split by differs within them; "
+            f"{several} {'study is' if several == 1 else 'studies are'} in several parts, because what was split by "
+            f"differs within; "
             f'by="StudyInstanceUID" keeps each together',
             stacklevel=4,
         )
@@ -218,7 +222,9 @@ def folds(
     if k < 2:
         raise OptionError(f"k must be 2 or more; got {k}")
     if len(keys) < k:
-        raise OptionError(f"{len(keys)} groups cannot make {k} folds; take a smaller k")
+        raise OptionError(
+            f"{format_count(len(keys), 'group')} cannot make {k} folds; take a smaller k"
+        )
     # Not the numbers of `parts`, so that folds of a part are as large as each other.
     where = positions(keys, seed, b"folds")
     if strata is None:
@@ -227,8 +233,8 @@ def folds(
     count = len(set(strata))
     if count > max(1, len(keys) // 2):
         raise OptionError(
-            f"stratify has {count} different values for {len(keys)} groups, which cannot be spread evenly; "
-            f"join a coarser column"
+            f"stratify has {count} different values for {format_count(len(keys), 'group')}, which cannot be spread "
+            f"evenly; join a coarser column"
         )
     order = sorted(range(len(keys)), key=lambda g: (strata[g], where[g], keys[g]))
     result = np.empty(len(keys), np.int64)

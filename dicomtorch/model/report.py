@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomtorch._forks import lazy
+from dicomtorch.errors import format_count
 
 FileClass = Literal["image", "no_pixels", "unsupported", "not_dicom", "unreadable"]
 FILE_CLASSES: Final[tuple[FileClass, ...]] = get_args(FileClass)
@@ -94,7 +95,7 @@ class Findings(Sequence[FileFinding]):
 
     def __repr__(self) -> str:
         """Numbers only: findings name files."""
-        return f"Findings({len(self):,} files)"
+        return f"Findings({format_count(len(self), 'file')})"
 
     def counts(self) -> dict[FileClass, int]:
         """Files per class, every class present."""
@@ -144,8 +145,8 @@ class ScanReport:
         copies = f"; {self.duplicates:,} repeat a SOPInstanceUID" if self.duplicates else ""
         asked = f", {self.requests:,} requests" if self.requests else ""
         return (
-            f"ScanReport({len(self.findings):,} files{found and f': {found}'}{copies}; {self.read:,} read, "
-            f"{self.reused:,} known, {self.removed:,} gone{asked}, {self.seconds:.1f} s)"
+            f"ScanReport({format_count(len(self.findings), 'file')}{found and f': {found}'}{copies}; "
+            f"{self.read:,} read, {self.reused:,} known, {self.removed:,} gone{asked}, {self.seconds:.1f} s)"
         )
 
     @lazy

@@ -18,7 +18,13 @@ from torch.utils.data import DataLoader
 from dicomtorch.backends.base import BACKENDS
 from dicomtorch.batches.loader import FrameLoader
 from dicomtorch.datasets.frames import DicomFrames
-from dicomtorch.errors import DicomTorchError, OptionError, SourceError, UnsupportedError
+from dicomtorch.errors import (
+    DicomTorchError,
+    OptionError,
+    SourceError,
+    UnsupportedError,
+    format_count,
+)
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.options import PixelOptions
 from dicomtorch.reader.cache import EXPENSIVE
@@ -268,7 +274,8 @@ def format_result(result: Measurement, page: Page = PLAIN) -> str:
             f"{result.left_out:,} frames of other shapes are left out; --size measures all"
         )
     if result.failed:
-        about.append(f"{result.failed:,} frames that cannot be read are left out")
+        verb = "is" if result.failed == 1 else "are"
+        about.append(f"{format_count(result.failed, 'frame')} that cannot be read {verb} left out")
     rows = []
     for way in result.ways:
         threads = way.loader == "FrameLoader"

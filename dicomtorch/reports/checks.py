@@ -122,7 +122,14 @@ def _claimed(index: FrameIndex) -> list[Remark]:
     lost, spare = int(-more[more < 0].sum()), int(more[more > 0].sum())
     text = (
         f"{format_count(len(differ), 'file')} {_verb(differ, 'claims', 'claim')} another number of frames "
-        f"(NumberOfFrames) than there are: {lost:,} claimed and not there, {spare:,} there and not claimed"
+        f"(NumberOfFrames) than there are"
+    )
+    text += (
+        f": {format_count(lost, 'frame')} that they claim {'is' if lost == 1 else 'are'} missing"
+        * (lost > 0)
+    )
+    text += f"{',' if lost else ':'} {format_count(spare, 'frame')} more than they claim" * (
+        spare > 0
     )
     advice = "get the files again; frames that are not claimed are not read"
     return [Remark("claimed_frames", "problem", text, advice, lost + spare, tuple(differ))]

@@ -123,7 +123,11 @@ def format_report(
     """The same as text for a terminal."""
     blocks: list[Block] = []
     if found.decoding:
-        blocks.append(group([_decoding_table(found.decoding), Sentence(_kernels_line(), 0)]))
+        said = [Sentence(_kernels_line(), 0)]
+        ways = {(kind.syntax_name, kind.backends, kind.advice) for kind in found.decoding}
+        if len(ways) > len({name for name, *_ in ways}):
+            said.insert(0, Sentence(_SEVERAL, 0))
+        blocks.append(group([_decoding_table(found.decoding), *said]))
     with_volumes = [one for one in found.series if one.volumes]
     blocks += series_blocks(with_volumes, index, redact_paths=redact_paths)
     for level, (heading, style) in _HEADINGS.items():
@@ -138,6 +142,11 @@ def format_report(
         blocks.append(Sentence(text, 0))
     return page.render(blocks)
 
+
+_SEVERAL = (
+    "A transfer syntax has several lines where some of its frames (by bits, colours) are decoded by "
+    "other backends."
+)
 
 _HEADINGS = {
     "problem": ("Problems", "bold red"),

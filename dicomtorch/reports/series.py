@@ -18,12 +18,16 @@ from dicomtorch.errors import format_count
 from dicomtorch.index.codes import numbered, pieces
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.shown import shown
-from dicomtorch.reports.page import PLAIN, Block, Line, Page, listed, table
+from dicomtorch.reports.page import PLAIN, Block, Line, Page, Sentence, group, listed, table
 from dicomtorch.reports.text import format_name, name_file
 from dicomtorch.series.search import stacks
 from dicomtorch.series.stacks import Stack, StackList
 from dicomtorch.series.volumes import series_volumes
 
+_LEGEND = (
+    "volumes: number x slices*rows*columns; mm: between slices*rows, or slices*rows*columns; separated_by: what tells "
+    "volumes of one series apart."
+)
 _SERIES = ("patient", "StudyInstanceUID", "SeriesInstanceUID")
 
 
@@ -151,8 +155,8 @@ def series_blocks(
         cells = (", ".join(what), ", ".join(spacing), told, _odd(one))
         rows.append((name, one.modality, one.frames, *(cell or "-" for cell in cells)))
         lines += [Line(name, f"{count:,}: {reason}") for reason, count in one.left_out.items()]
-    header = ("Series with", "", "frames", "volumes", "mm", "separated_by", "odd")
-    blocks = [table(header, rows)]
+    header = ("A file of the series", "", "frames", "volumes", "mm", "separated_by", "odd")
+    blocks = [group([table(header, rows), Sentence(_LEGEND, 0)])]
     if lines:
         blocks.append(listed("In no volume:", lines))
     return blocks

@@ -44,7 +44,7 @@ def findings_blocks(findings: list[dict[str, Any]]) -> list[Block]:
     for finding in findings:
         if finding["class"] not in PROBLEMS and finding["reason"]:
             line = f"{CLASS_NAMES[finding['class']]}: {finding['reason']}"
-            alike.setdefault(re.sub(r"\d+", "", line), []).append(line)
+            alike.setdefault(re.sub(r"\d[\d,]*", "", line), []).append(line)
     if alike:
         noticed = [
             Line("", f"{len(same):6,}  {same[0]}{', or the like' * (len(set(same)) > 1)}")

@@ -16,7 +16,7 @@ from dicomtorch.dicom.elements import Header, Read, array, texts
 from dicomtorch.dicom.header import read_header
 from dicomtorch.dicom.spans import locate_frames
 from dicomtorch.dicom.tags import KEYWORDS
-from dicomtorch.errors import EncapsulationError, HeaderError, NotDicomError
+from dicomtorch.errors import EncapsulationError, HeaderError, NotDicomError, format_count
 from dicomtorch.index.builder import FileRows
 from dicomtorch.model.frame import SPAN_RULES, FrameSpans
 from dicomtorch.model.image import ImagePixel
@@ -112,7 +112,7 @@ def read_dicom(read: Read, rows: FileRows, resolver: Resolver, limits: Limits) -
         if rows.file_class != "no_pixels":
             rows.claimed_frames = resolver.number_of_frames(header, notices)
         if rows.file_class == "unsupported" and rows.claimed_frames >= 0:
-            rows.reason += f"; {rows.claimed_frames} frames claimed"
+            rows.reason += f"; {format_count(rows.claimed_frames, 'frame')} claimed"
         if rows.file_class == "image":
             pixel, spans = _resolve_frames(read, header, rows, resolver, limits, notices)
         rows.mask_object = mask_object(header, rows.count, limits)

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from dicomtorch.errors import GeometryError, OptionError
+from dicomtorch.errors import GeometryError, OptionError, format_count
 from dicomtorch.index.codes import pieces
 from dicomtorch.index.columns import Texts
 from dicomtorch.index.frame_index import FrameIndex
@@ -165,9 +165,11 @@ class _Search:
             parts, copies = apart(group), rows[:0]
             if parts is None and len(copies := self._copies(group)):
                 files = listed(self.slices.names(copies))
+                one = len(copies) == 1
+                what = "slice is a copy" if one else "slices are copies"
                 self.problems.append(
-                    f"{len(copies)} slices are copies, with SOPInstanceUID and place of another one: {files}. Leave "
-                    f"them out with index.deduplicate()"
+                    f"{len(copies):,} {what}, with SOPInstanceUID and place of another one: {files}. Leave "
+                    f"{'it' if one else 'them'} out with index.deduplicate()"
                 )
                 self.copies.append(copies)
                 group = Group(self.slices, np.setdiff1d(group.rows, copies))
@@ -253,7 +255,8 @@ class _Search:
             one = int(group.rows[places == odd[0]][0])
             other = f"; {usual} are at most places, but {counts[odd[0]]} at that of {self.slices.name(one)}"
         self.problems.append(
-            f"{len(repeats)} slices are at the place of another one, and nothing known tells them apart: "
+            f"{format_count(len(repeats), 'slice')} {'is' if len(repeats) == 1 else 'are'} at the place of another "
+            f"one, and nothing known tells them apart: "
             f"{listed(self.slices.names(group.rows[repeats]))}{other}. {self._help(group)}"
         )
         self.left_out.append((group.rows, REPEATED))

@@ -95,7 +95,7 @@ def test_a_crop_and_what_is_said_of_it(tmp_path: Path) -> None:
         (1, "solid"),
         (0, ""),
     ]
-    assert repr(crops) == "DicomCrops(2 crops of 4 x 6 x 8 from 1 volumes)"
+    assert repr(crops) == "DicomCrops(2 crops of 4 x 6 x 8 from 1 volume)"
 
 
 def test_only_the_slices_touched_are_decoded(tmp_path: Path) -> None:
@@ -334,7 +334,7 @@ def test_candidates_of_other_series(tmp_path: Path) -> None:
     assert not len(DicomCrops(scan(tmp_path)[0], rows, (2, 4, 4)).dropped)
     crops = DicomCrops(index, rows, (2, 4, 4), absent="drop")
     assert crops.dropped.tolist() == [1]
-    assert repr(crops) == "DicomCrops(2 crops of 2 x 4 x 4 from 1 volumes, 1 rows dropped)"
+    assert repr(crops) == "DicomCrops(2 crops of 2 x 4 x 4 from 1 volume, 1 row dropped)"
     _, meta = crops[:]
     assert meta["candidate"].tolist() == [0, 2]
     assert meta["label"].tolist() == [0, 2]

@@ -124,7 +124,7 @@ def test_boxes_as_they_are(tmp_path: Path) -> None:
     np.testing.assert_array_equal(crops[0][0][0].numpy(), pixels_of(0)[4:9, 3:10])
     np.testing.assert_array_equal(crops[2][0][0].numpy(), pixels_of(0)[50:, 70:])
     assert crops[0][1]["box"] == pytest.approx((0.2, 0.7, 6.5, 4.1))
-    assert repr(crops) == "DicomCrops(3 crops of boxes from 1 frames)"
+    assert repr(crops) == "DicomCrops(3 crops of boxes from 1 frame)"
 
 
 @given(
@@ -330,7 +330,7 @@ def test_candidates_without_a_frame(tmp_path: Path) -> None:
     crops = DicomCrops(tmp_path, table, (8, 8), absent="drop")
     assert crops.dropped.tolist() == [1]
     assert [crops[k][1]["candidate"] for k in range(2)] == [0, 2]
-    assert "1 rows dropped" in repr(crops)
+    assert "1 row dropped" in repr(crops)
     # Frames of a multi-frame file count from 0.
     with pytest.raises(GeometryError, match="rows 0, 1 of the table"):
         DicomCrops(tmp_path, table | {"frame": [1, 0, 0]}, (8, 8))

@@ -306,7 +306,7 @@ def test_roots_without_images(tmp_path: Path) -> None:
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "a.txt").write_text("hello")
     (tmp_path / "text" / "b.csv").write_text("a,b")
-    with pytest.raises(SourceError, match="2 are not DICOM"):
+    with pytest.raises(SourceError, match="2 files are not DICOM"):
         DicomFrames(tmp_path / "text")
 
 

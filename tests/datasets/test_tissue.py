@@ -132,7 +132,7 @@ def test_a_function_says_what_is_tissue(tmp_path: Path) -> None:
     ):
         DicomTiles(tmp_path, 32, tissue=0.5, tissue_mask=lambda picture: np.zeros(3))
     with pytest.raises(
-        GeometryError, match=r"1 slides have no tile of 32 x 32 pixels, of which 0.5 is tissue"
+        GeometryError, match=r"1 slide has no tile of 32 x 32 pixels, of which 0.5 is tissue"
     ):
         DicomTiles(tmp_path, 32, tissue=0.5, tissue_mask=lambda picture: picture[..., 0] > 2)
 

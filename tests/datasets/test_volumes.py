@@ -59,7 +59,7 @@ def test_a_volume_and_what_is_said_of_it(tmp_path: Path) -> None:
     assert math.isnan(meta["FrameTime"])
     assert list(meta["ImagePositionPatient"]) == [0, 0, 0]
     np.testing.assert_allclose(patient_to_voxel((1.6, 2.1, 5), meta["affine"]), (2, 3, 2))
-    assert repr(volumes) == "DicomVolumes(1 volumes, 5 slices)"
+    assert repr(volumes) == "DicomVolumes(1 volume, 5 slices)"
 
 
 def test_rescale_of_each_slice(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_a_first_fragment_without_a_start_marker_where_the_last_one_is_cut(frame
     value = element(b"no marker " * 3, JPEG, end=b"")[:-4]
     spans, found = locate(value, frames)
     assert (len(spans), found) == (0, [])
-    assert f"{frames} frames claimed, 0 found" in "; ".join(spans.notices)
+    assert f"{frames:,} frames claimed, 0 found" in "; ".join(spans.notices)
 
 
 def test_markers_of_jpeg_2000():
@@ -281,7 +281,7 @@ def test_x11_truncated(table, syntax, missing, count):
 def test_a_single_frame_that_is_cut_off_is_none():
     spans, frames = locate(element(JPEG)[:-10], 1)
     assert frames == []
-    assert "1 frames claimed, 0 found" in spans.notices[-1]
+    assert "1 frame claimed, 0 found" in spans.notices[-1]
     assert locate(element(end=b""), 1)[1] == []
 
 
@@ -449,10 +449,10 @@ def test_ybr_full_422_that_is_not_subsampled():
         (24, 5, None, 2, 2, "5 frames claimed, 2 found"),
         (23, 2, None, 1, 1, "2 frames claimed, 1 found"),
         (24, 2, 123, 1, 1, "states 24 bytes, the file has 23"),
-        (3 << 30, 1, 111, 0, 0, "1 frames claimed, 0 found"),
-        (12, 1, 50, 0, 0, "1 frames claimed, 0 found"),
-        (36, 1, None, 1, 3, "1 frames claimed, 3 found"),
-        (36, None, None, 1, 3, "1 frames claimed, 3 found"),
+        (3 << 30, 1, 111, 0, 0, "1 frame claimed, 0 found"),
+        (12, 1, 50, 0, 0, "1 frame claimed, 0 found"),
+        (36, 1, None, 1, 3, "1 frame claimed, 3 found"),
+        (36, None, None, 1, 3, "1 frame claimed, 3 found"),
         (20, 1, None, 1, 1, "8 bytes follow the last frame"),
     ],
 )

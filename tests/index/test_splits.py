@@ -165,7 +165,7 @@ def test_a_study_of_several_patients_is_named() -> None:
     index = index_of([(f"p{n}", "", "1") for n in range(30)])
     generation = index._generation
     generation.frames["StudyInstanceUID"] = Texts.of(["s"] * 30)
-    with pytest.warns(UserWarning, match="1 studies are in several parts"):
+    with pytest.warns(UserWarning, match="1 study is in several parts"):
         index.split([0.5, 0.5])
 
 

@@ -69,7 +69,7 @@ def test_mixed_sizes_are_measured_together_when_resized(tree):
     index, _ = scan(tree)
     result = last(index, size=(16, 16))
     assert (result.left_out, result.failed, result.shape) == (0, 1, (1, 16, 16))
-    assert "1 frames that cannot be read" in bench.format_result(result)
+    assert "1 frame that cannot be read is left out" in bench.format_result(result)
 
 
 def test_a_backend_that_cannot_is_a_row(tree):

@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from dicomtorch import scan
 from dicomtorch.backends import imagecodecs, simpleitk
 from dicomtorch.backends import pydicom as pydicom_backend
+from dicomtorch.backends.capability import Capability
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.reader.kernels import Kernels
@@ -208,7 +209,7 @@ def test_damaged_files_and_video_are_problems(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("claimed", "text"),
-    [(5, "2 claimed and not there, 0 there"), (2, "0 claimed and not there, 1 there")],
+    [(5, "are: 2 frames that they claim are missing"), (2, "are: 1 frame more than they claim")],
 )
 def test_claimed_and_found_frames_differ(tmp_path: Path, claimed: int, text: str) -> None:
     frames = np.stack([ct_pixels(k) for k in range(3)])
@@ -406,3 +407,32 @@ def test_it_says_whether_compiled_kernels_are_in_use(tmp_path, monkeypatch, reas
     assert to_json(examination, index)["kernels"] == {"in_use": not reason, "reason": reason}
     text = format_report(examination, index)
     assert (f"converted by NumPy: {reason}." if reason else "read by dicomtorch-kernels.") in text
+
+
+def test_a_syntax_that_is_there_twice_comes_with_the_reason(tmp_path: Path) -> None:
+    write(ct(ct_pixels(0), 0), tmp_path / "a.dcm")
+    pixel = scan(tmp_path)[0].image_pixel(0)
+    kinds = [Capability(pixel, frames, ("pydicom",), "") for frames in (1, 2)]
+    index = scan(tmp_path)[0]
+    same = format_report(Examination(tuple(kinds), ()), index)
+    assert "has several lines" not in same
+    kinds[1] = replace(kinds[1], backends=("pydicom", "simpleitk"))
+    other = format_report(Examination(tuple(kinds), ()), index)
+    assert "A transfer syntax has several lines where" in other
+
+
+def test_both_kinds_of_claims_are_counted_apart(tmp_path: Path) -> None:
+    frames = np.stack([ct_pixels(k) for k in range(3)])
+    for k, claimed in enumerate((4, 1)):
+        write(ct(frames, k, NumberOfFrames=claimed), tmp_path / f"{k}.dcm")
+    text = present(tmp_path, "claimed_frames").text
+    assert text.endswith(
+        "than there are: 1 frame that they claim is missing, 2 frames more than they claim"
+    )
+
+
+def test_the_table_of_series_says_what_its_columns_are(tmp_path: Path) -> None:
+    write_series(tmp_path, 4)
+    text = format_report(*examined(tmp_path))
+    assert "A file of the series" in text
+    assert "volumes: number x slices*rows*columns; mm: between slices*rows" in text

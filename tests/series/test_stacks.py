@@ -100,7 +100,7 @@ def test_slices_beside_each_other_lead_there_and_back(tmp_path: Path) -> None:
 
 def test_a_slice_that_is_there_twice(tmp_path: Path) -> None:
     slices(tmp_path, (0, 1, 2, 2, 3))
-    with pytest.raises(GeometryError, match=r"1 slices are copies.*003\.dcm"):
+    with pytest.raises(GeometryError, match=r"1 slice is a copy.*003\.dcm"):
         found(tmp_path)
     stack = only(tmp_path, on_gap="keep")
     assert len(stack) == 4

@@ -290,7 +290,8 @@ class FrameSource:
                 f"TransferSyntaxUID is not {' or '.join(bad)}"
             )
         warnings.warn(
-            f"{count} of {len(able)} frames are left out because they cannot be decoded: {error}",
+            f"{count:,} of {format_count(len(able), 'frame')} {'is' if count == 1 else 'are'} left out because nothing "
+            f"decodes {'it' if count == 1 else 'them'}: {error}",
             stacklevel=4,
         )
         return reader.restricted(np.flatnonzero(able))

@@ -114,8 +114,10 @@ def _groups(index: HasColumns, by: str | Sequence[str]) -> Groups:
     if nobody.any():
         number = len(np.unique(studies.codes[nobody]))
         said = "1 study" if number == 1 else f"{number:,} studies"
+        count = int(nobody.sum())
+        verbs = ("has", "is") if count == 1 else ("have", "are")
         warnings.warn(
-            f"{int(nobody.sum())} of {len(index)} frames have no PatientID and are grouped by study "
+            f"{count:,} of {format_count(len(index), 'frame')} {verbs[0]} no PatientID and {verbs[1]} grouped by study "
             f"({said})",
             stacklevel=4,
         )

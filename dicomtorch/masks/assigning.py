@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dicomtorch.errors import GeometryError, OptionError
+from dicomtorch.errors import GeometryError, OptionError, format_count, have
 from dicomtorch.masks.coded_names import LabelMap
 from dicomtorch.masks.objects import Source, is_background
 from dicomtorch.masks.placing import Flags, Images, Ints, Links, Place, Placed, place
@@ -254,8 +254,8 @@ def _why_nowhere(placed: Placed, mine: Flags) -> str:
 def _check_grid(images: Images, rows: Ints, source: Source, placed: Placed) -> None:
     if placed.wrong_size:
         raise GeometryError(
-            f"masks: {source.name}: {placed.wrong_size} frames have other Rows and Columns than the image that they "
-            f"name, and no FrameOfReferenceUID says where they are"
+            f"masks: {source.name}: {have(placed.wrong_size, 'frame')} other Rows and Columns than the image named "
+            f"there, and no FrameOfReferenceUID says where they are"
         )
     lies = np.zeros(len(placed.distance), np.bool_)
     lies[placed.links.plane] = True
@@ -266,9 +266,10 @@ def _check_grid(images: Images, rows: Ints, source: Source, placed: Placed) -> N
         own = np.asarray(source.index.values("PixelSpacing", frame))[0].tolist()
         turned = np.asarray(source.index.values("ImageOrientationPatient", frame))[0].tolist()
         raise GeometryError(
-            f"masks: {source.name}: {int(off.sum())} frames lie on another grid than the images: corners are up to "
-            f"{placed.off_grid[off].max():.3g} pixels off (spacing {own}, images {spacing}; orientation {turned}, "
-            f'images {images.orientation[row].tolist()}); resample="nearest" samples labels at the image\'s pixels'
+            f"masks: {source.name}: {format_count(int(off.sum()), 'frame')} on another grid than the images: corners "
+            f"are up to {placed.off_grid[off].max():.3g} pixels off (spacing {own}, images {spacing}; orientation "
+            f"{turned}, images {images.orientation[row].tolist()}); "
+            f'resample="nearest" samples labels at the image\'s pixels'
         )
 
 
@@ -284,7 +285,8 @@ def _with_those_between(
     if between == "raise":
         rois = source.found.contour_segment[chosen[near]]
         raise GeometryError(
-            f"masks: {source.name}: {int(near.sum())} contours of {len(np.unique(rois))} ROIs lie between slices, up "
+            f"masks: {source.name}: {format_count(int(near.sum()), 'contour')} of "
+            f"{format_count(len(np.unique(rois)), 'ROI')} {'lies' if near.sum() == 1 else 'lie'} between slices, up "
             f"to {placed.distance[near].max():.3g} mm from the nearest (slices are {placed.spacing[near].min():.3g} mm "
             f'apart); between="nearest" takes the nearest slice, "drop" leaves them out'
         )

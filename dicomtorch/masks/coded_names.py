@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dicomtorch.errors import OptionError
+from dicomtorch.errors import OptionError, format_count
 from dicomtorch.model.mask_object import Code, Segment
 
 LabelOption = Mapping[str | Code, int] | Sequence[str] | None
@@ -143,8 +143,9 @@ def label_map(
     missed = [k for k in range(len(keys)) if all_match and k not in matched]
     if missed:
         raise OptionError(
-            f"labels: {keys[missed[0]]!r} matches none of {len({s.name for s in segments})} names of "
-            f"{len(segments)} segments; the table of the masks lists them"
+            f"labels: {keys[missed[0]]!r} matches none of "
+            f"{format_count(len({s.name for s in segments}), 'name')} of "
+            f"{format_count(len(segments), 'segment')}; the table of the masks lists them"
         )
     return result
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dicomtorch.errors import OptionError
+from dicomtorch.errors import OptionError, format_count, have
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.masks.annotations import annotation_table
 from dicomtorch.masks.assigning import (
@@ -172,8 +172,8 @@ class MaskIndex:
     def __repr__(self) -> str:
         covered = int(np.count_nonzero(self.covered()))
         return (
-            f"MaskIndex({len(self.labels)} labels from {len(self._sources)} objects, "
-            f"{covered:,} of {len(self):,} frames have a plane)"
+            f"MaskIndex({format_count(len(self.labels), 'label')} from {format_count(len(self._sources), 'object')}, "
+            f"{have(covered, 'frame', len(self))} a plane)"
         )
 
     def _at(self, position: int) -> int:

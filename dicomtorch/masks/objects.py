@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dicomtorch._forks import lazy
-from dicomtorch.errors import PixelValueError, printable
+from dicomtorch.errors import PixelValueError, format_count, printable
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.masks.placing import Images, Ints, Planes
 from dicomtorch.model.mask_object import GEOMETRIC_TYPES, MaskObject, Segment
@@ -167,8 +167,8 @@ class Source:
             return ""
         number = found.segments[int(found.contour_segment[lost[0]])].number
         return (
-            f"(3006,0050) ContourData of {len(lost)} contours does not begin with a point of three numbers (ROI "
-            f"{number} for one)"
+            f"(3006,0050) ContourData of {format_count(len(lost), 'contour')} does not begin with a point of three "
+            f"numbers (ROI {number} for one)"
         )
 
     def _cut_off(self) -> str:

@@ -218,9 +218,10 @@ def place(images: Images, rows: Ints, planes: Planes, how: Place = "auto") -> Pl
     space = images.code("frame_of_reference", planes.frame_of_reference)
     foreign = images.frame_of_reference.codes[links.row] != space
     if (foreign & is_named).any():
+        count_named = len(np.unique(links.plane[foreign & is_named]))
         result.notices.append(
-            f"{len(np.unique(links.plane[foreign & is_named]))} planes name images of another FrameOfReferenceUID "
-            f"that lie in their plane; taken as the same space"
+            f"{'1 plane names' if count_named == 1 else f'{count_named:,} planes name'} images of another "
+            f"FrameOfReferenceUID in the same plane; taken as the same space"
         )
     links = links.where(~foreign | is_named)
     result.links = _narrowed(links, is_named[~foreign | is_named], count)

@@ -100,8 +100,8 @@ def on_frames(images: Images, keys: tuple[Ints, Ints], frames: Ints, shapes: Sha
     unclear = int(((frames[plain] == UNSTATED) & (count > 1)).sum())
     if unclear:
         raise OptionError(
-            f"{unclear} rows of the table name images of several frames and no frame; add a column frame, counted from "
-            f"0, or {ANY_FRAME} for all of them"
+            f"{unclear} {'row of the table names' if unclear == 1 else 'rows of the table name'} images of several "
+            f"frames and no frame; add a column frame, counted from 0, or {ANY_FRAME} for all of them"
         )
     shape = np.repeat(plain, count)
     row = order[

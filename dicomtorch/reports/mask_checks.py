@@ -80,7 +80,9 @@ def _nowhere(masks: MaskIndex) -> list[Remark]:
     some = [
         f"{row['object']}/{row['number']}" for row in rows if row["reason"] and row["object"] >= 0
     ]
-    text = f"{format_count(sum(reasons.values()), 'segment')} of masks make no pixel ({listed})"
+    count = sum(reasons.values())
+    verb = "makes" if count == 1 else "make"
+    text = f"{format_count(count, 'segment')} of masks {verb} no pixel ({listed})"
     if some:  # objects that nothing is made of have no number
         text += (
             f"; object/number {', '.join(some[:_LISTED])}{' ...' if len(some) > _LISTED else ''}"

@@ -98,7 +98,7 @@ def test_what_is_refused(case):
         DicomFrames(folder, boxes=table, masks=True)
     with pytest.raises(OptionError, match="goes with DicomFrames"):
         DicomVolumes(folder, boxes=table)
-    with pytest.raises(OptionError, match="'nodule' matches none of 1 names"):
+    with pytest.raises(OptionError, match="'nodule' matches none of 1 name of 1 segment"):
         DicomFrames(folder, boxes=table, labels=["nodule"])
     series(folder / "other", 1)
     with pytest.raises(OptionError, match="2 files are called as one row"):

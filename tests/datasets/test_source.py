@@ -221,7 +221,7 @@ def test_unsupported_frames_are_named_at_once(tmp_path: Path) -> None:
     write(dataset, tmp_path / "jxl.dcm")
     with pytest.raises(UnsupportedError, match=r"1 of 2 frames cannot be decoded: .*JPEG XL"):
         DicomFrames(tmp_path, backend="pydicom")
-    with pytest.warns(UserWarning, match="1 of 2 frames are left out"):
+    with pytest.warns(UserWarning, match="1 of 2 frames is left out because nothing decodes it"):
         assert len(DicomFrames(tmp_path, backend="pydicom", on_error="replace")) == 1
 
 

@@ -108,7 +108,7 @@ def test_folds_part_all_frames_by_group(people: list[Patient], k: int, stratifie
 def test_the_part_of_a_patient_is_the_same_for_ever() -> None:
     # Recorded once. A change here moves patients between the training and the test sets of everybody.
     people = [(name, "", "1") for name in "abcdefghij"] + [("a", "X", "1"), ("", "", "1")]
-    with pytest.warns(UserWarning, match="1 of 12 frames have no PatientID"):
+    with pytest.warns(UserWarning, match="1 of 12 frames has no PatientID and is grouped"):
         train, test = index_of(people).split([0.7, 0.3], seed=7)
     assert (
         "".join(train.column("PatientID")) + "|" + "".join(test.column("PatientID"))

@@ -361,7 +361,7 @@ def test_contours_off_their_plane(tmp_path, off, taken):
     structures(tmp_path / "rs.dcm", slices, [("A", [contour])])
     if not taken:
         with pytest.raises(
-            GeometryError, match=r"1 contours of 1 ROIs lie between slices, up to 0\.6 mm"
+            GeometryError, match=r"1 contour of 1 ROI lies between slices, up to 0\.6 mm"
         ):
             masks_of(tmp_path)
         assert not masks_of(tmp_path, between="drop").areas().any()
@@ -460,7 +460,7 @@ def test_several_objects_of_one_label(tmp_path):
     [
         ({"(": 1}, "no regular expression"),
         ({"one": 0}, "1 or more"),
-        ({"nothing": 1}, "matches none of 1 names"),
+        ({"nothing": 1}, "matches none of 1 name of"),
         ({}, "empty"),
         (["one", "one"], "twice"),
         ("one", "must be a dict"),
@@ -639,7 +639,7 @@ def test_contours_of_nothing_but_separators_and_of_very_many_points(tmp_path):
 
     written(b"\\" * 12, 4)
     with pytest.raises(
-        PixelValueError, match=r"\(3006,0050\) ContourData of 1 contours does not begin"
+        PixelValueError, match=r"\(3006,0050\) ContourData of 1 contour does not begin"
     ):
         masks_of(tmp_path)
     written(b"1\\1\\0\\" * 10, 10_000_000)

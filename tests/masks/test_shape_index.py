@@ -160,7 +160,7 @@ def test_rows_of_images_with_several_frames_say_which(tmp_path):
     pixels = np.zeros((3, *SHAPE), np.int16)
     write(ct(pixels, 0), tmp_path / "cine.dcm")
     table = {"file": ["cine"], "x": [3], "y": [4], "width": [5], "height": [6]}
-    with pytest.raises(OptionError, match="1 rows of the table name images of several frames"):
+    with pytest.raises(OptionError, match="1 row of the table names images of several frames"):
         DicomFrames(tmp_path, boxes=table)
     one = DicomFrames(tmp_path, boxes=table | {"frame": [1]})
     assert [len(one[k][1]["boxes"]) for k in range(3)] == [0, 1, 0]

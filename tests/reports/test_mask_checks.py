@@ -58,7 +58,7 @@ def test_contours_between_slices_and_what_is_odd(tmp_path):
     slices = series(tmp_path, 6, spacing=2.0)
     off = [(u, v, 2.6) for u, v in square(1.5, 4.5)]
     structures(tmp_path / "b.dcm", slices, [("Miller", [off])])
-    assert "lie between slices" in remarks(tmp_path)["masks_off"].text
+    assert "lies between slices" in remarks(tmp_path)["masks_off"].text
     rois = [("Miller", [(k, square(1.5, 4.5)) for k in (0, 2, 4)])]
     structures(tmp_path / "b.dcm", slices, rois)
     assert "farther apart than the slices" in remarks(tmp_path)["masks_odd"].text

@@ -229,16 +229,16 @@ def train(folder: Path) -> None:
     (folder / "labels.csv").write_text("\n".join(rows[:-1]) + "\n")
 
 
-def tables_by_patient(folder: Path) -> None:
-    """`studies/` of many patients, some with a picture of another one, `labels.csv` by patient, `train.csv` by file."""
+def tables_by_patient(folder: Path, copies: int = 0) -> None:
+    """`studies/` of many patients, some pictures under two; `labels.csv` by patient, `train.csv` by file."""
     studies(folder, patients=16)
     for path in sorted((folder / "studies").rglob("*.dcm")):
         path.rename(path.with_name(f"{path.parent.name}-{path.name}"))
-    for k, path in enumerate(sorted((folder / "studies").rglob("*.dcm"))[:90:9]):
+    for k, path in enumerate(sorted((folder / "studies").rglob("*.dcm"))[: 9 * copies : 9]):
         copy = pydicom.dcmread(path)
         for keyword, value in make_data.identity(900 + k).items():
             setattr(copy, keyword, value)
-        copy.SOPInstanceUID = pydicom.uid.generate_uid()
+        copy.SOPInstanceUID = pydicom.uid.generate_uid(entropy_srcs=["copy", str(k)])
         copy.file_meta.MediaStorageSOPInstanceUID = copy.SOPInstanceUID
         copy.save_as(path.with_name(f"copy-{path.name}"))
     files = sorted((folder / "studies").rglob("*.dcm"))
@@ -248,6 +248,11 @@ def tables_by_patient(folder: Path) -> None:
     make_data.write_table(
         folder / "train.csv", [("image_id", "grade"), *((p.stem, 3) for p in files)]
     )
+
+
+def tables_with_copies(folder: Path) -> None:
+    """The same with ten files that were copied under another name."""
+    tables_by_patient(folder, copies=10)
 
 
 def perfusion(folder: Path) -> None:
@@ -285,7 +290,7 @@ WORLDS: dict[str, tuple[Callable[[Path], None], ...]] = {
     "docs/how-to/remote.md": (slices,),
     "docs/how-to/planning.md": (sites,),
     "docs/how-to/sampling.md": (studies, echo, liver_and_tumour),
-    "docs/how-to/selecting.md": (tables_by_patient,),
+    "docs/how-to/selecting.md": (tables_with_copies,),
     "docs/how-to/slides.md": (glass,),
     "docs/how-to/viewer.md": (studies,),
     "docs/how-to/volumes.md": (liver_and_tumour, of_a_challenge, perfusion),

@@ -404,8 +404,8 @@ def group_codes(table: FrameIndex | HasColumns, by: By) -> Ints:
     if missing.any():
         out = example_filter(name, data) if isinstance(by, str) else "with index.select"
         raise OptionError(
-            f"{have(int(missing.sum()), what, len(missing))} no {name}; leave them out{f', {out}' * frames}, or give "
-            f"one value per {what} instead of a column"
+            f"{have(int(missing.sum()), what, len(missing))} no {name}; leave them out"
+            f"{f', {out}' if frames else ' of the table'}, or give one value per {what} instead of a column"
         )
     return np.unique(values, return_inverse=True)[1].astype(np.int64)
 

@@ -394,7 +394,7 @@ def test_candidates_are_drawn_with_an_equal_chance_per_class(tmp_path: Path) -> 
     assert sorted(meta["kind"]) == ["none", "none", "solid", "solid"]
     assert set(BalancedSampler(crops, weights=np.arange(COUNT) == 7)) == {7}
     every = DicomCrops(tmp_path, rows, (2, 4, 4))
-    with pytest.raises(OptionError, match="1 of 40 candidates have no grade; leave them out of"):
+    with pytest.raises(OptionError, match="1 of 40 candidates has no grade; leave them out of"):
         BalancedSampler(every, by="grade")
     with pytest.raises(OptionError, match="no further column 'label'; it has nodule, kind, grade"):
         BalancedSampler(crops, by="label")

@@ -214,8 +214,8 @@ def _withheld(index: FrameIndex, name: str) -> dict[str, str]:
 
 def metas_of(columns: MetaColumns) -> list[FrameMeta]:
     """One `FrameMeta` for each row."""
-    lists = map(as_list, columns.values())
-    if len(columns["index"]) == 1:
+    lists = [as_list(values) for values in columns.values()]
+    if lists and len(lists[0]) == 1:
         return [FrameMeta(zip(columns, (each for (each,) in lists), strict=True))]
     rows = zip(*lists, strict=True)
     return [FrameMeta(zip(columns, row, strict=True)) for row in rows]

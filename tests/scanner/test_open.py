@@ -48,10 +48,10 @@ def run(*arguments: str) -> subprocess.Popen[str]:
 
 
 @needs_fork
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_whatever_ends_a_refresh_the_store_is_whole(memory_path: Path) -> None:
     process = run(str(HERE.parent / "support" / "kill_refresh.py"), str(memory_path))
-    output, errors = process.communicate(timeout=280)
+    output, errors = process.communicate(timeout=870)
     assert process.returncode == 0, errors
     results = json.loads(output)
     killed = [one for one in results if one["fault"] in ("kill", "half")]

@@ -365,7 +365,7 @@ def test_a_file_called_dicomdir_that_is_none_is_a_file(tmp_path: Path) -> None:
 
 
 @POSIX
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(60)
 def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, series: Path) -> None:
     os.mkfifo(series / "fifo.dcm")
     with socket.socket(socket.AF_UNIX) as listener:

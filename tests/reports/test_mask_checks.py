@@ -50,7 +50,7 @@ def test_objects_that_nothing_is_made_of(tmp_path):
     write(surface, tmp_path / "surface.dcm")
     text = remarks(tmp_path)["masks_nowhere"].text
     assert text == (
-        "1 segment of masks make no pixel (1: a Surface Segmentation holds surfaces, no pixels)"
+        "1 segment of masks makes no pixel (1: a Surface Segmentation holds surfaces, no pixels)"
     )
 
 

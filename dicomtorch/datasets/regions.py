@@ -258,19 +258,18 @@ class RegionReader:
             return False
         (where,) = self._locate([position])
         fetcher, target = self.reader.fetcher, _raw(out)
-        if len(out.shape) == 3 and out.shape[2] == 1:
+        if out.shape[2] == 1:
             target = target[:, :, 0]
         try:
             recipe = self.reader.recipe(where)
             pixel = recipe.values.pixel
-            if not _fits(target, pixel):
-                return False
+            there = target if _fits(target, pixel) else None
             with KeptFiles(fetcher.index, fetcher.storage) as files:
-                stored = fetcher.stored(where, files, pixel, recipe.backend, target)
+                stored = fetcher.stored(where, files, pixel, recipe.backend, there)
         except DicomTorchError as error:
             raise fetcher.named(error, position) from error
         if stored is not target:
-            if stored.dtype != target.dtype:
+            if (stored.shape, stored.dtype) != (target.shape, target.dtype):
                 return False
             target[...] = stored
         return True

@@ -22,9 +22,8 @@ from dicomtorch.pixels.pool import HAS_PRIVATE, PrivatePool, keepers, with_memor
 
 Allocate = Callable[[tuple[int, ...], torch.dtype], Tensor]
 _SMALLEST = 1 << 16  # bytes; below it a fresh allocation costs nothing worth saving
-_SMALLEST_PRIVATE = (
-    1 << 18
-)  # what the allocator has at hand is likelier to be in the cache of the processor
+# Smaller ones come from the allocator, whose memory is likelier to be in the cache of the processor.
+_SMALLEST_PRIVATE = 1 << 18
 
 
 def new_batch(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -40,10 +39,7 @@ def new_batch(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         MemoryError: There is no memory for it, even without what is kept for later.
     """
     nbytes = math.prod(shape) * dtype.itemsize
-    try:
-        return _allocated(shape, dtype, nbytes)
-    except (MemoryError, OSError, RuntimeError):
-        return with_memory(nbytes, lambda: _allocated(shape, dtype, nbytes))
+    return with_memory(nbytes, lambda: _allocated(shape, dtype, nbytes))
 
 
 def _allocated(shape: tuple[int, ...], dtype: torch.dtype, nbytes: int) -> Tensor:

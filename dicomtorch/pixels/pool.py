@@ -95,7 +95,10 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def tensor_over(owner: Any, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """A tensor that keeps `owner` alive, as every view of it does."""
+    """A tensor that keeps `owner` alive, as every view of it does.
+
+    It must be no array: NumPy replaces the base of an array by the base of its base, and would outlive it.
+    """
     return torch.frombuffer(owner, dtype=dtype, count=math.prod(shape)).view(shape)
 
 

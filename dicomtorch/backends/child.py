@@ -156,9 +156,8 @@ class _Decoder:
         """Makes everything ready for frames of another kind; what fails is said of the next frame."""
         self._limit.lift()
         self._failure, self._out = b"", None
-        if (
-            descriptor is not None
-        ):  # ends this process if it fails: pixels would go where nobody looks for them
+        # Ends this process if it fails: pixels would go where nobody looks for them.
+        if descriptor is not None:
             self._memory = memoryview(mmap.mmap(descriptor, 0))
             os.close(descriptor)
         try:

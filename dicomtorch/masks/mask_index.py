@@ -243,8 +243,7 @@ class MaskIndex:
             reason for reason in self.table().column("reason").to_pylist() if reason
         )
         listed = [
-            f"{count} segment{'s' * (count != 1)}: {reason}"
-            for reason, count in counts.most_common(3)
+            f"{format_count(count, 'segment')}: {reason}" for reason, count in counts.most_common(3)
         ]
         if not listed and self._tree is not None and (shaped := sources(self._tree, SHAPE_KINDS)):
             listed = [

@@ -21,9 +21,8 @@ from dicomtorch.storage.kept_bytes import KeptBytes
 
 Array = npt.NDArray[Any]
 
-_TOGETHER = (
-    64 << 20
-)  # bytes of the frames of an object that a server gives, up to which they are asked for together
+# Bytes of the frames of an object that a server gives, up to which they are asked for together.
+_TOGETHER = 64 << 20
 _kept = KeptBytes()
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
 from dicomtorch.dicom.fragments import packs_into_big_endian_words
-from dicomtorch.index.members import STORED, object_lengths
+from dicomtorch.index.members import STORED, object_length
 from dicomtorch.masks.assigning import OnImages
 from dicomtorch.masks.compiled import PLANE, painting
 from dicomtorch.masks.objects import Source
@@ -149,7 +149,7 @@ def _record(files: Any, file: int) -> Array:
     paths = files["path"]
     record = np.zeros(1, PLANE)
     record["path"] = paths.offsets[file]
-    record["path_length"] = object_lengths(files, np.array([file]))
+    record["path_length"] = object_length(files, file)
     for name in ("size", "mtime_ns"):
         record[name] = files[name][file]
     record["inode"] = max(int(files["inode"][file]), 0)  # 0: not known

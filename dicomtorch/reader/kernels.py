@@ -25,7 +25,7 @@ from dicomtorch.backends.isolated import IsolatedBackend, inner
 from dicomtorch.errors import DicomTorchError
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.location import FrameLocation
-from dicomtorch.index.members import STORED, object_lengths
+from dicomtorch.index.members import STORED, object_length, object_lengths
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.pixels import linear
@@ -366,12 +366,10 @@ class PlainReader:
             return False
         index = self._index
         paths: Any = index.files["path"]
-        start, stop = paths.offsets[where.file : where.file + 2].tolist()
-        if where.container:
-            stop = start + int(object_lengths(index.files, np.array([where.file]))[0])
+        start, length = paths.offsets.item(where.file), object_length(index.files, where.file)
         jobs = np.zeros(1, JOB)
         about = (where.size, where.mtime_ns, max(where.inode, 0), span.offset, 0, 0, 0, span.length)
-        jobs[0] = (start, stop - start, *about)
+        jobs[0] = (start, length, *about)
         memory = out.numpy().reshape(-1).view(np.uint8)
         return module.read(jobs, *template, index.path_prefix, paths.data, memory, 1) == 0
 

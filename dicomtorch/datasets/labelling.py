@@ -58,6 +58,7 @@ def open_masks(images: FrameIndex, policy: ReadPolicy, options: MaskOptions) -> 
         return given
     if policy.cache is not None:
         more["cache"] = FrameCache(policy.cache, policy.cache_bytes)
+    more["isolation"] = policy.isolation
     if given is True or (isinstance(given, str) and given in KINDS_OF_MASKS):
         kind: Any = "all" if given is True else given
         return MaskIndex(images, images.whole(), kind=kind, **more)

@@ -221,7 +221,8 @@ class DicomVolumes(StackDataset[Sample_co, Batch_co]):
             raise OptionError('masks= go with volumes of their own; use group="stack"')
         super().__init__(frames, found)
         keep_for(self)  # fresh memory for each volume costs as much as reading it
-        self._dose = DoseGrids(frames.index, frames.index) if dose else None
+        isolation = frames.policy.isolation
+        self._dose = DoseGrids(frames.index, frames.index, isolation) if dose else None
         self._by_series = group == "series"
         self._series = series_volumes(frames.index, found)
         self._of_series: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {}

@@ -48,6 +48,7 @@ class Integrated:
         salt: bytes | None = None,
         keep: Sequence[str] = (),
         on_error: Literal["raise", "skip"] = "raise",
+        isolation: Literal["process"] | None = None,
     ) -> Any:
         """Copies the frames, each with a record of what its bytes mean, into shards that `ReadSample` reads.
 
@@ -67,6 +68,7 @@ class Integrated:
             salt: Of the hashes, see `export`.
             keep: Further columns for `meta`, joined labels for example, of which you know that they identify nobody.
             on_error: "raise", or "skip" frames that cannot be read (with "stored", decoded).
+            isolation: "process": what "stored" decodes is decoded in child processes, as with `DicomFrames`.
 
         Returns:
             How many frames were written, to which files, and what was wrong with those that were skipped.
@@ -86,6 +88,7 @@ class Integrated:
             salt=salt,
             keep=keep,
             on_error=on_error,
+            isolation=isolation,
         )
 
     def _integrated(self, name: str, *arguments: Any, **options: Any) -> Any:

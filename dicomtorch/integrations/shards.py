@@ -26,6 +26,7 @@ from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.model.options import PixelOptions
 from dicomtorch.model.record import plain
+from dicomtorch.reader.choice import Isolation
 from dicomtorch.reader.reader import FrameReader
 from dicomtorch.reader.records import Contents, RecordReader, write_record
 from dicomtorch.reader.threads import usable_threads
@@ -63,6 +64,7 @@ def samples(
     salt: bytes | None = None,
     keep: Sequence[str] = (),
     skipped: list[str] | None = None,
+    isolation: Isolation = None,
 ) -> Generator[tuple[str, bytes, dict[str, Any]], None, None]:
     """The frames of an index, each as (key, bytes, record); a record is what JSON can hold.
 
@@ -74,6 +76,7 @@ def samples(
         salt: See `FrameIndex.write`.
         keep: See `FrameIndex.write`.
         skipped: Gets what was wrong with frames that cannot be read, which are left out; `None`: they raise.
+        isolation: See `FrameIndex.write`.
 
     Yields:
         The position in the index with nine digits; the bytes; the record.
@@ -84,7 +87,7 @@ def samples(
     """
     if frames not in _BYTES:
         raise OptionError(f'frames must be "encoded" or "stored"; got {frames!r}')
-    reader = FrameReader(index)
+    reader = FrameReader(index, isolation=isolation)
     meta = _Meta(index, deidentified, salt, keep)
 
     def read(position: int) -> tuple[bytes, dict[str, Any]] | DicomTorchError:
@@ -186,6 +189,7 @@ def write(
     salt: bytes | None = None,
     keep: Sequence[str] = (),
     on_error: OnError = "raise",
+    isolation: Isolation = None,
 ) -> Written:
     """See `FrameIndex.write`."""
     if format != "webdataset":
@@ -208,6 +212,7 @@ def write(
         salt=salt,
         keep=keep,
         skipped=skipped if on_error == "skip" else None,
+        isolation=isolation,
     )
     with whole_folder(folder) as draft, contextlib.closing(found):
         shards = _Shards(draft, shard_bytes)
@@ -269,6 +274,7 @@ class ReadSample:
 
     Args:
         backend: A name, "auto", or a `Backend`.
+        isolation: "process": code streams are decoded in child processes, as with `DicomFrames`.
         **pixels: Options of `DicomFrames` about pixels: `values`, `window`, `padding`, `normalize`, `color`, `size`,
             `dtype`; see `PixelOptions`. With `values="stored"` each image has the smallest type for its own frame
             unless `dtype` names one.
@@ -277,12 +283,14 @@ class ReadSample:
         OptionError: An option means nothing, or needs other frames (`window="series"`).
     """
 
-    def __init__(self, *, backend: Any = "auto", **pixels: Any) -> None:
+    def __init__(
+        self, *, backend: Any = "auto", isolation: Isolation = None, **pixels: Any
+    ) -> None:
         try:
             options = PixelOptions(**pixels)
         except TypeError as error:
             raise OptionError(f"ReadSample takes options about pixels: {error}") from error
-        self._reader = RecordReader(options, backend)
+        self._reader = RecordReader(options, backend, isolation)
 
     def __call__(self, sample: Mapping[str, Any]) -> FrameSample:
         """The image (C, H, W) and metadata of one sample.

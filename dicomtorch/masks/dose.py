@@ -14,6 +14,7 @@ from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.masks.grids import Grid
 from dicomtorch.masks.placing import Images
 from dicomtorch.model.options import PixelOptions
+from dicomtorch.reader.choice import Isolation
 from dicomtorch.reader.reader import FrameReader
 from dicomtorch.series.geometry import affine_lps, slice_normal
 from dicomtorch.series.stacks import Stack
@@ -41,13 +42,14 @@ class DoseGrids:
     Args:
         images: What the dose is asked for.
         source: An index of the tree with the dose files; all of them are considered.
+        isolation: How they are decoded, see `ChosenBackends`.
 
     Raises:
         OptionError: A frame of reference has several dose files, or there is none for any image.
     """
 
-    def __init__(self, images: FrameIndex, source: FrameIndex) -> None:
-        self._images = Images(images)
+    def __init__(self, images: FrameIndex, source: FrameIndex, isolation: Isolation = None) -> None:
+        self._images, self._isolation = Images(images), isolation
         whole = source.whole()
         rows = np.flatnonzero(whole.where(SOPClassUID=RT_DOSE))
         self._doses = whole.select(rows)
@@ -120,7 +122,9 @@ class DoseGrids:
         with self._lock:
             stacked = self._grids.get(space)
             if stacked is None:
-                stacked = self._grids[space] = _stacked(self._doses, self._frames[space])
+                stacked = self._grids[space] = _stacked(
+                    self._doses, self._frames[space], self._isolation
+                )
         return stacked.on(*geometry, shape)
 
 
@@ -151,7 +155,7 @@ class Stacked:
         return DoseSlice(np.where(inside, values, 0).astype(np.float32), inside)
 
 
-def _stacked(doses: FrameIndex, rows: npt.NDArray[np.int64]) -> Stacked:
+def _stacked(doses: FrameIndex, rows: npt.NDArray[np.int64], isolation: Isolation) -> Stacked:
     origins = np.asarray(doses.values("ImagePositionPatient", rows), np.float64)
     orientations = np.asarray(doses.values("ImageOrientationPatient", rows), np.float64)
     spacing = np.asarray(doses.values("PixelSpacing", rows), np.float64)[0]
@@ -163,7 +167,8 @@ def _stacked(doses: FrameIndex, rows: npt.NDArray[np.int64]) -> Stacked:
     heights = heights[order]
     if len(heights) > 1 and np.diff(heights).min() <= 0:
         raise GeometryError("two planes of the dose lie at one place")
-    reader = FrameReader(doses.select(rows[order]), options=PixelOptions(values="modality"))
+    options = PixelOptions(values="modality")
+    reader = FrameReader(doses.select(rows[order]), options=options, isolation=isolation)
     planes = [reader.read_stored(k) for k in range(len(order))]
     scaling = np.asarray(doses.values("DoseGridScaling", rows[order]), np.float64)
     values = np.stack(planes).astype(np.float64) * scaling[:, None, None]

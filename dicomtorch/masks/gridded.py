@@ -18,6 +18,7 @@ from dicomtorch.masks.layers import Layer
 from dicomtorch.masks.objects import Source, is_background
 from dicomtorch.masks.placing import Images
 from dicomtorch.masks.segmentations import SegmentationReader
+from dicomtorch.reader.choice import Isolation
 from dicomtorch.series.geometry import affine_lps, slice_normal
 
 _ON_GRID = 0.1  # voxels
@@ -105,6 +106,7 @@ class SegmentGrids:
         found: Which are sampled for which series, and which labels are taken from elsewhere.
         labels: The labels.
         threshold: What a fraction must reach to be 1.
+        isolation: How frames of objects are decoded, see `ChosenBackends`.
     """
 
     def __init__(
@@ -114,8 +116,10 @@ class SegmentGrids:
         found: Assignment,
         labels: LabelMap,
         threshold: float,
+        isolation: Isolation = None,
     ) -> None:
         self._images = images
+        self._isolation = isolation
         self._sources = list(sources)
         self._resampled = dict(found.resampled)
         self._left_out = found.left_out
@@ -156,14 +160,16 @@ class SegmentGrids:
             made = self._made.get(number)
             if made is None:
                 made = self._made[number] = _label_grids(
-                    self._sources[number], self._labels, self._threshold
+                    self._sources[number], self._labels, self._threshold, self._isolation
                 )
                 if len(self._made) > _MOST_OPEN:
                     self._made.popitem(last=False)
             return made
 
 
-def _label_grids(source: Source, labels: LabelMap, threshold: float) -> dict[int, Grid]:
+def _label_grids(
+    source: Source, labels: LabelMap, threshold: float, isolation: Isolation
+) -> dict[int, Grid]:
     """A volume of 0 and 1 for each label of a SEG; planes that are not stored are background.
 
     Raises:
@@ -190,7 +196,7 @@ def _label_grids(source: Source, labels: LabelMap, threshold: float) -> dict[int
     affine = affine_lps(
         first, orientations[0], spacing, along if len(levels) > 1 else slice_normal(orientations[0])
     )
-    reader = SegmentationReader(source.index)
+    reader = SegmentationReader(source.index, isolation)
     grids: dict[int, Grid] = {}
     for segment in source.found.segments:
         label = labels.position(segment)

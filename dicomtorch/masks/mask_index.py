@@ -43,6 +43,7 @@ from dicomtorch.masks.shape_index import ShapeIndex
 from dicomtorch.masks.shape_tables import read_shapes
 from dicomtorch.masks.tables import CENTERS, POINTS, SEGMENTS
 from dicomtorch.reader.cache import FrameCache
+from dicomtorch.reader.choice import Isolation
 
 _logger = logging.getLogger("dicomtorch")
 
@@ -74,6 +75,7 @@ class MaskIndex:
         path: Pixel centres on a contour: "in" as the standard has it, or "half-open".
         threshold: What a fraction must reach to be 1.
         cache: Where filled contours are kept on disk, so that further processes and runs only paint them.
+        isolation: "process": code streams of SEG objects are decoded in child processes, as with `DicomFrames`.
 
     Attributes:
         images: As given.
@@ -104,6 +106,7 @@ class MaskIndex:
         path: Path = "in",
         threshold: float = 0.5,
         cache: FrameCache | None = None,
+        isolation: Isolation = None,
     ) -> None:
         check_options(kind, place, between, choose, resample, overlap, path, threshold)
         self.images = images
@@ -130,14 +133,12 @@ class MaskIndex:
         parts = assign(self._images, self._sources, self.labels, options)
         self._assignment: Assignment = parts
         self._painter = Painter(
-            self._images, self._sources, parts, self.labels, path, threshold, cache
+            self._images, self._sources, parts, self.labels, path, threshold, cache, isolation
         )
-        self._grids = SegmentGrids(self._images, self._sources, parts, self.labels, threshold)
-        self._files = (
-            None
-            if files is None
-            else GridFiles(self._images, files_of(files), self.labels, options.resamples)
+        self._grids = SegmentGrids(
+            self._images, self._sources, parts, self.labels, threshold, isolation
         )
+        self._files = self._grids_of(files, options.resamples)
         self._shapes = (
             None if listed is None else ShapeIndex(self._images, listed, self.labels, filled=True)
         )
@@ -146,6 +147,11 @@ class MaskIndex:
         self.notices: list[str] = parts.notices
         for notice in self.notices:
             _logger.warning("%s", notice)
+
+    def _grids_of(self, files: Any, resamples: bool) -> GridFiles | None:
+        if files is None:
+            return None
+        return GridFiles(self._images, files_of(files), self.labels, resamples)
 
     def _all_known(self, choose: Choose) -> npt.NDArray[np.bool_]:
         """(series, K): whether anything has the label for a series.

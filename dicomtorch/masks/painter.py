@@ -19,6 +19,7 @@ from dicomtorch.masks.plane_painter import PlanePainter
 from dicomtorch.masks.polygons import Path
 from dicomtorch.masks.segmentations import SegmentationReader, segment_numbers
 from dicomtorch.reader.cache import FrameCache
+from dicomtorch.reader.choice import Isolation
 
 Array = npt.NDArray[Any]
 
@@ -34,6 +35,7 @@ class Painter:
         path: Whether pixels on a contour belong to it.
         threshold: What a fraction must reach to be 1.
         cache: Where runs of contours are kept on disk.
+        isolation: How frames of objects are decoded, see `ChosenBackends`.
     """
 
     def __init__(
@@ -45,13 +47,14 @@ class Painter:
         path: Path,
         threshold: float,
         cache: FrameCache | None = None,
+        isolation: Isolation = None,
     ) -> None:
         on = self._on = OnImages.of(images, sources, found.planes)
         self._images, self._sources, self._planes = on.images, on.sources, on.planes
         self._labels = labels
         self._threshold = threshold
         self._left_out = found.left_out
-        self._segmentations = SegmentationReader(sources[0].index) if sources else None
+        self._segmentations = SegmentationReader(sources[0].index, isolation) if sources else None
         self._contours = ContourPainter(on, path, cache)
         self._frames = PlanePainter(on, len(labels))
         self._numbers = np.array(labels.numbers, np.int64)

@@ -14,6 +14,7 @@ from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.masks.bits import WORD, Bits, bits_of
 from dicomtorch.masks.objects import Source
 from dicomtorch.model.image import ImagePixel
+from dicomtorch.reader.choice import Isolation
 from dicomtorch.reader.fetch import FrameFetcher
 from dicomtorch.reader.reader import FrameReader
 from dicomtorch.storage.base import Scratch
@@ -71,10 +72,11 @@ class SegmentationReader:
 
     Args:
         index: All frames of the scan.
+        isolation: See `ChosenBackends`.
     """
 
-    def __init__(self, index: FrameIndex) -> None:
-        self._index = index
+    def __init__(self, index: FrameIndex, isolation: Isolation = None) -> None:
+        self._index, self._isolation = index, isolation
         self._fetcher = FrameFetcher(index)
         self._readers: dict[int, FrameReader] = {}
         self._apart: set[int] = set()  # objects of which some frame was not given
@@ -169,7 +171,8 @@ class SegmentationReader:
     def _decoded(self, source: Source, plane: int) -> Array:
         reader = self._readers.get(source.number)
         if reader is None:
-            reader = FrameReader(self._index.select(source.positions))
+            frames = self._index.select(source.positions)
+            reader = FrameReader(frames, isolation=self._isolation)
             self._readers[source.number] = reader
         try:
             return reader.read_stored(plane)

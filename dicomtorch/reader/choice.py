@@ -23,6 +23,7 @@ class ChosenBackends:
             end their process on damaged streams.
 
     Attributes:
+        isolation: As given.
         chosen: What decodes them.
         unsupported: Those that nothing decodes, with the error that says so.
 
@@ -38,6 +39,7 @@ class ChosenBackends:
     ) -> None:
         if isolation not in (None, "process"):
             raise OptionError(f'isolation must be None or "process"; got {isolation!r}')
+        self.isolation = isolation
         self.chosen: dict[ImagePixel, Backend] = {}
         self.unsupported: dict[ImagePixel, UnsupportedError] = {}
         for pixel in pixels:

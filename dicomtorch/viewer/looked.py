@@ -114,7 +114,8 @@ class Opened:
         self.numbers: npt.NDArray[np.int64] | None = None
         if index is not None:
             assert positions is not None
-            self.reader = FrameReader(index)
+            isolation = self.reader.fetcher.backends.isolation
+            self.reader = FrameReader(index, isolation=isolation)
             self.numbers = np.full(len(index), -1, np.int64)
             self.numbers[positions] = np.arange(len(positions))
 

@@ -18,6 +18,7 @@ whoever wants it in the child would wait for ever. Nothing of the package is suc
 | `viewer.server`, `viewer.notebook` | threads that answer a browser or a notebook | the child has none |
 | `batches.crew` | the threads of one pass of a `FrameLoader`, their tasks | the child begins a pass of its own |
 | `scanner.pool` | the processes of one scan, a thread for each, their queues | the child begins a scan of its own |
+| `scanner.child` | the thread of such a process that takes its calls, their queue | nothing forks there |
 | `integrations.shards` | the threads of one pass over an index that is copied | the child begins a pass of its own |
 | `reports.verify` | the threads of one check | the child begins a check of its own |
 | `reports.verify_state` | the `flock` on the notes of a check | shared with the child, until both have ended |

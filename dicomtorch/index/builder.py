@@ -16,7 +16,7 @@ import numpy.typing as npt
 from dicomtorch.errors import OptionError
 from dicomtorch.index import columns as tables
 from dicomtorch.index.columns import ColumnData, Table
-from dicomtorch.index.merging import concatenate_tables, shrunk
+from dicomtorch.index.merging import alike, concatenate_tables, shrunk
 from dicomtorch.model.frame import LookupTable, RealWorldValueMap
 from dicomtorch.model.report import FILE_CLASSES, FileClass
 from dicomtorch.model.schema import FILES, LOOKUPS, LUT_COLUMNS, Column
@@ -255,7 +255,10 @@ class PartBuilder:
             value = columns.get(name, missing)
             bases.append(_shifted(value, first) if name in LUT_COLUMNS else value)
         if not given:
-            return tables.take({name: tables.make_column(column, bases)}, shared)[name]
+            made = tables.make_column(column, bases)
+            if len(bases) == 1:
+                return alike(made, len(shared))
+            return tables.take({name: made}, shared)[name]
         values = [bases[number] for number in self._shared_of_row]
         for rows, columns in given:
             for row, value in zip(rows, columns[name], strict=True):

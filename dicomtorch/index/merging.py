@@ -35,15 +35,24 @@ def repeated(value: Numbers, count: int) -> Numbers:
     return np.ndarray((count, *one.shape[1:]), one.dtype, one, strides=(0, *one.strides[1:]))
 
 
+def alike(data: ColumnData, count: int) -> ColumnData:
+    """A column of `count` rows, each the one row of another."""
+    if isinstance(data, np.ndarray):
+        return repeated(data, count)
+    if isinstance(data, Texts):
+        return Texts(repeated(data.codes, count), data.values)
+    return data.take(np.zeros(count, np.int64)) if len(data.data) else _empty(count)
+
+
 def shrunk(data: ColumnData) -> ColumnData:
     """The column without the copies of its one value, if it has but one."""
+    if isinstance(data, np.ndarray):  # first, because the others are asked in Python
+        return _shrunk(data)
     if isinstance(data, Texts):
         return Texts(_shrunk(data.codes), data.values)
-    if isinstance(data, Packed):
-        if not len(data) or is_repeated(data.offsets) or data.offsets[-1] != data.offsets[0]:
-            return data
-        return _empty(len(data))
-    return _shrunk(data)
+    if not len(data) or is_repeated(data.offsets) or data.offsets[-1] != data.offsets[0]:
+        return data
+    return _empty(len(data))
 
 
 def _empty(count: int) -> Packed:

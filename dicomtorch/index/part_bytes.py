@@ -104,14 +104,14 @@ def _part(sent: Any, groups: list[int], columns: Sequence[Column]) -> Part:
 
 def _sent(data: ColumnData) -> Any:
     """Bytes and what they are, of what is repeated one row: arrays themselves take ten times as long to pickle."""
+    if isinstance(data, np.ndarray):
+        count = len(data) if is_repeated(data) else _ALL
+        rows = data if count == _ALL else data[:1]
+        return rows.tobytes(), data.dtype.str, data.shape[1:], count
     if isinstance(data, Texts):
         data = data.compact()
         return _sent(data.codes), _sent(data.values.offsets), _sent(data.values.data)
-    if isinstance(data, Packed):
-        return _sent(data.offsets), _sent(data.data)
-    count = len(data) if is_repeated(data) else _ALL
-    rows = data if count == _ALL else data[:1]
-    return rows.tobytes(), data.dtype.str, data.shape[1:], count
+    return _sent(data.offsets), _sent(data.data)
 
 
 def _received(sent: Any) -> Any:

@@ -1,25 +1,32 @@
 """Calls functions in a process of its own: `python -m dicomtorch.scanner.child`, started and fed by `pool`.
 
 Nothing of the program that scans is imported here, so that a script needs no guard. The process ends when its standard
-input does, so that it outlives nobody.
+input does, in the middle of a call too, so that it outlives nobody.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
+import queue
 import signal
 import struct
 import sys
+import threading
 from typing import IO, Any
 
 _LENGTH = struct.Struct("<Q")
 _GREETING = b"dicomtorch scan worker\n"
 
 
-def send(pipe: IO[bytes], message: Any) -> None:
-    """Writes a message."""
-    data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+def packed(message: Any) -> bytes:
+    """A message as bytes."""
+    return pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+
+
+def send(pipe: IO[bytes], data: bytes) -> None:
+    """Writes a message that is packed."""
     pipe.write(_LENGTH.pack(len(data)))
     pipe.write(data)
     pipe.flush()
@@ -31,6 +38,10 @@ def receive(pipe: IO[bytes]) -> Any:
     Raises:
         EOFError: The other side is gone.
     """
+    return pickle.loads(_message(pipe))
+
+
+def _message(pipe: IO[bytes]) -> bytes:
     head = pipe.read(_LENGTH.size)
     if len(head) < _LENGTH.size:
         raise EOFError
@@ -38,7 +49,15 @@ def receive(pipe: IO[bytes]) -> Any:
     data = pipe.read(length)
     if len(data) < length:
         raise EOFError
-    return pickle.loads(data)
+    return data
+
+
+def _fetch(pipe: IO[bytes], messages: queue.SimpleQueue[bytes]) -> None:
+    """Takes messages off a pipe as they come, so that who writes them never waits for who reads what is answered."""
+    with contextlib.suppress(Exception):
+        while True:
+            messages.put(_message(pipe))
+    os._exit(0)  # the parent is gone: nothing to tidy up, and nobody reads what is answered
 
 
 def greeted(pipe: IO[bytes]) -> None:
@@ -58,19 +77,19 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and closes the pipe
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not get into the answers
-    try:
+    messages: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    with contextlib.suppress(BrokenPipeError):
         answers.write(_GREETING)
         answers.flush()
+        threading.Thread(target=_fetch, args=(requests, messages), daemon=True).start()
         while True:
-            function, arguments = receive(requests)
+            function, arguments = pickle.loads(messages.get())
             try:
                 answer = True, function(*arguments)
             except Exception as error:
                 answer = False, error
-            send(answers, answer)
-    except (EOFError, BrokenPipeError):
-        pass
-    os._exit(0)  # nothing to tidy up, and nothing to flush into a pipe that nobody reads
+            send(answers, packed(answer))
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from dicomtorch._version import __version__
 from dicomtorch.errors import ExecutorError, IndexFileError, OptionError, printable
 from dicomtorch.index.builder import FileRows, Part, build_part
 from dicomtorch.index.part_bytes import part_from_bytes
-from dicomtorch.scanner.entries import UNREAD, Entry, is_fault
+from dicomtorch.scanner.entries import UNREAD, Entries, Entry, is_fault
 from dicomtorch.scanner.worker import EntryReader, Job, scan_chunk
 
 _SMALLEST: Final = 16  # files in a chunk
@@ -134,7 +134,7 @@ class ChunkReader:
         return self._again.popleft() if self._again else next(waiting, None)
 
     def _submit(self, chunk: _Chunk) -> None:
-        call = (self._token, next(self._calls), self._job, chunk.entries)
+        call = (self._token, next(self._calls), self._job, Entries(chunk.entries))
         try:
             future = self._executor.submit(scan_chunk, *call)
         except Exception as error:

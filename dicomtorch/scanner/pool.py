@@ -8,13 +8,16 @@ import queue
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import BrokenExecutor, Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
-from dicomtorch.scanner.child import greeted, receive, send
+from dicomtorch.scanner.child import greeted, packed, receive, send
+
+_AHEAD: Final = 2  # calls that a child has: while it makes one, the next is on its way
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -83,29 +86,60 @@ class ChildProcesses(Executor):
         return future
 
     def _work(self, child: subprocess.Popen[bytes] | None) -> None:
-        """Has a child make one call after the other; when it is gone, the last of these threads makes them itself."""
+        """Has a child make calls; when it is gone, the last of these threads makes them itself."""
         pipes = _pipes(child)
-        while pipes is not None or self._is_last():
+        if pipes is not None and not self._until_gone(*pipes):
+            return
+        while self._is_last():
             call = self._calls.get()
             if call is None:
                 return
-            if not call.future.set_running_or_notify_cancel():
-                continue
-            try:
-                answer = None if pipes is None else _ask(*pipes, call)
-                if answer is None:
-                    pipes, answer = None, (True, self._call_here(call))
-            except BaseException as error:  # out of memory, for one: nobody must wait for ever
-                answer = False, error
-            is_well, result = answer
-            if is_well:
-                call.future.set_result(result)
-            else:
-                call.future.set_exception(result)
+            if call.future.set_running_or_notify_cancel():
+                self._settle_here(call)
+
+    def _until_gone(self, requests: Any, answers: Any) -> bool:
+        """Has a child make calls until it is gone, or there are no more; what it leaves is made here.
+
+        Returns:
+            Whether it is gone.
+        """
+        sent: deque[_Call] = deque()
+        try:
+            while True:
+                with contextlib.suppress(queue.Empty):
+                    while call := self._next(len(sent)):
+                        if data := _begun(call):
+                            sent.append(call)
+                            send(requests, data)
+                    return False
+                answer: tuple[bool, Any] = receive(answers)
+                _settle(sent.popleft().future, *answer)
+        except Exception:  # the end of a pipe, or no answer of ours
+            return True
+        finally:
+            for call in sent:
+                self._settle_here(call)
+
+    def _next(self, under_way: int) -> _Call | None:
+        """The next call for a child: a second one while it makes the first, as long as there are enough for all.
+
+        Raises:
+            queue.Empty: It gets none now.
+        """
+        if under_way and (under_way == _AHEAD or self._calls.qsize() <= len(self._threads)):
+            raise queue.Empty
+        return self._calls.get(block=not under_way)
 
     def _is_last(self) -> bool:
         self._working.discard(threading.current_thread())
         return not self._working
+
+    def _settle_here(self, call: _Call) -> None:
+        try:
+            answer = True, self._call_here(call)
+        except BaseException as error:  # out of memory, for one: nobody must wait for ever
+            answer = False, error
+        _settle(call.future, *answer)
 
     def _call_here(self, call: _Call) -> Any:
         if self._closing:
@@ -149,17 +183,22 @@ def _pipes(child: subprocess.Popen[bytes] | None) -> tuple[Any, Any] | None:
     return child.stdin, child.stdout
 
 
-def _ask(requests: Any, answers: Any, call: _Call) -> tuple[bool, Any] | None:
-    """(whether all went well, what a function returned or raised in a child); `None` if the child is gone."""
+def _begun(call: _Call) -> bytes:
+    """A call as a child gets it; nothing if it was cancelled, or fails because it cannot be sent."""
+    if not call.future.set_running_or_notify_cancel():
+        return b""
     try:
-        send(requests, (call.function, call.arguments))
-    except OSError:
-        return None
-    try:
-        answer: tuple[bool, Any] = receive(answers)
-    except Exception:  # the end of the pipe, or no answer of ours
-        return None
-    return answer
+        return packed((call.function, call.arguments))
+    except Exception as error:
+        call.future.set_exception(error)
+        return b""
+
+
+def _settle(future: Future[Any], is_well: bool, result: Any) -> None:
+    if is_well:
+        future.set_result(result)
+    else:
+        future.set_exception(result)
 
 
 def _start() -> subprocess.Popen[bytes]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from dicomtorch.scanner import chunks, reading
 from dicomtorch.scanner import pool as scan_pool
 from dicomtorch.scanner.scan import scan
 from tests.support.phantoms import ct, ct_pixels, write
-from tests.support.scanned import assert_same
+from tests.support.scanned import assert_same, waits_for
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="needs signals")
 ROOT = Path(scan_pool.__file__).parents[2]
@@ -82,7 +84,7 @@ answers = os.fdopen(os.dup(1), "wb")
 answers.write(child._GREETING)
 answers.flush()
 function, arguments = child.receive(sys.stdin.buffer)
-child.send(answers, (True, function(*arguments)))
+child.send(answers, child.packed((True, function(*arguments))))
 child.receive(sys.stdin.buffer)
 answers.write(child._LENGTH.pack(1000) + b"half an answer")
 answers.flush()
@@ -151,6 +153,34 @@ def test_an_error_in_the_scan_ends_the_children(
     assert all(child.poll() is not None for child in started)
 
 
+# What children have at a time
+
+
+def test_calls_and_answers_that_fill_their_pipes_pass_each_other() -> None:
+    with scan_pool.ChildProcesses(1) as pool:
+        made = [pool.submit(operator.mul, bytes([k]) * 500_000, 2) for k in range(8)]
+        assert [call.result(60) for call in made] == [bytes([k]) * 1_000_000 for k in range(8)]
+
+
+def test_no_call_waits_behind_a_slow_one_while_another_child_has_nothing_to_do(
+    tmp_path: Path,
+) -> None:
+    with scan_pool.ChildProcesses(2) as pool:
+        slow = pool.submit(waits_for, tmp_path / "last")
+        for name in ("one", "two", "last"):
+            pool.submit(Path.touch, tmp_path / name).result(60)
+        assert slow.result(60)
+
+
+def test_what_cannot_be_sent_fails_alone() -> None:
+    with scan_pool.ChildProcesses(1) as pool:
+        calls = [pool.submit(os.getpid), pool.submit(lambda: 1), pool.submit(os.getpid)]
+        child = calls[0].result(60)
+        with pytest.raises((AttributeError, pickle.PicklingError)):
+            calls[1].result(60)
+        assert child == calls[2].result(60) != os.getpid()
+
+
 def run(code: str, folder: Path, **options: Any) -> subprocess.Popen[str]:
     script = folder / "script.py"
     script.write_text(code)
@@ -180,6 +210,7 @@ WAITING = """
 import sys, time
 from dicomtorch.scanner.pool import ChildProcesses
 pool = ChildProcesses(2)
+calls = [pool.submit(time.sleep, 60) for _ in range({calls})]
 print(*[child.pid for child in pool._children], flush=True)
 try:
     time.sleep(30)
@@ -201,9 +232,10 @@ def gone(pid: int) -> bool:
 
 @POSIX
 @pytest.mark.timeout(60)
+@pytest.mark.parametrize("calls", [0, 6])
 @pytest.mark.parametrize("number", ["SIGINT", "SIGKILL"])
-def test_no_child_outlives_its_parent(tmp_path: Path, number: str) -> None:
-    process = run(WAITING, tmp_path, stderr=subprocess.DEVNULL)
+def test_no_child_outlives_its_parent(tmp_path: Path, number: str, calls: int) -> None:
+    process = run(WAITING.format(calls=calls), tmp_path, stderr=subprocess.DEVNULL)
     assert process.stdout is not None
     children = [int(pid) for pid in process.stdout.readline().split()]
     assert len(children) == 2

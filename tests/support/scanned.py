@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from pathlib import Path
@@ -77,6 +78,14 @@ def ends_at(number: int, marker: Path, function: Callable[..., Any], *arguments:
 def number(text: str, base: int = 10) -> int:
     """A text as a number, for a worker to call."""
     return int(text, base)
+
+
+def waits_for(path: Path, seconds: float = 20) -> bool:
+    """Whether a file appears in time, for a worker to call."""
+    ends = time.monotonic() + seconds
+    while not path.exists() and time.monotonic() < ends:
+        time.sleep(0.01)
+    return path.exists()
 
 
 class Ending(Executor):

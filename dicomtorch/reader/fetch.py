@@ -21,7 +21,7 @@ from dicomtorch.dicom.fragments import align, join
 from dicomtorch.errors import DicomTorchError, printable
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.location import FrameLocation
-from dicomtorch.index.members import DEFLATED
+from dicomtorch.index.members import DEFLATED, WEB
 from dicomtorch.model.frame import Reduced
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.limits import LIMITS, Limits
@@ -32,7 +32,7 @@ from dicomtorch.reader.kept import KeptRanges, stored_key
 from dicomtorch.reader.open_files import OpenFiles, identity_of, is_inflated
 from dicomtorch.reader.rows import reads_rows, rows_of
 from dicomtorch.reader.threads import FEW, decode_pool, usable_threads, worthwhile_threads
-from dicomtorch.reader.web import WantedFrame, WebFrames, given_frame
+from dicomtorch.reader.web import WantedFrame, frames_of, given_frame, wanted_frame
 from dicomtorch.storage.base import ByteRange, Identity, Scratch, Storage
 from dicomtorch.storage.choose import remember, storage_for
 from dicomtorch.storage.local import LocalStorage
@@ -42,7 +42,6 @@ from dicomtorch.storage.web import is_web
 Array = npt.NDArray[Any]
 
 _MOST_OBJECTS = 8192  # whose names are kept
-_COMPRESSED = 256 << 10  # bytes that a compressed frame of a server may have, before it comes
 
 
 class FrameFetcher:
@@ -67,7 +66,7 @@ class FrameFetcher:
         self.index = index
         self.backends = backends or ChosenBackends()
         self.cache = cache
-        self.giver = WebFrames(index.root) if is_web(index.root) else None
+        self.giver = frames_of(index.root) if is_web(index.root) else None
         # Where frames are given, nobody asks for ranges.
         self.storage = storage or (LocalStorage() if self.giver else storage_for(index.root))
         self.kept = KeptRanges.of(self.storage)
@@ -147,7 +146,7 @@ class FrameFetcher:
     ) -> None:
         """Asks for all of several frames that are read now, so that none is waited for alone."""
         if self.giver is not None:
-            self.giver.need([self._wanted(where) for where in located])
+            self.giver.need(self._not_decoded(located))
             return
         assert isinstance(self.storage, RemoteStorage)
         self.storage.need(self._ranges(located) if ranges is None else ranges())
@@ -179,7 +178,7 @@ class FrameFetcher:
         pixel = self.index.image_pixel(where.position)
         if pixel.transfer_syntax_uid not in EXPENSIVE:
             return False
-        if not where.version:  # only a request would tell
+        if not where.version and where.container != WEB:  # only a request would tell
             return False
         try:
             backend = self.backends.of(pixel)
@@ -215,18 +214,17 @@ class FrameFetcher:
         """
         located = (index or self.index).locate(positions)
         if self.giver is not None:
-            self.giver.need([self._wanted(where) for where in located], now=False)
+            apart = [wanted_frame(index, one) for one in located] if index else []
+            self.giver.will_need(apart or self._not_decoded(located), is_known=is_known)
         elif isinstance(self.storage, RemoteStorage):
             ranges = self._ranges(located) if index is None else map(self.byte_range, located)
             self.storage.will_need(list(ranges), is_known=is_known)
         else:
             self.storage.will_need([self.byte_range(where) for where in located])
 
-    def _wanted(self, where: FrameLocation) -> WantedFrame:
-        """How a source that gives frames is asked for one."""
-        paths: Any = self.index.files["path"]
-        size = where.span.length or _COMPRESSED
-        return WantedFrame(paths[where.file].decode(), where.span.offset, size)
+    def _not_decoded(self, located: Sequence[FrameLocation]) -> list[WantedFrame]:
+        """What a source that gives frames is asked for: what is not in the cache of decoded ones."""
+        return [wanted_frame(self.index, one) for one in located if not self.is_decoded(one)]
 
     def byte_range(
         self, where: FrameLocation, pixel: ImagePixel | None = None, rows: range | None = None
@@ -300,7 +298,7 @@ class FrameFetcher:
     ) -> memoryview | bytes:
         """The bytes of a frame that a decoder takes, in `scratch` or memory of this thread that the next overwrites."""
         if self.giver is not None:
-            return given_frame(self.giver.take(self._wanted(where)), pixel)
+            return given_frame(self.giver.take(wanted_frame(self.index, where)), pixel)
         offset, length, fragments, bit_offset, _ = where.span
         if where.deflated:
             data = inflated_range(where, files)

@@ -35,7 +35,8 @@ def forecast(index: FrameIndex, batches: Iterable[Sequence[int]]) -> Forecast:
     """What reading batches of frames asks for: frames of a batch that lie near each other share a request.
 
     It is exact where each frame is read once and nothing is kept on this machine (`cache=`, `range_cache`). Of deflated
-    files and members it is the most that may be: one that was inflated lately is not asked for again.
+    files and members it is the most that may be: one that was inflated lately is not asked for again; so it is of
+    DICOMweb servers, where frames of batches that wait share requests.
 
     Args:
         index: Of what.

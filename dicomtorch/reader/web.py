@@ -5,47 +5,52 @@ The second contract of sources: they give frames, where a storage gives ranges o
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from dicomtorch._forks import ForkedLock
-from dicomtorch.errors import StaleIndexError, StorageError
+from dicomtorch.errors import DicomTorchError, StaleIndexError, StorageError
+from dicomtorch.index.frame_index import FrameIndex
+from dicomtorch.index.location import FrameLocation
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.shown import named_uid
 from dicomtorch.model.syntaxes import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
-from dicomtorch.storage.ahead import request_pool
-from dicomtorch.storage.multipart import split
+from dicomtorch.storage.ahead import Ahead, Request
+from dicomtorch.storage.multipart import in_order
 from dicomtorch.storage.web import (
     FRAMES,
     StatusError,
     WebClient,
     client_for,
     encoding_of,
+    frames_in,
     real_url,
     remember_client,
 )
 
 _SAME_PIXELS: Final = frozenset((IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN))
-_NOT_OF_A_FRAME: Final = frozenset((0, 401, 403, 429, 502, 503, 504))  # 0: there was no answer
-_FORGOTTEN_SECONDS: Final = 60.0
+_NOT_OF_A_FRAME: Final = frozenset((0, 401, 403, 406, 415, 429, 502, 503, 504))
+"""Status codes that have nothing to do with which frames were asked for; 0: there was no answer."""
+_GONE: Final = frozenset((404, 410))
+_NOT_ENCODED: Final = frozenset((400, 406, 415))
+_RATIO: Final = 4  # that a compressed frame is taken to be smaller by, before one comes
+_MOST_SIZES: Final = 8192  # instances whose frames' sizes are remembered
 _REFRESH: Final = "refresh the index (DicomFrames(root), or scan(root, index=old)) and start again"
 
 
-class WantedFrame(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class WantedFrame:
     """A frame of an instance.
 
     Attributes:
         instance: Its address below the root.
         number: From 0.
-        size: Bytes that it may take, for the budget.
+        size: Bytes that it may take, for the budget; what it is does not depend on it.
     """
 
     instance: str
     number: int
-    size: int
+    size: int = field(compare=False)
 
 
 class GivenFrame(NamedTuple):
@@ -60,18 +65,11 @@ class GivenFrame(NamedTuple):
     transfer_syntax_uid: str
 
 
-class _Asked(NamedTuple):
-    """A frame that was asked for."""
-
-    future: Future[list[GivenFrame]]
-    number: int  # in the answer
-    frames: int  # in the answer
-    size: int
-    at: float
-
-
 class WebFrames:
     """A source that gives frames, and no ranges. Picklable; in a forked process it begins anew.
+
+    Frames that are read soon are asked for ahead as ranges of objects are: those of one instance together, in one
+    request those of several batches too, each once while somebody will read it, within `prefetch_bytes`.
 
     Args:
         root: A `dicomweb+https` address.
@@ -82,46 +80,25 @@ class WebFrames:
         self._root = root
         self._client = client or client_for(root)
         self._url = real_url(root, self._client.settings)
-        self._begin()
-
-    def _begin(self) -> None:
-        self._process = os.getpid()
-        self._lock = ForkedLock()
-        self._asked: dict[tuple[str, int], _Asked] = {}
-        self._held = 0
-
-    def need(self, wanted: Sequence[WantedFrame], *, now: bool = True) -> None:
-        """Asks for frames that are read right away, or soon as far as the budget goes; many of an instance together."""
         settings = self._client.settings
-        of_instance: dict[str, list[WantedFrame]] = {}
-        with self._lock:
-            if self._process != os.getpid():
-                self._begin()
-            if 2 * self._held > settings.prefetch_bytes:
-                self._forget()
-            for one in sorted(set(wanted)):
-                if one[:2] not in self._asked:
-                    of_instance.setdefault(one.instance, []).append(one)
-            for group in of_instance.values():
-                for first in range(0, len(group), settings.frames_per_request):
-                    some = group[first : first + settings.frames_per_request]
-                    size = sum(one.size for one in some)
-                    if not now and self._held + size > settings.prefetch_bytes:
-                        return
-                    self._held += size
-                    future = request_pool().submit(
-                        self.fetch, some[0].instance, [one.number for one in some]
-                    )
-                    for k, one in enumerate(some):
-                        self._asked[one[:2]] = _Asked(
-                            future, k, len(some), one.size, time.monotonic()
-                        )
+        self._gives_several: bool | None = None  # in one answer; None: nobody knows yet
+        self._sizes: dict[str, int] = {}  # bytes of a frame of instances of which some came
+        self._ahead: Ahead[WantedFrame, GivenFrame] = Ahead(
+            self, settings.io_threads, int(settings.prefetch_bytes)
+        )
 
-    def _forget(self) -> None:
-        """Lets go of what came long ago and nobody took, as after an epoch that was broken off."""
-        old = time.monotonic() - _FORGOTTEN_SECONDS
-        for key in [key for key, one in self._asked.items() if one.at < old and one.future.done()]:
-            self._held -= self._asked.pop(key).size
+    def will_need(self, wanted: Sequence[WantedFrame], *, is_known: bool = False) -> None:
+        """Begins to ask for frames that are read soon, as far as the budget goes.
+
+        Args:
+            wanted: Each as often as it is read.
+            is_known: These reads may have been told before.
+        """
+        self._ahead.ask(wanted, is_known=is_known)
+
+    def need(self, wanted: Sequence[WantedFrame]) -> None:
+        """Asks for frames that are read right away."""
+        self._ahead.ask(wanted, now=True)
 
     def take(self, wanted: WantedFrame) -> GivenFrame:
         """One frame; what was asked for ahead is there already, or soon.
@@ -130,18 +107,62 @@ class WebFrames:
             StaleIndexError: It is gone.
             StorageError: It was not given.
         """
-        with self._lock:
-            asked = self._asked.pop(wanted[:2], None) if self._process == os.getpid() else None
-            if asked is not None:
-                self._held -= asked.size
-        if asked is not None:
-            try:
-                return asked.future.result()[asked.number]
-            except (StaleIndexError, StorageError) as error:
-                if asked.frames == 1 or getattr(error, "status", None) in _NOT_OF_A_FRAME:
-                    raise
-        # Of several frames another one may have been at fault.
-        return self.fetch(wanted.instance, [wanted.number])[0]
+        try:
+            found = self._ahead.take(wanted)
+            return self.fetch(wanted.instance, [wanted.number])[0] if found is None else found
+        except StatusError as error:
+            raise StorageError(*error.args) from error
+
+    def group(self, wanted: WantedFrame) -> Hashable:
+        """Of which instance a frame is; see `ahead.Planner`."""
+        return wanted.instance
+
+    def requests(self, reads: dict[WantedFrame, int]) -> Iterator[_FrameRequest]:
+        """The requests for frames of one instance, all but the last one full."""
+        several = self._client.settings.frames_per_request
+        most = 1 if self._gives_several is False else several
+        wanted = list(reads)
+        for first in range(0, len(wanted), most):
+            some = wanted[first : first + most]
+            yield _FrameRequest(self, {one: reads[one] for one in some}, most)
+
+    def size(self, wanted: WantedFrame) -> int:
+        """Bytes that a frame may take: as many as others of its instance took."""
+        return self._sizes.get(wanted.instance, wanted.size)
+
+    def fetch_each(
+        self, instance: str, numbers: Sequence[int]
+    ) -> list[GivenFrame | DicomTorchError]:
+        """Frames of one instance, or what is wrong with each: where some are at fault, the others are given."""
+        try:
+            given = self.fetch(instance, numbers)
+        except (StaleIndexError, StorageError) as error:
+            status = getattr(error, "status", None)
+            if len(numbers) == 1 or status in _NOT_OF_A_FRAME:
+                return [error] * len(numbers)
+        else:
+            self._learn(instance, given)
+            return list(given)
+        half = len(numbers) // 2
+        each = [
+            one
+            for some in (numbers[:half], numbers[half:])
+            for one in self.fetch_each(instance, some)
+        ]
+        if (
+            len(each) == 2
+            and self._gives_several is None
+            and all(isinstance(e, GivenFrame) for e in each)
+        ):
+            self._gives_several = False
+        return each
+
+    def _learn(self, instance: str, given: Sequence[GivenFrame]) -> None:
+        if len(given) > 1:
+            self._gives_several = True
+        if len(self._sizes) >= _MOST_SIZES:
+            self._sizes.clear()
+        self._sizes[instance] = max(len(one.data) for one in given)
 
     def fetch(self, instance: str, numbers: Sequence[int]) -> list[GivenFrame]:
         """Frames of one instance, in one request.
@@ -154,27 +175,87 @@ class WebFrames:
         try:
             answer = self._client.get(f"{self._url}/{instance}/frames/{listed}", FRAMES)
         except StatusError as error:
-            if error.status in (404, 410):
+            if error.status in _GONE:
                 raise StaleIndexError(
                     f"the server has no such instance or frame ({error.status}) since it was indexed; {_REFRESH}"
                 ) from None
-            if error.status in (400, 406, 415):
-                raise StorageError(
+            if error.status in _NOT_ENCODED:
+                raise StatusError.of(
+                    error.status,
                     f"the server answered {error.status}: it does not give frames as they are encoded; export the "
-                    f"series as files and read these"
+                    f"series as files and read these",
                 ) from None
             raise
-        parts = split(answer.content_type, answer.data)
-        if len(parts) != len(numbers):
-            raise StorageError(f"the server gave {len(parts)} frames of {len(numbers)}")
+        parts = in_order(frames_in(answer), [number + 1 for number in numbers])
         return [GivenFrame(part.data, encoding_of(part.content_type)) for part in parts]
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"root": self._root, "client": self._client}
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self._root, self._client)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        remember_client(state["root"], state["client"])
-        self.__init__(state["root"], state["client"])  # type: ignore[misc]
+
+class _FrameRequest(Request[WantedFrame, GivenFrame]):
+    """Frames of one instance.
+
+    Args:
+        source: That gives them.
+        reads: Frame -> how often it is read.
+        most: Frames in a request.
+    """
+
+    __slots__ = ("_found", "_most", "_numbers", "_source", "group", "room")
+
+    def __init__(self, source: WebFrames, reads: dict[WantedFrame, int], most: int) -> None:
+        super().__init__(reads, sum(map(source.size, reads)))
+        self._source = source
+        self._numbers = [one.number for one in reads]
+        self._found: dict[int, GivenFrame | DicomTorchError] = {}
+        self.group = next(iter(reads)).instance
+        self.room = most - len(reads)
+
+    def add(self, wanted: WantedFrame, reads: int) -> None:
+        super().add(wanted, reads)
+        self._numbers.append(wanted.number)
+        self.size += self._source.size(wanted)
+        self.room -= 1
+
+    def fetch(self) -> None:
+        numbers = sorted(self._numbers)
+        found = self._source.fetch_each(str(self.group), numbers)
+        self._found = dict(zip(numbers, found, strict=True))
+        self.size = sum(len(one.data) for one in found if isinstance(one, GivenFrame))
+
+    def given(self, wanted: WantedFrame) -> GivenFrame:
+        found = self._found[wanted.number]
+        if isinstance(found, DicomTorchError):
+            raise type(found)(*found.args) from found
+        return found
+
+
+_of_root: dict[bytes, tuple[WebClient, WebFrames]] = {}
+
+
+def frames_of(root: bytes) -> WebFrames:
+    """The source of an address: one for all that this process reads from there with these options."""
+    client = client_for(root)
+    known = _of_root.get(root)
+    if known is None or known[0] is not client:
+        known = _of_root[root] = client, WebFrames(root, client)
+    return known[1]
+
+
+def _restored(root: bytes, client: WebClient) -> WebFrames:
+    """The source in another process, which takes its options for those of the server if it has none."""
+    remember_client(root, client)
+    return frames_of(root)
+
+
+def wanted_frame(index: FrameIndex, where: FrameLocation) -> WantedFrame:
+    """How the server of an index is asked for a frame."""
+    paths: Any = index.files["path"]
+    size = where.span.length
+    if not size:
+        size = index.image_pixel(where.position).native_bits // (8 * _RATIO)
+    return WantedFrame(paths[where.file].decode(), where.span.offset, size)
 
 
 def given_frame(given: GivenFrame, pixel: ImagePixel) -> memoryview:

@@ -35,7 +35,15 @@ from dicomtorch.scanner.web_rows import Described, WebReader, alike
 from dicomtorch.scanner.worker import Job
 from dicomtorch.storage.instances import instance_of
 from dicomtorch.storage.multipart import split
-from dicomtorch.storage.web import FRAMES, WebClient, client_for, encoding_of, is_web, real_url
+from dicomtorch.storage.web import (
+    FRAMES,
+    WebClient,
+    client_for,
+    encoding_of,
+    frames_in,
+    is_web,
+    real_url,
+)
 
 _logger = logging.getLogger("dicomtorch")
 
@@ -348,8 +356,7 @@ def _ahead(
 
 def first_syntax(client: WebClient, url: str) -> str:
     """The transfer syntax of the first frame of an instance, as the server says it."""
-    answer = client.get(f"{url}/frames/1", FRAMES)
-    parts = split(answer.content_type, answer.data)
+    parts = frames_in(client.get(f"{url}/frames/1", FRAMES))
     if len(parts) != 1:
         raise StorageError(f"the server gave {len(parts)} frames of 1")
     return encoding_of(parts[0].content_type)

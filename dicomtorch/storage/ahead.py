@@ -1,21 +1,26 @@
-"""Ranges that were asked for before they are read: merged into requests, many at once, within a budget of bytes."""
+"""What was asked for before it is read: many requests at once, within a budget of bytes.
+
+Which things share a request, and how it is made, its planner says: `range_requests` for ranges of objects,
+`reader.web` for frames that a server gives.
+"""
 
 from __future__ import annotations
 
 import os
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from itertools import islice
+from typing import Final, Generic, Protocol, TypeVar
 
 from dicomtorch._forks import ForkedLock
 from dicomtorch.errors import DicomTorchError
-from dicomtorch.storage.base import ByteRange
-from dicomtorch.storage.spans import coalesce
 
-Fetch = Callable[[ByteRange], memoryview]
+Wanted = TypeVar("Wanted", bound=Hashable)
+Given = TypeVar("Given")
 
 _FORGOTTEN: Final = 60.0  # seconds after which what came and nobody read goes
 _MOST_THREADS: Final = 256
@@ -38,54 +43,85 @@ class _Waiter:
             self.lock.release()
 
 
-class _Request:
-    """One request, and how often ranges in it will still be read.
+class Request(ABC, Generic[Wanted, Given]):
+    """One request, and how often what it asks for will still be read.
+
+    Args:
+        reads: What it asks for -> how often that is read.
+        size: Bytes that come, as far as they are known; `fetch` may know better.
 
     Attributes:
-        reads: Range -> how often; without those that nobody will read any more.
-        unread: Ranges that nobody has read yet.
+        group: Of all that it asks for; see `Planner`.
+        room: How much more it takes before it begins.
+        size: As given.
+        reads: As given, without what nobody will read any more.
+        unread: What nobody has read yet.
+        is_urgent: Somebody waits for it.
+        begun: It is under way, or done.
+        came: When it was done; 0 before.
+        error: Why it was not.
+        waiters: Who waits for it.
     """
 
-    __slots__ = (
-        *("begun", "came", "data", "error", "is_urgent"),
-        *("reads", "unread", "waiters", "wanted"),
-    )
+    __slots__ = ("begun", "came", "error", "is_urgent", "reads", "size", "unread", "waiters")
+    group: Hashable = None
+    room = 0
 
-    def __init__(self, wanted: ByteRange, reads: dict[ByteRange, int], is_urgent: bool) -> None:
-        self.wanted = wanted
+    def __init__(self, reads: dict[Wanted, int], size: int) -> None:
         self.reads = reads
+        self.size = size
         self.unread = set(reads)
-        self.is_urgent = is_urgent
+        self.is_urgent = False
         self.begun = False
         self.came = 0.0
-        self.data: memoryview | None = None
         self.error: BaseException | None = None
         self.waiters: list[_Waiter] = []
 
-    def part(self, wanted: ByteRange) -> memoryview:
-        """The bytes of a range in it."""
+    def add(self, wanted: Wanted, reads: int) -> None:
+        """Takes one more before it begins, where there is room."""
+        self.reads[wanted] = reads
+        self.unread.add(wanted)
+
+    @abstractmethod
+    def fetch(self) -> None:
+        """Makes it; what it raises is told to all who wait."""
+
+    @abstractmethod
+    def given(self, wanted: Wanted) -> Given:
+        """Something of what came."""
+
+    def part(self, wanted: Wanted) -> Given:
+        """The same, or the error that there was."""
         if self.error is not None:
             # Threads that share an error must not share its traceback.
             raise type(self.error)(*self.error.args) from self.error
-        assert self.data is not None
-        start = wanted.offset - self.wanted.offset
-        return self.data[start : start + wanted.length]
+        return self.given(wanted)
 
 
-class Ahead:
+class Planner(Protocol[Wanted, Given]):
+    """Makes requests of what is wanted."""
+
+    def group(self, wanted: Wanted, /) -> Hashable:
+        """Equal for things that may share a request."""
+
+    def requests(self, reads: dict[Wanted, int], /) -> Iterable[Request[Wanted, Given]]:
+        """The requests for things of one group, with how often each is read."""
+
+
+class Ahead(Generic[Wanted, Given]):
     """What was asked for ahead. Used by several threads; a forked child begins anew.
 
-    A range that several samples will read, as overlapping clips do, is kept after the first of them while the budget
-    has room for it.
+    What several samples will read, as overlapping clips do, is kept after the first of them while the budget has room
+    for it.
 
     Args:
-        fetch: Gets one range, and raises what is wrong with it.
+        planner: Makes requests.
         at_once: Requests at the same time.
         budget: Bytes that may be on their way or wait to be read.
     """
 
-    def __init__(self, fetch: Fetch, at_once: int, budget: int) -> None:
-        self._fetch = fetch
+    def __init__(self, planner: Planner[Wanted, Given], at_once: int, budget: int) -> None:
+        self._planner = planner
         self._at_once = at_once
         self._budget = budget
         self._lock = ForkedLock()
@@ -93,66 +129,82 @@ class Ahead:
 
     def _begin(self) -> None:
         self._process = os.getpid()
-        self._where: dict[ByteRange, _Request] = {}
-        self._queue: deque[_Request] = deque()
-        self._kept: dict[int, _Request] = {}  # every range of them was read, the longest ago first
+        self._where: dict[Wanted, Request[Wanted, Given]] = {}
+        self._queue: deque[Request[Wanted, Given]] = deque()
+        self._open: dict[Hashable, Request[Wanted, Given]] = {}  # of these some wait and have room
+        # All that they asked for was read, the longest ago first.
+        self._kept: dict[int, Request[Wanted, Given]] = {}
         self._held = 0  # bytes of all others
         self._kept_bytes = 0
         self._running = 0
 
-    def ask(
-        self, ranges: Sequence[ByteRange], *, now: bool = False, is_known: bool = False
-    ) -> None:
-        """Asks for ranges that are not asked for yet; each is read as often as it is there.
+    def ask(self, wanted: Sequence[Wanted], *, now: bool = False, is_known: bool = False) -> None:
+        """Asks for what is not asked for yet; each is read as often as it is there.
 
         Args:
-            ranges: With their lengths.
-            now: They are read right away, whatever is held for later.
+            wanted: What is read.
+            now: Right away, whatever is held for later.
             is_known: These reads may have been told before.
         """
         with self._lock:
-            self._ask(ranges, now, is_known or now)
+            self._ask(wanted, now, is_known or now)
             self._start()
 
-    def _ask(self, ranges: Sequence[ByteRange], now: bool, is_known: bool) -> None:
+    def _ask(self, wanted: Sequence[Wanted], now: bool, is_known: bool) -> None:
         """Puts requests into the queue; starting one may let go of what is kept, so that it comes after looking."""
         if self._process != os.getpid():
             self._begin()
         self._forget()
-        of_object: dict[tuple[object, ...], dict[ByteRange, int]] = {}
-        for wanted, reads in Counter(ranges).items():
-            known = self._where.get(wanted)
+        groups: dict[Hashable, dict[Wanted, int]] = {}
+        for one, reads in Counter(wanted).items():
+            known = self._where.get(one)
             if known is None:
-                of_object.setdefault(wanted[:2], {})[wanted] = reads
+                groups.setdefault(self._planner.group(one), {})[one] = reads
                 continue
-            before = known.reads[wanted]
-            known.reads[wanted] = max(before, reads) if is_known else before + reads
+            before = known.reads[one]
+            known.reads[one] = max(before, reads) if is_known else before + reads
             if now and not known.begun:
                 self._hasten(known)
-        made = [one for group in of_object.values() for one in self._requests(group, now)]
+        made = [one for group, of in groups.items() for one in self._requests(group, of, now)]
         if now:
             self._queue.extendleft(reversed(made))
         else:
             self._queue.extend(made)
 
-    def _hasten(self, request: _Request) -> None:
+    def _hasten(self, request: Request[Wanted, Given]) -> None:
         self._queue.remove(request)
         self._queue.appendleft(request)
         request.is_urgent = True
 
-    def _requests(self, reads: dict[ByteRange, int], now: bool) -> list[_Request]:
-        """The requests for ranges of one object."""
-        group = list(reads)
-        if len(group) == 1:
-            request = self._where[group[0]] = _Request(group[0], reads, now)
-            return [request]
-        made = []
-        for block in coalesce([one[2:] for one in group]):
-            wanted = group[0]._replace(offset=block.offset, length=block.length)
-            request = _Request(wanted, {group[k]: reads[group[k]] for k in block.numbers}, now)
+    def _requests(
+        self, group: Hashable, reads: dict[Wanted, int], now: bool
+    ) -> list[Request[Wanted, Given]]:
+        """New requests for things of one group, as far as none that waits has room for them."""
+        waiting = self._open.get(group)
+        if waiting is not None:
+            self._join(waiting, reads)
+            if now:
+                self._hasten(waiting)
+        made = list(self._planner.requests(reads)) if reads else []
+        for request in made:
+            request.is_urgent = now
             self._where.update(dict.fromkeys(request.reads, request))
-            made.append(request)
+            if request.room:
+                self._open[group] = request
         return made
+
+    def _join(self, request: Request[Wanted, Given], reads: dict[Wanted, int]) -> None:
+        """Moves what a request has room for from `reads` into it."""
+        for one in list(islice(reads, request.room)):
+            request.add(one, reads.pop(one))
+            self._where[one] = request
+        if not request.room:
+            self._close(request)
+
+    def _close(self, request: Request[Wanted, Given]) -> None:
+        """Nothing joins it any more."""
+        if self._open.get(request.group) is request:
+            del self._open[request.group]
 
     def _forget(self) -> None:
         """Drops what came long ago and nobody read, as of an epoch that was not gone on with."""
@@ -162,9 +214,9 @@ class Ahead:
         for request in {id(one): one for one in self._where.values()}.values():
             if request.unread and request.came and request.came < oldest:
                 self._drop(request)
-                self._held -= request.wanted.length
+                self._held -= request.size
 
-    def _drop(self, request: _Request) -> None:
+    def _drop(self, request: Request[Wanted, Given]) -> None:
         for wanted in request.reads:
             del self._where[wanted]
         request.reads.clear()
@@ -179,35 +231,38 @@ class Ahead:
             self._running += 1
             request_pool().submit(self._run, request)
 
-    def _next(self) -> _Request | None:
+    def _next(self) -> Request[Wanted, Given] | None:
         """The request that is made next, if the budget has room for it or somebody waits."""
         if not self._queue:
             return None
         request = self._queue[0]
-        length = request.wanted.length
+        length = request.size
         while self._kept and self._held + self._kept_bytes + length > self._budget:
             self._drop(self._let_go(next(iter(self._kept))))
         if self._held and self._held + length > self._budget and not request.is_urgent:
             return None
         self._queue.popleft()
+        self._close(request)
         request.begun = True
         self._held += length
         return request
 
-    def _run(self, request: _Request | None) -> None:
+    def _run(self, request: Request[Wanted, Given] | None) -> None:
         """Makes a request, and the next one: going back to the pool takes as long as a part of a request."""
         while request is not None:
+            expected = request.size
             try:
-                request.data = self._fetch(request.wanted)
+                request.fetch()
             except BaseException as error:
                 request.error = error
             with self._lock:
+                self._held += request.size - expected
                 self._done(request)
                 request = self._next()
                 self._running -= request is None
                 self._start()
 
-    def _done(self, request: _Request) -> None:
+    def _done(self, request: Request[Wanted, Given]) -> None:
         request.came = time.monotonic()
         if not request.unread:
             self._all_read(request)
@@ -215,8 +270,8 @@ class Ahead:
             waiter.tell()
         request.waiters.clear()
 
-    def take(self, wanted: ByteRange) -> memoryview | None:
-        """A range that was asked for, once it is there; `None` if it was not, or was read already.
+    def take(self, wanted: Wanted) -> Given | None:
+        """What was asked for, once it is there; `None` if it was not, or was read already.
 
         Raises:
             DicomTorchError: It could not be had.
@@ -228,6 +283,7 @@ class Ahead:
             is_alone = sum(request.reads.values()) == 1 and not request.waiters
             if is_alone and not request.begun:  # who wants it begins with it
                 self._queue.remove(request)
+                self._close(request)
                 del self._where[wanted]
                 return None
             waiter = self._taken({wanted: request})
@@ -235,32 +291,32 @@ class Ahead:
             waiter.lock.acquire()
         return request.part(wanted)
 
-    def take_many(self, ranges: Sequence[ByteRange]) -> list[memoryview | Exception]:
-        """Ranges once all of them are there, or what is wrong with each; those that were not asked for are now.
+    def take_many(self, wanted: Sequence[Wanted]) -> list[Given | Exception]:
+        """All that is wanted once it is there, or what is wrong with each; what was not asked for is now.
 
         Args:
-            ranges: With their lengths; one may be there twice.
+            wanted: One may be there twice.
         """
-        wanted = dict.fromkeys(ranges)
+        once = dict.fromkeys(wanted)
         with self._lock:
-            self._ask(list(wanted), now=True, is_known=True)
-            requests = {one: self._where[one] for one in wanted}
+            self._ask(list(once), now=True, is_known=True)
+            requests = {one: self._where[one] for one in once}
             waiter = self._taken(requests)
         if waiter is not None:
             waiter.lock.acquire()
-        found: dict[ByteRange, memoryview | Exception] = {}
+        found: dict[Wanted, Given | Exception] = {}
         for one, request in requests.items():
             try:
                 found[one] = request.part(one)
             except DicomTorchError as error:
                 found[one] = error
-        return [found[one] for one in ranges]
+        return [found[one] for one in wanted]
 
-    def _taken(self, requests: dict[ByteRange, _Request]) -> _Waiter | None:
-        """Takes ranges that were asked for; what waits for those that are not there yet, if there are any."""
-        pending: dict[int, _Request] = {}
+    def _taken(self, requests: dict[Wanted, Request[Wanted, Given]]) -> _Waiter | None:
+        """Takes what was asked for; what waits for those that are not there yet, if there are any."""
+        pending: dict[int, Request[Wanted, Given]] = {}
         for wanted, request in requests.items():
-            if wanted not in request.reads:  # let go of with another range, as after an error
+            if wanted not in request.reads:  # let go of with something else, as after an error
                 continue
             request.reads[wanted] -= 1
             if not request.reads[wanted]:
@@ -284,18 +340,18 @@ class Ahead:
         self._start()
         return waiter
 
-    def _all_read(self, request: _Request) -> None:
-        """Every range of what came was read: it is kept if one will be read again."""
-        self._held -= request.wanted.length
+    def _all_read(self, request: Request[Wanted, Given]) -> None:
+        """All of what came was read: it is kept if one will be read again."""
+        self._held -= request.size
         if request.reads and request.error is None:
             self._kept[id(request)] = request
-            self._kept_bytes += request.wanted.length
+            self._kept_bytes += request.size
         else:
             self._drop(request)
 
-    def _let_go(self, number: int) -> _Request:
+    def _let_go(self, number: int) -> Request[Wanted, Given]:
         request = self._kept.pop(number)
-        self._kept_bytes -= request.wanted.length
+        self._kept_bytes -= request.size
         return request
 
 

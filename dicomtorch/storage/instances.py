@@ -13,7 +13,7 @@ from dicomtorch.errors import StaleIndexError, StorageError
 from dicomtorch.storage.base import Identity
 from dicomtorch.storage.kept_bytes import KeptBytes
 from dicomtorch.storage.members import Inflated
-from dicomtorch.storage.multipart import split
+from dicomtorch.storage.multipart import media_type, split
 from dicomtorch.storage.web import StatusError, client_for, real_url
 from dicomtorch.storage.words import REFRESH
 
@@ -45,8 +45,8 @@ def _asked_for(root: bytes, path: bytes) -> bytes:
             raise StaleIndexError(
                 f"the server has no such instance ({error.status}) since it was indexed; {REFRESH}"
             ) from None
-        raise
-    if answer.content_type.partition(";")[0].strip().lower() == _ALONE:
+        raise StorageError(*error.args) from error
+    if media_type(answer.content_type) == _ALONE:
         return answer.data
     parts = split(answer.content_type, answer.data)
     if len(parts) != 1:

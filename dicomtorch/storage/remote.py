@@ -9,9 +9,10 @@ from typing import Any
 
 from dicomtorch._forks import ForkedLock
 from dicomtorch.errors import DicomTorchError, StaleIndexError, StorageError, printable
-from dicomtorch.storage.ahead import Ahead, request_pool
+from dicomtorch.storage.ahead import request_pool
 from dicomtorch.storage.base import ByteRange, Identity, Scratch
 from dicomtorch.storage.client import Answer, Buffer, Client, Settings
+from dicomtorch.storage.range_requests import ranges_ahead
 from dicomtorch.storage.spans import coalesce
 from dicomtorch.storage.words import REFRESH
 
@@ -104,7 +105,7 @@ class RemoteStorage:
         self.requests = 0
         self.bytes_read = 0
         settings = self.settings
-        self._ahead = Ahead(self._fetched, settings.io_threads, settings.prefetch_bytes)
+        self._ahead = ranges_ahead(self._fetched, settings.io_threads, settings.prefetch_bytes)
 
     @property
     def is_shared(self) -> bool:

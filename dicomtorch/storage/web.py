@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from dicomtorch.errors import OptionError, StorageError, import_optional
-from dicomtorch.storage.multipart import parameter
+from dicomtorch.storage.multipart import Part, media_type, parameter, shown_type, split
 
 FRAMES: Final = 'multipart/related; type="application/octet-stream"; transfer-syntax=*'
 """Frames as they are encoded on the server (PS3.18 section 8.7.3)."""
@@ -26,15 +26,65 @@ _PIECE: Final = 1 << 20
 _LONGEST_WAIT: Final = 10.0  # seconds between two tries
 
 
+_DEFAULTS: Final = {
+    "": "1.2.840.10008.1.2.1",
+    "application/octet-stream": "1.2.840.10008.1.2.1",
+    "image/jpeg": "1.2.840.10008.1.2.4.70",
+    "image/dicom-rle": "1.2.840.10008.1.2.5",
+    "image/x-dicom-rle": "1.2.840.10008.1.2.5",
+    "image/jls": "1.2.840.10008.1.2.4.80",
+    "image/x-jls": "1.2.840.10008.1.2.4.80",
+    "image/jp2": "1.2.840.10008.1.2.4.90",
+    "image/jpx": "1.2.840.10008.1.2.4.92",
+}
+"""Transfer syntaxes of media types that do not say theirs (PS3.18 section 8.7.3)."""
+
+
 def encoding_of(content_type: str) -> str:
-    """The transfer syntax that the media type of a part says; the default of octet streams if none."""
-    return parameter(content_type, "transfer-syntax") or "1.2.840.10008.1.2.1"
+    """The transfer syntax that the media type of a part says, else the default of that type.
+
+    Source: PS3.18 section 8.7.3.
+
+    Raises:
+        StorageError: It says none and has none, as a picture or a page has.
+    """
+    said = parameter(content_type, "transfer-syntax")
+    kind = media_type(content_type)
+    if not said and kind not in _DEFAULTS:
+        raise StorageError(
+            f"the server gave {shown_type(content_type)} and no frame as it is encoded; export the series as files and "
+            "read these"
+        )
+    return said or _DEFAULTS[kind]
+
+
+def frames_in(answer: WebAnswer) -> list[Part]:
+    """The frames of an answer: its parts, or the one that it is.
+
+    Raises:
+        StorageError: It is neither, or damaged.
+    """
+    kind = media_type(answer.content_type)
+    if kind and kind in _DEFAULTS:
+        return [Part(answer.content_type, memoryview(answer.data))]
+    return split(answer.content_type, answer.data)
 
 
 class StatusError(StorageError):
-    """The server refused; built from one string as all errors are."""
+    """The server refused; built from one string as all errors are. It does not leave the package.
+
+    Attributes:
+        status: Of the answer; 0: there was none.
+    """
 
     status = 0
+
+    @classmethod
+    def of(cls, status: int, message: str) -> StatusError:
+        """With the status of an answer."""
+        error = cls(message)
+        error.status = status
+        return error
 
 
 class WebAnswer(NamedTuple):
@@ -245,9 +295,7 @@ def _refused(status: int) -> StatusError:
         what = f"the server answered {status} and names another address; give that one"
     else:
         what = f"the server answered {status}"
-    error = StatusError(what)
-    error.status = status
-    return error
+    return StatusError.of(status, what)
 
 
 def is_web(name: bytes) -> bool:

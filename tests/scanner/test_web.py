@@ -109,7 +109,7 @@ def test_frames_of_an_instance_are_asked_for_together(server: Server) -> None:
     said = loader.forecast()
     server.asked.clear()
     assert len(list(loader)) == 3
-    assert len([path for path in server.asked if "/frames/" in path]) == said.requests > 6
+    assert 6 < len([path for path in server.asked if "/frames/" in path]) <= said.requests
     assert said.unsized == 2  # compressed
     random = describe(few.index, few.report)["epoch"]["random"]
     assert random["requests"] == len(few)

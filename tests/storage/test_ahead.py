@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from dicomtorch.errors import StorageError
-from dicomtorch.storage.ahead import Ahead
 from dicomtorch.storage.base import ByteRange, Identity
+from dicomtorch.storage.range_requests import ranges_ahead
 
 SIZE = 1000
 
@@ -49,7 +49,7 @@ def content(wanted: ByteRange) -> bytes:
 
 def test_many_ranges_are_waited_for_together() -> None:
     server = Server()
-    ahead = Ahead(server, 8, 1 << 30)
+    ahead = ranges_ahead(server, 8, 1 << 30)
     wanted = [alone(5), at(0), at(1), at(0), alone(6)]
     for _ in range(2):
         got = ahead.take_many(wanted)
@@ -63,7 +63,7 @@ def test_many_ranges_are_waited_for_together() -> None:
 def test_what_is_wrong_with_a_range_is_said_of_it_alone() -> None:
     server = Server()
     server.fails = {b"1", b"x"}
-    ahead = Ahead(server, 8, 1 << 30)
+    ahead = ranges_ahead(server, 8, 1 << 30)
     wanted = [alone(0), alone(1), at(0), at(1)]
     ahead.ask([*wanted, *wanted])
     for _ in range(2):
@@ -77,7 +77,7 @@ def test_what_is_wrong_with_a_range_is_said_of_it_alone() -> None:
 def test_ranges_that_go_with_an_error_are_told_of_it_too() -> None:
     server = Server()
     server.fails = {b"x"}
-    ahead = Ahead(server, 8, 1 << 30)
+    ahead = ranges_ahead(server, 8, 1 << 30)
     ahead.ask([at(0), at(0), at(1)])
     with pytest.raises(StorageError):
         ahead.take(at(0))
@@ -87,7 +87,7 @@ def test_ranges_that_go_with_an_error_are_told_of_it_too() -> None:
 
 def test_what_several_will_read_is_asked_for_once() -> None:
     server = Server()
-    ahead = Ahead(server, 8, 1 << 30)
+    ahead = ranges_ahead(server, 8, 1 << 30)
     clips = [[at(k) for k in range(first, first + 16)] for first in range(20)]
     for clip in clips:
         ahead.ask(clip)
@@ -103,7 +103,7 @@ def test_what_several_will_read_is_asked_for_once() -> None:
 
 def test_what_will_be_read_again_makes_room_for_what_nobody_has_read() -> None:
     server = Server()
-    ahead = Ahead(server, 1, 4 * SIZE)
+    ahead = ranges_ahead(server, 1, 4 * SIZE)
     ahead.ask([alone(0), alone(0), alone(1), alone(1)])
     for k in (0, 1):
         assert ahead.take(alone(k)) is not None
@@ -121,7 +121,7 @@ def test_what_will_be_read_again_makes_room_for_what_nobody_has_read() -> None:
 
 def test_what_is_kept_is_taken_before_it_makes_room() -> None:
     server = Server()
-    ahead = Ahead(server, 4, 2 * SIZE)
+    ahead = ranges_ahead(server, 4, 2 * SIZE)
     ahead.ask([alone(0), alone(0), alone(1), alone(1)])
     for k in (0, 1):
         assert ahead.take(alone(k)) is not None
@@ -134,7 +134,7 @@ def test_what_is_kept_is_taken_before_it_makes_room() -> None:
 def test_a_request_that_somebody_waits_for_is_not_taken_over() -> None:
     server = Server()
     server.goes_on.clear()
-    ahead = Ahead(server, 1, 1 << 30)
+    ahead = ranges_ahead(server, 1, 1 << 30)
     ahead.ask([alone(9), at(0), at(1)])  # the first is under way, the others are one request
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(ahead.take_many, [at(0)])
@@ -149,7 +149,7 @@ def test_a_request_that_somebody_waits_for_is_not_taken_over() -> None:
 
 def test_who_waits_goes_first_whatever_is_held() -> None:
     server = Server()
-    ahead = Ahead(server, 1, 2 * SIZE)
+    ahead = ranges_ahead(server, 1, 2 * SIZE)
     ahead.ask([alone(k) for k in range(6)])
     (data,) = ahead.take_many([alone(5)])
     assert bytes(data) == content(alone(5))  # type: ignore[arg-type]
@@ -161,7 +161,7 @@ def test_who_waits_goes_first_whatever_is_held() -> None:
 def test_no_more_are_under_way_than_may_be() -> None:
     server = Server()
     server.goes_on.clear()
-    ahead = Ahead(server, 3, 1 << 30)
+    ahead = ranges_ahead(server, 3, 1 << 30)
     ahead.ask([alone(k) for k in range(10)])
     with ThreadPoolExecutor(1) as pool:
         waits = pool.submit(ahead.take_many, [alone(k) for k in range(10)])
@@ -176,7 +176,7 @@ def test_no_more_are_under_way_than_may_be() -> None:
 def test_threads_that_want_the_same_wait_for_one_request() -> None:
     server = Server()
     server.goes_on.clear()
-    ahead = Ahead(server, 4, 1 << 30)
+    ahead = ranges_ahead(server, 4, 1 << 30)
     ahead.ask([alone(0)] * 8)
     with ThreadPoolExecutor(8) as pool:
         waiting = [pool.submit(ahead.take, alone(0)) for _ in range(8)]

@@ -32,7 +32,15 @@ class Faults:
         syntax: Said of every frame, if given.
         drops_part: Whether the last frame of several is left out.
         bulk: Where the header says that lookup tables are, before the path.
-        bare: Whether whole instances come without parts.
+        bare: Whether whole instances, and frames that are asked for alone, come without parts.
+        kind: The media type of frames, where it is not that of octet streams with their transfer syntax.
+        locates: Whether frames say their address.
+        reverses: Whether frames come in reverse order.
+        boundary: Said of answers whose parts are divided by another one.
+        missing: Numbers of frames from 1 that are not there.
+        alone: Whether lists of frames are refused.
+        stalls: Requests for frames that get no answer, or half of one.
+        stalls_within: Whether half of it comes.
     """
 
     status: dict[str, list[int]] = field(default_factory=dict)
@@ -44,6 +52,14 @@ class Faults:
     drops_part: bool = False
     bulk: str = ""
     bare: bool = False
+    kind: str = ""
+    locates: bool = False
+    reverses: bool = False
+    boundary: str = ""
+    missing: frozenset[int] = frozenset()
+    alone: bool = False
+    stalls: int = 0
+    stalls_within: bool = False
 
 
 class Server:
@@ -54,6 +70,8 @@ class Server:
         faults: What it does wrong; may be changed.
         asked: The paths that were asked for.
         accepts: What was accepted each time.
+        most_at_once: Requests for frames.
+        goes_on: Lets go of those that wait at the server.
     """
 
     def __init__(self, datasets: list[Dataset], token: str = "") -> None:
@@ -62,6 +80,9 @@ class Server:
         self.faults = Faults()
         self.asked: list[str] = []
         self.accepts: list[str] = []
+        self.most_at_once = self._at_once = 0
+        self._lock = threading.Lock()
+        self.goes_on = threading.Event()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -162,11 +183,35 @@ class Server:
         header.pop("7FE00010", None)
         return header
 
+    @property
+    def requests(self) -> list[str]:
+        """For frames."""
+        return [path for path in self.asked if "/frames/" in path]
+
+    @property
+    def frames_asked(self) -> list[tuple[str, int]]:
+        """(instance, number from 1) of frames as often as they were asked for."""
+        parts = [path.split("/") for path in self.requests]
+        return [(part[-3], int(number)) for part in parts for number in part[-1].split(",")]
+
     def frames(self, handler: Any, names: list[str]) -> None:
+        with self._lock:
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
+        try:
+            self._frames(handler, names)
+        finally:
+            with self._lock:
+                self._at_once -= 1
+
+    def _frames(self, handler: Any, names: list[str]) -> None:
         found = self.found(names)
         numbers = [int(number) for number in names[-1].split(",")]
         count = int(found[0].get("NumberOfFrames", 1)) if found else 0
-        if not found or max(numbers) > count:
+        if self.faults.alone and len(numbers) > 1:
+            self.send(handler, 400, "text/plain", b"no")
+            return
+        if not found or max(numbers) > count or self.faults.missing & set(numbers):
             self.send(handler, 404, "text/plain", b"no")
             return
         (one,) = found
@@ -176,8 +221,19 @@ class Server:
         else:
             size = len(one.PixelData) // count
             frames = [one.PixelData[k * size : (k + 1) * size] for k in range(count)]
-        kind = f"application/octet-stream; transfer-syntax={self.faults.syntax or syntax}"
-        parts = [(kind, frames[number - 1]) for number in numbers]
+        octets = f"application/octet-stream; transfer-syntax={self.faults.syntax or syntax}"
+        kind = self.faults.kind or octets
+        if self.faults.bare and len(numbers) == 1:
+            self.send(handler, 200, kind, frames[numbers[0] - 1])
+            return
+        if self.faults.locates:
+            address = handler.path.rpartition("/")[0]
+            kinds = [f"{kind}\r\nContent-Location: {address}/{number}" for number in numbers]
+        else:
+            kinds = [kind] * len(numbers)
+        parts = [(kind, frames[number - 1]) for kind, number in zip(kinds, numbers, strict=True)]
+        if self.faults.reverses:
+            parts.reverse()
         self.send_parts(handler, parts[:-1] if self.faults.drops_part and len(parts) > 1 else parts)
 
     def send_parts(self, handler: Any, parts: list[tuple[str, bytes]]) -> None:
@@ -186,7 +242,8 @@ class Server:
             length = f"Content-Length: {len(data)}\r\n" if self.faults.lengths else ""
             body += f"\r\n--{BOUNDARY}\r\nContent-Type: {kind}\r\n{length}\r\n".encode() + data
         body += f"\r\n--{BOUNDARY}--\r\n".encode()
-        kind = f'multipart/related; type="application/octet-stream"; boundary="{BOUNDARY}"'
+        said = self.faults.boundary or BOUNDARY
+        kind = f'multipart/related; type="application/octet-stream"; boundary="{said}"'
         self.send(handler, 200, kind, body[2:])
 
     def send(
@@ -198,6 +255,14 @@ class Server:
         for name, value in (more or {}).items():
             handler.send_header(name, value)
         handler.end_headers()
+        if self.faults.stalls and "/frames/" in handler.path:
+            self.faults.stalls -= 1
+            if self.faults.stalls_within:
+                handler.wfile.write(body[: len(body) // 2])
+                handler.wfile.flush()
+            self.goes_on.wait(60)
+            handler.close_connection = True
+            return
         if self.faults.cut and "/frames/" in handler.path:
             self.faults.cut -= 1
             body = body[: len(body) // 2]
@@ -214,6 +279,7 @@ def dicomweb_server(datasets: list[Dataset], token: str = "") -> Iterator[Server
     try:
         yield made
     finally:
+        made.goes_on.set()
         made.server.shutdown()
         made.server.server_close()
         thread.join()

@@ -16,15 +16,12 @@ from dicomtorch.masks.objects import Source
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.reader.choice import Isolation
 from dicomtorch.reader.fetch import FrameFetcher
+from dicomtorch.reader.kept_frames import KeptFrames
 from dicomtorch.reader.reader import FrameReader
+from dicomtorch.reader.web import WebFrames
 from dicomtorch.storage.base import Scratch
-from dicomtorch.storage.kept_bytes import KeptBytes
 
 Array = npt.NDArray[Any]
-
-# Bytes of the frames of an object that a server gives, up to which they are asked for together.
-_TOGETHER = 64 << 20
-_kept = KeptBytes()
 
 
 class _Sheets(Scratch):
@@ -79,7 +76,8 @@ class SegmentationReader:
         self._index, self._isolation = index, isolation
         self._fetcher = FrameFetcher(index)
         self._readers: dict[int, FrameReader] = {}
-        self._apart: set[int] = set()  # objects of which some frame was not given
+        if isinstance(self._fetcher.giver, WebFrames):
+            self._fetcher.giver = KeptFrames(self._fetcher.giver)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_readers": {}}
@@ -90,9 +88,13 @@ class SegmentationReader:
         Raises:
             DicomTorchError: A frame cannot be read; the message names the file and the frame.
         """
-        return self._each(source, planes, _unpacked, Scratch()) or [
-            self._decoded(source, plane) for plane in planes
-        ]
+        unpacked = self._each(source, planes, _unpacked, Scratch())
+        if unpacked:
+            return unpacked
+        reader = self._reader(source)
+        if reader.is_remote and len(planes) > 1:
+            reader.fetcher.need(reader.index.locate(planes))
+        return [self._decoded(reader, source, plane) for plane in planes]
 
     def bits(self, source: Source, planes: Sequence[int]) -> list[Array | Bits]:
         """The pixels that are set in native frames of one bit, as bits or flat positions; [] of other objects.
@@ -133,9 +135,6 @@ class SegmentationReader:
         pixel = self._index.image_pixel(located[0].position)
         if pixel.bits_allocated != 1 or pixel.is_encapsulated or packs_into_big_endian_words(pixel):
             return []
-        together = self._together(source, pixel)
-        if together is not None:
-            return [work(together[plane], pixel) for plane in planes]
         if self._fetcher.is_remote:
             self._fetcher.need(located)
         result = []
@@ -148,32 +147,17 @@ class SegmentationReader:
                 result.append(work(data, pixel))
         return result
 
-    def _together(self, source: Source, pixel: ImagePixel) -> list[memoryview] | None:
-        """The bytes of all frames of an object that a server gives, which are asked for once; `None` of others."""
-        size, count = -(-pixel.rows * pixel.columns // 8), len(source.positions)
-        is_whole = source.is_given and size * count <= _TOGETHER
-        if not is_whole or source.number in self._apart:
-            return None
-
-        def read() -> bytes:
-            located = self._index.locate(source.positions)
-            self._fetcher.need(located)
-            with self._fetcher.files() as files:
-                return b"".join(self._fetcher.read_encoded(w, files, pixel)[:size] for w in located)
-
-        try:
-            data = memoryview(_kept.made((source.path, size, count), read))
-        except DicomTorchError:  # of one frame, of which reading it says so
-            self._apart.add(source.number)
-            return None
-        return [data[k * size : (k + 1) * size] for k in range(count)]
-
-    def _decoded(self, source: Source, plane: int) -> Array:
+    def _reader(self, source: Source) -> FrameReader:
+        """Decodes frames of one object."""
         reader = self._readers.get(source.number)
         if reader is None:
             frames = self._index.select(source.positions)
             reader = FrameReader(frames, isolation=self._isolation)
+            reader.fetcher.giver = self._fetcher.giver
             self._readers[source.number] = reader
+        return reader
+
+    def _decoded(self, reader: FrameReader, source: Source, plane: int) -> Array:
         try:
             return reader.read_stored(plane)
         except DicomTorchError as error:

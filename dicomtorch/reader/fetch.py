@@ -32,7 +32,7 @@ from dicomtorch.reader.kept import KeptRanges, stored_key
 from dicomtorch.reader.open_files import OpenFiles, identity_of, is_inflated
 from dicomtorch.reader.rows import reads_rows, rows_of
 from dicomtorch.reader.threads import FEW, decode_pool, usable_threads, worthwhile_threads
-from dicomtorch.reader.web import WantedFrame, frames_of, given_frame, wanted_frame
+from dicomtorch.reader.web import FrameSource, WantedFrame, frames_of, given_frame, wanted_frame
 from dicomtorch.storage.base import ByteRange, Identity, Scratch, Storage
 from dicomtorch.storage.choose import remember, storage_for
 from dicomtorch.storage.local import LocalStorage
@@ -66,7 +66,7 @@ class FrameFetcher:
         self.index = index
         self.backends = backends or ChosenBackends()
         self.cache = cache
-        self.giver = frames_of(index.root) if is_web(index.root) else None
+        self.giver: FrameSource | None = frames_of(index.root) if is_web(index.root) else None
         # Where frames are given, nobody asks for ranges.
         self.storage = storage or (LocalStorage() if self.giver else storage_for(index.root))
         self.kept = KeptRanges.of(self.storage)

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from dicomtorch.errors import DicomTorchError, StaleIndexError, StorageError
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.location import FrameLocation
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.shown import named_uid
-from dicomtorch.model.syntaxes import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
+from dicomtorch.model.syntaxes import (
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+)
 from dicomtorch.storage.ahead import Ahead, Request
 from dicomtorch.storage.multipart import in_order
 from dicomtorch.storage.web import (
@@ -28,7 +32,9 @@ from dicomtorch.storage.web import (
     remember_client,
 )
 
-_SAME_PIXELS: Final = frozenset((IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN))
+_SAME_PIXELS: Final = frozenset(
+    (IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN)
+)
 _NOT_OF_A_FRAME: Final = frozenset((0, 401, 403, 406, 415, 429, 502, 503, 504))
 """Status codes that have nothing to do with which frames were asked for; 0: there was no answer."""
 _GONE: Final = frozenset((404, 410))
@@ -46,11 +52,13 @@ class WantedFrame:
         instance: Its address below the root.
         number: From 0.
         size: Bytes that it may take, for the budget; what it is does not depend on it.
+        count: Frames of the instance, 0 if nobody knows; nor on this.
     """
 
     instance: str
     number: int
     size: int = field(compare=False)
+    count: int = field(default=0, compare=False)
 
 
 class GivenFrame(NamedTuple):
@@ -65,7 +73,20 @@ class GivenFrame(NamedTuple):
     transfer_syntax_uid: str
 
 
-class WebFrames:
+class FrameSource(Protocol):
+    """What gives frames; see `WebFrames`."""
+
+    def will_need(self, wanted: Sequence[WantedFrame], *, is_known: bool = False) -> None:
+        """Begins to ask for frames that are read soon."""
+
+    def need(self, wanted: Sequence[WantedFrame]) -> None:
+        """Asks for frames that are read right away."""
+
+    def take(self, wanted: WantedFrame) -> GivenFrame:
+        """One frame."""
+
+
+class WebFrames(FrameSource):
     """A source that gives frames, and no ranges. Picklable; in a forked process it begins anew.
 
     Frames that are read soon are asked for ahead as ranges of objects are: those of one instance together, in one
@@ -74,13 +95,18 @@ class WebFrames:
     Args:
         root: A `dicomweb+https` address.
         client: Asks the server.
+
+    Attributes:
+        root: As given.
+        frames_per_request: As the options say.
     """
 
     def __init__(self, root: bytes, client: WebClient | None = None) -> None:
-        self._root = root
+        self.root = root
         self._client = client or client_for(root)
         self._url = real_url(root, self._client.settings)
         settings = self._client.settings
+        self.frames_per_request = settings.frames_per_request
         self._gives_several: bool | None = None  # in one answer; None: nobody knows yet
         self._sizes: dict[str, int] = {}  # bytes of a frame of instances of which some came
         self._ahead: Ahead[WantedFrame, GivenFrame] = Ahead(
@@ -119,8 +145,7 @@ class WebFrames:
 
     def requests(self, reads: dict[WantedFrame, int]) -> Iterator[_FrameRequest]:
         """The requests for frames of one instance, all but the last one full."""
-        several = self._client.settings.frames_per_request
-        most = 1 if self._gives_several is False else several
+        most = 1 if self._gives_several is False else self.frames_per_request
         wanted = list(reads)
         for first in range(0, len(wanted), most):
             some = wanted[first : first + most]
@@ -190,7 +215,7 @@ class WebFrames:
         return [GivenFrame(part.data, encoding_of(part.content_type)) for part in parts]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (self._root, self._client)
+        return _restored, (self.root, self._client)
 
 
 class _FrameRequest(Request[WantedFrame, GivenFrame]):
@@ -251,11 +276,12 @@ def _restored(root: bytes, client: WebClient) -> WebFrames:
 
 def wanted_frame(index: FrameIndex, where: FrameLocation) -> WantedFrame:
     """How the server of an index is asked for a frame."""
-    paths: Any = index.files["path"]
+    files: Any = index.files
     size = where.span.length
     if not size:
         size = index.image_pixel(where.position).native_bits // (8 * _RATIO)
-    return WantedFrame(paths[where.file].decode(), where.span.offset, size)
+    count = int(files["found_frames"][where.file])
+    return WantedFrame(files["path"][where.file].decode(), where.span.offset, size, count)
 
 
 def given_frame(given: GivenFrame, pixel: ImagePixel) -> memoryview:

@@ -10,15 +10,21 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
 
-from dicomtorch import DicomFrames, DicomVolumes, FrameLoader, scan
+from dicomtorch import DicomFrames, DicomVolumes, FrameLoader, read_annotations, scan
 from dicomtorch.errors import OptionError, StaleIndexError
-from dicomtorch.masks import segmentations
+from dicomtorch.reader import kept_frames
 from dicomtorch.storage import instances
-from tests.masks.test_annotations import finding, region, report
+from tests.masks.test_annotations import finding, region, report, shape_file
 from tests.support.dicomweb_server import TOKEN, Server, dicomweb_server
-from tests.support.mask_phantoms import segmentation, series, square, structures
+from tests.support.mask_phantoms import segmentation, series, slide, square, structures
 from tests.support.orthanc import OPTIONS as OF_ORTHANC
 from tests.support.orthanc import orthanc
 from tests.support.requirements import require
@@ -32,7 +38,7 @@ OPTIONS: dict[str, Any] = {"headers": {"Authorization": TOKEN}, "max_retries": 0
 def _forgotten() -> None:
     """Nothing is kept of another test's server."""
     instances._kept._kept.clear()
-    segmentations._kept._kept.clear()
+    kept_frames._kept._kept.clear()
 
 
 @pytest.fixture
@@ -130,7 +136,7 @@ def test_frames_of_segmentations_are_asked_for_together(files: Path, server: Ser
     asked = [path for path in server.asked if uid in path]
     assert len(asked) == 1
     assert asked[0].endswith("/frames/1,2,3,4,5,6")
-    segmentations._kept._kept.clear()
+    kept_frames._kept._kept.clear()
     server.faults.drops_part = True  # of several: each is asked for alone then
     same(DicomFrames(files, masks="seg"), DicomFrames(frames.index, masks="seg"))
 
@@ -186,3 +192,125 @@ def test_orthanc_gives_what_its_files_have(files: Path, tmp_path: Path) -> None:
             options: dict[str, Any] = {"masks": kind, "mask_output": "channels"}
             web = DicomFrames(server.address, storage_options=OF_ORTHANC, **options)
             same(DicomFrames(files, **options), web)
+
+
+@pytest.mark.parametrize(
+    ("kind", "syntax"),
+    [
+        ("FRACTIONAL", RLELossless),
+        ("LABELMAP", RLELossless),
+        ("LABELMAP", ExplicitVRLittleEndian),
+        ("BINARY", ExplicitVRLittleEndian),
+        ("FRACTIONAL", DeflatedExplicitVRLittleEndian),
+    ],
+)  # fmt: skip
+def test_thirty_frames_of_a_segmentation_are_one_request(
+    tmp_path: Path, kind: str, syntax: UID
+) -> None:
+    folder = tmp_path / "files"
+    slices = series(folder, 70)
+    random = np.random.default_rng(0)
+    most = 255 if kind == "FRACTIONAL" else 1
+    pixels = [(1, k, most * random.integers(0, 2, (12, 16))) for k in range(70)]
+    path = segmentation(folder / "seg.dcm", slices, pixels, kind=kind)
+    dataset = pydicom.dcmread(path)
+    if syntax == RLELossless:
+        dataset.compress(RLELossless, generate_instance_uid=False)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.save_as(path, enforce_file_format=True)
+    options: dict[str, Any] = {"masks": "seg", "mask_output": "channels"}
+    with dicomweb_server(datasets(folder)) as server:
+        web = DicomFrames(server.address, **options)
+        server.asked.clear()
+        for _ in range(2):
+            for _ in FrameLoader(web, 4, shuffle=True):
+                pass
+        asked = [path for path in server.requests if dataset.SOPInstanceUID in path]
+        assert len(asked) == 3
+        assert sum(path.count(",") + 1 for path in asked) == 70
+        assert web.masks.areas().any()
+        assert len([p for p in server.requests if dataset.SOPInstanceUID in p]) == 3
+        same(DicomFrames(folder, **options), web)
+
+
+@pytest.fixture
+def annotated(tmp_path: Path) -> Path:
+    """A slide in tiles of 10 x 10, with polygons, points and ellipses of its matrix, and points of one tile."""
+    folder = tmp_path / "slide"
+    image = slide(folder, 10)
+    random = np.random.default_rng(0)
+    groups = [
+        ("cells", "POINT", [random.uniform(0, 50, (200, 2))]),
+        ("tissue", "POLYGON", [np.array(square(3, 17)), np.array(square(22.5, 41))]),
+        ("nuclei", "ELLIPSE", [np.array([(5, 30), (15, 30), (10, 27), (10, 33)])]),
+    ]
+
+    def counted(dataset: pydicom.Dataset) -> None:
+        dataset.AnnotationGroupSequence[0].NumberOfAnnotations = 200
+
+    shape_file(folder / "ann.dcm", image, groups, edit=counted)
+    report_of_one = [("one", "POINT", [np.array([(2.5, 3.5), (7, 8)])])]
+
+    def of_a_frame(dataset: pydicom.Dataset) -> None:
+        dataset.PixelOriginInterpretation = "FRAME"
+        dataset.ReferencedImageSequence[0].ReferencedFrameNumber = 4
+        dataset.AnnotationGroupSequence[0].NumberOfAnnotations = 2
+
+    shape_file(folder / "frame.dcm", image, report_of_one, edit=of_a_frame)
+    return folder
+
+
+def same_annotations(plain: Any, web: Any) -> None:
+    """The tables of two scans, in whichever order their objects come."""
+    tables = [
+        sorted(map(str, read_annotations(index).drop_columns(["object"]).to_pylist()))
+        for index in (plain.index, web.index)
+    ]
+    assert len(tables[0]) == 205
+    assert tables[0] == tables[1]
+
+
+def same_by_frame(plain: DicomFrames, web: DicomFrames) -> None:
+    """All samples of one instance."""
+    order = [sorted(range(len(one)), key=lambda k: one[k][-1]["frame"]) for one in (plain, web)]
+    assert len(order[0]) == len(order[1]) == 25
+    for k, j in zip(*order, strict=True):
+        (image, target, _), (other, other_target, _) = plain[k], web[j]
+        assert torch.equal(image, other)
+        assert str(target) == str(other_target)
+        if isinstance(target, torch.Tensor):
+            assert torch.equal(target, other_target)
+
+
+WITH_ANNOTATIONS: list[dict[str, Any]] = [
+    {"points": "ann"},
+    {"boxes": "ann"},
+    {"masks": "ann", "mask_output": "channels", "unlabelled": "zero"},
+]
+
+
+@pytest.mark.parametrize("options", WITH_ANNOTATIONS, ids=lambda options: next(iter(options)))
+def test_bulk_annotations_are_those_of_files(annotated: Path, options: dict[str, Any]) -> None:
+    plain = DicomFrames(annotated, values="stored", **options)
+    with dicomweb_server(datasets(annotated), TOKEN) as server:
+        web = DicomFrames(server.address, storage_options=OPTIONS, values="stored", **options)
+        same_by_frame(plain, web)
+        for name in ("ann.dcm", "frame.dcm"):
+            assert whole(server, annotated, name) == 1
+        for _ in FrameLoader(web, 4, shuffle=True):
+            pass
+        assert whole(server, annotated, "ann.dcm") == 1
+        same_annotations(plain, web)
+
+
+def test_orthanc_gives_bulk_annotations(annotated: Path, tmp_path: Path) -> None:
+    require("orthanc")
+    with orthanc(tmp_path / "orthanc") as server:
+        assert all(server.takes(path.read_bytes()) for path in sorted(annotated.iterdir()))
+        for options in WITH_ANNOTATIONS:
+            web = DicomFrames(
+                server.address, storage_options=OF_ORTHANC, values="stored", **options
+            )
+            plain = DicomFrames(annotated, values="stored", **options)
+            same_by_frame(plain, web)
+            same_annotations(plain, web)

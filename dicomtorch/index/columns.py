@@ -152,6 +152,14 @@ class Texts(Sequence[str]):
                 self._cache[code] = text
         return text
 
+    def values_of(self, rows: Ints) -> list[str]:
+        """The texts of some rows; each has been asked for before, nearly always."""
+        codes = self.codes[rows].tolist()
+        try:
+            return list(map(self._cache.__getitem__, codes))
+        except KeyError:
+            return list(map(self.value, codes))
+
     def code(self, text: str) -> int:
         """The code of `text`, -1 if no row ever had it."""
         if self._numbers is None:

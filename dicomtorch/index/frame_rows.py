@@ -109,7 +109,7 @@ class FrameRows:
         data, chosen = self._column(name)
         rows = positions if chosen is None else chosen[positions]
         if isinstance(data, Texts):
-            return [data.value(code) for code in data.codes[rows].tolist()]
+            return data.values_of(rows)
         values: npt.NDArray[Any] = data[rows]
         return values
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dicomtorch.index.columns import Texts
 from dicomtorch.index.generation import Generation, Rows
 from dicomtorch.model.frame import FrameSpan
 
@@ -90,7 +91,7 @@ def _located(
 
 
 def _versions(files: dict[str, Any], numbers: npt.NDArray[np.int32]) -> list[str]:
-    texts = files["version"]
+    texts: Texts = files["version"]
     if len(texts.values) <= 1:  # nearly always: none of any file
         return [texts[0] if len(texts) else ""] * len(numbers)
-    return [texts[number] for number in numbers.tolist()]
+    return texts.values_of(numbers)

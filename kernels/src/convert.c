@@ -134,7 +134,8 @@ typedef void (*Copy)(const void *, void *, int64_t, int64_t, const Template *);
         O *restrict out = into; \
         const int left = (int)t->left, right = (int)t->right; \
         (void)left, (void)right; \
-        for (int64_t i = 0; i < n; i++) out[i] = (O)VALUE(T, U, in[i * stride]); \
+        if (stride == 1) { for (int64_t i = 0; i < n; i++) out[i] = (O)VALUE(T, U, in[i]); } \
+        else { for (int64_t i = 0; i < n; i++) out[i] = (O)VALUE(T, U, in[i * stride]); } \
     }
 #define COPY_INTEGER(name, T, U) \
     COPY_TO(name, T, U, i8, int8_t, SHIFTED) COPY_TO(name, T, U, u8, uint8_t, SHIFTED) \
@@ -186,6 +187,13 @@ static int64_t out_samples(const Template *t) {
 
 int64_t template_out_bytes(const Template *t) {
     return out_samples(t) * (t->flags & THRICE ? 3 : 1) * WIDTHS[t->out_type];
+}
+
+/* Whether the numbers of the output are the bytes of the samples, in their order. */
+static int is_verbatim(const Template *t) {
+    const int same = t->type == t->out_type || (t->type <= U32 && t->out_type <= U32);
+    return t->mode == COPY && same && WIDTHS[t->type] == WIDTHS[t->out_type] && !t->left && !t->right &&
+           (t->samples == 1 || t->flags & PLANES);
 }
 
 /* ---- one block ------------------------------------------------------------------------------------------------------ */
@@ -254,6 +262,10 @@ void convert_floats(const Template *t, const float *in, float *out, int64_t n, i
    plane `plane`. */
 static enum error convert(const Template *t, const void *in, char *out, int64_t first, int64_t count, int64_t plane, int level) {
     const int64_t width = WIDTHS[t->type], out_width = WIDTHS[t->out_type];
+    if (is_verbatim(t)) {
+        memcpy(out + (plane * t->pixels + first) * width, in, (size_t)(count * width));
+        return OK;
+    }
     const int planar = (t->flags & PLANES) != 0;
     const int64_t stride = planar ? 1 : t->samples, channels = planar ? 1 : t->samples;
     for (int64_t c = 0; c < channels; c++) {
@@ -287,11 +299,13 @@ static enum error convert(const Template *t, const void *in, char *out, int64_t 
 
 static enum error fetched(const Template *t, Fetch fetch, void *source, char *memory, char *out, int64_t first,
                           int64_t count, int64_t plane, int64_t stride, int level) {
-    const int64_t width = WIDTHS[t->type];
-    enum error error = fetch(source, memory, count * stride * width, (plane * t->pixels + first) * stride * width);
+    const int64_t width = WIDTHS[t->type], at = (plane * t->pixels + first) * stride * width;
+    const int in_place = is_verbatim(t);
+    if (in_place) memory = out + at;
+    enum error error = fetch(source, memory, count * stride * width, at);
     if (error) return error;
     if (t->flags & SWAP) swap_bytes(memory, count * stride, width);
-    return convert(t, memory, out, first, count, plane, level);
+    return in_place ? OK : convert(t, memory, out, first, count, plane, level);
 }
 
 static void repeat(const Template *t, char *out) {

@@ -75,3 +75,12 @@ def test_zeros_of_two_signs_are_not_alike() -> None:
     mixed = concatenate([repeated(np.array([0.0]), 2), repeated(np.array([-0.0]), 2)])
     assert isinstance(mixed, np.ndarray)
     assert np.signbit(mixed).tolist() == [False, False, True, True]
+
+
+def test_texts_of_rows_are_those_of_each_row() -> None:
+    few = Texts.of(["a", "", "b", "ü", "b"])
+    many = Texts.of(str(number) for number in range(10_000))  # more than are remembered
+    for texts in (few, many):
+        rows = np.random.default_rng(0).integers(0, len(texts), 9000)
+        for chosen in (rows[:3], rows, rows[:0], rows):
+            assert texts.values_of(chosen) == [texts[row] for row in chosen.tolist()]

@@ -133,6 +133,29 @@ def test_blocks_join_without_a_seam(
     assert sum(counted) == 2
 
 
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ExplicitVRBigEndian])
+@pytest.mark.parametrize(("samples", "planar"), [(1, 0), (3, 0), (3, 1)])
+def test_stored_values_of_several_blocks_are_read_where_they_go(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    counted: list[int],
+    syntax: str,
+    samples: int,
+    planar: int,
+) -> None:
+    stored = np.random.default_rng(3).integers(0, 1 << 16, (2, samples, 901, 777), np.uint16)
+    order = np.dtype(">u2" if syntax == ExplicitVRBigEndian else "<u2")
+    data = (stored if planar else np.moveaxis(stored, 1, -1)).astype(order)
+    dataset = image(stored[:, 0], syntax, PixelData=data.tobytes())
+    if samples > 1:
+        dataset.SamplesPerPixel, dataset.PlanarConfiguration = samples, planar
+        dataset.PhotometricInterpretation = "RGB"
+    path = write(dataset, tmp_path / "a.dcm")
+    got = both(path, monkeypatch, values="stored")
+    np.testing.assert_array_equal(got.numpy(), stored)
+    assert sum(counted) == 2
+
+
 @pytest.mark.parametrize("shape", [(64, 96), (61, 83), (130, 9), (8, 8), (33, 400)])
 @pytest.mark.parametrize("dtype", ["i1", "u1", "i2", "u2"])
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ExplicitVRBigEndian])
@@ -501,6 +524,11 @@ def test_frames_in_memory_are_converted_and_bounded(module: k.Module) -> None:
         with pytest.raises(ValueError, match="out of range"):
             module.read_memory(wrong, template, b"", sources, out.view(np.uint8), 1)
         assert (out == 7).all()
+    template["mode"], template["out_type"] = t.COPY, 2  # as they are, from an odd address too
+    copied = np.zeros(300, np.int16)
+    jobs["out"] = jobs["out"] // 2
+    assert module.read_memory(jobs, template, b"", sources, copied.view(np.uint8), 2) == 0
+    assert copied.tolist() == [*range(100, 300), *range(100)]
     for problem in ([sources[0]], [sources[0], 5], [sources[0], words[::2]], tuple(sources)):
         with pytest.raises((ValueError, TypeError, BufferError)):
             module.read_memory(jobs, template, b"", problem, out.view(np.uint8), 1)  # type: ignore[arg-type]

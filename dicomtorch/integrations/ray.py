@@ -30,6 +30,14 @@ class RayExecutor(Executor):
         self._options = options
         self._last: tuple[Any, Any] = (None, None)
 
+    @property
+    def num_workers(self) -> int:
+        """Tasks that run at a time, 1 as long as Ray has not been started."""
+        if not self._ray.is_initialized():
+            return 1
+        processors = self._ray.cluster_resources().get("CPU", 1.0)
+        return max(1, int(processors / (self._options.get("num_cpus") or 1)))
+
     def submit(
         self,
         fn: Callable[Parameters, Result],

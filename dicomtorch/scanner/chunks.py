@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +24,12 @@ from dicomtorch.scanner.worker import EntryReader, Job, scan_chunk
 _SMALLEST: Final = 16  # files in a chunk
 _FIRST: Final = 128
 _LARGEST: Final = 256
+_LARGEST_FAST: Final = (
+    1024  # where files are read so fast that engines take longer to pass on a call
+)
+_FAST: Final = 0.05  # seconds that all workers take for such a chunk
 _IN_FLIGHT: Final = 32  # chunks at least that an executor has at a time
+_BEFORE_ANY: Final = 8  # the same, until one tells how fast files are read
 _MOST_FAILURES: Final = 100  # before anything was read: it is not the files then
 
 Number = tuple[int, ...]
@@ -60,7 +66,7 @@ class ChunkReader:
         executor: Any.
         job: What to read of each file.
         expected: How many files there are, `None` if nobody knows yet.
-        largest: Files of a chunk at most.
+        largest: Files of a chunk at most; `None`: 256, and up to 1024 as far as workers read these in no time.
 
     Attributes:
         requests: Made so far for remote objects.
@@ -68,7 +74,7 @@ class ChunkReader:
     """
 
     def __init__(
-        self, executor: Executor, job: Job, expected: int | None, largest: int = _LARGEST
+        self, executor: Executor, job: Job, expected: int | None, largest: int | None = None
     ) -> None:
         self._executor = executor
         self._job = job
@@ -78,11 +84,14 @@ class ChunkReader:
         self._pending: dict[Future[bytes], _Chunk] = {}
         self.requests = self.bytes_read = 0
         self._failures: int | None = 0  # so far, `None` once something was read
-        workers = getattr(executor, "_max_workers", None)
-        workers = workers if isinstance(workers, int) else 1
+        workers = _workers_of(executor)
         self._most = max(_IN_FLIGHT, 2 * workers)
-        share = largest if expected is None else -(-expected // (4 * workers))
-        self._largest = min(max(share, _SMALLEST), largest)
+        self._most_before_any = min(self._most, max(_BEFORE_ANY, 2 * workers))
+        most = largest or _LARGEST_FAST
+        share = most if expected is None else -(-expected // (4 * workers))
+        self._most_files = min(max(share, _SMALLEST), most)
+        self._largest = min(largest or _LARGEST, self._most_files)
+        self._files_read, self._began = 0, time.monotonic()
 
     @lazy
     def _reader(self) -> EntryReader:
@@ -105,7 +114,8 @@ class ChunkReader:
         waiting = self._chunks(iter(entries))
         try:
             while True:
-                chunk = self._next(waiting) if len(self._pending) < self._most else None
+                most = self._most if self._files_read else self._most_before_any
+                chunk = self._next(waiting) if len(self._pending) < most else None
                 if chunk is not None:
                     self._submit(chunk)
                 elif self._pending:
@@ -168,7 +178,14 @@ class ChunkReader:
             yield from self._failed(chunk, error)
         else:
             self._failures = None
+            self._grow(len(chunk.entries))
             yield chunk.number, part
+
+    def _grow(self, files: int) -> None:
+        """Makes later chunks larger if files are read fast."""
+        self._files_read += files
+        fast = int(_FAST * self._files_read / (time.monotonic() - self._began + 1e-9))
+        self._largest = max(self._largest, min(fast, self._most_files))
 
     def _completed(self, chunk: _Chunk, part: Part, host: str) -> Part:
         """What a worker read, or all of it read here if the worker could not open files that this process can.
@@ -220,6 +237,16 @@ class ChunkReader:
             known = (entry.path, entry.size, UNREAD, entry.inode)
             rows = FileRows(*known, "unreadable", reason, member=entry.member)
             yield chunk.number, build_part([rows], self._job.columns)
+
+
+def _workers_of(executor: Any) -> int:
+    """How many there are, 1 if the executor does not say: Python's, loky, MPI, Ray and Dask do."""
+    for name in ("_max_workers", "num_workers"):
+        workers = getattr(executor, name, None)
+        if isinstance(workers, int):
+            return workers
+    client = getattr(executor, "_client", None)
+    return sum(client.ncores().values()) if hasattr(client, "ncores") else 1
 
 
 def _has_failed(future: Future[Any]) -> bool:

@@ -131,6 +131,19 @@ def test_no_call_is_like_an_earlier_one(tree: Path) -> None:
     assert list(first.column("SOPInstanceUID")) != list(second.column("SOPInstanceUID"))
 
 
+@pytest.mark.parametrize(("seconds", "largest"), [(0.0, 5), (1e9, 9)])
+def test_calls_have_more_files_where_these_are_read_fast(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, largest: int
+) -> None:
+    monkeypatch.setattr(chunks, "_LARGEST", 5)
+    monkeypatch.setattr(chunks, "_LARGEST_FAST", 9)
+    monkeypatch.setattr(chunks, "_FAST", seconds)
+    executor = Inline(lambda *_: None)
+    index, _ = scan(tree, executor=executor)
+    assert max(len(paths_of(call)) for call in executor.calls) == largest
+    assert table_bytes(index) == table_bytes(scan(tree, num_workers=0)[0])
+
+
 def test_few_calls_are_under_way_at_a_time(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks, "_IN_FLIGHT", 3)
     monkeypatch.setattr(chunks, "_FIRST", 1)

@@ -89,6 +89,13 @@ def test_dask_gives_the_same_table(dask_client: Any, tree: Path, tmp_path: Path)
     same_and_whole(tree, dask_client.get_executor(pure=False), tmp_path / "ended")
 
 
+def test_engines_say_how_many_calls_they_make_at_a_time(dask_client: Any) -> None:
+    dask_client.wait_for_workers(2, timeout=60)
+    executor = dask_client.get_executor(pure=False)
+    assert chunks._workers_of(executor) == 2
+    assert chunks._workers_of(Ending(executor, 0, Path())) == 1
+
+
 @pytest.mark.parametrize("pure", [False, True])
 def test_a_second_scan_by_dask_sees_what_changed(dask_client: Any, tree: Path, pure: bool) -> None:
     executor = dask_client.get_executor(pure=pure)
@@ -111,6 +118,13 @@ def test_a_dataset_is_scanned_by_dask(dask_client: Any, tree: Path, tmp_path: Pa
 
 def test_ray_gives_the_same_table(ray_executor: Executor, tree: Path, tmp_path: Path) -> None:
     same_and_whole(tree, ray_executor, tmp_path / "ended")
+
+
+def test_ray_says_how_many_tasks_it_runs_at_a_time(ray_executor: Executor) -> None:
+    from dicomtorch.integrations.ray import RayExecutor
+
+    assert chunks._workers_of(ray_executor) == 2
+    assert chunks._workers_of(RayExecutor(num_cpus=2)) == 1
 
 
 def test_keywords_go_to_tasks_of_ray(ray_executor: Executor) -> None:

@@ -245,7 +245,7 @@ def _workers_of(executor: Any) -> int:
         workers = getattr(executor, name, None)
         if isinstance(workers, int):
             return workers
-    client = getattr(executor, "_client", None)
+    client: Any = getattr(executor, "_client", None)
     return sum(client.ncores().values()) if hasattr(client, "ncores") else 1
 
 

@@ -206,16 +206,21 @@ STOP = 4  # batches, as in lightning_ranks
 def test_lightning_goes_on_in_the_middle_of_an_epoch(folder: Path, tmp_path: Path) -> None:
     require("lightning")
     run(*TORCHRUN, "-m", "tests.support.lightning_ranks", folder, tmp_path)
-    found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
-    for rank in found:
-        assert len(rank["whole"]) == 12
-        assert rank["rest"] == rank["whole"][STOP:]
-    for epoch in range(2):
-        counts = Counter(
-            i for rank in found for e, batch in rank["whole"] if e == epoch for i in batch
-        )
-        assert counts.keys() == set(range(COUNT))
-        assert counts.total() == COUNT + 1
+    ways = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    for drop_last in (False, True):
+        found = [way[str(drop_last)] for way in ways]
+        for rank in found:
+            assert len(rank["whole"]) == 12
+            assert rank["rest"] == rank["whole"][STOP:]
+        for epoch in range(2):
+            counts = Counter(
+                i for rank in found for e, batch in rank["whole"] if e == epoch for i in batch
+            )
+            if drop_last:
+                assert (counts.total(), max(counts.values())) == (COUNT - 1, 1)
+            else:
+                assert counts.keys() == set(range(COUNT))
+                assert counts.total() == COUNT + 1
 
 
 @pytest.mark.slow

@@ -41,10 +41,12 @@ class Model(LightningModule):
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
-def run(folder: Path, write: Path | None = None, resume: Path | None = None) -> Model:
+def run(
+    folder: Path, drop_last: bool, write: Path | None = None, resume: Path | None = None
+) -> Model:
     """Trains two epochs."""
     frames = DicomFrames(folder)
-    loader = FrameLoader(frames, 2, sampler=ShuffleSampler(frames, seed=3))
+    loader = FrameLoader(frames, 2, sampler=ShuffleSampler(frames, seed=3, drop_last=drop_last))
     model = Model(write)
     Trainer(
         max_epochs=2, devices=2, accelerator="cpu", strategy="ddp", logger=False,
@@ -54,13 +56,16 @@ def run(folder: Path, write: Path | None = None, resume: Path | None = None) -> 
 
 
 def main() -> None:
-    """Two epochs at once, and from the checkpoint."""
+    """Two epochs at once, and from the checkpoint, both ways of `drop_last`."""
     warnings.simplefilter("error", UserWarning)
     folder, out = map(Path, sys.argv[1:3])
-    whole = run(folder, write=out / "stopped.ckpt")
-    rest = run(folder, resume=out / "stopped.ckpt")
-    seen = {"whole": whole.seen, "rest": rest.seen}
-    (out / f"{whole.global_rank}.json").write_text(json.dumps(seen))
+    found = {}
+    for drop_last in (False, True):
+        stopped = out / f"{drop_last}.ckpt"
+        whole = run(folder, drop_last, write=stopped)
+        rest = run(folder, drop_last, resume=stopped)
+        found[str(drop_last)] = {"whole": whole.seen, "rest": rest.seen}
+    (out / f"{whole.global_rank}.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from dicomtorch.errors import OptionError
+from dicomtorch.errors import OptionError, SourceError
 from dicomtorch.index import files as index_file
 from dicomtorch.index import opened
 from dicomtorch.index.frame_rows import FrameRows
@@ -81,8 +81,13 @@ class Storable(FrameRows):
         """This index for files that are below another folder by now; see `load`.
 
         Raises:
-            SourceError: None of them is there.
+            SourceError: None of them is there, or it is an address.
         """
+        if b"://" in os.fsencode(root):  # which may hold a key
+            raise SourceError(
+                "root= is a folder of this machine, and this is an address: scan that, and join again what is "
+                "joined to this index"
+            )
         folder = os.path.abspath(os.path.expanduser(os.fsencode(root)))
         return type(self)(moved(self._generation, folder), self._rows, self._joined)
 

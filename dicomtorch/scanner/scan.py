@@ -98,7 +98,7 @@ def scan(
     source = None if source is None else paths_of(source)  # once: it may be an iterator
     if source is not None and (server := web_source(source)):
         _refuse_for_servers(inventory=inventory, part=part)
-        return scan_web(server, storage_options, index, tags, limits, progress)
+        return scan_web(server, storage_options, index, tags, limits, progress, checkpoint)
     began = time.monotonic()
     columns = tag_columns(named_tags(tags))
     place = place_of(source, inventory, part, storage_options, follow_symlinks, limits, index)

@@ -50,6 +50,7 @@ _logger = logging.getLogger("dicomtorch")
 JSON: Final = "application/dicom+json"
 _PAGE: Final = 1000
 _LONGEST: Final = 64  # characters of a UID (PS3.5 section 9.1)
+_BETWEEN_CHECKPOINTS: Final = 30.0  # seconds, and at most a tenth of the time
 _FEW: Final = 3  # new instances of a series that are asked for one by one
 
 
@@ -78,6 +79,7 @@ def scan_web(
     tags: Sequence[Tag],
     limits: Limits,
     progress: bool | None,
+    checkpoint: Callable[[FrameIndex], None] | None = None,
 ) -> tuple[FrameIndex, ScanReport]:
     """As `scan.scan`, for a `dicomweb+https` address.
 
@@ -104,25 +106,22 @@ def scan_web(
         set() if base is None else {p for p, k in zip(base.files["path"], kept, strict=True) if k}
     )
     wanted = [one for path, one in found.items() if path not in known]
-    rows = []
+
+    def assemble(rows: Sequence[FileRows]) -> FrameIndex:
+        part = build_part(rows, job.columns)
+        kinds: dict[str, Kind] = {keyword: tag.kind for keyword, tag in columns.items()}
+        if base is not None:
+            return base.updated(kept, part)
+        return FrameIndex.build(part, root=server.root, tags=kinds, limits=limits)
+
     with _bar(len(wanted), progress) as bar:
-        for item in server.read(wanted, job):
-            rows.append(item)
-            bar.update()
+        keep = None if checkpoint is None else lambda rows: checkpoint(assemble(rows))
+        rows = _read(server.read(wanted, job), bar, client, keep)
     if server.unnamed:
         reason = f"{server.unnamed} instances in the list of the server have no UID that names them"
         rows.append(FileRows(b"studies", -1, UNREAD, 0, "unreadable", reason))
     gone = 0 if index is None else sum(path not in found for path in index.files["path"])
-    if base is not None and not rows and kept.all():
-        result = base
-    else:
-        part = build_part(rows, job.columns)
-        kinds: dict[str, Kind] = {keyword: tag.kind for keyword, tag in columns.items()}
-        result = (
-            FrameIndex.build(part, root=server.root, tags=kinds, limits=limits)
-            if base is None
-            else base.updated(kept, part)
-        )
+    result = base if base is not None and not rows and kept.all() else assemble(rows)
     report = replace(
         result.report(),
         read=len(rows),
@@ -133,6 +132,28 @@ def scan_web(
         seconds=time.monotonic() - began,
     )
     return result, report
+
+
+def _read(
+    items: Iterator[FileRows],
+    bar: tqdm[Any],
+    client: WebClient,
+    keep: Callable[[Sequence[FileRows]], None] | None,
+) -> list[FileRows]:
+    """All rows; what was read so far is kept now and then."""
+    rows: list[FileRows] = []
+    due = time.monotonic() + _BETWEEN_CHECKPOINTS
+    for item in items:
+        rows.append(item)
+        bar.set_postfix_str(
+            f"{client.requests:,} requests, {client.bytes_read / 1e6:,.1f} MB", refresh=False
+        )
+        bar.update()
+        if keep is not None and (now := time.monotonic()) >= due:
+            keep(rows)
+            took = time.monotonic() - now
+            due = now + took + max(_BETWEEN_CHECKPOINTS, 9 * took)
+    return rows
 
 
 def web_source(source: Any) -> bytes | None:

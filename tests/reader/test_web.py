@@ -236,6 +236,20 @@ def test_a_server_that_stalls(server: Server, within: bool) -> None:
     np.testing.assert_array_equal(frames[1][0][0], ct_pixels(1))
 
 
+def test_faults_that_pass_cost_no_frame(server: Server) -> None:
+    frames = frames_at(server, frames_per_request=2, max_retries=8)
+    server.faults.share = 0.05
+    for _ in range(4):
+        seen: dict[int, torch.Tensor] = {}
+        for images, meta in FrameLoader(frames, 16, shuffle=True, num_threads=2):
+            seen.update(zip(meta["index"].tolist(), images.clone(), strict=True))
+        assert sorted(seen) == list(range(2 * COUNT))
+        for k, image in seen.items():
+            np.testing.assert_array_equal(image[0].numpy(), ct_pixels(k))
+    assert server.failed > 10
+    assert held(frames) == (0, 0)
+
+
 def replaced(server: Server, with_: Dataset) -> None:
     with_.SOPInstanceUID = server.datasets[0].SOPInstanceUID
     with_.StudyInstanceUID = server.datasets[0].StudyInstanceUID

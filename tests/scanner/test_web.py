@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import pickle
-from collections.abc import Iterator
+import re
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +18,11 @@ import torch
 from pydicom.dataset import Dataset
 from pydicom.uid import JPEGLSLossless, RLELossless, generate_uid
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
-from dicomtorch import DicomFrames, FrameLoader, scan
+from dicomtorch import DicomFrames, FrameIndex, FrameLoader, scan, view
+from dicomtorch.cli import main as cli
+from dicomtorch.cli.options import EXIT_ERROR, EXIT_OK
 from dicomtorch.errors import (
     DicomTorchError,
     OptionError,
@@ -25,11 +32,15 @@ from dicomtorch.errors import (
 )
 from dicomtorch.reader.web import WebFrames
 from dicomtorch.reports.info import describe
+from dicomtorch.scanner import web as scanner_web
 from dicomtorch.scanner.scan import with_tags
+from dicomtorch.scanner.web_rows import WebReader
 from dicomtorch.storage import web
 from dicomtorch.storage.web import WebSettings
 from tests.support.dicomweb_server import TOKEN, Server, dicomweb_server
 from tests.support.phantoms import ct, ct_pixels, lut, write
+from tests.support.requirements import require
+from tests.support.viewing import get
 
 OPTIONS: dict[str, Any] = {"headers": {"Authorization": TOKEN}, "max_retries": 3}
 
@@ -295,23 +306,189 @@ def test_lists_that_are_none(server: Server) -> None:
         DicomFrames(server.address)
 
 
+FAULTS: tuple[dict[str, Any], ...] = (
+    *({"status": {"/frames/": [status]}} for status in (302, 401, 403, 404, 406, 500, 503)),
+    {"cut": 99},
+    {"boundary": "another one"},
+    {"kind": "image/png"},
+    {"syntax": JPEGLSLossless},
+    {"stalls": 99},
+)  # fmt: skip
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error with those that it came from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def test_secrets_are_nowhere(
-    server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    server: Server,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    frames = DicomFrames(server.address, storage_options=OPTIONS, cache_dir=tmp_path / "cache")
-    frames.index.save(tmp_path / "index")
+    caplog.set_level(logging.DEBUG)
+    options = {**OPTIONS, "max_retries": 0, "timeout": 0.3}
+    frames = DicomFrames(server.address, storage_options=options, cache_dir=tmp_path / "cache")
+    index = frames.index
+    index.save(tmp_path / "index")
+    index.filter(Rows=24).export(tmp_path / "shared.csv")
     kept = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
-    kept.append(pickle.dumps(frames.index))
-    server.faults.status = {"/frames/": [403]}
-    said = [repr(frames), str(frames), repr(frames.report), repr(WebFrames(frames.index.root))]
-    with pytest.raises(StorageError) as caught:
-        frames[0]
-    said += [repr(caught.value), repr(caught.value.__cause__), repr(WebSettings.of(OPTIONS))]
-    said += list(capfd.readouterr())
+    assert len(kept) > 5
+    kept += [pickle.dumps(index), pickle.dumps(frames.report)]
+    said = [repr(frames), str(frames), frames._repr_html_(), repr(frames.report)]
+    said += [str(index), index._repr_html_(), repr(index.record(0)), repr(frames[0][1])]
+    said += [
+        repr(WebFrames(index.root)),
+        repr(WebSettings.of(OPTIONS)),
+        repr(describe(index, frames.report)),
+    ]
+    for fault in FAULTS:
+        server.faults = type(server.faults)(**fault)
+        with pytest.raises(DicomTorchError) as caught:
+            frames[0]
+        assert type(caught.value) in (StorageError, StaleIndexError)
+        said += ["".join(traceback.format_exception(one)) for one in chain(caught.value)]
+        if "status" in fault:
+            fault["status"]["/studies"] = fault["status"]["/frames/"]
+            with pytest.raises(SourceError) as refused:
+                scan(server.address, storage_options=options)
+            said += [repr(one) for one in chain(refused.value)]
+    assert "/frames/" in caplog.text  # of urllib3, which logs addresses
+    said += [*capfd.readouterr(), caplog.text]
     secret = TOKEN.split()[1]
     assert not [one for one in said if secret in one]
-    assert len(kept) > 5
     assert not [one for one in kept if secret.encode() in one]
+    assert secret.encode() in pickle.dumps(frames)  # workers that are spawned need it
+
+
+@pytest.mark.parametrize("scheme", ["dicomweb+https", "dicomweb+http", "https", "s3", "gs"])
+def test_a_password_in_an_address_is_refused_and_not_repeated(
+    scheme: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: Any
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    address = f"{scheme}://somebody:hunter2@127.0.0.1:9/web"
+    path = tmp_path / "file.dcm"
+    write(ct(ct_pixels()), path)
+    index, _ = scan(tmp_path)
+    index.save(tmp_path / "saved")
+    attempts: tuple[Callable[[], Any], ...] = (
+        lambda: DicomFrames(address, cache_dir=tmp_path / "cache"),
+        lambda: scan(address),
+        lambda: scan([address, tmp_path]),
+        lambda: index.moved(address),
+        lambda: FrameIndex.load(tmp_path / "saved", root=address),
+    )
+    said = []
+    for attempt in attempts:
+        with pytest.raises(DicomTorchError) as caught:
+            attempt()
+        said += [repr(one) for one in chain(caught.value)]
+    assert cli.main(["info", address]) == EXIT_ERROR
+    said += [*capsys.readouterr(), caplog.text]
+    kept = [file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()]
+    assert not [one for one in said if "hunter2" in one]
+    assert not [one for one in kept if b"hunter2" in one]
+
+
+def test_commands_read_a_server(
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("WEB_TOKEN", TOKEN)
+    caplog.set_level(logging.DEBUG)
+    options = ["--storage-option", "headers.Authorization=env:WEB_TOKEN"]
+    said = ""
+
+    def run(*words: object) -> str:
+        nonlocal said
+        code = cli.main([*map(str, words), *options])
+        out, err = capsys.readouterr()
+        said += out + err
+        assert code in (EXIT_OK, 1), err
+        return out
+
+    saved = tmp_path / "saved.index"
+    count = 5 + 40 + 2 + 1
+    assert json.loads(run("scan", server.address, "--json", "-o", saved))["frames"] == count
+    found = json.loads(run("info", server.address, "--json"))
+    assert found["frames"] == count
+    assert found["epoch"]["random"]["requests"] == count
+    assert found["epoch"]["grouped"]["requests"] < count
+    monkeypatch.setattr(web, "_of_place", {})
+    assert json.loads(run("info", saved, "--json"))["frames"] == count
+    assert json.loads(run("doctor", server.address, "--json"))["frames"] == count
+    assert json.loads(run("verify", server.address, "--json"))["frames"] == count
+    assert "Wrote" in run("preview", server.address, "-o", tmp_path / "p.png")
+    run("series", server.address)
+    kept = [file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()]
+    secret = TOKEN.split()[1]
+    assert secret not in said + caplog.text
+    assert not [one for one in kept if secret.encode() in one]
+
+
+def test_a_viewer_of_a_server_does_not_tell_its_key(server: Server) -> None:
+    require("starlette")
+    require("uvicorn")
+    frames = DicomFrames(server.address, storage_options=OPTIONS)
+    with view(frames, browser=False) as viewing:
+        paths = ["/", "/api/summary", "/api/frames", "/api/frame/0", "/api/sample/0"]
+        replies = [get(viewing.url, path) for path in paths]
+        assert replies[1].info["frames"] == len(frames)
+        server.faults.status = {"/frames/": [403]}
+        replies += [get(viewing.url, path) for path in paths]
+    secret = TOKEN.split()[1]
+    for reply in replies:
+        assert secret.encode() not in reply.body
+        assert secret not in repr(reply.headers)
+
+
+def test_progress_says_requests_and_bytes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    real: Any = tqdm
+
+    class Bar(real):  # type: ignore[misc]
+        def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:
+            said.append(s)
+
+    monkeypatch.setattr(scanner_web, "tqdm", Bar)
+    scan(server.address, storage_options=OPTIONS, progress=True)
+    assert len(said) == 9
+    assert re.fullmatch(r"[0-9]+ requests, [0-9.]+ MB", said[-1])
+
+
+def test_a_scan_that_was_broken_off_is_gone_on_with(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scanner_web, "_BETWEEN_CHECKPOINTS", 0.0)
+    real = WebReader.finished
+    read: list[Any] = []
+
+    def breaks(self: Any, one: Any) -> Any:
+        if len(read) == 6:
+            raise KeyboardInterrupt
+        read.append(one)
+        return real(self, one)
+
+    monkeypatch.setattr(WebReader, "finished", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        DicomFrames(server.address, storage_options=OPTIONS, cache_dir=tmp_path)
+    monkeypatch.setattr(WebReader, "finished", real)
+    server.asked.clear()
+    frames = DicomFrames(server.address, storage_options=OPTIONS, cache_dir=tmp_path)
+    # At most a tenth of the time goes into keeping, so that the last ones may not be.
+    assert 1 <= frames.report.reused <= 6
+    assert frames.report.read == 9 - frames.report.reused
+    assert read[0].rows.path.decode() not in str(server.asked)
+    whole, _ = scan(server.address, storage_options=OPTIONS)
+    for name in ("SOPInstanceUID", "frame", "Rows", "TransferSyntaxUID"):
+        assert sorted(frames.index.column(name)) == sorted(whole.column(name))
 
 
 def test_addresses_and_options_are_checked(server: Server) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import random
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ class Faults:
         alone: Whether lists of frames are refused.
         stalls: Requests for frames that get no answer, or half of one.
         stalls_within: Whether half of it comes.
+        share: Of requests for frames that fail in ways that pass: no answer, half of one, come again.
     """
 
     status: dict[str, list[int]] = field(default_factory=dict)
@@ -60,6 +62,7 @@ class Faults:
     alone: bool = False
     stalls: int = 0
     stalls_within: bool = False
+    share: float = 0.0
 
 
 class Server:
@@ -71,6 +74,7 @@ class Server:
         asked: The paths that were asked for.
         accepts: What was accepted each time.
         most_at_once: Requests for frames.
+        failed: Of these, as `Faults.share` wants it.
         goes_on: Lets go of those that wait at the server.
     """
 
@@ -81,6 +85,8 @@ class Server:
         self.asked: list[str] = []
         self.accepts: list[str] = []
         self.most_at_once = self._at_once = 0
+        self.failed = 0
+        self._random = random.Random(0)
         self._lock = threading.Lock()
         self.goes_on = threading.Event()
         outer = self
@@ -199,10 +205,27 @@ class Server:
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
         try:
-            self._frames(handler, names)
+            if not self._fails(handler):
+                self._frames(handler, names)
         finally:
             with self._lock:
                 self._at_once -= 1
+
+    def _fails(self, handler: Any) -> bool:
+        """Whether a request was answered with a fault that passes."""
+        with self._lock:
+            if self._random.random() >= self.faults.share:
+                return False
+            self.failed += 1
+            kind = self.failed % 3
+        if kind:
+            status, length = (503, "2") if kind == 1 else (200, "4000")
+            handler.send_response(status)
+            handler.send_header("Content-Length", length)
+            handler.end_headers()
+            handler.wfile.write(b"no")
+        handler.close_connection = True
+        return True
 
     def _frames(self, handler: Any, names: list[str]) -> None:
         found = self.found(names)

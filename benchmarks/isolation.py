@@ -1,8 +1,9 @@
 """`python -m benchmarks.isolation`: what decoding in child processes costs, and how soon one that died is replaced.
 
-Frames are decoded in turn in this process and in a child, in one thread. The cost is the median of what a frame takes
-beside the codec, since a codec alone takes a few percent more or less from frame to frame; what it takes with it stands
-beside. One core may be a quarter slower than another one for seconds where a machine is shared:
+Frames are decoded in this process and in a child, in one thread, a few in a row by turns: whoever isolates does not
+decode between, so that caches keep what isolation takes, as they do in a loop. The cost is the median of what a frame
+takes beside the codec, since a codec alone takes a few percent more or less from frame to frame; what it takes with it
+stands beside. One core may be a quarter slower than another one for seconds where a machine is shared:
 on Linux the two processes change their cores after each round, and differences are those of two rounds. The time on a
 core that both processes take together is compared too, which no other process changes much. Then a child is killed in
 the middle of a frame, and the time from there to the next decoded frame is taken.
@@ -30,6 +31,9 @@ from dicomtorch.backends.base import get_backend
 from dicomtorch.backends.children import children
 from dicomtorch.backends.isolated import IsolatedBackend
 from dicomtorch.model.syntaxes import HTJ2K_LOSSLESS, JPEG_2000, JPEG_LOSSLESS_SV1, JPEG_LS_LOSSLESS
+
+IN_A_ROW = 5
+"""Frames that one of both decodes before the other's turn."""
 
 
 def encoded_frames(size: int) -> dict[str, tuple[bytes, ImagePixel]]:
@@ -73,15 +77,16 @@ def cost(data: bytes, pixel: ImagePixel, rounds: int) -> dict[str, float]:
         expected = plain.decode(data, pixel).copy()
         assert np.array_equal(apart.decode(data, pixel), expected)
         places = usable_cores()
-        for _ in range(rounds // 2 * 2):
+        for _ in range(max(1, rounds // (2 * IN_A_ROW)) * 2):
             put(places)
             places.reverse()
             for name, backend in (("plain", plain), ("isolated", apart)):
-                on_core, began = on_cores(), time.perf_counter()
-                backend.decode(data, pixel, out)
-                times[name].append(1000 * (time.perf_counter() - began))
-                cores[name].append(on_cores() - on_core)
-                beside[name].append(times[name][-1] - 1000 * plain.seconds())
+                for _ in range(IN_A_ROW):
+                    on_core, began = on_cores(), time.perf_counter()
+                    backend.decode(data, pixel, out)
+                    times[name].append(1000 * (time.perf_counter() - began))
+                    cores[name].append(on_cores() - on_core)
+                    beside[name].append(times[name][-1] - 1000 * plain.seconds())
     if places:
         os.sched_setaffinity(0, places)
     return {name: statistics.median(each) for name, each in times.items()} | {
@@ -92,9 +97,9 @@ def cost(data: bytes, pixel: ImagePixel, rounds: int) -> dict[str, float]:
 
 
 def difference(times: dict[str, list[float]]) -> float:
-    """The median of the mean differences of two rounds."""
+    """The median of the mean differences of two rounds, frame by frame of a row."""
     each = np.subtract(times["isolated"], times["plain"])
-    return float(np.median(each.reshape(-1, 2).mean(1)))
+    return float(np.median(each.reshape(-1, 2, IN_A_ROW).mean(1)))
 
 
 def usable_cores() -> list[int]:
@@ -149,7 +154,7 @@ def main() -> None:
     """Prints a table, or JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=512, help="rows and columns of a frame")
-    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=100, help="frames of each")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     frames = encoded_frames(arguments.size)

@@ -12,11 +12,12 @@ const int64_t WIDTHS[TYPES] = {1, 1, 2, 2, 4, 4, 4, 8, 8};
 
 #define SHIFTED(T, U, v) ((T)((T)((U)(v) << left) >> right))
 #define SAME(T, U, v) (v)
-
-/* One channel: samples `stride` apart to numbers one behind the other. */
-#define LOOP(BODY) \
-    if (stride == 1) { for (int64_t i = 0; i < n; i++) { BODY(in[i]) } } \
-    else { for (int64_t i = 0; i < n; i++) { BODY(in[i * stride]) } }
+/* The same as SHIFTED in numbers of 32 bits, for which every instruction set has shifts and conversions; those of fewer
+   bits fit into a signed one. */
+#define REST(U) (32 - 8 * (int)sizeof(U))
+#define WIDE_SIGNED(U, v) ((int32_t)((uint32_t)(U)(v) << (left + REST(U))) >> (right + REST(U)))
+#define WIDE_UNSIGNED(U, v) ((int32_t)(((uint32_t)(v) << (left + REST(U))) >> (right + REST(U))))
+#define WIDE_U32(U, v) ((uint32_t)(v) << left >> right)
 
 #define CLAMP(x) if (clamps) { x = x < low ? low : x; x = x > high ? high : x; }
 
@@ -37,21 +38,55 @@ const int64_t WIDTHS[TYPES] = {1, 1, 2, 2, 4, 4, 4, 8, 8};
 #define PROLOGUE(real) \
     const real origin = (real)t->origin, scale = (real)t->scale, offset = (real)t->offset; \
     const float low = (float)t->low, high = (float)t->high; \
-    const int left = (int)t->left, right = (int)t->right, flags = (int)t->flags; \
-    const int shifts_origin = flags & HAS_ORIGIN, scales = flags & HAS_SCALE, adds = flags & HAS_OFFSET; \
-    const int clamps = flags & HAS_CLAMP; \
-    (void)origin, (void)scale, (void)offset, (void)left, (void)right, (void)shifts_origin, (void)scales, (void)adds;
+    const int shifts_origin = steps & HAS_ORIGIN, scales = steps & HAS_SCALE, adds = steps & HAS_OFFSET; \
+    const int clamps = steps & HAS_CLAMP; \
+    (void)origin, (void)scale, (void)offset, (void)low, (void)high; \
+    (void)shifts_origin, (void)scales, (void)adds, (void)clamps;
 
-#define DEFINE(name, attribute, T, real, STEPS) \
-    attribute static void name(const void *from, float *restrict out, int64_t n, int64_t stride, const Template *t) { \
-        const T *restrict in = from; \
+/* One channel: samples `stride` apart to numbers one behind the other. Where the arguments of the loop are constants
+   nothing is decided in it, which would take longer than the steps themselves. */
+#define DEFINE(name, attribute, T, real, STEPS, CASES) \
+    attribute static ALWAYS_INLINE void name##_loop(const T *restrict in, float *restrict out, int64_t n, \
+                                                    const int64_t stride, const Template *t, const int left, \
+                                                    const int right, const int steps) { \
+        (void)left, (void)right; \
         PROLOGUE(real) \
-        LOOP(STEPS) \
+        for (int64_t i = 0; i < n; i++) { STEPS(in[i * stride]) } \
+    } \
+    attribute static void name(const void *in, float *out, int64_t n, int64_t stride, const Template *t) { \
+        const int left = (int)t->left, right = (int)t->right, steps = (int)t->flags & ALL_STEPS; \
+        if (stride == 1) { CASES(name) } \
+        if (stride == 3 && !(left | right)) name##_loop(in, out, n, 3, t, 0, 0, steps); \
+        else name##_loop(in, out, n, stride, t, left, right, steps); \
     }
 
-#define LINEAR(name, T, U, level, attribute) \
-    DEFINE(single_##name##_##level, attribute, T, float, SINGLE_STEPS) \
-    DEFINE(double_##name##_##level, attribute, T, double, DOUBLE_STEPS)
+#define ALL_STEPS (HAS_ORIGIN | HAS_SCALE | HAS_OFFSET | HAS_CLAMP)
+#define CASE(name, left, right, steps) case steps: name##_loop(in, out, n, 1, t, left, right, steps); return;
+#define TWO_CASES(name, more) CASE(name, 0, 0, more) CASE(name, 0, 0, more | HAS_OFFSET)
+#define SINGLE_CASES(name) \
+    if (!(left | right)) \
+        switch (steps) { \
+            TWO_CASES(name, 0) \
+            TWO_CASES(name, HAS_SCALE) \
+            TWO_CASES(name, HAS_ORIGIN | HAS_SCALE) \
+            TWO_CASES(name, HAS_CLAMP) \
+            TWO_CASES(name, HAS_SCALE | HAS_CLAMP) \
+            TWO_CASES(name, HAS_ORIGIN | HAS_SCALE | HAS_CLAMP) \
+        } \
+    switch (steps) { \
+        CASE(name, left, right, HAS_OFFSET) \
+        CASE(name, left, right, HAS_SCALE | HAS_OFFSET) \
+        CASE(name, left, right, HAS_SCALE | HAS_CLAMP) \
+        CASE(name, left, right, HAS_SCALE | HAS_OFFSET | HAS_CLAMP) \
+    }
+#define DOUBLE_CASES(name) \
+    if (!(left | right)) name##_loop(in, out, n, 1, t, 0, 0, steps); \
+    else name##_loop(in, out, n, 1, t, left, right, steps); \
+    return;
+
+#define LINEAR(name, T, level, attribute) \
+    DEFINE(single_##name##_##level, attribute, T, float, SINGLE_STEPS, SINGLE_CASES) \
+    DEFINE(double_##name##_##level, attribute, T, double, DOUBLE_STEPS, DOUBLE_CASES)
 
 typedef void (*Linear)(const void *, float *, int64_t, int64_t, const Template *);
 
@@ -61,49 +96,54 @@ typedef void (*Linear)(const void *, float *, int64_t, int64_t, const Template *
 #define HAS_AVX2 1
 #define AVX2 __attribute__((target("avx2")))
 #endif
+#if defined(__GNUC__) || defined(__clang__)
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+#else
+#define ALWAYS_INLINE inline
+#endif
 
-#define VALUE_OF(v) SHIFTED(int8_t, uint8_t, v)
-LINEAR(i8, int8_t, uint8_t, base, BASE)
+#define VALUE_OF(v) WIDE_SIGNED(uint8_t, v)
+LINEAR(i8, int8_t, base, BASE)
 #ifdef HAS_AVX2
-LINEAR(i8, int8_t, uint8_t, avx2, AVX2)
+LINEAR(i8, int8_t, avx2, AVX2)
 #endif
 #undef VALUE_OF
-#define VALUE_OF(v) SHIFTED(uint8_t, uint8_t, v)
-LINEAR(u8, uint8_t, uint8_t, base, BASE)
+#define VALUE_OF(v) WIDE_UNSIGNED(uint8_t, v)
+LINEAR(u8, uint8_t, base, BASE)
 #ifdef HAS_AVX2
-LINEAR(u8, uint8_t, uint8_t, avx2, AVX2)
+LINEAR(u8, uint8_t, avx2, AVX2)
 #endif
 #undef VALUE_OF
-#define VALUE_OF(v) SHIFTED(int16_t, uint16_t, v)
-LINEAR(i16, int16_t, uint16_t, base, BASE)
+#define VALUE_OF(v) WIDE_SIGNED(uint16_t, v)
+LINEAR(i16, int16_t, base, BASE)
 #ifdef HAS_AVX2
-LINEAR(i16, int16_t, uint16_t, avx2, AVX2)
+LINEAR(i16, int16_t, avx2, AVX2)
 #endif
 #undef VALUE_OF
-#define VALUE_OF(v) SHIFTED(uint16_t, uint16_t, v)
-LINEAR(u16, uint16_t, uint16_t, base, BASE)
+#define VALUE_OF(v) WIDE_UNSIGNED(uint16_t, v)
+LINEAR(u16, uint16_t, base, BASE)
 #ifdef HAS_AVX2
-LINEAR(u16, uint16_t, uint16_t, avx2, AVX2)
+LINEAR(u16, uint16_t, avx2, AVX2)
 #endif
 #undef VALUE_OF
-#define VALUE_OF(v) SHIFTED(int32_t, uint32_t, v)
-LINEAR(i32, int32_t, uint32_t, base, BASE)
+#define VALUE_OF(v) WIDE_SIGNED(uint32_t, v)
+LINEAR(i32, int32_t, base, BASE)
 #ifdef HAS_AVX2
-LINEAR(i32, int32_t, uint32_t, avx2, AVX2)
+LINEAR(i32, int32_t, avx2, AVX2)
 #endif
 #undef VALUE_OF
-#define VALUE_OF(v) SHIFTED(uint32_t, uint32_t, v)
-LINEAR(u32, uint32_t, uint32_t, base, BASE)
+#define VALUE_OF(v) WIDE_U32(uint32_t, v)
+LINEAR(u32, uint32_t, base, BASE)
 #ifdef HAS_AVX2
-LINEAR(u32, uint32_t, uint32_t, avx2, AVX2)
+LINEAR(u32, uint32_t, avx2, AVX2)
 #endif
 #undef VALUE_OF
 #define VALUE_OF(v) SAME(, , v)
-LINEAR(f32, float, , base, BASE)
-LINEAR(f64, double, , base, BASE)
+LINEAR(f32, float, base, BASE)
+LINEAR(f64, double, base, BASE)
 #ifdef HAS_AVX2
-LINEAR(f32, float, , avx2, AVX2)
-LINEAR(f64, double, , avx2, AVX2)
+LINEAR(f32, float, avx2, AVX2)
+LINEAR(f64, double, avx2, AVX2)
 #endif
 #undef VALUE_OF
 
@@ -129,13 +169,16 @@ int best_level(void) {
 
 typedef void (*Copy)(const void *, void *, int64_t, int64_t, const Template *);
 #define COPY_TO(name, T, U, to, O, VALUE) \
-    static void copy_##name##_##to(const void *from, void *into, int64_t n, int64_t stride, const Template *t) { \
-        const T *restrict in = from; \
-        O *restrict out = into; \
-        const int left = (int)t->left, right = (int)t->right; \
+    static ALWAYS_INLINE void copy_##name##_##to##_loop(const T *restrict in, O *restrict out, int64_t n, \
+                                                        const int64_t stride, const int left, const int right) { \
         (void)left, (void)right; \
-        if (stride == 1) { for (int64_t i = 0; i < n; i++) out[i] = (O)VALUE(T, U, in[i]); } \
-        else { for (int64_t i = 0; i < n; i++) out[i] = (O)VALUE(T, U, in[i * stride]); } \
+        for (int64_t i = 0; i < n; i++) out[i] = (O)VALUE(T, U, in[i * stride]); \
+    } \
+    static void copy_##name##_##to(const void *in, void *out, int64_t n, int64_t stride, const Template *t) { \
+        const int left = (int)t->left, right = (int)t->right; \
+        if (stride == 1 && !(left | right)) copy_##name##_##to##_loop(in, out, n, 1, 0, 0); \
+        else if (stride == 3 && !(left | right)) copy_##name##_##to##_loop(in, out, n, 3, 0, 0); \
+        else copy_##name##_##to##_loop(in, out, n, stride, left, right); \
     }
 #define COPY_INTEGER(name, T, U) \
     COPY_TO(name, T, U, i8, int8_t, SHIFTED) COPY_TO(name, T, U, u8, uint8_t, SHIFTED) \

@@ -26,9 +26,11 @@ Each class is built from one string, because a `DataLoader` worker sends an exce
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import os
+from collections.abc import Iterator
 from types import ModuleType
 
 
@@ -200,3 +202,15 @@ def without_path(error: Exception) -> Exception:
     if isinstance(error, OSError) and error.errno is not None:
         return OSError(error.errno, os.strerror(error.errno))
     return RuntimeError(type(error).__name__)
+
+
+@contextlib.contextmanager
+def paths_kept_out() -> Iterator[None]:
+    """Errors of the system that leave it are of the same class, and name no path where paths are kept out."""
+    try:
+        yield
+    except OSError as error:
+        told = without_path(error)
+        if told is error:
+            raise
+        raise told from None

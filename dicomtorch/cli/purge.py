@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from dicomtorch.cli.options import EXIT_OK, Commands, new_command, source_path
@@ -13,7 +14,7 @@ def add_purge(commands: Commands[argparse.ArgumentParser]) -> None:
     parser = new_command(
         commands,
         "purge",
-        "Remove what is kept of folders: indexes, unfinished scans, and decoded frames if their cache is named.",
+        "Remove what is kept of folders: indexes, unfinished scans, and frames if their cache is named.",
         "  dicomtorch purge studies/ --dry-run\n"
         "  dicomtorch purge studies/ --cache /scratch/decoded\n",
     )
@@ -21,7 +22,7 @@ def add_purge(commands: Commands[argparse.ArgumentParser]) -> None:
         "root",
         nargs="+",
         type=source_path,
-        help="folders or files; indexes of folders in them and around them go too",
+        help="folders, files or addresses; indexes of folders in them and around them go too",
     )
     parser.add_argument(
         "--cache",
@@ -29,7 +30,7 @@ def add_purge(commands: Commands[argparse.ArgumentParser]) -> None:
         type=Path,
         default=[],
         metavar="FOLDER",
-        help="folders given as DicomFrames(cache=): all decoded frames in them go, of whatever files",
+        help="folders given as cache= or as range_cache: all frames in them go, of whatever files",
     )
     parser.add_argument(
         "--cache-dir", type=Path, metavar="FOLDER", help="as DicomFrames(cache_dir=) has it"
@@ -41,14 +42,15 @@ def add_purge(commands: Commands[argparse.ArgumentParser]) -> None:
 def _purge(arguments: argparse.Namespace) -> int:
     from dicomtorch.errors import printable
     from dicomtorch.index.purge import kept_frames, kept_of, remove
+    from dicomtorch.scanner.place import split_query
 
-    found = {}
+    kept = []
     for root in arguments.root:
-        found.update({each.folder: each for each in kept_of(root, arguments.cache_dir)})
+        name = os.fsdecode(split_query(os.fsencode(root))[0])
+        kept += kept_of(name, arguments.cache_dir)
     for folder in arguments.cache:
-        frames = kept_frames(folder)
-        if frames is not None:
-            found[frames.folder] = frames
+        kept += kept_frames(folder)
+    found = {each.folder: each for each in kept}
     if not arguments.dry_run:
         remove(found.values())
     for each in found.values():

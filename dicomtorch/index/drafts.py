@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from dicomtorch.errors import paths_kept_out
 from dicomtorch.index.private import make_private_folder, open_private
 
 SUFFIX = ".tmp"
@@ -31,16 +32,17 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         OSError: It could not be written.
     """
     draft = _draft_of(path)
-    try:
-        with open_new(draft) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-        sync_folder(path.parent)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+    with paths_kept_out():
+        try:
+            with open_new(draft) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, path)
+            sync_folder(path.parent)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
 
 
 @contextlib.contextmanager
@@ -56,18 +58,19 @@ def whole_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """
     _remove_forgotten(path)
     draft = _draft_of(path)
-    make_private_folder(draft)
-    try:
-        yield draft
-        sync_folder(draft)
-        if replace and path.exists():
-            _put_in_place_of(draft, path)
-        else:
-            os.rename(draft, path)
-        sync_folder(path.parent)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+    with paths_kept_out():
+        make_private_folder(draft)
+        try:
+            yield draft
+            sync_folder(draft)
+            if replace and path.exists():
+                _put_in_place_of(draft, path)
+            else:
+                os.rename(draft, path)
+            sync_folder(path.parent)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
 
 
 def _put_in_place_of(draft: Path, path: Path) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dicomtorch.errors import IndexFileError, printable, without_path
+from dicomtorch.errors import IndexFileError, paths_kept_out, printable, without_path
 from dicomtorch.index import columns as tables
 from dicomtorch.index.checksums import checksum, checksum_of_file
 from dicomtorch.index.columns import Packed, Table, Texts
@@ -148,6 +148,7 @@ def _repeated(data: Any, count: int) -> Any:
     return np.broadcast_to(data, (count, *data.shape[1:]))
 
 
+@paths_kept_out()
 def write(
     generation: Generation,
     folder: Path,

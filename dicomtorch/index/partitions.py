@@ -143,7 +143,7 @@ def _name(manifests: dict[Path, dict[str, Any]]) -> str:
 
 def _warn_unkept(store: GenerationStore, error: OSError) -> None:
     warnings.warn(
-        f"the index of all partitions cannot be kept in {store.folder} ({error.strerror or error}), so the next start "
-        f"puts them together again; name a writable folder with cache_dir=",
+        f"the index of all partitions cannot be kept in {printable(store.folder)} ({error.strerror or error}), so the "
+        f"next start puts them together again; name a writable folder with cache_dir=",
         stacklevel=_OF_CALLER,
     )

@@ -1,4 +1,4 @@
-"""Removing what is kept of a folder of images: indexes, unfinished scans, decoded frames."""
+"""Removing what is kept of a folder of images: indexes, unfinished scans, decoded and encoded frames."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ from dicomtorch.index.private import is_ours
 FRAMES: Final = "frames"
 """The folder in that of a `FrameCache` which has its entries."""
 
+RANGES: Final = "ranges"
+"""The folder in that of `range_cache` which has a `FrameCache` of encoded frames."""
+
 _LOCK_SECONDS: Final = 5.0
 
 
@@ -29,7 +32,7 @@ class Kept:
 
     Attributes:
         folder: Where it is.
-        kind: "index" or "decoded frames".
+        kind: "index", "decoded frames" or "encoded frames".
         size: Bytes.
     """
 
@@ -46,11 +49,13 @@ def kept_of(
     An index that cannot be read counts as one of them, because nothing says that it is not.
 
     Args:
-        root: A folder, or a file; it need not be there any more.
+        root: A folder or a file, which need not be there any more, or an address without its query.
         cache_dir: Where indexes are kept; `None`: the user's cache folder.
     """
     base = default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser()
-    asked = os.path.realpath(os.path.expanduser(os.fsencode(root)))
+    asked = os.fsencode(root)
+    is_address = b"://" in asked
+    asked = asked.rstrip(b"/") if is_address else os.path.realpath(os.path.expanduser(asked))
     found = []
     for folder in _folders(base.absolute() / "indexes"):
         roots = list(_roots(folder))
@@ -59,10 +64,11 @@ def kept_of(
     return found
 
 
-def kept_frames(folder: str | os.PathLike[str]) -> Kept | None:
-    """The decoded frames in a folder that was given as `cache=`, of whatever files; `None` if there are none."""
-    frames = Path(os.path.abspath(folder)) / FRAMES
-    return Kept(frames, "decoded frames", _size(frames)) if frames.is_dir() else None
+def kept_frames(folder: str | os.PathLike[str]) -> list[Kept]:
+    """The frames in a folder that was given as `cache=` or as `range_cache`, of whatever files."""
+    base = Path(os.path.abspath(folder))
+    places = {"decoded frames": base / FRAMES, "encoded frames": base / RANGES / FRAMES}
+    return [Kept(at, kind, _size(at)) for kind, at in places.items() if at.is_dir()]
 
 
 def remove(kept: Iterable[Kept]) -> None:

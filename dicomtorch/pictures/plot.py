@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from dicomtorch.errors import DicomTorchError, OptionError, import_optional
+from dicomtorch.errors import DicomTorchError, OptionError, import_optional, paths_kept_out
 
 if TYPE_CHECKING:
     from matplotlib.backend_bases import Event
@@ -311,6 +311,7 @@ def _fitting(text: str, width: int, length: Callable[[str], float]) -> str:
     return f"{text}..."
 
 
+@paths_kept_out()
 def write(path: str | os.PathLike[str], save: Callable[[BinaryIO, str], object]) -> None:
     """Writes a picture whole or not at all; its folder is made if it is missing, as for an index."""
     target = Path(path)

@@ -222,19 +222,19 @@ class FrameCache:
             if not self._put(draft, path, size) and not may_more_go:
                 self._full_until = time.monotonic() + _FULL_SECONDS
                 self._say_once(
-                    f"the cache {self.folder.parent} is full of frames that were used since this dataset was "
-                    f"opened; further ones are not kept. cache_bytes={self.max_bytes:_} is what it may take"
+                    f"the cache {printable(self.folder.parent)} is full of frames that were used since this "
+                    f"dataset was opened; further ones are not kept. cache_bytes={self.max_bytes:_} is what it may take"
                 )
         except TimeoutError:
             self._full_until = time.monotonic() + _FULL_SECONDS
             self._say_once(
-                f"another process holds the lock of the cache {self.folder.parent} for more than "
+                f"another process holds the lock of the cache {printable(self.folder.parent)} for more than "
                 f"{_LOCK_SECONDS:g} s; frames are not kept for some minutes, then it is tried again"
             )
         except OSError as error:
             self._writes = False
             self._say_once(
-                f"decoded frames cannot be kept in {self.folder.parent}; this process goes on without",
+                f"decoded frames cannot be kept in {printable(self.folder.parent)}; this process goes on without",
                 error,
             )
         finally:
@@ -246,8 +246,8 @@ class FrameCache:
         with FileLock(self.folder / "lock", _LOCK_SECONDS) as lock:
             if not lock.exists:
                 self._say_once(
-                    f"the cache {self.folder.parent} is on a file system without locks: processes that write at "
-                    "the same time may together exceed cache_bytes until it is counted again"
+                    f"the cache {printable(self.folder.parent)} is on a file system without locks: processes "
+                    "that write at the same time may together exceed cache_bytes until it is counted again"
                 )
             fits = self._room.take(size)
             if fits:

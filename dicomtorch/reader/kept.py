@@ -16,13 +16,13 @@ import numpy as np
 
 from dicomtorch.backends.base import Backend
 from dicomtorch.index.location import FrameLocation
+from dicomtorch.index.purge import RANGES
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.reader.cache import FrameCache, frame_key
 from dicomtorch.reader.open_files import OpenFiles, identity_of
 from dicomtorch.storage.base import ByteRange, Scratch, Storage
 from dicomtorch.storage.remote import RemoteStorage
 
-_FOLDER = "ranges"
 _MOST = (1 << 31) - 1024  # bytes of a range that is kept: what an entry can have
 _FIRST_BYTES = 4096  # of a frame, whose checksum is in the key of its decoded values
 
@@ -39,7 +39,7 @@ class KeptRanges:
     """
 
     def __init__(self, folder: str, max_bytes: int) -> None:
-        self._cache = FrameCache(Path(folder) / _FOLDER, max_bytes)
+        self._cache = FrameCache(Path(folder) / RANGES, max_bytes)
 
     @classmethod
     def of(cls, storage: Storage) -> KeptRanges | None:

@@ -89,8 +89,8 @@ def open_source(
     with held:  # acquired once: a kept traceback must not keep the lock
         if not held.exists:
             warnings.warn(
-                f"{store.folder} is on a file system without locks: of processes that scan at the same time each "
-                "reads all files, and the index of the last one is kept; cache_dir= names another folder",
+                f"{printable(store.folder)} is on a file system without locks: of processes that scan at the same time "
+                "each reads all files, and the index of the last one is kept; cache_dir= names another folder",
                 stacklevel=3,
             )
         old = _load_or_rebuild(store)
@@ -233,7 +233,7 @@ def _scan_unstored(
 
 def _warn_unstored(store: IndexStore, error: OSError) -> None:
     warnings.warn(
-        f"the index cannot be kept in {store.folder} ({error.strerror or error}), so the next start scans "
+        f"the index cannot be kept in {printable(store.folder)} ({error.strerror or error}), so the next start scans "
         f"again; name a writable folder with cache_dir=",
         stacklevel=5,
     )

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from dicomtorch._forks import ForkedLock
-from dicomtorch.errors import OptionError, StaleIndexError, StorageError, import_optional
+from dicomtorch.errors import OptionError, StaleIndexError, StorageError, import_optional, printable
 from dicomtorch.storage.address import HTTP, parse
 from dicomtorch.storage.base import Identity
 from dicomtorch.storage.client import Answer, Settings, use_connections
@@ -110,7 +110,7 @@ class ObjectStoreClient:
         except self._errors.BaseError as error:
             names = ", ".join(sorted(config)) or "none"
             raise OptionError(
-                f"{self.base} cannot be opened with these storage_options (names given: {names}): "
+                f"{printable(self.base)} cannot be opened with these storage_options (names given: {names}): "
                 f"{type(error).__name__}; they are named as in obstore.store, or as in s3fs (anon, key, secret)"
             ) from None
 

@@ -113,7 +113,7 @@ class RemoteStorage:
         return not self.base.startswith("memory:")
 
     def __repr__(self) -> str:
-        return f"RemoteStorage({self.base})"
+        return f"RemoteStorage({printable(self.base)})"
 
     @property
     def client(self) -> Client:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import os
 import pickle
@@ -16,6 +17,7 @@ import pytest
 from pydicom.datadict import dictionary_has_tag
 from torch.utils.data import DataLoader
 
+import dicomtorch
 from dicomtorch import DicomClips, DicomFrames, DicomVolumes, FrameIndex, scan
 from dicomtorch.batches.metadata import DEFAULT_KEYS
 from dicomtorch.cli import main as cli
@@ -23,7 +25,10 @@ from dicomtorch.errors import DicomTorchError, OptionError, printable
 from dicomtorch.index.exports import HASHED
 from dicomtorch.index.locks import FileLock
 from dicomtorch.index.purge import kept_of, remove
+from dicomtorch.index.quarantine import write_quarantine
 from dicomtorch.model.identifiers import PROFILE, action_for, action_of
+from dicomtorch.pictures import plot
+from tests.support.http_server import http_server
 from tests.support.phantoms import ct, ct_pixels, encapsulated, write, write_series
 
 UIDS = {"SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"}
@@ -247,6 +252,12 @@ def test_tracebacks_logs_and_warnings_keep_paths_out(
         lambda: index.moved(doe / "Roe^Mary"),
         lambda: DicomFrames(index, exclude=doe / "Doe^Jane"),
         lambda: DicomFrames(index, cache=doe / "Roe^Mary" / "001.dcm"),
+        lambda: DicomFrames(doe, cache_dir=doe / "Roe^Mary" / "001.dcm"),
+        lambda: index.export(doe / "nowhere" / "Poe^Ann.csv"),
+        lambda: index.save(doe / "Roe^Mary" / "001.dcm" / "index"),
+        lambda: index.write(doe / "Roe^Mary" / "001.dcm" / "shards"),
+        lambda: write_quarantine(doe / "nowhere" / "Poe^Ann.json", index, []),
+        lambda: plot.write(doe / "Roe^Mary" / "001.dcm" / "a.png", lambda file, kind: None),
     ]
     said = []
     with warnings.catch_warnings(record=True) as caught:
@@ -257,8 +268,32 @@ def test_tracebacks_logs_and_warnings_keep_paths_out(
             except (DicomTorchError, OSError) as error:
                 said.append(own_words(error))
     said += [str(one.message) for one in caught]
-    assert len(said) > 8
+    assert len(said) > 14
     assert [text for text in (*said, caplog.text) if named(text)] == []
+
+
+def test_no_message_has_a_path_that_did_not_go_that_way() -> None:
+    """Attributes that hold paths, in strings that have blanks and so are words."""
+    found = []
+    for file in sorted(Path(dicomtorch.__file__).parent.rglob("*.py")):
+        strings = [
+            node
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+            if isinstance(node, ast.JoinedStr)
+        ]
+        for string in strings:
+            text = "".join(
+                str(part.value) for part in string.values if isinstance(part, ast.Constant)
+            )
+            for part in string.values:
+                named = part.value if isinstance(part, ast.FormattedValue) else None
+                is_path = isinstance(named, ast.Attribute) and named.attr in _PATHS
+                if is_path and " " in text:
+                    found.append(f"{file.name}:{string.lineno}: {ast.unparse(string)[:80]}")
+    assert found == []
+
+
+_PATHS = ("path", "folder", "root", "base", "parent", "filename")
 
 
 def own_words(error: BaseException) -> str:
@@ -310,6 +345,30 @@ def test_purge_removes_what_is_kept(series: Path, tmp_path: Path, capsys: Any) -
 def stream_of() -> bytes:
     codecs = pytest.importorskip("imagecodecs")
     return bytes(codecs.jpeg2k_encode(ct_pixels(), level=0, codecformat="j2k"))
+
+
+def test_purge_of_a_server_removes_its_indexes_and_encoded_frames(
+    series: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept, ranges = tmp_path / "kept", tmp_path / "ranges"
+    write_series(series / "more", 2)
+    with http_server(series) as address:
+        for place in (f"{address}/more/", address):
+            frames = DicomFrames(
+                place, cache_dir=kept, storage_options={"range_cache": str(ranges)}
+            )
+            frames[0]
+    folders = list((kept / "indexes").iterdir())
+    assert len(folders) == 2
+    assert list(ranges.rglob("*.frame"))
+    arguments = ["--cache-dir", str(kept), "--cache", str(ranges)]
+    assert cli.main(["purge", f"{address}/others", "--cache-dir", str(kept), "--dry-run"]) == 0
+    assert capsys.readouterr().out.count("index: ") == 1  # that of the place around it
+    assert cli.main(["purge", f"{address}/more?signature=secret", *arguments]) == 0
+    said = capsys.readouterr().out
+    assert (said.count("index: "), said.count("encoded frames: ")) == (2, 1)
+    assert "secret" not in said
+    assert not [path for path in (*kept.rglob("*"), *ranges.rglob("*")) if path.is_file()]
 
 
 def test_purge_finds_indexes_of_folders_above_and_below(series: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from dicomtorch.errors import OptionError, printable
+from dicomtorch.errors import OptionError, printable, without_path
 from dicomtorch.reports.verify_result import Finding, Result
 
 FORMAT = {"format": "dicomtorch verify", "version": 1}
@@ -29,7 +29,13 @@ class VerifyState:
 
     def __enter__(self) -> VerifyState:
         if self._path is not None:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+            except OSError as error:
+                raise OptionError(
+                    f"the state file {self._name} cannot be opened ({error.strerror}); name a file in a folder that "
+                    "is there and can be written"
+                ) from without_path(error)
             self._file = os.fdopen(descriptor, "r+b")
             try:
                 self._lock(self._file)

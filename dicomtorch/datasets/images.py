@@ -150,4 +150,5 @@ class ImageDataset(DrawnDataset[int, Sample_co, Batch_co]):
 
 def _fit(frames: Sequence[Frame], batch: Tensor) -> bool:
     """Whether all lie in the batch: one that replaces another may have another size."""
-    return all(frame.image.shape == batch.shape[1:] for frame in frames)
+    shape = batch.shape[1:]
+    return all(frame.image.shape == shape for frame in frames)

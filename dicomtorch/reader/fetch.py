@@ -75,7 +75,7 @@ class FrameFetcher:
     def _renew(self) -> None:
         self._local = _Local()
         self._limits = self.index.limits
-        self._objects: dict[int, tuple[bytes, Identity]] = {}
+        self.objects: dict[int, tuple[bytes, Identity]] = {}
 
     def restricted(self, rows: npt.NDArray[np.int64]) -> FrameFetcher:
         """A fetcher of some positions of this one's index."""
@@ -240,12 +240,12 @@ class FrameFetcher:
 
     def _object(self, where: FrameLocation) -> tuple[bytes, Identity]:
         """What is opened for a frame, and what it must be; the last ones are kept."""
-        known = self._objects.get(where.file)
+        known = self.objects.get(where.file)
         if known is None:
-            if len(self._objects) >= _MOST_OBJECTS:
-                self._objects.clear()
+            if len(self.objects) >= _MOST_OBJECTS:
+                self.objects.clear()
             known = self.index.object_path(where.file), identity_of(where)
-            self._objects[where.file] = known
+            self.objects[where.file] = known
         return known
 
     def encoded(self, position: int) -> bytes:

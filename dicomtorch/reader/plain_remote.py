@@ -46,8 +46,7 @@ def read_plain_remote(
     if batch is None or fetcher.kept is not None:
         return results
     assert isinstance(fetcher.storage, RemoteStorage)
-    located = fetcher.index.locate(positions[batch.which])
-    ranges = [fetcher.byte_range(where) for where in located]
+    ranges = _ranges(fetcher, positions[batch.which])
     parts = list(_parts(ranges))
     if len(parts) > 1:
         fetcher.storage.need(ranges)
@@ -59,6 +58,21 @@ def read_plain_remote(
             if isinstance(data, DicomTorchError):
                 results[number] = fetcher.named(data, int(positions[number]))
     return results
+
+
+def _ranges(fetcher: FrameFetcher, positions: npt.NDArray[np.int64]) -> list[ByteRange]:
+    """Where the bytes of frames are that lie in one piece and are not deflated."""
+    values, objects = fetcher.index.values, fetcher.objects
+    columns = (
+        np.asarray(values(name, positions)).tolist() for name in ("file", "offset", "length")
+    )
+    try:  # nearly always: they were asked for ahead
+        return [
+            ByteRange(*objects[file], offset, length)
+            for file, offset, length in zip(*columns, strict=True)
+        ]
+    except KeyError:
+        return [fetcher.byte_range(where) for where in fetcher.index.locate(positions)]
 
 
 def _parts(ranges: Sequence[ByteRange]) -> Iterator[slice]:

@@ -315,7 +315,8 @@ class FrameReader:
             self._plain_kind(group, position, sample)
             for group, position in zip(groups, positions, strict=True)
         ]
-        templates = [kind.template if kind.shape == out.shape[1:] else None for kind in found]
+        shape = out.shape[1:]
+        templates = [kind.template if kind.shape == shape else None for kind in found]
         threads = num_threads or usable_threads()
         done: Sequence[bool | DicomTorchError]
         if self._plain.reads_files:

@@ -60,6 +60,7 @@ class ObjectStoreClient:
         self._errors: Any = import_optional("obstore.exceptions", "remote")
         self.base = base
         self.settings = settings
+        self._prefix = f"{base}/".encode("utf-8", "surrogateescape")
         self._store: Any = None
         self._lock = ForkedLock()
 
@@ -114,9 +115,15 @@ class ObjectStoreClient:
                 f"{type(error).__name__}; they are named as in obstore.store, or as in s3fs (anon, key, secret)"
             ) from None
 
+    def _key(self, name: bytes) -> str:
+        """The key of an object of this place; most are the end of their names."""
+        if name.startswith(self._prefix) and b"%" not in name:
+            return name[len(self._prefix) :].decode("utf-8", "surrogateescape")
+        return parse(name).key
+
     def get(self, name: bytes, offset: int, length: int, identity: Identity | None) -> Answer:
         """A range of an object; see `Client`."""
-        key = parse(name).key
+        key = self._key(name)
         options: dict[str, Any] = {"range": (offset, offset + length)}
         if identity is not None and identity.version.startswith('"'):
             options["if_match"] = identity.version
@@ -142,7 +149,7 @@ class ObjectStoreClient:
     def head(self, name: bytes) -> Identity:
         """What an object is; see `Client`."""
         try:
-            return _identity(self._obstore.head(self._open, parse(name).key))
+            return _identity(self._obstore.head(self._open, self._key(name)))
         except Exception as error:
             raise self._told(error, None) from None
 

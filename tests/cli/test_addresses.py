@@ -15,9 +15,11 @@ from dicomtorch.cli import main as cli
 from dicomtorch.cli.addresses import with_option
 from dicomtorch.cli.options import EXIT_ERROR, EXIT_OK
 from dicomtorch.storage import choose
+from dicomtorch.viewer.server import Viewing
 from tests.support.phantoms import ct, write
 from tests.support.requirements import require
 from tests.support.servers import KEY, S3, SECRET, s3_server
+from tests.support.viewing import get
 
 
 @pytest.mark.parametrize(
@@ -98,6 +100,27 @@ def s3() -> Iterator[S3]:
         yield server
 
 
+def looked_at(
+    address: str, options: list[str], monkeypatch: pytest.MonkeyPatch, count: int = 3
+) -> list[bytes]:
+    """Everything that `view` answers of an address."""
+    require("starlette")
+    require("uvicorn")
+    found: list[bytes] = []
+
+    def look(viewing: Viewing) -> None:
+        for path in ("/", "/api/summary", "/api/samples/0", "/api/samples/0/training"):
+            reply = get(viewing.url, path)
+            assert reply.status == 200
+            found.extend((reply.body, repr(reply.headers).encode()))
+            if path == "/api/summary":
+                assert reply.info["frames"] == count
+
+    monkeypatch.setattr(Viewing, "wait", look)
+    assert cli.main(["view", address, "--no-browser", *options]) == EXIT_OK
+    return found
+
+
 def test_commands_read_a_bucket(
     s3: S3,
     tmp_path: Path,
@@ -138,6 +161,9 @@ def test_commands_read_a_bucket(
     assert "Wrote" in run("preview", saved, "-o", tmp_path / "p.png", "--redact-paths")
     assert json.loads(run("verify", address, "--json"))["frames"] == 3
     run("series", address)
+    run("show", address, 0, "--output", tmp_path / "shown.png")
+    replies = looked_at(address, options, monkeypatch)
+    said += "".join(capsys.readouterr())
     parts = [tmp_path / f"part-{k}.index" for k in (1, 2)]
     monkeypatch.setattr(choose, "_of_place", {})
     counted = [
@@ -150,5 +176,5 @@ def test_commands_read_a_bucket(
     said += "".join(capsys.readouterr())
     assert "nosuchoption" in said
     kept = [file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()]
-    for one in [*kept, *(text.encode() for text in (said, caplog.text))]:
+    for one in [*kept, *replies, *(text.encode() for text in (said, caplog.text))]:
         assert not re.search(f"{SECRET}|{KEY}|hunter2".encode(), one)

@@ -427,6 +427,7 @@ def test_commands_read_a_server(
     assert json.loads(run("verify", server.address, "--json"))["frames"] == count
     assert "Wrote" in run("preview", server.address, "-o", tmp_path / "p.png")
     run("series", server.address)
+    run("show", server.address, 0, "--output", tmp_path / "shown.png")
     kept = [file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()]
     secret = TOKEN.split()[1]
     assert secret not in said + caplog.text
@@ -438,9 +439,11 @@ def test_a_viewer_of_a_server_does_not_tell_its_key(server: Server) -> None:
     require("uvicorn")
     frames = DicomFrames(server.address, storage_options=OPTIONS)
     with view(frames, browser=False) as viewing:
-        paths = ["/", "/api/summary", "/api/frames", "/api/frame/0", "/api/sample/0"]
+        paths = ["/", "/api/summary", "/api/samples/0", "/api/samples/1/training"]
         replies = [get(viewing.url, path) for path in paths]
+        assert [reply.status for reply in replies] == [200] * 4
         assert replies[1].info["frames"] == len(frames)
+        paths = [f"/api/samples/{k}/training" for k in range(2, 6)]
         server.faults.status = {"/frames/": [403]}
         replies += [get(viewing.url, path) for path in paths]
     secret = TOKEN.split()[1]

@@ -24,6 +24,7 @@ from dicomtorch.reader import kept_frames
 from dicomtorch.storage import instances
 from tests.masks.test_annotations import finding, region, report, shape_file
 from tests.support.dicomweb_server import TOKEN, Server, dicomweb_server
+from tests.support.http_server import counts, http_server
 from tests.support.mask_phantoms import segmentation, series, slide, square, structures
 from tests.support.orthanc import OPTIONS as OF_ORTHANC
 from tests.support.orthanc import orthanc
@@ -314,3 +315,23 @@ def test_orthanc_gives_bulk_annotations(annotated: Path, tmp_path: Path) -> None
             plain = DicomFrames(annotated, values="stored", **options)
             same_by_frame(plain, web)
             same_annotations(plain, web)
+
+
+def test_planes_of_an_image_in_an_object_share_a_request(tmp_path: Path) -> None:
+    require("obstore")
+    require("fsspec")
+    folder = tmp_path / "files"
+    slices = series(folder, 3)
+    random = np.random.default_rng(0)
+    pixels = [(s, k, 255 * random.integers(0, 2, (12, 16))) for s in (1, 2, 3) for k in range(3)]
+    path = segmentation(folder / "seg.dcm", slices, pixels, kind="FRACTIONAL")
+    dataset = pydicom.dcmread(path)
+    dataset.compress(RLELossless, generate_instance_uid=False)
+    dataset.save_as(path, enforce_file_format=True)
+    options: dict[str, Any] = {"masks": "seg", "mask_output": "channels"}
+    with http_server(folder) as address:
+        remote = DicomFrames(address, cache_dir=tmp_path / "cache", **options)
+        counts(address)  # of the scan
+        assert remote[1][1].any()
+        assert counts(address)["GET"] == 2  # the image, and its three planes
+        same(DicomFrames(folder, **options), remote)

@@ -28,8 +28,9 @@ from dicomtorch.model.limits import LIMITS
 from dicomtorch.model.syntaxes import JPEG_2000_LOSSLESS
 from dicomtorch.reader.reader import FrameReader
 from tests.support import mask_phantoms, misbehaving
+from tests.support.archives import pack
 from tests.support.misbehaving import Misbehaving
-from tests.support.phantoms import ct, ct_pixels, write
+from tests.support.phantoms import ct, ct_pixels, encapsulated, write
 
 PAGE = Path(__file__).parents[2] / "docs" / "explain" / "promises.md"
 
@@ -213,6 +214,43 @@ def test_fragments(frames: int) -> None:
     assert LIMITS.fragments(frames) == 64 * frames + 4_096
 
 
+def test_fragments_of_a_file(tmp_path: Path) -> None:
+    codecs = pytest.importorskip("imagecodecs")
+    pixels = ct_pixels(0, 96, 96)
+    stream = bytes(codecs.jpeg2k_encode(pixels, level=0, codecformat="j2k"))
+    most = LIMITS.fragments(1)
+    for count in (most - 1, most, most + 1):
+        parts = [stream[2 * k : 2 * k + 2] for k in range(count - 1)]
+        dataset = encapsulated(ct(pixels), [stream])
+        rest = stream[2 * (count - 1) :]
+        dataset.PixelData = encapsulated_parts([b"", *parts, rest + b"\0" * (len(rest) % 2)])
+        path = write(dataset, tmp_path / f"{count}.dcm")
+        index, report = scan(path)
+        if count <= most:
+            assert np.array_equal(FrameReader(index).read_stored(0), pixels)
+        else:
+            assert not len(index)
+            assert "Limits.fragments" in report.findings[0].reason
+
+
+def encapsulated_parts(parts: list[bytes]) -> bytes:
+    """Items, the first of which is the offset table, with the delimiter that ends them."""
+    items = [b"\xfe\xff\x00\xe0" + struct.pack("<I", len(part)) + part for part in parts]
+    return b"".join(items) + b"\xfe\xff\xdd\xe0\0\0\0\0"
+
+
+def test_members_and_bytes_of_an_archive(tmp_path: Path) -> None:
+    paths = [write(ct(ct_pixels(k), k), tmp_path / "files" / f"{k}.dcm") for k in range(3)]
+    archive = pack(tmp_path / "files", tmp_path / "deflated.zip")
+    sizes = [path.stat().st_size for path in paths]
+    for limit, need in (("archive_members", 3), ("archive_bytes", sum(sizes))):
+        for value in (need - 1, need, need + 1):
+            index, report = scan(archive, limits=replace(LIMITS, **{limit: value}))
+            reasons = " ".join(finding.reason for finding in report.findings)
+            assert (len(index) == 3) == (value >= need)
+            assert (f"Limits.{limit} = {value}" in reasons) == (value < need)
+
+
 def test_contour_points(tmp_path: Path) -> None:
     slices = mask_phantoms.series(tmp_path, 1)
     square = mask_phantoms.square(4, 9)
@@ -241,6 +279,23 @@ def test_seconds_of_a_header(
     if allowed < 1:
         assert "Limits.header_seconds = 0.5" in report.findings[0].reason
     assert len(index) == (allowed >= 1)
+
+
+def test_seconds_for_what_is_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(plain(), tmp_path / "a.dcm")
+
+    def is_read(allowed: int) -> bool:
+        now = iter([0.0])
+        with monkeypatch.context() as patch:
+            patch.setattr("dicomtorch.dicom.cursor.time.thread_time", lambda: next(now, 1.0))
+            limits = replace(LIMITS, header_seconds=0.0, header_seconds_per_16_mib=float(allowed))
+            return bool(len(scan(path, limits=limits)[0]))
+
+    low, high = 1, 16 << 20  # seconds for 16 MiB: at the most one for each byte
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_read(middle) else (middle, high)
+    assert [is_read(high + k) for k in (-1, 0, 1)] == [False, True, True]
 
 
 @pytest.mark.parametrize(("mebibytes", "good"), [(63, True), (129, False)])

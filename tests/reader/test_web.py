@@ -236,6 +236,21 @@ def test_a_server_that_stalls(server: Server, within: bool) -> None:
     np.testing.assert_array_equal(frames[1][0][0], ct_pixels(1))
 
 
+@pytest.mark.parametrize("lengths", [True, False])
+@pytest.mark.parametrize("framing", ["chunks", "close"])
+def test_answers_without_their_length(server: Server, framing: str, lengths: bool) -> None:
+    frames = frames_at(server)
+    server.faults.framing, server.faults.lengths = framing, lengths
+    images = frames[list(range(40))][0]
+    np.testing.assert_array_equal(images[:, 0], [ct_pixels(k) for k in range(40)])
+    server.faults.cut = 10_000
+    with pytest.raises(StorageError, match=r"cut off|did not answer in whole") as caught:
+        frames[list(range(4))]
+    assert type(caught.value) is StorageError
+    server.faults.cut = 0
+    np.testing.assert_array_equal(frames[0][0][0], ct_pixels(0))
+
+
 def test_faults_that_pass_cost_no_frame(server: Server) -> None:
     frames = frames_at(server, frames_per_request=2, max_retries=8)
     server.faults.share = 0.05

@@ -42,6 +42,7 @@ class Faults:
         alone: Whether lists of frames are refused.
         stalls: Requests for frames that get no answer, or half of one.
         stalls_within: Whether half of it comes.
+        framing: How answers say where they end: "length", "chunks" or "close", which does not.
         share: Of requests for frames that fail in ways that pass: no answer, half of one, come again.
     """
 
@@ -62,6 +63,7 @@ class Faults:
     alone: bool = False
     stalls: int = 0
     stalls_within: bool = False
+    framing: str = "length"
     share: float = 0.0
 
 
@@ -274,7 +276,20 @@ class Server:
     ) -> None:
         handler.send_response(status)
         handler.send_header("Content-Type", kind)
-        handler.send_header("Content-Length", str(len(body)))
+        is_framed = "/frames/" in handler.path and self.faults.framing != "length"
+        if not is_framed:
+            handler.send_header("Content-Length", str(len(body)))
+        elif self.faults.framing == "chunks":
+            handler.send_header("Transfer-Encoding", "chunked")
+            body = (
+                b"".join(
+                    b"%x\r\n%b\r\n" % (len(body[at : at + 999]), body[at : at + 999])
+                    for at in range(0, len(body), 999)
+                )
+                + b"0\r\n\r\n"
+            )
+        else:
+            handler.close_connection = True
         for name, value in (more or {}).items():
             handler.send_header(name, value)
         handler.end_headers()

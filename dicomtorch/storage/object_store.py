@@ -67,10 +67,11 @@ class ObjectStoreClient:
     @property
     def _open(self) -> Any:
         use_connections()  # each time: a store that a fork copied hangs
-        with self._lock:
-            if self._store is None:
-                self._store = self._make()
-            return self._store
+        if self._store is None:
+            with self._lock:
+                if self._store is None:
+                    self._store = self._make()
+        return self._store
 
     def _make(self) -> Any:
         module: Any = import_optional("obstore.store", "remote")

@@ -28,6 +28,7 @@ from dicomtorch.index.purge import kept_of, remove
 from dicomtorch.index.quarantine import write_quarantine
 from dicomtorch.model.identifiers import PROFILE, action_for, action_of
 from dicomtorch.pictures import plot
+from tests.support.archives import pack
 from tests.support.http_server import http_server
 from tests.support.phantoms import ct, ct_pixels, encapsulated, write, write_series
 
@@ -300,6 +301,33 @@ def own_words(error: BaseException) -> str:
     """A traceback without the lines of this file, which name the folders."""
     lines = "".join(traceback.format_exception(error)).splitlines()
     return "\n".join(line for line in lines if not line.startswith("    "))
+
+
+ENCODED = (*NAMES, *(name.replace("^", "%5E") for name in NAMES))
+
+
+def test_addresses_and_members_of_archives_are_kept_out(
+    doe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    archive = pack(doe, tmp_path / "Doe^Jane.zip")
+    said = []
+    with http_server(tmp_path) as address:
+        for place in (f"{address}/Doe%5EJane", f"{address}/Doe%5EJane.zip", str(archive)):
+            for command in ("scan", "doctor"):
+                assert cli.main([command, place]) in (0, 1)
+            frames = DicomFrames(place, on_error="replace")
+            said += [repr(frames), frames._repr_html_(), repr(frames.report), repr(frames.index)]
+            bad = next(i for i in range(len(frames)) if "Poe" in frames.index.path(i))
+            for call in (
+                lambda frames=frames, bad=bad: DicomFrames(frames.index)[bad],
+                lambda place=place: DicomFrames(f"{place}/nowhere^there"),
+            ):
+                with pytest.raises(DicomTorchError) as caught:
+                    call()
+                said.append(own_words(caught.value))
+    said += [*capfd.readouterr(), caplog.text]
+    assert [text for text in said if any(name in text for name in ENCODED)] == []
 
 
 def test_what_is_asked_for_has_its_path(doe: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ whoever wants it in the child would wait for ever. Nothing of the package is suc
 | `backends.children` | the processes that decode, their sockets and lock | closed; the child makes its own |
 | `reader.inflated` | the lock around the last inflated data set | free in the child (`ForkedLock`) |
 | `storage.kept_bytes` | locks around inflated members and instances that came last | free in the child (`ForkedLock`) |
+| `reader.web` | the lock around making the source of a server | free in the child (`ForkedLock`) |
 | `reader.kept_frames` | the threads that ask for several blocks of frames | the child asks for its own |
 | `scanner.web` | the threads of one scan of a server | the child begins a scan of its own |
 | `masks.gridded`, `masks.dose`, `masks.contour_painter` | locks around what is made once | free in the child |

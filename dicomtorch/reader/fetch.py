@@ -420,7 +420,7 @@ class FrameFetcher:
         return named
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_local", "_limits", "_objects")
+        own = ("_local", "_limits", "objects")
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

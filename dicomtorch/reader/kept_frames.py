@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate, islice
 from typing import Final
 
 import numpy as np
 
 from dicomtorch.errors import DicomTorchError
 from dicomtorch.reader.web import FrameSource, GivenFrame, WantedFrame, WebFrames
-from dicomtorch.storage.kept_bytes import KeptBytes
+from dicomtorch.storage.kept_bytes import KEPT_BYTES, KeptBytes
 
 _AT_ONCE: Final = 8
 _MOST_AHEAD: Final = 16  # blocks that are made before the first of them is read
+_BYTES_AHEAD: Final = KEPT_BYTES // 2  # of these, so that they are still there then
 _LONGEST: Final = 64  # characters of a UID (PS3.5 section 9.1)
 _kept: Final = KeptBytes()
 
@@ -38,13 +40,13 @@ class KeptFrames(FrameSource):
 
     def need(self, wanted: Sequence[WantedFrame]) -> None:
         """Asks for frames that are read right away, several requests at once."""
-        blocks = {self._block(one): one.size for one in wanted}
-        missing = [one for one in blocks.items() if not _kept.holds(self._key(one[0]))][
-            :_MOST_AHEAD
-        ]
-        if len(missing) > 1:
+        blocks = {self._block(one): self._source.size(one) for one in wanted}
+        missing = [one for one in blocks.items() if not _kept.holds(self._key(one[0]))]
+        sizes = accumulate(len(numbers) * size for (_, numbers), size in missing)
+        most = sum(size <= _BYTES_AHEAD for size in islice(sizes, _MOST_AHEAD))
+        if most > 1:
             with ThreadPoolExecutor(_AT_ONCE) as pool:
-                list(pool.map(lambda one: self._made(*one), missing))
+                list(pool.map(lambda one: self._tried(*one), missing[:most]))
 
     def take(self, wanted: WantedFrame) -> GivenFrame:
         """One frame.
@@ -54,10 +56,9 @@ class KeptFrames(FrameSource):
             StorageError: It was not given.
         """
         block = self._block(wanted)
-        found = _frame(
-            self._made(block, wanted.size), len(block[1]), wanted.number - block[1].start
-        )
-        return self._source.take(wanted) if found is None else found  # which says what is wrong
+        data = self._tried(block, wanted.size)
+        found = data and _frame(data, len(block[1]), wanted.number - block[1].start)
+        return found or self._source.take(wanted)  # which says what is wrong
 
     def _block(self, wanted: WantedFrame) -> _Block:
         """Which frames of its instance a frame is asked for with."""
@@ -70,8 +71,12 @@ class KeptFrames(FrameSource):
     def _key(self, block: _Block) -> object:
         return self._source.root, block
 
-    def _made(self, block: _Block, size: int) -> bytes:
-        return _kept.made(self._key(block), lambda: self._joined(block, size))
+    def _tried(self, block: _Block, size: int) -> bytes | None:
+        """The frames of a block, `None` if none was given: it is asked for again when one is read the next time."""
+        try:
+            return _kept.made(self._key(block), lambda: self._joined(block, size))
+        except DicomTorchError:  # reading a frame says so
+            return None
 
     def _joined(self, block: _Block, size: int) -> bytes:
         instance, numbers = block
@@ -79,11 +84,15 @@ class KeptFrames(FrameSource):
         if len(wanted) > 1:
             self._source.need(wanted)
         given: list[GivenFrame | None] = []
+        problem: DicomTorchError | None = None
         for one in wanted:
             try:
                 given.append(self._source.take(one))
-            except DicomTorchError:
+            except DicomTorchError as error:
                 given.append(None)
+                problem = error
+        if problem is not None and not any(given):
+            raise problem
         return _joined(given)
 
 

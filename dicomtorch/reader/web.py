@@ -9,6 +9,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
+from dicomtorch._forks import ForkedLock
 from dicomtorch.errors import DicomTorchError, StaleIndexError, StorageError
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.location import FrameLocation
@@ -40,6 +41,7 @@ _NOT_OF_A_FRAME: Final = frozenset((0, 401, 403, 406, 415, 429, 502, 503, 504))
 _GONE: Final = frozenset((404, 410))
 _NOT_ENCODED: Final = frozenset((400, 406, 415))
 _RATIO: Final = 4  # that a compressed frame is taken to be smaller by, before one comes
+_SHARES: Final = 4  # of the budget, of which a request of several frames has one
 _MOST_SIZES: Final = 8192  # instances whose frames' sizes are remembered
 _REFRESH: Final = "refresh the index (DicomFrames(root), or scan(root, index=old)) and start again"
 
@@ -145,11 +147,16 @@ class WebFrames(FrameSource):
 
     def requests(self, reads: dict[WantedFrame, int]) -> Iterator[_FrameRequest]:
         """The requests for frames of one instance, all but the last one full."""
-        most = 1 if self._gives_several is False else self.frames_per_request
         wanted = list(reads)
+        most = 1 if self._gives_several is False else self._together(wanted[0])
         for first in range(0, len(wanted), most):
             some = wanted[first : first + most]
             yield _FrameRequest(self, {one: reads[one] for one in some}, most)
+
+    def _together(self, wanted: WantedFrame) -> int:
+        """Frames like this one that a request has: within a share of the budget, so that several are under way."""
+        share = int(self._client.settings.prefetch_bytes) // _SHARES
+        return max(1, min(self.frames_per_request, share // max(self.size(wanted), 1)))
 
     def size(self, wanted: WantedFrame) -> int:
         """Bytes that a frame may take: as many as others of its instance took."""
@@ -239,6 +246,8 @@ class _FrameRequest(Request[WantedFrame, GivenFrame]):
 
     def add(self, wanted: WantedFrame, reads: int) -> None:
         super().add(wanted, reads)
+        if wanted.number in self._numbers:  # who asked for it first waits for this request, too
+            return
         self._numbers.append(wanted.number)
         self.size += self._source.size(wanted)
         self.room -= 1
@@ -257,15 +266,17 @@ class _FrameRequest(Request[WantedFrame, GivenFrame]):
 
 
 _of_root: dict[bytes, tuple[WebClient, WebFrames]] = {}
+_lock: Final = ForkedLock()
 
 
 def frames_of(root: bytes) -> WebFrames:
     """The source of an address: one for all that this process reads from there with these options."""
-    client = client_for(root)
-    known = _of_root.get(root)
-    if known is None or known[0] is not client:
-        known = _of_root[root] = client, WebFrames(root, client)
-    return known[1]
+    with _lock:
+        client = client_for(root)
+        known = _of_root.get(root)
+        if known is None or known[0] is not client:
+            known = _of_root[root] = client, WebFrames(root, client)
+        return known[1]
 
 
 def _restored(root: bytes, client: WebClient) -> WebFrames:

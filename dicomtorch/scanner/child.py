@@ -78,7 +78,7 @@ def main() -> None:
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not get into the answers
     messages: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    with contextlib.suppress(BrokenPipeError):
+    try:
         answers.write(_GREETING)
         answers.flush()
         threading.Thread(target=_fetch, args=(requests, messages), daemon=True).start()
@@ -89,7 +89,8 @@ def main() -> None:
             except Exception as error:
                 answer = False, error
             send(answers, packed(answer))
-    os._exit(0)
+    finally:  # the parent makes what is not answered; an interpreter that tidied up would wait for `_fetch`, and abort
+        os._exit(0)
 
 
 if __name__ == "__main__":

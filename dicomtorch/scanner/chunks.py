@@ -244,9 +244,12 @@ def _workers_of(executor: Any) -> int:
     for name in ("_max_workers", "num_workers"):
         workers = getattr(executor, name, None)
         if isinstance(workers, int):
-            return workers
+            return max(workers, 1)
     client: Any = getattr(executor, "_client", None)
-    return sum(client.ncores().values()) if hasattr(client, "ncores") else 1
+    try:  # workers may come later, and a client that is closed says nothing: the calls tell
+        return max(sum(client.ncores().values()), 1) if hasattr(client, "ncores") else 1
+    except Exception:
+        return 1
 
 
 def _has_failed(future: Future[Any]) -> bool:

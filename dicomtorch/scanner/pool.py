@@ -112,8 +112,8 @@ class ChildProcesses(Executor):
                             sent.append(call)
                             send(requests, data)
                     return False
-                answer: tuple[bool, Any] = receive(answers)
-                _settle(sent.popleft().future, *answer)
+                is_well, result = receive(answers)
+                _settle(sent.popleft().future, is_well, result)
         except Exception:  # the end of a pipe, or no answer of ours
             return True
         finally:

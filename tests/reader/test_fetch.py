@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +85,11 @@ def test_small_frames_and_threads_of_a_loader_do_not(tmp_path: Path, watched: Wa
     finally:
         limit_threads(0)
     assert watched.threads == [1, 1]
+
+
+def test_pickles_carry_no_names_of_objects_that_were_read(tmp_path: Path) -> None:
+    reader = FrameReader(scan(jpeg_2000(tmp_path, 16, 5))[0])
+    before = len(pickle.dumps(reader))
+    reader.will_need(range(5))
+    assert len(reader.fetcher.objects) == 5
+    assert len(pickle.dumps(reader)) == before

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ from pydicom.uid import JPEG2000Lossless, RLELossless, generate_uid
 
 from dicomtorch import DicomClips, DicomFrames, DicomPatches, FrameLoader, FrameReader
 from dicomtorch.errors import DicomTorchError, StaleIndexError, StorageError
-from dicomtorch.reader.web import WebFrames, frames_of
+from dicomtorch.reader import web
+from dicomtorch.reader.web import GivenFrame, WantedFrame, WebFrames, frames_of
+from dicomtorch.storage.web import WebClient, WebSettings
 from tests.support.dicomweb_server import Server, dicomweb_server
 from tests.support.phantoms import ct, ct_pixels
 from tests.support.requirements import require
@@ -288,6 +292,65 @@ def test_an_instance_that_is_another_one_by_now(
     for asked in (50, [50, 51]):
         with pytest.raises(kind, match=message):
             frames[asked]
+
+
+def test_a_frame_that_is_wanted_again_before_its_request_began_is_in_it_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[list[int]] = []
+    goes_on = threading.Event()
+
+    def fetch(_: WebFrames, instance: str, numbers: list[int]) -> list[GivenFrame]:
+        if instance == "first":
+            assert goes_on.wait(60)
+        else:
+            asked.append(numbers)
+        return [GivenFrame(memoryview(bytes([k])), "") for k in numbers]
+
+    monkeypatch.setattr(WebFrames, "fetch", fetch)
+    source = WebFrames(b"dicomweb+http://127.0.0.1/web", WebClient(WebSettings(io_threads=1)))
+    source.need([WantedFrame("first", 0, 1)])
+    frames = [WantedFrame("second", k, 1) for k in range(3)]
+    source.will_need(frames)
+    with ThreadPoolExecutor(4) as pool:
+        taken = [pool.submit(source.take, frames[1])]
+        while frames[1] in source._ahead._where:
+            time.sleep(0.001)
+        source.need([frames[1]])
+        taken += [pool.submit(source.take, frame) for frame in frames]
+        while frames[1] in source._ahead._where:
+            time.sleep(0.001)
+        goes_on.set()
+        assert [one.result(60).data.tobytes() for one in taken] == [b"\1", b"\0", b"\1", b"\2"]
+    assert asked == [[0, 1, 2]]
+
+
+def test_a_request_takes_a_share_of_the_budget(server: Server) -> None:
+    frames = frames_at(server, prefetch_bytes=40 * SIZE)
+    reader = FrameReader(frames.index)
+    ahead = frames_of(frames.index.root)._ahead
+    reader.will_need(range(COUNT))
+    most = 0
+    for k in range(COUNT):
+        np.testing.assert_array_equal(reader.read_stored(k), ct_pixels(k))
+        most = max(most, ahead._held)
+    assert max(path.count(",") + 1 for path in server.requests) == 10
+    assert most <= 40 * SIZE
+
+
+def test_threads_make_one_source_of_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[WebFrames] = []
+
+    class Slow(WebFrames):
+        def __init__(self, root: bytes, client: WebClient | None = None) -> None:
+            super().__init__(root, client)
+            made.append(self)
+            time.sleep(0.05)
+
+    monkeypatch.setattr(web, "WebFrames", Slow)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(frames_of, [b"dicomweb+http://127.0.0.1/made-once"] * 4))
+    assert len(made) == len(set(map(id, found))) == 1
 
 
 def test_sources_pickle_without_what_they_hold(server: Server) -> None:

@@ -386,6 +386,22 @@ def test_what_waits_is_cancelled_when_the_scan_is_interrupted(
     assert all(future.cancelled() for future in waiting[1:])
 
 
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_an_engine_without_workers_so_far_reads_when_some_come(tree: Path, is_closed: bool) -> None:
+    class Client:
+        def ncores(self) -> dict[str, int]:
+            if is_closed:
+                raise AttributeError("scheduler")
+            return {}
+
+    before, _ = scan(tree, num_workers=0)
+    executor = Inline(lambda *_: None)
+    executor._client = Client()  # type: ignore[attr-defined]
+    assert table_bytes(scan(tree, executor=executor)[0]) == table_bytes(before)
+    reader = chunks.ChunkReader(executor, None, 100)  # type: ignore[arg-type]
+    assert reader._largest == 25
+
+
 # What is no executor
 
 

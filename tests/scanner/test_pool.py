@@ -8,6 +8,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,16 @@ def test_processes_are_used_where_there_are_many_files(
 
 DYING = {
     "at once": "pass",
+    "after something that is no answer": """
+import os, sys
+from dicomtorch.scanner import child
+answers = os.fdopen(os.dup(1), "wb")
+answers.write(child._GREETING)
+answers.flush()
+child.receive(sys.stdin.buffer)
+child.send(answers, child.packed(5))
+child.receive(sys.stdin.buffer)
+""",
     "after a batch": """
 import os, sys
 from dicomtorch.scanner import child
@@ -179,6 +190,16 @@ def test_what_cannot_be_sent_fails_alone() -> None:
         with pytest.raises((AttributeError, pickle.PicklingError)):
             calls[1].result(60)
         assert child == calls[2].result(60) != os.getpid()
+
+
+def test_a_child_that_cannot_send_what_it_made_ends_quietly(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with scan_pool.ChildProcesses(1) as pool:
+        (child,) = pool._children
+        assert not pool.submit(threading.Lock).result(60).locked()  # made here
+        assert child.wait(60) == 0
+    assert capfd.readouterr().err == ""
 
 
 def run(code: str, folder: Path, **options: Any) -> subprocess.Popen[str]:

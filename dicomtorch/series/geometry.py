@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -47,12 +48,18 @@ def slice_normal(orientation: npt.ArrayLike) -> Floats:
     Raises:
         GeometryError: The two directions are not at a right angle, or absent.
     """
+    return _slice_normal(np.asarray(orientation, np.float64).tobytes()).copy()
+
+
+@lru_cache(maxsize=1024)  # most series of an archive lie in one of a few directions
+def _slice_normal(numbers: bytes) -> Floats:
+    orientation = np.frombuffer(numbers)
     if not is_orientation(orientation):
         raise GeometryError(
-            f"(0020,0037) ImageOrientationPatient is {np.asarray(orientation).tolist()}; expected two unit "
+            f"(0020,0037) ImageOrientationPatient is {orientation.tolist()}; expected two unit "
             f"vectors at a right angle"
         )
-    row, column = np.asarray(orientation, np.float64).reshape(2, 3)
+    row, column = orientation.reshape(2, 3)
     normal = np.cross(row, column)
     return np.asarray(normal / np.linalg.norm(normal))
 

@@ -108,6 +108,14 @@ class Group:
         parts = self.ranked(LAST)
         return None if parts is None else [frozenset(part.rows.tolist()) for part in parts]
 
+    @lazy
+    def _span(self) -> Ints | slice:
+        """The rows; where one follows another, as what copies nothing."""
+        first, last = int(self.rows[0]), int(self.rows[-1])
+        if last - first == len(self) - 1 and (self.rows[1:] > self.rows[:-1]).all():
+            return slice(first, last + 1)
+        return self.rows
+
     # What keys say
 
     def codes(self, key: str) -> Ints | None:
@@ -123,7 +131,7 @@ class Group:
         found = self.slices.codes(key)
         if found is None:
             return None
-        codes = found[self.rows]
+        codes = found[self._span]
         if (codes == codes[0]).all():
             return None
         codes = codes.astype(np.int64, copy=False)

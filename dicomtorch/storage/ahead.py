@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Final, Generic, Protocol, TypeVar
 
 from dicomtorch._forks import ForkedLock
-from dicomtorch.errors import DicomTorchError
+from dicomtorch.errors import DicomTorchError, StorageError
 
 Wanted = TypeVar("Wanted", bound=Hashable)
 Given = TypeVar("Given")
@@ -229,7 +229,15 @@ class Ahead(Generic[Wanted, Given]):
             if request is None:
                 return
             self._running += 1
-            request_pool().submit(self._run, request)
+            try:
+                request_pool().submit(self._begun, request)
+            except RuntimeError:
+                self._running -= 1
+                request.error = StorageError(
+                    "no thread could be started that waits for a server; this process has as many as the system allows"
+                )
+                self._drop(request)  # who reads it later asks in a thread of its own
+                self._done(request)
 
     def _next(self) -> Request[Wanted, Given] | None:
         """The request that is made next, if the budget has room for it or somebody waits."""
@@ -246,6 +254,12 @@ class Ahead(Generic[Wanted, Given]):
         request.begun = True
         self._held += length
         return request
+
+    def _begun(self, request: Request[Wanted, Given]) -> None:
+        with self._lock:  # a pool that raised may have it all the same, for its next thread
+            if request.came:
+                return
+        self._run(request)
 
     def _run(self, request: Request[Wanted, Given] | None) -> None:
         """Makes a request, and the next one: going back to the pool takes as long as a part of a request."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from dicomtorch.errors import StorageError
+from dicomtorch.storage import ahead as module
 from dicomtorch.storage.base import ByteRange, Identity
 from dicomtorch.storage.range_requests import ranges_ahead
 
@@ -184,3 +186,33 @@ def test_threads_that_want_the_same_wait_for_one_request() -> None:
         assert all(bytes(one.result(30) or b"") == content(alone(0)) for one in waiting)
     assert len(server.asked) == 1
     assert (ahead._held, ahead._kept_bytes) == (0, 0)
+
+
+@pytest.mark.parametrize("is_queued", [False, True])
+def test_where_no_thread_can_be_started_nobody_waits(
+    monkeypatch: pytest.MonkeyPatch, is_queued: bool
+) -> None:
+    queued: list[tuple[Any, ...]] = []
+
+    class Pool:
+        def submit(self, *call: Any) -> None:
+            if is_queued:
+                queued.append(call)
+            raise RuntimeError("can't start new thread")
+
+    server = Server()
+    ahead = ranges_ahead(server, 2, 1 << 30)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "request_pool", Pool)
+        ahead.ask([alone(k) for k in range(5)])
+        assert [ahead.take(alone(k)) for k in range(5)] == [None] * 5  # read by who wants them
+        (error,) = ahead.take_many([alone(0)])
+        assert isinstance(error, StorageError)
+        assert "no thread" in str(error)
+        assert (ahead._held, ahead._running, ahead._where) == (0, 0, {})
+    for work, *arguments in queued:
+        work(*arguments)
+    assert server.asked == []
+    (data,) = ahead.take_many([alone(0)])
+    assert bytes(data) == content(alone(0))  # type: ignore[arg-type]
+    assert (ahead._held, ahead._running, ahead._where) == (0, 0, {})

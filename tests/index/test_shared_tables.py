@@ -159,3 +159,18 @@ def test_text_in_a_csv_file_is_no_formula(tmp_path: Path, first: str) -> None:
     index.export(tmp_path / "x.arrow", deidentified=False)
     with pa.ipc.open_file(tmp_path / "x.arrow") as reader:
         assert reader.read_all().column("PatientID").to_pylist() == [formula]
+
+
+@pytest.mark.parametrize("at", [0, 3, 4, 5, 11])
+@pytest.mark.parametrize("is_dictionary", [False, True])
+def test_one_formula_among_texts_is_found(tmp_path: Path, at: int, *, is_dictionary: bool) -> None:
+    texts: list[str | None] = ["", None, "a=b", "\u00e9", "", "b-"] * 2
+    texts[at] = "=1"
+    column = pa.array(texts, pa.large_string())
+    notes = column.dictionary_encode() if is_dictionary else column
+    whole = pa.table({"number": list(range(len(texts))), "note": notes})
+    # Parts of one table: their texts begin in the middle of its memory.
+    exports.write_table(lambda _: iter([whole.slice(0, 4), whole.slice(4)]), tmp_path / "x.csv")
+    with open(tmp_path / "x.csv", newline="", encoding="utf-8") as file:
+        found = [row["note"] for row in csv.DictReader(file)]
+    assert found == [("'=1" if k == at else text or "") for k, text in enumerate(texts)]

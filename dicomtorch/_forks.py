@@ -60,11 +60,16 @@ class ForkedLock:
         """Makes it free, whoever held it."""
         self._lock = threading.Lock()
 
-    def __enter__(self) -> None:
-        self._lock.acquire()
+    # `with` calls what these give, which is compiled: an interrupt between taking the lock in Python and the body,
+    # which gives it back, would leave it taken.
 
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
+    @property
+    def __enter__(self) -> Callable[[], bool]:
+        return self._lock.__enter__
+
+    @property
+    def __exit__(self) -> Callable[..., None]:
+        return self._lock.__exit__
 
 
 _locks: weakref.WeakValueDictionary[int, ForkedLock] = weakref.WeakValueDictionary()

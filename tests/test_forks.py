@@ -186,13 +186,36 @@ def test_locks_that_are_made_anew() -> None:
     with held(samples._global_generators):
         assert ends(lambda: samples._global_generators.acquire())
     lock = ForkedLock()
+
+    def take(lock: ForkedLock = lock) -> None:
+        with lock:
+            pass
+
     with held(lock):
-        assert ends(lock.__enter__)
+        assert ends(take)
     assert id(lock) in dicomtorch._forks._locks
     number = id(lock)
     del lock
     gc.collect()
     assert number not in dicomtorch._forks._locks
+
+
+def test_an_interrupt_leaves_no_lock_taken() -> None:
+    lock = ForkedLock()
+
+    def interrupt(frame: Any, event: str, _: object) -> Any:
+        if event == "return" and frame.f_code.co_filename == dicomtorch._forks.__file__:
+            raise KeyboardInterrupt
+        return interrupt
+
+    before = sys.gettrace()
+    sys.settrace(interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt), lock:
+            pass
+    finally:
+        sys.settrace(before)
+    assert lock._lock.acquire(blocking=False)
 
 
 def test_a_lock_of_the_frame_cache_goes_with_the_thread_that_held_it(tmp_path: Path) -> None:

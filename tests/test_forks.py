@@ -195,7 +195,7 @@ def test_locks_that_are_made_anew() -> None:
         assert ends(take)
     assert id(lock) in dicomtorch._forks._locks
     number = id(lock)
-    del lock
+    del lock, take
     gc.collect()
     assert number not in dicomtorch._forks._locks
 

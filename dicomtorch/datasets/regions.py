@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dicomtorch.backends.base import Backend
 from dicomtorch.errors import DicomTorchError, PixelValueError
 from dicomtorch.index.location import FrameLocation
 from dicomtorch.model.frame import AppliedVOI
@@ -22,6 +23,7 @@ from dicomtorch.series.levels import SlideLevel
 
 _TRUE = torch.ones((), dtype=torch.bool)
 _MOST_LOCATED = 1 << 14  # frames whose place is remembered
+_MOST_DECODERS = 256
 _LARGE = 1 << 20  # pixels of a frame that may be decoded by several threads
 
 
@@ -186,6 +188,7 @@ class RegionReader:
             and reader.dtype != torch.bfloat16
         )
         self._located: dict[int, FrameLocation] = {}
+        self._decoders: dict[tuple[int, tuple[int, ...]], _Decoder] = {}
         self._dtype = _raw(torch.empty(0, dtype=reader.dtype)).dtype
 
     def read(
@@ -254,18 +257,21 @@ class RegionReader:
         Raises:
             DicomTorchError: The frame cannot be read.
         """
-        if not (self._copies and self._is_small(box)):
+        height, width = box.level.tile
+        if not self._copies or height * width >= _LARGE:
             return False
-        (where,) = self._locate([position])
-        fetcher, target = self.reader.fetcher, _raw(out)
-        if out.shape[2] == 1:
+        where = self._located.get(position) or self._locate([position])[0]
+        fetcher, target = self.reader.fetcher, out.numpy()
+        if target.shape[2] == 1:
             target = target[:, :, 0]
         try:
-            recipe = self.reader.recipe(where)
-            pixel = recipe.values.pixel
-            there = target if _fits(target, pixel) else None
-            with KeptFiles(fetcher.index, fetcher.storage) as files:
-                stored = fetcher.stored(where, files, pixel, recipe.backend, there)
+            known = self._decoders.get((where.value_group, target.shape))
+            pixel, backend, fits = known or self._decoder(where, target)
+            files = KeptFiles(fetcher.index, fetcher.storage)
+            try:
+                stored = fetcher.stored(where, files, pixel, backend, target if fits else None)
+            finally:
+                files.close()
         except DicomTorchError as error:
             raise fetcher.named(error, position) from error
         if stored is not target:
@@ -273,6 +279,15 @@ class RegionReader:
                 return False
             target[...] = stored
         return True
+
+    def _decoder(self, where: FrameLocation, target: npt.NDArray[Any]) -> _Decoder:
+        """How the frames of a kind are decoded into arrays of a shape; remembered, as `_locate` does."""
+        recipe = self.reader.recipe(where)
+        found = _Decoder(recipe.values.pixel, recipe.backend, _fits(target, recipe.values.pixel))
+        if len(self._decoders) >= _MOST_DECODERS:
+            self._decoders.clear()
+        self._decoders[where.value_group, target.shape] = found
+        return found
 
     def _is_small(self, box: Box) -> bool:
         """Whether a frame of the level takes less than waking up threads does."""
@@ -323,6 +338,14 @@ class RegionReader:
             ),
             position,
         )
+
+
+class _Decoder(NamedTuple):
+    """How frames are decoded, and whether that may write into the array they are for."""
+
+    pixel: ImagePixel
+    backend: Backend
+    fits: bool
 
 
 class _Read(NamedTuple):

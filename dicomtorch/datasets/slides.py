@@ -171,8 +171,9 @@ class Slide:
             FrameIndexError: There is no such level or tile; one that is absent from the file is filled.
             DicomTorchError: It cannot be read.
         """
-        where = self._level(level)
-        row, column = one_integer(row, "tile row"), one_integer(column, "tile column")
+        where = level if isinstance(level, SlideLevel) else self.level(level)
+        if type(row) is not int or type(column) is not int:
+            row, column = one_integer(row, "tile row"), one_integer(column, "tile column")
         rows, columns = where.tile_rows, where.tile_columns
         if not (0 <= row < rows and 0 <= column < columns):
             wrong = f"column {column}" if 0 <= row < rows else f"row {row}"

@@ -39,17 +39,27 @@ def new_batch(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         MemoryError: There is no memory for it, even without what is kept for later.
     """
     nbytes = math.prod(shape) * dtype.itemsize
+    if nbytes < _SMALLEST_PRIVATE and _here.allocate is None and not _is_shared(nbytes):
+        try:
+            return torch.empty(shape, dtype=dtype)
+        except RuntimeError:  # for want of memory; below there may be some
+            pass
     return with_memory(nbytes, lambda: _allocated(shape, dtype, nbytes))
 
 
 def _allocated(shape: tuple[int, ...], dtype: torch.dtype, nbytes: int) -> Tensor:
     if _here.allocate is not None:
         return _here.allocate(shape, dtype)
-    if nbytes >= _SMALLEST and get_worker_info() is not None:
+    if _is_shared(nbytes):
         return slots.new_batch(shape, dtype, nbytes)
     if nbytes >= _SMALLEST_PRIVATE and HAS_PRIVATE:
         return _private.batch(shape, dtype, nbytes)
     return torch.empty(shape, dtype=dtype)
+
+
+def _is_shared(nbytes: int) -> bool:
+    """Whether memory of a worker goes to its parent as it is."""
+    return nbytes >= _SMALLEST and get_worker_info() is not None
 
 
 class _Here(threading.local):

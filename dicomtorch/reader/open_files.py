@@ -6,6 +6,7 @@ import contextlib
 import os
 import stat
 import threading
+from weakref import ref
 
 from dicomtorch.index.builder import Member
 from dicomtorch.index.frame_index import FrameIndex
@@ -127,6 +128,10 @@ class KeptFiles(OpenFiles):
         if self._file is None or where.file != self._number:
             if self._file is not None:
                 self.close()
+            last = _kept.files.last_of(self.index, where.file)
+            if last is not None:
+                self._file, self._number, self._stays = last, where.file, True
+                return last
             path, identity = self.index.object_path(where.file), identity_of(where)
             self._stays = where.container != DEFLATED and _can_stay(self._storage, identity)
             file = _kept.files.taken(path, identity) if self._stays else None
@@ -134,6 +139,7 @@ class KeptFiles(OpenFiles):
             self._number = where.file
             if isinstance(self._file, LocalFile) and self._stays:
                 _kept.files.keep(path, identity, self._file)
+                _kept.files.last = ref(self.index), where.file, self._file
         return self._file
 
     def close(self) -> None:
@@ -153,9 +159,19 @@ class _Files:
 
     def __init__(self) -> None:
         self._open: dict[tuple[bytes, Identity], LocalFile] = {}
+        # The newest, and what it is in which index: mostly the next one, too.
+        self.last: tuple[ref[FrameIndex], int, LocalFile] | None = None
+
+    def last_of(self, index: FrameIndex, number: int) -> LocalFile | None:
+        """The newest file, if it is that one and was not touched."""
+        last = self.last
+        if last is None or last[1] != number or last[0]() is not index or not last[2].is_untouched:
+            return None
+        return last[2]
 
     def taken(self, path: bytes, identity: Identity) -> LocalFile | None:
         """The file, if it is open and its path still leads to it."""
+        self.last = None
         file = self._open.pop((path, identity), None)
         if file is not None and not (file.is_untouched or _leads_to(path, identity)):
             file.close()

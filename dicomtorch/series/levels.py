@@ -64,12 +64,12 @@ class SlideLevel:
         """Micrometres per pixel, the mean of both directions."""
         return 500.0 * (self.spacing[0] + self.spacing[1])
 
-    @property
+    @lazy
     def tile_rows(self) -> int:
         """Rows of tiles that cover the matrix."""
         return -(-self.rows // self.tile[0])
 
-    @property
+    @lazy
     def tile_columns(self) -> int:
         """See `tile_rows`."""
         return -(-self.columns // self.tile[1])

@@ -56,6 +56,24 @@ def test_what_is_another_file_now_is_noticed(
         assert str(plain.value).endswith(str(kept.value))
 
 
+def test_files_of_two_indexes_that_have_the_same_number(tmp_path: Path) -> None:
+    readers = [FrameReader(scan(path)[0]) for path in write_series(tmp_path, 2)]
+    for k in (0, 1, 1, 0, 0, 1):
+        np.testing.assert_array_equal(read(readers[k], 0), ct_pixels(k))
+
+
+def test_a_file_that_was_touched_is_looked_for_again(tmp_path: Path) -> None:
+    paths = write_series(tmp_path, 2)
+    reader = FrameReader(scan(tmp_path)[0])
+    read(reader, 0)
+    paths[0].chmod(0o600)  # changes nothing of what was indexed
+    np.testing.assert_array_equal(read(reader, 0), ct_pixels(0))
+    paths[0].rename(tmp_path / "elsewhere")
+    paths[1].rename(paths[0])
+    with pytest.raises(StaleIndexError):
+        read(reader, 0)
+
+
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks into /proc")
 def test_few_files_stay_open_and_none_of_a_thread_that_ended(tmp_path: Path) -> None:
     paths = write_series(tmp_path, 2 * MOST_KEPT)

@@ -48,8 +48,9 @@ _SHARED = """
     InStackPositionNumber TemporalPositionIndex FrameTime time TriggerTime EchoTime DiffusionBValue
     NominalPercentageOfCardiacPhase ComplexImageComponent KVP BurnedInAnnotation RecognizableVisualFeatures
 """
-_FORMULA = r"\A([=+\-@\t\r\n])"
-_FORMULA_LETTERS = np.isin(np.arange(256), list(b"=+-@\t\r\n"))
+_FORMULA_LETTERS: Final = "=+@\t\r\n-"
+_FORMULA = rf"\A([{_FORMULA_LETTERS}])"
+_BEGINS_FORMULA = np.isin(np.arange(256), list(_FORMULA_LETTERS.encode()))
 _ROWS: Final = 1 << 16  # of a CSV file that are made together
 SHARED = frozenset(_SHARED.split())
 """Columns that identify nobody; free text, dates and times are not among them."""
@@ -296,4 +297,4 @@ def _has_formula(text: Any) -> bool:
     ends: npt.NDArray[np.int64] = np.frombuffer(offsets, width)
     ends = ends[text.offset : text.offset + len(text) + 1]
     firsts = ends[:-1][ends[1:] > ends[:-1]]
-    return bool(_FORMULA_LETTERS[np.frombuffer(letters, np.uint8)[firsts]].any())
+    return bool(_BEGINS_FORMULA[np.frombuffer(letters, np.uint8)[firsts]].any())

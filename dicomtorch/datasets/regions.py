@@ -243,7 +243,7 @@ class RegionReader:
         self.reader.fetcher.each(located, work, None if apart else 1)
         return results
 
-    def tile(self, box: Box, position: int, out: Tensor) -> bool:
+    def tile(self, box: Box, position: int, out: npt.NDArray[Any]) -> bool:
         """Reads a box that is one stored frame.
 
         Args:
@@ -261,9 +261,7 @@ class RegionReader:
         if not self._copies or height * width >= _LARGE:
             return False
         where = self._located.get(position) or self._locate([position])[0]
-        fetcher, target = self.reader.fetcher, out.numpy()
-        if target.shape[2] == 1:
-            target = target[:, :, 0]
+        fetcher, target = self.reader.fetcher, out if out.shape[2] > 1 else out[:, :, 0]
         try:
             known = self._decoders.get((where.value_group, target.shape))
             pixel, backend, fits = known or self._decoder(where, target)

@@ -35,7 +35,7 @@ from dicomtorch.errors import (
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.report import ScanReport
 from dicomtorch.pictures import html
-from dicomtorch.pixels.memory import new_batch
+from dicomtorch.pixels.memory import Picture, new_picture
 from dicomtorch.reader.reader import FrameReader
 from dicomtorch.series.levels import SlideLevel
 from dicomtorch.series.pyramids import Pyramid, pyramids, tile_mask
@@ -191,15 +191,15 @@ class Slide:
         position = stored_tile(box)
         if position < 0 or self._source.standardization is not None:
             return None
-        memory = self._memory(box)
-        if not self._regions.tile(box, position, memory):
+        image, samples = self._picture(box)
+        if not self._regions.tile(box, position, samples):
             return None
-        return Region(memory.permute(2, 0, 1), whole_mask(box.rows, box.columns))
+        return Region(image, whole_mask(box.rows, box.columns))
 
-    def _memory(self, box: Box) -> Tensor:
-        """(rows, columns, C) for the pixels of a box: decoded tiles lie in memory like this."""
-        channels = self._channels[box.level.number]
-        return new_batch((box.rows, box.columns, channels), self._source.reader.dtype)
+    def _picture(self, box: Box) -> Picture:
+        """Memory for the pixels of a box."""
+        shape = (box.rows, box.columns, self._channels[box.level.number])
+        return new_picture(shape, self._source.reader.dtype)
 
     def region(
         self,
@@ -249,7 +249,7 @@ class Slide:
         return self._read(box, fill)
 
     def _read(self, box: Box, fill: Fill) -> Region:
-        found, image = patches_of(box), self._memory(box).permute(2, 0, 1)
+        found, image = patches_of(box), self._picture(box).image
         (frame,) = self._regions.read([box], [found], [image], [self._fill(fill, box.level)])
         if isinstance(frame, DicomTorchError):
             raise frame

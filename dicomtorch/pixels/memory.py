@@ -12,13 +12,16 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from dicomtorch.pixels import slots
-from dicomtorch.pixels.pool import HAS_PRIVATE, PrivatePool, keepers, with_memory
+from dicomtorch.pixels.pool import HAS_PRIVATE, NUMPY, PrivatePool, keepers, with_memory
 
 Allocate = Callable[[tuple[int, ...], torch.dtype], Tensor]
 _SMALLEST = 1 << 16  # bytes; below it a fresh allocation costs nothing worth saving
@@ -39,7 +42,7 @@ def new_batch(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         MemoryError: There is no memory for it, even without what is kept for later.
     """
     nbytes = math.prod(shape) * dtype.itemsize
-    if nbytes < _SMALLEST_PRIVATE and _here.allocate is None and not _is_shared(nbytes):
+    if _is_plain(nbytes):
         try:
             return torch.empty(shape, dtype=dtype)
         except RuntimeError:  # for want of memory; below there may be some
@@ -55,6 +58,47 @@ def _allocated(shape: tuple[int, ...], dtype: torch.dtype, nbytes: int) -> Tenso
     if nbytes >= _SMALLEST_PRIVATE and HAS_PRIVATE:
         return _private.batch(shape, dtype, nbytes)
     return torch.empty(shape, dtype=dtype)
+
+
+def _is_plain(nbytes: int) -> bool:
+    """Whether the allocator has memory for it that is as good as any."""
+    return nbytes < _SMALLEST_PRIVATE and _here.allocate is None and not _is_shared(nbytes)
+
+
+class Picture(NamedTuple):
+    """One memory, seen as torch and as decoders see it.
+
+    Attributes:
+        image: (C, rows, columns).
+        samples: (rows, columns, C), contiguous; `bfloat16` as `int16`, which NumPy has.
+    """
+
+    image: Tensor
+    samples: npt.NDArray[Any]
+
+
+def new_picture(shape: tuple[int, int, int], dtype: torch.dtype) -> Picture:
+    """An uninitialised image whose channels lie beside each other, as decoders write them; see `new_batch`.
+
+    Between two frames decoders have the caches of the processor, so that each call of torch costs ten times what it
+    costs in a loop: a small picture takes one.
+
+    Args:
+        shape: (rows, columns, C).
+        dtype: Of the elements.
+
+    Raises:
+        MemoryError: There is no memory for it, even without what is kept for later.
+    """
+    if dtype in NUMPY and _is_plain(math.prod(shape) * dtype.itemsize):
+        try:
+            samples: npt.NDArray[Any] = np.empty(shape, NUMPY[dtype])
+            return Picture(torch.from_numpy(samples.transpose(2, 0, 1)), samples)
+        except MemoryError:  # below there may be some
+            pass
+    memory = new_batch(shape, dtype)
+    raw = memory.view(torch.int16) if dtype == torch.bfloat16 else memory
+    return Picture(memory.permute(2, 0, 1), raw.numpy())
 
 
 def _is_shared(nbytes: int) -> bool:

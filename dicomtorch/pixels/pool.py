@@ -26,13 +26,14 @@ BUDGET = 256 << 20
 
 HAS_PRIVATE = hasattr(mmap, "MAP_PRIVATE") and hasattr(mmap, "MAP_ANONYMOUS")
 MOST_KEPT = 64  # buffers: those of very small batches would fill the budget with very many
-_NUMPY: Final[dict[torch.dtype, np.dtype[Any]]] = {
+NUMPY: Final[dict[torch.dtype, np.dtype[Any]]] = {
     torch.uint8: np.dtype(np.uint8),
     torch.int16: np.dtype(np.int16),
     torch.int32: np.dtype(np.int32),
     torch.float16: np.dtype(np.float16),
     torch.float32: np.dtype(np.float32),
 }
+"""What torch's types are for NumPy; those that images have."""
 _NO_MEMORY = re.compile(r"not enough memory|annot allocate memory|o space left|unable to allocate")
 
 T = TypeVar("T")
@@ -126,9 +127,9 @@ class PrivatePool:
 
     def batch(self, shape: tuple[int, ...], dtype: torch.dtype, nbytes: int) -> Tensor:
         """An uninitialised tensor of `nbytes`."""
-        if dtype not in _NUMPY:
+        if dtype not in NUMPY:
             return self.batch((nbytes,), torch.uint8, nbytes).view(dtype).view(shape)
-        owner = _Owner(shape, _NUMPY[dtype], self._take(nbytes))
+        owner = _Owner(shape, NUMPY[dtype], self._take(nbytes))
         owner.pool = self
         return torch.from_numpy(owner)
 

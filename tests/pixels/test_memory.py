@@ -23,7 +23,7 @@ from dicomtorch import DicomFrames
 from dicomtorch.batches.metadata import BatchMeta
 from dicomtorch.pixels import attached, pool, slots
 from dicomtorch.pixels import memory as buffers
-from dicomtorch.pixels.memory import new_batch
+from dicomtorch.pixels.memory import new_batch, new_picture
 from tests.support.numbered import SHAPE, Numbers, only
 from tests.support.phantoms import ct, ct_pixels, write
 
@@ -348,6 +348,37 @@ def test_memory_from_somewhere_else() -> None:
     with buffers.allocated_by(lambda shape, dtype: own.to(dtype).view(shape)):
         assert new_batch((4, 5), torch.float32).data_ptr() == own.data_ptr()
     assert new_batch((4, 5), torch.float32).data_ptr() != own.data_ptr()
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.int16, torch.float16, torch.float32, torch.bfloat16, torch.int64]
+)
+@pytest.mark.parametrize("shape", [(3, 4, 3), (5, 2, 1), (600, 500, 3)])
+def test_a_picture_is_one_memory(shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+    image, samples = new_picture(shape, dtype)
+    assert (image.dtype, tuple(image.shape)) == (dtype, (shape[2], *shape[:2]))
+    assert samples.shape == shape
+    assert samples.flags.c_contiguous
+    assert samples.flags.writeable
+    samples[:] = np.arange(samples.size).reshape(shape) % 100
+    raw = image.view(torch.int16) if dtype == torch.bfloat16 else image
+    assert np.array_equal(raw.permute(1, 2, 0).numpy(), samples)
+    assert samples.dtype.itemsize == dtype.itemsize
+
+
+def test_a_picture_where_memory_is_from_somewhere_else() -> None:
+    own = torch.zeros(4 * 5 * 3)
+    with buffers.allocated_by(lambda shape, dtype: own.to(dtype).view(shape)):
+        image, samples = new_picture((4, 5, 3), torch.float32)
+    assert image.data_ptr() == own.data_ptr() == samples.ctypes.data
+
+
+def test_a_picture_when_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    def empty(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(np, "empty", empty)
+    assert new_picture((4, 5, 3), torch.uint8).samples.shape == (4, 5, 3)
 
 
 @pytest.mark.parametrize("lacks", [(slots, "_has_memfd"), (buffers, "HAS_PRIVATE")])

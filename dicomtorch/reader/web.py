@@ -24,7 +24,9 @@ from dicomtorch.storage.ahead import Ahead, Request
 from dicomtorch.storage.multipart import in_order
 from dicomtorch.storage.web import (
     FRAMES,
+    MOST_DAMAGED,
     StatusError,
+    WebAnswer,
     WebClient,
     client_for,
     encoding_of,
@@ -40,6 +42,7 @@ _NOT_OF_A_FRAME: Final = frozenset((0, 401, 403, 406, 415, 429, 502, 503, 504))
 """Status codes that have nothing to do with which frames were asked for; 0: there was no answer."""
 _GONE: Final = frozenset((404, 410))
 _NOT_ENCODED: Final = frozenset((400, 406, 415))
+_OFTEN: Final = 300  # answers after which more frames are asked for together again
 _RATIO: Final = 4  # that a compressed frame is taken to be smaller by, before one comes
 _SHARES: Final = 4  # of the budget, of which a request of several frames has one
 _MOST_SIZES: Final = 8192  # instances whose frames' sizes are remembered
@@ -109,7 +112,7 @@ class WebFrames(FrameSource):
         self._url = real_url(root, self._client.settings)
         settings = self._client.settings
         self.frames_per_request = settings.frames_per_request
-        self._gives_several: bool | None = None  # in one answer; None: nobody knows yet
+        self._together = _Together(settings.frames_per_request)
         self._sizes: dict[str, int] = {}  # bytes of a frame of instances of which some came
         self._ahead: Ahead[WantedFrame, GivenFrame] = Ahead(
             self, settings.io_threads, int(settings.prefetch_bytes)
@@ -148,15 +151,15 @@ class WebFrames(FrameSource):
     def requests(self, reads: dict[WantedFrame, int]) -> Iterator[_FrameRequest]:
         """The requests for frames of one instance, all but the last one full."""
         wanted = list(reads)
-        most = 1 if self._gives_several is False else self._together(wanted[0])
+        most = self._frames_like(wanted[0])
         for first in range(0, len(wanted), most):
             some = wanted[first : first + most]
             yield _FrameRequest(self, {one: reads[one] for one in some}, most)
 
-    def _together(self, wanted: WantedFrame) -> int:
+    def _frames_like(self, wanted: WantedFrame) -> int:
         """Frames like this one that a request has: within a share of the budget, so that several are under way."""
         share = int(self._client.settings.prefetch_bytes) // _SHARES
-        return max(1, min(self.frames_per_request, share // max(self.size(wanted), 1)))
+        return max(1, min(self._together.most, share // max(self.size(wanted), 1)))
 
     def size(self, wanted: WantedFrame) -> int:
         """Bytes that a frame may take: as many as others of its instance took."""
@@ -166,32 +169,33 @@ class WebFrames(FrameSource):
         self, instance: str, numbers: Sequence[int]
     ) -> list[GivenFrame | DicomTorchError]:
         """Frames of one instance, or what is wrong with each: where some are at fault, the others are given."""
+        each: list[GivenFrame | DicomTorchError] = []
+        while len(each) < len(numbers):
+            each += self._fetch_some(instance, numbers[len(each) : len(each) + self._together.most])
+        return each
+
+    def _fetch_some(
+        self, instance: str, numbers: Sequence[int]
+    ) -> list[GivenFrame | DicomTorchError]:
+        """The same in one request, if that is answered."""
         try:
             given = self.fetch(instance, numbers)
         except (StaleIndexError, StorageError) as error:
-            status = getattr(error, "status", None)
-            if len(numbers) == 1 or status in _NOT_OF_A_FRAME:
+            if len(numbers) == 1 or getattr(error, "status", None) in _NOT_OF_A_FRAME:
                 return [error] * len(numbers)
         else:
             self._learn(instance, given)
             return list(given)
-        half = len(numbers) // 2
-        each = [
-            one
-            for some in (numbers[:half], numbers[half:])
-            for one in self.fetch_each(instance, some)
-        ]
-        if (
-            len(each) == 2
-            and self._gives_several is None
-            and all(isinstance(e, GivenFrame) for e in each)
-        ):
-            self._gives_several = False
+        # Two tell at once whether lists are what the server refuses.
+        first = len(numbers) // 2 if self._together.is_sure else min(2, len(numbers) - 1)
+        each = self.fetch_each(instance, numbers[:first])
+        each += self.fetch_each(instance, numbers[first:])
+        if all(isinstance(one, GivenFrame) for one in each):
+            self._together.refused(len(numbers))
         return each
 
     def _learn(self, instance: str, given: Sequence[GivenFrame]) -> None:
-        if len(given) > 1:
-            self._gives_several = True
+        self._together.given(len(given))
         if len(self._sizes) >= _MOST_SIZES:
             self._sizes.clear()
         self._sizes[instance] = max(len(one.data) for one in given)
@@ -203,9 +207,11 @@ class WebFrames(FrameSource):
             StaleIndexError: The instance or a frame is gone.
             StorageError: They were not given.
         """
-        listed = ",".join(str(number + 1) for number in numbers)
+        names = [number + 1 for number in numbers]
+        url = f"{self._url}/{instance}/frames/{','.join(map(str, names))}"
+        again = MOST_DAMAGED if len(names) == 1 else int(self._together.is_sure)
         try:
-            answer = self._client.get(f"{self._url}/{instance}/frames/{listed}", FRAMES)
+            return self._client.read(url, FRAMES, lambda answer: _given(answer, names), again)
         except StatusError as error:
             if error.status in _GONE:
                 raise StaleIndexError(
@@ -218,11 +224,55 @@ class WebFrames(FrameSource):
                     f"series as files and read these",
                 ) from None
             raise
-        parts = in_order(frames_in(answer), [number + 1 for number in numbers])
-        return [GivenFrame(part.data, encoding_of(part.content_type)) for part in parts]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, (self.root, self._client)
+
+
+def _given(answer: WebAnswer, names: Sequence[int]) -> list[GivenFrame]:
+    """The frames of an answer, by their numbers from 1."""
+    parts = in_order(frames_in(answer), names)
+    return [GivenFrame(part.data, encoding_of(part.content_type)) for part in parts]
+
+
+class _Together:
+    """How many frames a server gives in one answer: fewer than it is asked for, where it turns out to refuse these.
+
+    Answers are refused for a while, too, and so more are tried again after many that were given. Used by several
+    threads, which may count one answer less.
+
+    Args:
+        top: The most that it is asked for.
+
+    Attributes:
+        most: That it is asked for.
+        is_sure: It gave several once.
+    """
+
+    def __init__(self, top: int) -> None:
+        self._top = self.most = top
+        self.is_sure = False
+        self._refused = self._given = 0  # in a row
+
+    def given(self, count: int) -> None:
+        """So many came in one answer."""
+        self.is_sure |= count > 1
+        if count < self.most:
+            return
+        self._refused = 0
+        self._given += 1
+        if self._given >= _OFTEN:
+            self._given = 0
+            self.most = min(2 * self.most, self._top)
+
+    def refused(self, count: int) -> None:
+        """So many did not, and came all in answers of fewer: twice, or where nothing else is known, is too many."""
+        if count > self.most:
+            return
+        self._refused += 1
+        if self._refused > self.is_sure:
+            self._refused = self._given = 0
+            self.most = max(count // 2, 1)
 
 
 class _FrameRequest(Request[WantedFrame, GivenFrame]):

@@ -34,9 +34,16 @@ from dicomtorch.scanner.keywords import Tag, named_tags, tag_columns
 from dicomtorch.scanner.web_rows import Described, WebReader, alike
 from dicomtorch.scanner.worker import Job
 from dicomtorch.storage.instances import instance_of
-from dicomtorch.storage.multipart import split
+from dicomtorch.storage.multipart import (
+    DamagedAnswerError,
+    in_order,
+    media_type,
+    shown_type,
+    split,
+)
 from dicomtorch.storage.web import (
     FRAMES,
+    WebAnswer,
     WebClient,
     client_for,
     encoding_of,
@@ -262,16 +269,7 @@ class _Server:
             )
 
     def _json(self, url: str) -> list[Any]:
-        answer = self._client.get(url, JSON)
-        if answer.status == 204 or not answer.data:
-            return []
-        try:
-            found = json.loads(answer.data)
-        except (ValueError, RecursionError) as error:
-            raise StorageError("the answer of the server is no JSON") from error
-        if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-            raise StorageError("the answer of the server is no list of data sets")
-        return found
+        return self._client.read(url, JSON, _items_of)
 
     def read(self, wanted: Sequence[Instance], job: Job) -> Iterator[FileRows]:
         """The rows of instances, series by series."""
@@ -357,9 +355,34 @@ class _Server:
         here, there = urlsplit(self._url), urlsplit(address)
         if (here.scheme, here.netloc) != (there.scheme, there.netloc):
             raise StorageError("a value of the header lies on another server, which is not asked")
-        answer = self._client.get(address, 'multipart/related; type="application/octet-stream"')
-        (part,) = split(answer.content_type, answer.data)
-        return bytes(part.data)
+        accept = 'multipart/related; type="application/octet-stream"'
+        return self._client.read(address, accept, _value_of)
+
+
+def _items_of(answer: WebAnswer) -> list[Any]:
+    """The data sets of an answer in JSON."""
+    if answer.status == 204 or not answer.data:
+        return []
+    try:
+        found = json.loads(answer.data)
+    except (ValueError, RecursionError) as error:
+        if media_type(answer.content_type).endswith("json"):
+            raise DamagedAnswerError("the answer of the server is no JSON") from error
+        raise StorageError(
+            f"the server answered with {shown_type(answer.content_type)} and not with JSON: the address may not be "
+            "that of its DICOMweb services, which often ends with /dicom-web"
+        ) from error
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        raise StorageError("the answer of the server is no list of data sets")
+    return found
+
+
+def _value_of(answer: WebAnswer) -> bytes:
+    """The one value of an answer."""
+    parts = split(answer.content_type, answer.data)
+    if len(parts) != 1:
+        raise DamagedAnswerError(f"the server gave {len(parts)} values where one was asked for")
+    return bytes(parts[0].data)
 
 
 def _ahead(
@@ -377,10 +400,10 @@ def _ahead(
 
 def first_syntax(client: WebClient, url: str) -> str:
     """The transfer syntax of the first frame of an instance, as the server says it."""
-    parts = frames_in(client.get(f"{url}/frames/1", FRAMES))
-    if len(parts) != 1:
-        raise StorageError(f"the server gave {len(parts)} frames of 1")
-    return encoding_of(parts[0].content_type)
+    (part,) = client.read(
+        f"{url}/frames/1", FRAMES, lambda answer: in_order(frames_in(answer), [1])
+    )
+    return encoding_of(part.content_type)
 
 
 def _uid(item: Mapping[str, Any], tag: str) -> str:

@@ -13,8 +13,8 @@ from dicomtorch.errors import StaleIndexError, StorageError
 from dicomtorch.storage.base import Identity
 from dicomtorch.storage.kept_bytes import KeptBytes
 from dicomtorch.storage.members import Inflated
-from dicomtorch.storage.multipart import media_type, split
-from dicomtorch.storage.web import StatusError, client_for, real_url
+from dicomtorch.storage.multipart import DamagedAnswerError, media_type, split
+from dicomtorch.storage.web import StatusError, WebAnswer, client_for, real_url
 from dicomtorch.storage.words import REFRESH
 
 _WHOLE: Final = 'multipart/related; type="application/dicom"; transfer-syntax=*'
@@ -39,18 +39,23 @@ def instance_of(root: bytes, path: bytes) -> bytes:
 def _asked_for(root: bytes, path: bytes) -> bytes:
     client = client_for(root)
     try:
-        answer = client.get(f"{real_url(root, client.settings)}/{path.decode()}", _WHOLE)
+        url = f"{real_url(root, client.settings)}/{path.decode()}"
+        return client.read(url, _WHOLE, _file_in)
     except StatusError as error:
         if error.status in (404, 410):
             raise StaleIndexError(
                 f"the server has no such instance ({error.status}) since it was indexed; {REFRESH}"
             ) from None
         raise StorageError(*error.args) from error
+
+
+def _file_in(answer: WebAnswer) -> bytes:
+    """The one file of an answer."""
     if media_type(answer.content_type) == _ALONE:
         return answer.data
     parts = split(answer.content_type, answer.data)
     if len(parts) != 1:
-        raise StorageError(f"the server gave {len(parts)} instances where one was asked for")
+        raise DamagedAnswerError(f"the server gave {len(parts)} instances where one was asked for")
     return bytes(parts[0].data)
 
 

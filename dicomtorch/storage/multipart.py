@@ -14,6 +14,10 @@ _MOST_BLANKS: Final = 64  # behind a boundary (RFC 2046 section 5.1.1)
 _PARAMETER: Final = re.compile(r';\s*([\w-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^\s;"]*)')
 
 
+class DamagedAnswerError(StorageError):
+    """An answer is not whole or contradicts itself: it is asked for again. It does not leave the package."""
+
+
 class Part(NamedTuple):
     """One part.
 
@@ -59,7 +63,8 @@ def split(content_type: str, body: bytes) -> list[Part]:
         body: Of it.
 
     Raises:
-        StorageError: It is not multipart, or is cut off or contradicts itself.
+        DamagedAnswerError: It is cut off or contradicts itself.
+        StorageError: It is not multipart.
     """
     boundary = parameter(content_type, "boundary")
     if not content_type.lower().lstrip().startswith("multipart/") or not boundary:
@@ -95,15 +100,15 @@ def in_order(parts: Sequence[Part], frames: Sequence[int]) -> list[Part]:
         frames: Numbers of the frames that were asked for.
 
     Raises:
-        StorageError: They are more or fewer, or other frames.
+        DamagedAnswerError: They are more or fewer, or other frames.
     """
     if len(parts) != len(frames):
-        raise StorageError(f"the server gave {len(parts)} frames of {len(frames)}")
+        raise DamagedAnswerError(f"the server gave {len(parts)} frames of {len(frames)}")
     if not all(part.frame for part in parts):
         return list(parts)
     of_frame = {part.frame: part for part in parts}
     if of_frame.keys() != set(frames):
-        raise StorageError("the server gave other frames than those that were asked for")
+        raise DamagedAnswerError("the server gave other frames than those that were asked for")
     return [of_frame[frame] for frame in frames]
 
 
@@ -127,5 +132,5 @@ def _head(body: bytes, at: int) -> tuple[str, int, int, int]:
     return kind, end + 4, length, frame
 
 
-def _damaged(what: str) -> StorageError:
-    return StorageError(f"the answer of the server {what}")
+def _damaged(what: str) -> DamagedAnswerError:
+    return DamagedAnswerError(f"the answer of the server {what}")

@@ -8,13 +8,22 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from dicomtorch.errors import OptionError, StorageError, import_optional
-from dicomtorch.storage.multipart import Part, media_type, parameter, shown_type, split
+from dicomtorch.storage.multipart import (
+    DamagedAnswerError,
+    Part,
+    media_type,
+    parameter,
+    shown_type,
+    split,
+)
+
+Read = TypeVar("Read")
 
 FRAMES: Final = 'multipart/related; type="application/octet-stream"; transfer-syntax=*'
 """Frames as they are encoded on the server (PS3.18 section 8.7.3)."""
@@ -24,6 +33,9 @@ _AGAIN: Final = frozenset({408, 429, 502, 503, 504})
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _PIECE: Final = 1 << 20
 _LONGEST_WAIT: Final = 10.0  # seconds between two tries
+MOST_DAMAGED: Final = (
+    3  # times that a damaged answer is asked for again: a server may give no other
+)
 
 
 _DEFAULTS: Final = {
@@ -62,7 +74,8 @@ def frames_in(answer: WebAnswer) -> list[Part]:
     """The frames of an answer: its parts, or the one that it is.
 
     Raises:
-        StorageError: It is neither, or damaged.
+        DamagedAnswerError: Its parts are cut off or contradict themselves.
+        StorageError: It is neither.
     """
     kind = media_type(answer.content_type)
     if kind and kind in _DEFAULTS:
@@ -196,28 +209,44 @@ class WebClient:
         import_optional("urllib3", "remote")
 
     def get(self, url: str, accept: str) -> WebAnswer:
-        """The answer to GET.
+        """The answer to GET; see `read`."""
+        return self.read(url, accept, lambda answer: answer)
+
+    def read(
+        self,
+        url: str,
+        accept: str,
+        of: Callable[[WebAnswer], Read],
+        damaged: int = MOST_DAMAGED,
+    ) -> Read:
+        """What is read of the answer to GET.
 
         Args:
             url: `http` or `https`.
             accept: Media types.
+            of: Reads an answer; where that is damaged, it is asked for again.
+            damaged: How often, within what the settings say.
 
         Raises:
             StatusError: The server refused.
-            StorageError: There is no answer, it was cut off, or is too large.
+            StorageError: There is no answer, it is damaged, or too large.
         """
         problem = StorageError("nothing was asked for")
         for attempt in range(self.settings.max_retries + 1):
             if attempt:
                 time.sleep(random.uniform(0, min(0.1 * 2**attempt, _LONGEST_WAIT)))
             try:
-                return self._once(url, accept)
+                return of(self._once(url, accept))
             except StatusError as error:
                 if error.status not in _AGAIN and not (error.status == 500 and not attempt):
                     raise
                 problem = error
             except _Unanswered as error:
                 problem = StatusError(str(error))
+            except DamagedAnswerError as error:
+                problem = StorageError(*error.args)
+                if attempt >= damaged:
+                    break
         raise problem
 
     def _once(self, url: str, accept: str) -> WebAnswer:

@@ -55,6 +55,7 @@ LOOPS: dict[str, tuple[str, Command]] = {
     ),
     "kill_refresh": ("support.kill_refresh", lambda _, at: (at,)),
     "remote_faults": ("remote_faults", _always()),
+    "web_faults": ("web_faults", _always()),
     "measure_backends guard": ("support.measure_backends", _always("guard")),
 }
 """What is run: the module, of this folder or as named below `tests`, and its arguments."""

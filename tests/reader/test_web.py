@@ -174,11 +174,48 @@ def test_a_server_that_gives_one_frame_at_a_time(server: Server) -> None:
     server.faults.alone = True
     images = frames[list(range(COUNT))][0]
     np.testing.assert_array_equal(images[:, 0], [ct_pixels(k) for k in range(COUNT)])
-    refused = sum("," in path for path in server.requests)
+    # Thirty, then two, tell that lists are refused; what waits asks no more for lists.
+    assert sum("," in path for path in server.requests) <= 2 + COUNT // 30
+    assert len(server.requests) <= COUNT + 2 + COUNT // 30
     server.asked.clear()
     frames[list(range(COUNT))]
-    assert refused < 130
     assert len(server.requests) == COUNT  # it is known by now
+
+
+@pytest.mark.parametrize("locates", [False, True])
+def test_the_first_thirty_frames_of_a_server_that_gives_one_in_an_answer(
+    server: Server, locates: bool
+) -> None:
+    frames = frames_at(server)
+    server.faults.keeps_first, server.faults.locates = True, locates
+    images = frames[list(range(30))][0]
+    np.testing.assert_array_equal(images[:, 0], [ct_pixels(k) for k in range(30)])
+    assert len(server.requests) == 32
+
+
+def test_a_server_that_gives_ten_frames_at_most(server: Server) -> None:
+    frames = frames_at(server, io_threads=1)
+    server.faults.most = 10
+    for expected in (30, 15):
+        server.asked.clear()
+        images = frames[list(range(COUNT))][0]
+        np.testing.assert_array_equal(images[:, 0], [ct_pixels(k) for k in range(COUNT)])
+        assert len(server.requests) <= expected
+
+
+def test_a_server_is_asked_for_more_frames_again_after_many_answers() -> None:
+    together = web._Together(30)
+    together.given(30)
+    together.refused(30)  # once may be a fault that passed
+    assert together.most == 30
+    together.given(30)
+    together.refused(30)
+    together.refused(30)
+    assert together.most == 15
+    for _ in range(web._OFTEN):
+        together.given(14)  # the rest of a list says nothing
+        together.given(15)
+    assert together.most == 30
 
 
 def test_frames_that_say_which_they_are_may_come_in_any_order(server: Server) -> None:
@@ -265,7 +302,7 @@ def test_faults_that_pass_cost_no_frame(server: Server) -> None:
         assert sorted(seen) == list(range(2 * COUNT))
         for k, image in seen.items():
             np.testing.assert_array_equal(image[0].numpy(), ct_pixels(k))
-    assert server.failed > 10
+    assert min(server.failed[kind] for kind in server.faults.kinds) > 2
     assert held(frames) == (0, 0)
 
 

@@ -7,6 +7,8 @@ import io
 import json
 import random
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +20,10 @@ from pydicom.encaps import generate_frames
 
 BOUNDARY = "frontier of parts"
 TOKEN = "Bearer a-secret-token-of-tests"
+PASSING = ("503", "cut", "reset", "missing", "lengths")
+FAULTS = (*PASSING, "403", "stall", "hang")
+"""Come again, half an answer, none, one that lacks its last part, one whose part is said to be longer, what is
+forbidden, an answer that never comes, and one of which half comes."""
 
 
 @dataclass
@@ -43,7 +49,11 @@ class Faults:
         stalls: Requests for frames that get no answer, or half of one.
         stalls_within: Whether half of it comes.
         framing: How answers say where they end: "length", "chunks" or "close", which does not.
-        share: Of requests for frames that fail in ways that pass: no answer, half of one, come again.
+        share: Of requests for frames that fail in ways that pass.
+        kinds: These ways, of `FAULTS`.
+        keeps_first: Whether of several frames only the first comes.
+        most: Frames in one answer; lists of more are refused.
+        latency: Seconds before an answer.
     """
 
     status: dict[str, list[int]] = field(default_factory=dict)
@@ -65,6 +75,10 @@ class Faults:
     stalls_within: bool = False
     framing: str = "length"
     share: float = 0.0
+    kinds: tuple[str, ...] = PASSING
+    keeps_first: bool = False
+    most: int = 1000
+    latency: float = 0.0
 
 
 class Server:
@@ -76,7 +90,7 @@ class Server:
         asked: The paths that were asked for.
         accepts: What was accepted each time.
         most_at_once: Requests for frames.
-        failed: Of these, as `Faults.share` wants it.
+        failed: How many of these, as `Faults.share` wants it, by kind.
         goes_on: Lets go of those that wait at the server.
     """
 
@@ -87,7 +101,7 @@ class Server:
         self.asked: list[str] = []
         self.accepts: list[str] = []
         self.most_at_once = self._at_once = 0
-        self.failed = 0
+        self.failed: Counter[str] = Counter()
         self._random = random.Random(0)
         self._lock = threading.Lock()
         self.goes_on = threading.Event()
@@ -95,6 +109,7 @@ class Server:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def do_GET(self) -> None:
                 outer.answer(self)
@@ -110,6 +125,7 @@ class Server:
         self.address = f"dicomweb+http://127.0.0.1:{self.server.server_port}/web"
 
     def answer(self, handler: Any) -> None:
+        time.sleep(self.faults.latency)
         parts = urlsplit(handler.path)
         self.asked.append(handler.path)
         self.accepts.append(handler.headers.get("Accept", ""))
@@ -207,33 +223,44 @@ class Server:
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
         try:
-            if not self._fails(handler):
-                self._frames(handler, names)
+            fault = self._fault()
+            if fault in ("", "missing", "lengths"):
+                self._frames(handler, names, fault)
+            else:
+                self._fail(handler, fault)
         finally:
             with self._lock:
                 self._at_once -= 1
 
-    def _fails(self, handler: Any) -> bool:
-        """Whether a request was answered with a fault that passes."""
+    def _fault(self) -> str:
+        """What goes wrong with a request this time, "" if nothing does."""
         with self._lock:
             if self._random.random() >= self.faults.share:
-                return False
-            self.failed += 1
-            kind = self.failed % 3
-        if kind:
-            status, length = (503, "2") if kind == 1 else (200, "4000")
-            handler.send_response(status)
-            handler.send_header("Content-Length", length)
+                return ""
+            fault = self.faults.kinds[sum(self.failed.values()) % len(self.faults.kinds)]
+            self.failed[fault] += 1
+            return fault
+
+    def _fail(self, handler: Any, fault: str) -> None:
+        """Answers with a fault that passes."""
+        if fault.isdigit():
+            self.send(handler, int(fault), "text/plain", b"no")
+            return
+        if fault in ("cut", "hang"):
+            handler.send_response(200)
+            handler.send_header("Content-Length", "4000")
             handler.end_headers()
             handler.wfile.write(b"no")
+            handler.wfile.flush()
+        if fault in ("stall", "hang"):
+            self.goes_on.wait(60)
         handler.close_connection = True
-        return True
 
-    def _frames(self, handler: Any, names: list[str]) -> None:
+    def _frames(self, handler: Any, names: list[str], fault: str) -> None:
         found = self.found(names)
         numbers = [int(number) for number in names[-1].split(",")]
         count = int(found[0].get("NumberOfFrames", 1)) if found else 0
-        if self.faults.alone and len(numbers) > 1:
+        if len(numbers) > (1 if self.faults.alone else self.faults.most):
             self.send(handler, 400, "text/plain", b"no")
             return
         if not found or max(numbers) > count or self.faults.missing & set(numbers):
@@ -259,12 +286,17 @@ class Server:
         parts = [(kind, frames[number - 1]) for kind, number in zip(kinds, numbers, strict=True)]
         if self.faults.reverses:
             parts.reverse()
-        self.send_parts(handler, parts[:-1] if self.faults.drops_part and len(parts) > 1 else parts)
+        if fault == "missing" or (self.faults.drops_part and len(parts) > 1):
+            parts.pop()
+        if self.faults.keeps_first:
+            del parts[1:]
+        self.send_parts(handler, parts, 7 if fault == "lengths" else 0)
 
-    def send_parts(self, handler: Any, parts: list[tuple[str, bytes]]) -> None:
+    def send_parts(self, handler: Any, parts: list[tuple[str, bytes]], longer: int = 0) -> None:
         body = b""
         for kind, data in parts:
-            length = f"Content-Length: {len(data)}\r\n" if self.faults.lengths else ""
+            says = self.faults.lengths or longer
+            length = f"Content-Length: {len(data) + longer}\r\n" if says else ""
             body += f"\r\n--{BOUNDARY}\r\nContent-Type: {kind}\r\n{length}\r\n".encode() + data
         body += f"\r\n--{BOUNDARY}--\r\n".encode()
         said = self.faults.boundary or BOUNDARY

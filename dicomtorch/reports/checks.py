@@ -270,7 +270,8 @@ def _geometry(index: FrameIndex) -> list[Remark]:
     ):
         lacking = np.zeros(len(index), np.bool_)
         for name in names:
-            lacking |= np.isnan(np.asarray(index.column(name))).any(axis=1)
+            for numbers in np.asarray(index.column(name)).T:
+                lacking |= np.isnan(numbers)
         lacking &= sectional
         count = int(lacking.sum())
         if count:

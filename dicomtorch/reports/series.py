@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dicomtorch.errors import format_count
-from dicomtorch.index.codes import numbered, pieces
+from dicomtorch.index.codes import firsts, numbered
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.shown import shown
 from dicomtorch.reports.page import PLAIN, Block, Line, Page, Sentence, group, listed, table
@@ -83,11 +83,15 @@ def describe_series(index: FrameIndex) -> list[SeriesReport]:
         return []
     found = stacks(index, on_gap="keep")
     codes = numbered([index.column(name) for name in _SERIES], len(index))
-    series = {}
-    for rows in sorted(pieces(codes), key=lambda rows: int(rows[0])):
-        (file,) = index.gather("file", rows[:1])
-        (modality,) = index.gather("Modality", rows[:1])
-        series[int(codes[rows[0]])] = SeriesReport(file, shown("Modality", modality), len(rows))
+    first, counts = firsts(codes), np.bincount(codes)
+    order = np.argsort(first)
+    files, modalities = (index.gather(name, first[order]) for name in ("file", "Modality"))
+    series = {
+        number: SeriesReport(file, shown("Modality", modality), frames)
+        for number, file, modality, frames in zip(
+            order.tolist(), files, modalities, counts[order].tolist(), strict=True
+        )
+    }
     for volumes in series_volumes(index, found):
         mine = [found[k] for k in volumes.stacks]
         one = series[int(codes[mine[0].positions[0]])]
@@ -98,7 +102,8 @@ def describe_series(index: FrameIndex) -> list[SeriesReport]:
 
 def _leave_out(series: dict[int, SeriesReport], codes: np.ndarray, found: StackList) -> None:
     for part in found.left_out:
-        for code, count in Counter(codes[part.positions].tolist()).items():
+        numbers, counts = np.unique(codes[part.positions], return_counts=True)
+        for code, count in zip(numbers.tolist(), counts.tolist(), strict=True):
             left = series[code].left_out
             left[part.reason] = left.get(part.reason, 0) + count
 

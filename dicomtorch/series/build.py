@@ -68,7 +68,7 @@ def build(part: Part, whole: Group, copies: Ints, localizers: Ints, missing: str
         separated_by=separated,
         differing=tuple(name for name in DIFFERING if group.codes(name) is not None),
         problems=problems,
-        windows=_windows(slices, ordered),
+        windows=slices.windows_of(ordered),
     )
 
 
@@ -81,12 +81,6 @@ def _step_of_one(group: Group) -> tuple[Floats, float]:
     ]
     between = next((number for number in stated if number > 0), 1.0)
     return slice_normal(group.orientation) * between, between
-
-
-def _windows(slices: Slices, ordered: Ints) -> Ints | None:
-    if slices.windows is None or not slices.is_sheet[ordered].any():
-        return None
-    return slices.windows[ordered]
 
 
 def _names(slices: Slices, key: str, rows: Ints) -> tuple[str, ...]:

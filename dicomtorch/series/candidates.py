@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from dicomtorch.index.codes import numbered, pieces
 from dicomtorch.index.columns import Texts
-from dicomtorch.series.geometry import SKEW, Floats, Ints
+from dicomtorch.series.geometry import SKEW, Floats, Ints, dot
 from dicomtorch.series.keys import ALIKE
 from dicomtorch.series.slices import Slices
 
@@ -59,8 +59,8 @@ def localizers(slices: Slices) -> Bools:
 
 def candidates(slices: Slices, rows: Ints, split_by: Sequence[str]) -> list[Ints]:
     """Sets of slices of one series, kind, size and plane."""
-    codes = [slices.codes(name) for name in (*ALIKE, *split_by)]
-    alike = numbered([code[rows] for code in codes if code is not None], len(rows))
+    codes = (slices.codes(name) for name in (*ALIKE, *split_by))
+    alike = numbered((code[rows] for code in codes if code is not None), len(rows))
     return [cluster for group in pieces(alike, rows) for cluster in _parallel(slices, group)]
 
 
@@ -118,16 +118,13 @@ def _middle(points: Floats) -> Floats:
 
 
 def _skewed(orientation: Floats, oriented: Bools) -> Bools:
-    skewed = np.zeros(len(orientation), np.bool_)
-    there = orientation[oriented]
-    if not len(there):
-        return skewed
-    row, column = there[:, :3], there[:, 3:]
-    products = np.stack(
-        [(row * row).sum(axis=1) - 1, (column * column).sum(axis=1) - 1, (row * column).sum(axis=1)]
-    )
-    skewed[oriented] = (np.abs(products) >= SKEW).any(axis=0)
-    return skewed
+    row, column = orientation[:, :3], orientation[:, 3:]
+    with np.errstate(invalid="ignore"):  # infinite where it is none
+        products = (dot(row, row) - 1, dot(column, column) - 1, dot(row, column))
+    right = oriented.copy()
+    for product in products:
+        right &= np.abs(product) < SKEW
+    return oriented & ~right
 
 
 def _finite(values: Floats) -> Bools:
@@ -135,7 +132,8 @@ def _finite(values: Floats) -> Bools:
 
 
 def _all(values: Bools) -> Bools:
-    return np.asarray(values.all(axis=1))
+    """Where all of a row are true."""
+    return np.asarray(np.logical_and.reduce([*values.T]), np.bool_)
 
 
 def _among(column: Texts, wanted: frozenset[str]) -> Bools:

@@ -74,7 +74,13 @@ def projections(positions: npt.ArrayLike, orientation: npt.ArrayLike) -> Floats:
     Returns:
         (n,).
     """
-    return np.asarray(np.asarray(positions, np.float64) @ slice_normal(orientation))
+    return dot(np.asarray(positions, np.float64), slice_normal(orientation))
+
+
+def dot(one: Floats, other: Floats) -> Floats:
+    """Products of vectors (..., 3), rounded alike for one and for many, which those of BLAS are not."""
+    products = (one[..., k] * other[..., k] for k in range(3))
+    return np.asarray(next(products) + next(products) + next(products))
 
 
 @dataclass(frozen=True)
@@ -151,7 +157,7 @@ def arrange(
     apart = np.sort(distances[distances >= SAME_PLACE])
     repeated = tuple((np.flatnonzero(distances < SAME_PLACE) + 1).tolist())
     step = (places[-1] - places[0]) / (len(order) - 1)
-    error = _farthest(places, np.arange(len(order)), step)
+    error = float(offsets(places, np.arange(len(order)), step).max())
     gaps: tuple[Gap, ...] = ()
     unequal: tuple[int, ...] = ()
     if len(apart):
@@ -163,24 +169,34 @@ def arrange(
             Gap(int(k), int(jumps[k]) - 1, float(distances[k])) for k in np.flatnonzero(jumps > 1)
         )
         numbers = np.append(0, np.cumsum(jumps))
-        off = _offsets(places, numbers, (places[-1] - places[0]) / numbers[-1])
-        tolerance = min(0.2 * usual, max(0.05 * usual, 0.1)) + 1e-6
-        unequal = tuple(np.flatnonzero(off > tolerance).tolist())
+        off = offsets(places, numbers, (places[-1] - places[0]) / numbers[-1])
+        unequal = tuple(np.flatnonzero(off > tolerance(usual)).tolist())
     normal = slice_normal(orientation)
-    spacing = float(step @ normal)
-    aside = step - spacing * normal
-    drift = float(np.linalg.norm(aside)) * (len(order) - 1)
-    sheared = drift >= _HALF_PIXEL * float(np.min(np.asarray(pixel_spacing, np.float64)))
-    tilt = math.degrees(math.atan2(float(np.linalg.norm(aside)), spacing)) if sheared else 0.0
-    return SliceGeometry(order, step, spacing, gaps, repeated, unequal, error, tilt)
+    spacing = dot(step, normal)
+    aside, is_sheared = drifts(step, spacing, normal, len(order), np.asarray(pixel_spacing))
+    tilt = math.degrees(math.atan2(float(aside), float(spacing))) if is_sheared else 0.0
+    return SliceGeometry(order, step, float(spacing), gaps, repeated, unequal, error, tilt)
 
 
-def _offsets(places: Floats, numbers: npt.NDArray[Any], step: Floats) -> Floats:
-    return np.asarray(np.linalg.norm(places - (places[0] + numbers[:, None] * step), axis=1))
+def offsets(places: Floats, numbers: npt.NDArray[Any], step: Floats) -> Floats:
+    """How far slices (..., n, 3) are from where equal steps (..., 3) or (..., 1, 3) from the first would put them."""
+    expected = places[..., :1, :] + numbers[:, None] * step
+    return np.asarray(np.linalg.norm(places - expected, axis=-1))
 
 
-def _farthest(places: Floats, numbers: npt.NDArray[Any], step: Floats) -> float:
-    return float(_offsets(places, numbers, step).max())
+def tolerance(usual: npt.ArrayLike) -> Floats:
+    """How far slices may be from where equal spacing would put them, by the usual distance of neighbours."""
+    distance = np.asarray(usual, np.float64)
+    return np.asarray(np.minimum(0.2 * distance, np.maximum(0.05 * distance, 0.1)) + 1e-6)
+
+
+def drifts(
+    step: Floats, spacing: Floats, normal: Floats, count: int, pixel: Floats
+) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """How far a step (..., 3) goes beside the normal, and whether `count` slices go half a pixel so."""
+    beside = step - spacing[..., None] * normal
+    aside = np.sqrt(dot(beside, beside))
+    return aside, np.asarray(aside * (count - 1) >= _HALF_PIXEL * pixel.min(axis=-1))
 
 
 def affine_lps(

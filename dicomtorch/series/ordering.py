@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import numpy.typing as npt
 from dicomtorch.series.geometry import Floats, Ints
 from dicomtorch.series.keys import ORDER
 from dicomtorch.series.slices import TIMES_OF_DAY, Slices, unwrapped_within
+
+_AT_ONCE = 1 << 16  # slices
 
 
 def order_of(slices: Slices, found: Sequence[Ints], series: Ints) -> Ints:
@@ -21,30 +24,40 @@ def order_of(slices: Slices, found: Sequence[Ints], series: Ints) -> Ints:
         found: Which of them each stack has; one at least.
         series: The number of the series of each stack.
     """
-    counts = np.array(list(map(len, found)))
-    of_stack = np.repeat(np.arange(len(found)), counts)
-    rows = np.concatenate(found)
-    firsts = _least(rows, of_stack, len(found), len(slices))
     of_series = np.unique(series, return_inverse=True)[1].reshape(-1)
+    names = [name for name in reversed(ORDER) if not slices.is_constant(name)]
+    firsts = np.empty(len(found), np.int64)
+    columns = np.empty((len(names), len(found)))  # what is the same throughout orders nothing
+    for some in _portions(found):
+        rows = np.concatenate(found[some])
+        starts = np.cumsum([0, *map(len, found[some])])[:-1]
+        firsts[some] = np.minimum.reduceat(rows, starts)
+        for name, earliest in zip(names, columns, strict=True):
+            earliest[some] = _earliest(slices, name, rows, starts)
+    for name, earliest in zip(names, columns, strict=True):
+        if name in TIMES_OF_DAY:
+            earliest[:] = unwrapped_within(earliest, of_series, len(found))
     first = _least(firsts, of_series, len(found), len(slices))
-    columns = [
-        _earliest(slices, name, rows, of_stack, of_series)
-        for name in reversed(ORDER)
-        if slices.codes(name) is not None  # else it is the same throughout
-    ]
     return np.lexsort((firsts, *columns, first[of_series])).astype(np.int64)
 
 
-def _earliest(slices: Slices, name: str, rows: Ints, of_stack: Ints, of_series: Ints) -> Floats:
-    """The least value of each stack, of times within the day that its series began."""
-    count = len(of_series)
+def _portions(found: Sequence[Ints]) -> Iterator[slice]:
+    """Some stacks at a time, of not many slices together."""
+    portion = np.cumsum([0, *map(len, found)])[:-1] // _AT_ONCE
+    starts = np.flatnonzero(np.diff(portion, prepend=-1)).tolist()
+    return itertools.starmap(slice, itertools.pairwise([*starts, len(found)]))
+
+
+def _earliest(slices: Slices, name: str, rows: Ints, starts: Ints) -> Floats:
+    """The least value of each stack, of times within the day that it began; -inf where there is none."""
     values = np.asarray(slices.index.column(name))[slices.rows[rows]].astype(np.float64)
     if name in TIMES_OF_DAY:
-        values = unwrapped_within(values, of_stack, count)
-    known = np.isfinite(values)
-    found = _least(values[known], of_stack[known], count, np.inf)
+        of_stack = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(rows)))
+        values = unwrapped_within(values, of_stack, len(starts))
+    values[~np.isfinite(values)] = np.inf
+    found = np.minimum.reduceat(values, starts)
     found[np.isinf(found)] = -np.inf
-    return unwrapped_within(found, of_series, count) if name in TIMES_OF_DAY else found
+    return np.asarray(found)
 
 
 def _least(values: npt.NDArray[Any], numbers: Ints, count: int, most: float) -> npt.NDArray[Any]:

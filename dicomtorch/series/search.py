@@ -30,6 +30,7 @@ from dicomtorch.series.keys import (
 )
 from dicomtorch.series.ordering import order_of
 from dicomtorch.series.parts import Part, apart, places_within, split_by_time
+from dicomtorch.series.regular import build_regular
 from dicomtorch.series.singles import build_singles
 from dicomtorch.series.slices import Slices
 from dicomtorch.series.stacks import (
@@ -124,8 +125,7 @@ class _Search:
                 self.left_out.append((np.flatnonzero(mask), reason))
                 usable &= ~mask
         self._localizers = self._by_series(np.flatnonzero(localizers(self.slices)))
-        for rows in candidates(self.slices, np.flatnonzero(usable), self.by_value):
-            self._candidate(rows)
+        self._candidates(candidates(self.slices, np.flatnonzero(usable), self.by_value))
         if self.single_slices:
             self._as_stacks()
         else:
@@ -154,6 +154,18 @@ class _Search:
             int(codes[0]): part
             for part, codes in zip(pieces(series, rows), pieces(series, series), strict=True)
         }
+
+    def _candidates(self, sets: list[Ints]) -> None:
+        """Most are regular volumes, which are made together; the others one by one."""
+        regular: list[Stack | None] = [None] * len(sets)
+        if not self.by_rank:
+            firsts = np.array([rows[0] for rows in sets], np.int64)
+            regular = build_regular(self.slices, sets, self._series(firsts), self._localizers)
+        for rows, stack in zip(sets, regular, strict=True):
+            if stack is None:
+                self._candidate(rows)
+            else:
+                self.found.append((stack, rows))
 
     # Rule 4
 

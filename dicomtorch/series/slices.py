@@ -107,6 +107,12 @@ class Slices:
         rows, columns = (self.value(name, k) for name in ("Rows", "Columns"))
         return rows, columns
 
+    def windows_of(self, chosen: Ints) -> Ints | None:
+        """The windows of slices, `None` where all are whole frames."""
+        if self.windows is None or not self.is_sheet[chosen].any():
+            return None
+        return self.windows[chosen]
+
     def value(self, name: str, k: int) -> int:
         """A number of slice `k`."""
         return int(self.index.gather(name, self.rows[k : k + 1])[0])
@@ -128,6 +134,12 @@ class Slices:
                 codes = codes[self.rows]
             self._codes[name] = codes
         return self._codes[name]
+
+    def is_constant(self, name: str) -> bool:
+        """Whether a column is the same throughout; numbers are not made to know that."""
+        if name in self._codes:
+            return self._codes[name] is None
+        return _is_constant(plain(self.index.column(name)))
 
     def numbers(self, name: str, chosen: Ints) -> Floats:
         """A column of numbers at `chosen` slices, nan where absent; times of day after midnight are a day later."""

@@ -1,22 +1,31 @@
 """`python -m benchmarks.executors`: a scan by each engine beside one process, and what a call costs.
 
-Small files, whose headers are read in about a tenth of a millisecond, leave engines the least to do for each call.
-Rounds are interleaved and the cache is warm; each engine has two workers, which were started and have imported what
-they call: an engine that runs already is measured, not its start. The first round does not count. The overhead is that
-of a call with 256 paths of which none is read, answer and its check included.
+Two kinds of files. The smallest: their headers are read in about a tenth of a millisecond, which leaves engines the
+least to do for each call, the worst case. And, with `DICOMTORCH_SAMPLES` or `--samples`, files with the headers that
+vendors write: links to copies of the samples that have frames, one after the other; those whose data sets are deflated
+are left out, because one of them takes as long as a hundred others.
+
+Each engine is measured on its own: it has two workers, which were started and have read some of the files, so that an
+engine that runs already is measured, not its start. Then the scan of one process, nothing of which is spared, and that
+by the engine take turns in each round, with files in the cache of the system. The ratio is the median of those of the
+rounds. The overhead is that of a call with 256 paths of which none is read, answer and its check included.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import multiprocessing
+import os
+import shutil
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,7 +39,6 @@ from dicomtorch.scanner.pool import ChildProcesses
 from dicomtorch.scanner.worker import Job, scan_chunk
 
 WORKERS = 2
-SERIAL = "one process"
 TOGETHER = 256  # paths of a call
 CALLS = 32  # in flight
 
@@ -84,9 +92,8 @@ ENGINES: dict[str, Callable[[], Any]] = {
 
 def overhead(executor: Executor) -> float:
     """Seconds of a call beyond what it takes here, `CALLS` in flight."""
-    entries = Entries(
-        Entry(b"%08x.dcm" % k, 0, UNREAD, 0, "not_dicom", "not read") for k in range(TOGETHER)
-    )
+    unread = Entry(b"", 0, UNREAD, 0, "not_dicom", "not read")
+    entries = Entries([replace(unread, path=b"%08x.dcm" % k) for k in range(TOGETHER)])
     job = Job(b"/", {}, LIMITS)
     began = time.perf_counter()
     scan_chunk("here", 0, job, entries)
@@ -96,6 +103,61 @@ def overhead(executor: Executor) -> float:
     for call in calls:
         part_from_bytes(call.result(), job.columns)
     return (time.perf_counter() - began) / CALLS - here / WORKERS
+
+
+def vendors_files(root: Path, samples: Path, files: int) -> Path:
+    """A folder of links to copies of the samples with frames, written unless it is there."""
+    folder = root / f"vendors-{files}"
+    if not folder.exists():
+        making = root / "vendors-making"
+        shutil.rmtree(making, ignore_errors=True)
+        index, _ = scan(samples, num_workers=0)
+        rows = index.files
+        chosen = [
+            os.fsdecode(index.file_path(k))
+            for k in range(len(rows["size"]))
+            if rows["frames"][k] and not rows["deflated"][k]
+        ]
+        for k in range(files):
+            place = making / "files" / f"{k // 500:03}" / f"{k:06}.dcm"
+            copy = making / f"copy-{k % len(chosen):03}"
+            if k < len(chosen):
+                making.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(chosen[k], copy)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.link(copy, place)
+        (making / "files").rename(folder)
+        shutil.rmtree(making)
+    return folder
+
+
+def rounds(executor: Executor, folder: Path, repeats: int) -> dict[str, float]:
+    """Files a second of one process and of an engine, their ratio, and what a call costs."""
+    alone: list[float] = []
+    together: list[float] = []
+    costs: list[float] = []
+    expected = len(scan(folder, executor=executor)[0])
+    overhead(executor)
+    for _ in range(repeats):
+        ways: tuple[tuple[dict[str, Any], list[float]], ...] = (
+            ({"num_workers": 0}, alone),
+            ({"executor": executor}, together),
+        )
+        for how, taken in ways:
+            gc.collect()
+            began = time.perf_counter()
+            index, report = scan(folder, **how)
+            taken.append(time.perf_counter() - began)
+            assert len(index) == expected
+        costs.append(overhead(executor))
+    files = report.read
+    ratios = [one / other for one, other in zip(alone, together, strict=True)]
+    return {
+        "one_process_files_per_second": files / statistics.median(alone),
+        "files_per_second": files / statistics.median(together),
+        "times_one_process": statistics.median(ratios),
+        "milliseconds_a_call": 1000 * statistics.median(costs),
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -109,48 +171,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--files", type=int, default=20_000, help="default: %(default)s")
     parser.add_argument("--repeats", type=int, default=3, help="rounds; default: %(default)s")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
+    parser.add_argument("--samples", type=Path, default=os.environ.get("DICOMTORCH_SAMPLES"))
     parser.add_argument("--data", type=Path, default=output / "data", help="default: %(default)s")
     parser.add_argument("--output", type=Path, default=output, help="default: %(default)s")
     options = parser.parse_args(argv)
-    tree = small_files(options.data, options.files)
-    seconds: dict[str, list[float]] = {SERIAL: []}
-    costs: dict[str, list[float]] = {}
-    with ExitStack() as stack:
-        executors: dict[str, Executor] = {}
-        for name in options.engines:
-            if name in ("dask", "ray", "loky") and find_spec(name) is None:
-                print(f"{name} is not installed")
-                continue
-            executors[name] = stack.enter_context(ENGINES[name]())
-            seconds[name], costs[name] = [], []
-        for repeat in range(options.repeats + 1):
-            for name in seconds:
-                how: dict[str, Any] = (
-                    {"executor": executors[name]} if name in executors else {"num_workers": 0}
-                )
-                began = time.perf_counter()
-                index, _ = scan(tree, **how)
-                took = time.perf_counter() - began
-                assert len(index) == options.files
-                cost = overhead(executors[name]) if name in executors else None
-                if repeat:  # the first round warms up
-                    seconds[name].append(took)
-                if repeat and cost is not None:
-                    costs[name].append(cost)
-    serial = statistics.median(seconds[SERIAL])
-    rows = [
-        {
-            "engine": name,
-            "files_per_second": options.files / statistics.median(taken),
-            "times_one_process": serial / statistics.median(taken),
-            "milliseconds_a_call": 1000 * statistics.median(costs[name])
-            if costs.get(name)
-            else "-",
-        }
-        for name, taken in seconds.items()
-    ]
-    title = f"Scans of {options.files:,} small files by {WORKERS} workers"
-    print(plain_table(title, rows, tuple(rows[0])))
+    folders = {"the smallest (worst case)": small_files(options.data, options.files)}
+    if options.samples:
+        vendors = vendors_files(options.data, options.samples, options.files)
+        folders["with headers of vendors"] = vendors
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in folders}
+    for engine in options.engines:
+        if engine in ("dask", "ray", "loky") and find_spec(engine) is None:
+            print(f"{engine} is not installed")
+            continue
+        with ENGINES[engine]() as executor:
+            for name, folder in folders.items():
+                rows[name].append({"engine": engine, **rounds(executor, folder, options.repeats)})
+    for name, found in rows.items():
+        if found:
+            title = f"Scans of {options.files:,} files, {name}, by {WORKERS} workers"
+            print(plain_table(title, found, tuple(found[0])))
     options.output.mkdir(parents=True, exist_ok=True)
     results = {"machine": machine(), "versions": versions(), "workers": WORKERS, "rows": rows}
     path = options.output / "executors.json"

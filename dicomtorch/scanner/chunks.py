@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,11 +24,14 @@ _SMALLEST: Final = 16  # files in a chunk
 _FIRST: Final = 128
 _LARGEST: Final = 256
 _LARGEST_FAST: Final = (
-    1024  # where files are read so fast that engines take longer to pass on a call
+    2048  # where files are read so fast that engines take longer to pass on a call
 )
-_FAST: Final = 0.05  # seconds that all workers take for such a chunk
+_FAST: Final = 0.1  # seconds that all workers take for such a chunk
+_MOST_AHEAD: Final = 16384  # files that are listed and in no chunk yet
 _IN_FLIGHT: Final = 32  # chunks at least that an executor has at a time
-_BEFORE_ANY: Final = 8  # the same, until one tells how fast files are read
+_BEFORE_ANY: Final = (
+    4  # the same, until one tells how fast files are read; then one more for each answer
+)
 _MOST_FAILURES: Final = 100  # before anything was read: it is not the files then
 
 Number = tuple[int, ...]
@@ -66,7 +68,7 @@ class ChunkReader:
         executor: Any.
         job: What to read of each file.
         expected: How many files there are, `None` if nobody knows yet.
-        largest: Files of a chunk at most; `None`: 256, and up to 1024 as far as workers read these in no time.
+        largest: Files of a chunk at most; `None`: 256, and up to 2048 as far as workers read these in no time.
 
     Attributes:
         requests: Made so far for remote objects.
@@ -84,14 +86,14 @@ class ChunkReader:
         self._pending: dict[Future[bytes], _Chunk] = {}
         self.requests = self.bytes_read = 0
         self._failures: int | None = 0  # so far, `None` once something was read
-        workers = _workers_of(executor)
-        self._most = max(_IN_FLIGHT, 2 * workers)
-        self._most_before_any = min(self._most, max(_BEFORE_ANY, 2 * workers))
+        self._workers = workers = _workers_of(executor)
+        self._most_in_flight = max(_IN_FLIGHT, 2 * workers)
+        self._in_flight = min(self._most_in_flight, max(_BEFORE_ANY, 2 * workers))
         most = largest or _LARGEST_FAST
         share = most if expected is None else -(-expected // (4 * workers))
         self._most_files = min(max(share, _SMALLEST), most)
         self._largest = min(largest or _LARGEST, self._most_files)
-        self._files_read, self._began = 0, time.monotonic()
+        self._files_read, self._seconds = 0, 0.0
 
     @lazy
     def _reader(self) -> EntryReader:
@@ -114,8 +116,7 @@ class ChunkReader:
         waiting = self._chunks(iter(entries))
         try:
             while True:
-                most = self._most if self._files_read else self._most_before_any
-                chunk = self._next(waiting) if len(self._pending) < most else None
+                chunk = self._next(waiting) if len(self._pending) < self._in_flight else None
                 if chunk is not None:
                     self._submit(chunk)
                 elif self._pending:
@@ -131,13 +132,20 @@ class ChunkReader:
                 future.cancel()
 
     def _chunks(self, entries: Iterator[Entry]) -> Iterator[_Chunk]:
-        """Chunks that grow, so that all workers begin at once."""
+        """Chunks that grow, so that all workers begin at once, and shrink, so that all end at once."""
         size = min(_FIRST, self._largest)
+        ahead: list[Entry] = []
         for number in count():
-            some = list(islice(entries, size))
-            if not some:
+            wanted = max(min(2 * self._workers * size, _MOST_AHEAD), size)
+            ahead += islice(entries, wanted - len(ahead))
+            if not ahead:
                 return
-            yield _Chunk((number,), some)
+            files = size
+            if len(ahead) < wanted:  # that is all
+                share = -(-len(ahead) // self._workers)
+                files = min(size, max(share, size // 4, _SMALLEST))
+            yield _Chunk((number,), ahead[:files])
+            del ahead[:files]
             size = min(size + size // 2, self._largest)
 
     def _next(self, waiting: Iterator[_Chunk]) -> _Chunk | None:
@@ -178,13 +186,15 @@ class ChunkReader:
             yield from self._failed(chunk, error)
         else:
             self._failures = None
-            self._grow(len(chunk.entries))
+            self._grow(len(chunk.entries), float(said.get("seconds", "inf")))
             yield chunk.number, part
 
-    def _grow(self, files: int) -> None:
-        """Makes later chunks larger if files are read fast."""
+    def _grow(self, files: int, seconds: float) -> None:
+        """Makes later chunks more, and larger if workers read files fast."""
+        self._in_flight = min(self._in_flight + 1, self._most_in_flight)
         self._files_read += files
-        fast = int(_FAST * self._files_read / (time.monotonic() - self._began + 1e-9))
+        self._seconds += seconds
+        fast = int(_FAST * self._workers * self._files_read / (self._seconds + 1e-9))
         self._largest = max(self._largest, min(fast, self._most_files))
 
     def _completed(self, chunk: _Chunk, part: Part, host: str) -> Part:

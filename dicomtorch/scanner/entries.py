@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import pickle
 import traceback
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from itertools import starmap
+from itertools import repeat, starmap
 from operator import attrgetter
 from typing import Any, Final
 
@@ -58,19 +58,51 @@ class Entry:
 _fields_of: Final = attrgetter(*(field.name for field in fields(Entry)))
 
 
-class Entries(list[Entry]):
-    """Entries that an engine moves to its workers as one string of bytes.
+class Entries(Sequence[Entry]):
+    """Entries that an engine moves to its workers as one string of bytes; objects are made of it where they are read.
 
-    Pickled one by one they take four times as long, and some engines look at each object of a call besides.
+    Pickled one by one they take four times as long. Some engines look at each object of a call besides, and some
+    unpickle and pickle calls on their way.
+
+    Args:
+        entries: The entries; of what came from elsewhere `packed`.
     """
 
-    def __reduce__(self) -> tuple[Callable[[bytes], Entries], tuple[bytes]]:
-        columns = tuple(zip(*map(_fields_of, self), strict=True))
-        return _entries_from, (pickle.dumps(columns, pickle.HIGHEST_PROTOCOL),)
+    def __init__(self, entries: Sequence[Entry] | None, packed: bytes = b"") -> None:
+        self._entries = entries
+        self._packed = packed
+
+    def _all(self) -> Sequence[Entry]:
+        if self._entries is None:
+            self._entries = list(_unpacked(self._packed))
+        return self._entries
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def __getitem__(self, i: Any) -> Any:
+        return self._all()[i]
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._all())
+
+    def __reduce__(self) -> tuple[type[Entries], tuple[None, bytes]]:
+        if not self._packed:
+            self._packed = _packed(self._all())
+        return Entries, (None, self._packed)
 
 
-def _entries_from(data: bytes) -> Entries:
-    return Entries(starmap(Entry, zip(*pickle.loads(data), strict=True)))
+def _packed(entries: Sequence[Entry]) -> bytes:
+    """Columns; of one with the same value throughout that value, as nearly all are."""
+    columns = list(zip(*map(_fields_of, entries), strict=True))
+    sent = [column[:1] if column.count(column[0]) == len(column) else column for column in columns]
+    return pickle.dumps((len(entries), sent), pickle.HIGHEST_PROTOCOL)
+
+
+def _unpacked(data: bytes) -> Iterator[Entry]:
+    count, sent = pickle.loads(data)
+    columns = [repeat(column[0], count) if len(column) < count else column for column in sent]
+    return starmap(Entry, zip(*columns, strict=True))
 
 
 def entry_of_row(files: Any, row: int) -> Entry:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import platform
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -203,7 +204,7 @@ def scan_chunk(token: str, number: int, job: Job, entries: Sequence[Entry]) -> b
         entries: The files.
 
     Returns:
-        As `index.part_bytes` has it, with the name of this machine.
+        As `index.part_bytes` has it, with the name of this machine and how long it took.
     """
     if getattr(_memory, "token", None) != token:
         # Threads of one process get the same storage: with one of its own each counts what it asked for itself.
@@ -212,8 +213,9 @@ def scan_chunk(token: str, number: int, job: Job, entries: Sequence[Entry]) -> b
     reader: EntryReader = _memory.reader
     storage = reader.storage
     before = (0, 0) if storage is None else (storage.requests, storage.bytes_read)
-    said = {"host": platform.node()}
+    began = time.monotonic()
     part = reader.part(entries)
+    said = {"host": platform.node(), "seconds": f"{time.monotonic() - began:.6f}"}
     if storage is not None:
         said["requests"] = str(storage.requests - before[0])
         said["bytes"] = str(storage.bytes_read - before[1])

@@ -21,7 +21,7 @@ from dicomtorch.errors import ExecutorError, OptionError
 from dicomtorch.index import part_bytes
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.scanner import chunks
-from dicomtorch.scanner.entries import UNREAD
+from dicomtorch.scanner.entries import UNREAD, Entry
 from dicomtorch.scanner.scan import scan, with_tags
 from dicomtorch.scanner.worker import scan_chunk
 from tests.support.phantoms import ct, ct_pixels, write
@@ -161,6 +161,46 @@ def test_few_calls_are_under_way_at_a_time(tree: Path, monkeypatch: pytest.Monke
     with Counting(1) as executor:
         assert len(scan(tree, executor=executor)[0]) == 44
     assert most <= 3
+
+
+def test_few_files_are_handed_out_before_any_tells_how_fast_it_is_read(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunks, "_FIRST", 1)
+    waiting: list[tuple[Future[Any], Call, tuple[Any, ...]]] = []
+    counts: list[int] = []
+
+    class Late(Executor):
+        """Answers the first of its calls when somebody waits."""
+
+        def submit(self, fn: Call, /, *args: Any, **_: Any) -> Future[Any]:
+            waiting.append((Future(), fn, args))
+            return waiting[-1][0]
+
+    def wait(pending: Any, **_: Any) -> None:
+        counts.append(len(pending))
+        future, fn, args = waiting.pop(0)
+        future.set_result(fn(*args))
+
+    monkeypatch.setattr(chunks, "wait", wait)
+    assert len(scan(tree, executor=Late())[0]) == 44
+    first = chunks._BEFORE_ANY
+    assert counts[:3] == [first, first + 1, first + 2]
+
+
+def test_calls_shrink_at_the_end_so_that_all_workers_end_together() -> None:
+    executor = Inline(lambda *_: None)
+    executor._max_workers = 4  # type: ignore[attr-defined]
+    reader = chunks.ChunkReader(executor, None, None)  # type: ignore[arg-type]
+    reader._largest = 100
+    given = [Entry(b"%d" % k, 0, UNREAD, 0) for k in range(5000)]
+    made = list(reader._chunks(iter(given)))
+    assert [entry for chunk in made for entry in chunk.entries] == given
+    assert [chunk.number for chunk in made] == [(k,) for k in range(len(made))]
+    sizes = [len(chunk.entries) for chunk in made]
+    assert max(sizes) == sizes[len(sizes) // 2] == 100
+    assert max(sizes[-4:]) <= 27
+    assert sum(size < 100 for size in sizes) < 25
 
 
 def test_changed_files_and_tags_are_read_by_an_executor(tree: Path) -> None:

@@ -23,7 +23,10 @@ OTHERS = [
 def test_entries_arrive_as_they_were(entries: Sequence[Entry]) -> None:
     arrived = pickle.loads(pickle.dumps(Entries(entries)))
     assert type(arrived) is Entries
-    assert arrived == list(entries)
+    assert list(arrived) == list(entries)
+    assert len(arrived) == len(entries)
+    again = pickle.loads(pickle.dumps(arrived))
+    assert list(again) == list(entries)
 
 
 def test_an_engine_moves_one_string_of_bytes() -> None:

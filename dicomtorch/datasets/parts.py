@@ -166,7 +166,7 @@ class PartDataset(DrawnDataset[int, Sample_co, Batch_co]):
         first, end, left, right = window.valid(part)
         if out.shape[1:] != (part.rows, part.columns):
             out.zero_()
-        rows, columns = _slices(part)
+        rows, columns = part.slices
         out[:, first:end, left:right] = whole[:, rows, columns]
         return masks.finished(out, [window.position], None)
 
@@ -193,7 +193,7 @@ class PartDataset(DrawnDataset[int, Sample_co, Batch_co]):
         first, end, left, right = window.valid(part)
         shape = self._frame_shape(window.position)
         whole = prediction.new_zeros((*prediction.shape[:-2], *shape))
-        rows, columns = _slices(part)
+        rows, columns = part.slices
         whole[..., rows, columns] = prediction[..., first:end, left:right]
         return whole
 
@@ -224,10 +224,3 @@ def outside_value(options: PixelOptions, part: Tensor) -> float:
         return 0.0
     counted = part[torch.isfinite(part)] if part.dtype.is_floating_point else part
     return float(counted.min()) if counted.numel() else 0.0
-
-
-def _slices(part: Part) -> tuple[slice, slice]:
-    return (
-        slice(part.top, part.top + part.rows),
-        slice(part.left, part.left + part.columns),
-    )

@@ -30,7 +30,7 @@ from dicomtorch.reader.choice import ChosenBackends
 from dicomtorch.reader.inflated import inflated_range
 from dicomtorch.reader.kept import KeptRanges, stored_key
 from dicomtorch.reader.open_files import OpenFiles, identity_of, is_inflated
-from dicomtorch.reader.rows import reads_rows, rows_of
+from dicomtorch.reader.rows import rows_of
 from dicomtorch.reader.threads import FEW, decode_pool, usable_threads, worthwhile_threads
 from dicomtorch.reader.web import FrameSource, WantedFrame, frames_of, given_frame, wanted_frame
 from dicomtorch.storage.base import ByteRange, Identity, Scratch, Storage
@@ -333,22 +333,6 @@ class FrameFetcher:
             self.cache.write(key, stored)
         return stored
 
-    def band(
-        self,
-        where: FrameLocation,
-        files: OpenFiles,
-        pixel: ImagePixel,
-        backend: Backend,
-        rows: range,
-    ) -> Array:
-        """Some rows of what `stored` gives; if `reads_rows`, nothing else is read."""
-        if not reads_rows(where, pixel):
-            return self.stored(where, files, pixel, backend)[rows.start : rows.stop]
-        offset, length = rows_of(where.span.offset, pixel, rows)
-        span = where.span._replace(offset=offset, length=length)
-        part = replace(pixel, rows=len(rows))
-        return self._decoded(where._replace(span=span), files, part, backend)
-
     def reduced(
         self,
         where: FrameLocation,
@@ -385,6 +369,18 @@ class FrameFetcher:
         out: Array | None = None,
     ) -> Array:
         data = self.read_encoded(where, files, pixel)
+        return self.decode(data, where, files, pixel, backend, out)
+
+    def decode(
+        self,
+        data: memoryview | bytes,
+        where: FrameLocation,
+        files: OpenFiles,
+        pixel: ImagePixel,
+        backend: Backend,
+        out: Array | None,
+    ) -> Array:
+        """Stored values of what `read_encoded` gave; see `stored`."""
         decoding.where = lambda: printable(files.index.path(where.position))
         decoding.limits = self._limits
         try:

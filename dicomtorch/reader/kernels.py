@@ -276,6 +276,26 @@ class PlainReader:
             return False
         return module.convert(*kind.decoded, stored, out.numpy()) == 0
 
+    def convert_part(
+        self, kind: PlainKind, encoded: Any, rows: int, columns: int, out: Tensor
+    ) -> bool:
+        """Converts a rectangle of a frame that lies in memory as in its file, and says whether it did.
+
+        Args:
+            kind: What the frame is one of.
+            encoded: The rows of the rectangle, one after the other.
+            rows: How many.
+            columns: How many.
+            out: (C, rows, columns), on the CPU.
+        """
+        module = kernels().module
+        if module is None or kind.template is None or not out.is_contiguous():
+            return False
+        # The size of a frame is nothing but a number of pixels where no resolution is halved.
+        record = kind.template.record.copy()
+        record["pixels"] = rows * columns
+        return module.convert(record, kind.template.taps, encoded, out.numpy()) == 0
+
     def read(
         self,
         positions: npt.NDArray[np.int64],

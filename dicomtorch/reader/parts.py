@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
-import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
 from dicomtorch.errors import DicomTorchError
 from dicomtorch.index.location import FrameLocation
 from dicomtorch.pixels import frame as pixels
+from dicomtorch.pixels.voi import SharedRange
 from dicomtorch.reader.open_files import OpenFiles
 from dicomtorch.reader.reader import Frame, FrameReader
 from dicomtorch.reader.recipes import Recipe
+from dicomtorch.reader.rectangles import encoded_rectangle, stored_rectangle
 from dicomtorch.reader.rows import reads_rows
 from dicomtorch.storage.base import ByteRange
 
@@ -36,6 +37,11 @@ class Part(NamedTuple):
     left: int
     rows: int
     columns: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Its rows and columns in the frame."""
+        return slice(self.top, self.top + self.rows), slice(self.left, self.left + self.columns)
 
 
 class _Job(NamedTuple):
@@ -138,35 +144,49 @@ def _read(
         if isinstance(whole, DicomTorchError):
             raise whole
         for k in numbers:
-            _, top, left, rows, columns = parts[k]
-            out[k].copy_(whole.image[:, top : top + rows, left : left + columns])
+            out[k].copy_(whole.image[:, *parts[k].slices])
             results[k] = Frame(out[k], whole.voi)
+        return
+    if reads_rows(where, recipe.values.pixel):
+        (k,) = numbers
+        results[k] = _read_rows(reader, job, parts[k], out[k], files)
         return
     # First, because measuring other frames goes through the same memory.
     shared = reader.ranges.of(where, recipe.shares) if recipe.shares else None
-    stored, first = _stored(reader, job, parts, files)
+    stored = reader.fetcher.stored(where, files, recipe.values.pixel, recipe.backend)
     for k in numbers:
-        _, top, left, rows, columns = parts[k]
-        piece = stored[top - first : top - first + rows, left : left + columns]
-        values = replace(
-            recipe.values, pixel=replace(recipe.values.pixel, rows=rows, columns=columns)
-        )
-        image, voi = pixels.apply(
-            piece, values, reader.options, out[k], shared=shared, plan=recipe.plan
-        )
-        results[k] = Frame(image, voi)
+        results[k] = _converted(reader, recipe, stored[parts[k].slices], out[k], shared)
 
 
-def _stored(
-    reader: FrameReader, job: _Job, parts: Sequence[Part], files: OpenFiles
-) -> tuple[npt.NDArray[np.generic], int]:
-    """Stored values of a frame or of the rows of its one part, and which row is the first of them."""
-    where, recipe, numbers = job
-    pixel, backend = recipe.values.pixel, recipe.backend
-    if not reads_rows(where, pixel):
-        return reader.fetcher.stored(where, files, pixel, backend), 0
-    _, top, _, rows, _ = parts[numbers[0]]
-    return reader.fetcher.band(where, files, pixel, backend, range(top, top + rows)), top
+def _read_rows(reader: FrameReader, job: _Job, part: Part, out: Tensor, files: OpenFiles) -> Frame:
+    """A part of which no more than its rows is read."""
+    where, recipe, _ = job
+    fetcher, pixel = reader.fetcher, recipe.values.pixel
+    rows, columns = (range(each.start, each.stop) for each in part.slices)
+    kind = reader.plain.kind(where.value_group, lambda: recipe)
+    if kind.template is not None:
+        encoded = encoded_rectangle(fetcher, where, files, pixel, rows, columns)
+        if reader.plain.convert_part(kind, encoded, part.rows, part.columns, out):
+            return Frame(out, kind.voi)
+    # First, because measuring other frames goes through the same memory.
+    shared = reader.ranges.of(where, recipe.shares) if recipe.shares else None
+    stored = stored_rectangle(fetcher, where, files, pixel, recipe.backend, rows, columns)
+    return _converted(reader, recipe, stored, out, shared)
+
+
+def _converted(
+    reader: FrameReader,
+    recipe: Recipe,
+    stored: npt.NDArray[Any],
+    out: Tensor,
+    shared: Sequence[SharedRange | None] | None,
+) -> Frame:
+    rows, columns = stored.shape[:2]
+    pixel = replace(recipe.values.pixel, rows=rows, columns=columns)
+    values = replace(recipe.values, pixel=pixel)
+    return Frame(
+        *pixels.apply(stored, values, reader.options, out, shared=shared, plan=recipe.plan)
+    )
 
 
 def will_need_parts(reader: FrameReader, parts: Sequence[Part]) -> None:

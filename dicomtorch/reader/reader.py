@@ -97,7 +97,7 @@ class FrameReader:
         self.dtype = dtypes.output_dtype(fetcher.backends.chosen, options)
         self.ranges = SharedRanges(fetcher, options)
         self._recipes = Recipes(fetcher, options, self.ranges)
-        self._plain = PlainReader(fetcher.index, fetcher.storage, self.dtype)
+        self.plain = PlainReader(fetcher.index, fetcher.storage, self.dtype)
 
     @property
     def index(self) -> FrameIndex:
@@ -219,12 +219,12 @@ class FrameReader:
         """One frame, in a tensor of its own."""
         located = self.index.locate([position])
         out: Tensor | None = None
-        if self._plain.reads_files:
+        if self.plain.reads_files:
             (where,) = located
-            kind = self._plain.kind(where.value_group, lambda: self.recipe(where))
+            kind = self.plain.kind(where.value_group, lambda: self.recipe(where))
             if kind.template is not None:
                 out = fresh(kind.shape, self.dtype)
-                if self._plain.read_one(where, kind.template, out):
+                if self.plain.read_one(where, kind.template, out):
                     return Frame(out, kind.voi)
         results: list[Frame | DicomTorchError] = []
         self.fetcher.each(
@@ -307,7 +307,7 @@ class FrameReader:
     ) -> list[Frame | DicomTorchError | None]:
         """The frames that compiled kernels read into `out`; `None` for those that go the way of all frames."""
         results: list[Frame | DicomTorchError | None] = [None] * len(positions)
-        if out is None or not self._plain.is_used or not out.is_contiguous():
+        if out is None or not self.plain.is_used or not out.is_contiguous():
             return results
         at = np.asarray(positions, np.int64)
         groups = np.asarray(self.index.values("frame_values", at)).tolist()
@@ -319,10 +319,10 @@ class FrameReader:
         templates = [kind.template if kind.shape == shape else None for kind in found]
         threads = num_threads or usable_threads()
         done: Sequence[bool | DicomTorchError]
-        if self._plain.reads_files:
-            done = self._plain.read(at, templates, out, threads).tolist()
+        if self.plain.reads_files:
+            done = self.plain.read(at, templates, out, threads).tolist()
         else:
-            done = read_plain_remote(self._plain, self.fetcher, at, templates, out, threads)
+            done = read_plain_remote(self.plain, self.fetcher, at, templates, out, threads)
         for k, (image, is_there) in enumerate(zip(out.unbind(), done, strict=True)):
             if is_there:
                 results[k] = Frame(image, found[k].voi) if is_there is True else is_there
@@ -335,7 +335,7 @@ class FrameReader:
             (where,) = self.index.locate([position])
             return self.recipe(where)
 
-        return self._plain.kind(group, recipe, sample)
+        return self.plain.kind(group, recipe, sample)
 
     def _all_stored(
         self, located: Sequence[FrameLocation], num_threads: int | None
@@ -427,8 +427,8 @@ class FrameReader:
                 )
             elif decoded is None:
                 decoded = self.fetcher.stored(where, files, values.pixel, recipe.backend)
-            kind = self._plain.kind(where.value_group, lambda: recipe, sample)
-            if self._plain.convert(kind, decoded, out):
+            kind = self.plain.kind(where.value_group, lambda: recipe, sample)
+            if self.plain.convert(kind, decoded, out):
                 return Frame(out, kind.voi)
             image, voi = pixels.apply(decoded, values, self.options, out, shared=shared, plan=plan)
         except DicomTorchError as error:

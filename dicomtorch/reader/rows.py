@@ -1,6 +1,8 @@
-"""Rows of frames that may be read alone."""
+"""Rows of frames that may be read alone, and columns that are cut out of them."""
 
 from __future__ import annotations
+
+import numpy as np
 
 from dicomtorch.index.location import FrameLocation
 from dicomtorch.index.members import WEB
@@ -31,3 +33,10 @@ def rows_of(start: int, pixel: ImagePixel, rows: range) -> tuple[int, int]:
     """Offset and length of some rows of a frame that begins at `start`."""
     row = pixel.columns * pixel.samples_per_pixel * pixel.bits_allocated // 8
     return start + rows.start * row, len(rows) * row
+
+
+def cut_columns(data: bytes | memoryview, pixel: ImagePixel, columns: range) -> bytes:
+    """Some columns of rows that `reads_rows`, before anything is made of their samples."""
+    size = pixel.samples_per_pixel * pixel.bits_allocated // 8
+    lines = np.frombuffer(data, np.uint8).reshape(-1, pixel.columns * size)
+    return lines[:, columns.start * size : columns.stop * size].tobytes()

@@ -20,6 +20,7 @@ from dicomtorch.pixels.sample import Sample
 from dicomtorch.reader.open_files import OpenFiles
 from dicomtorch.reader.reader import Frame, FrameReader
 from dicomtorch.reader.recipes import Recipe
+from dicomtorch.reader.rectangles import stored_rectangle
 
 Window = Sequence[int]
 """First row, first column, rows and columns of a part."""
@@ -116,17 +117,24 @@ def _stored(
     def read(number: int, files: OpenFiles) -> None:
         chosen = several[number]
         where = located[chosen[0]]
-        first = min(windows[k][0] for k in chosen)
-        rows = range(first, max(windows[k][0] + windows[k][2] for k in chosen))
+        rows, columns = (
+            range(
+                min(windows[k][axis] for k in chosen),
+                max(windows[k][axis] + windows[k][axis + 2] for k in chosen),
+            )
+            for axis in (0, 1)
+        )
         try:
             recipe = reader.recipe(where)
-            band = reader.fetcher.band(where, files, recipe.values.pixel, recipe.backend, rows)
+            pixel, backend = recipe.values.pixel, recipe.backend
+            part = stored_rectangle(reader.fetcher, where, files, pixel, backend, rows, columns)
         except DicomTorchError as error:
             errors[number] = reader.fetcher.named(error, where.position)
             return
         for k in chosen:
-            top, left, height, width = windows[k]
-            results[k] = np.array(band[top - first : top - first + height, left : left + width])
+            top, left = windows[k][0] - rows.start, windows[k][1] - columns.start
+            height, width = windows[k][2:]
+            results[k] = np.array(part[top : top + height, left : left + width])
 
     reader.fetcher.each([located[chosen[0]] for chosen in several], read, num_threads)
     if errors:

@@ -22,6 +22,7 @@ from dicomtorch.reader.reader import Frame
 from dicomtorch.reader.rows import reads_rows
 from dicomtorch.storage.base import ByteRange
 from tests.support import streams_by_encoders as encoders
+from tests.support.kernel_jobs import without
 from tests.support.phantoms import encapsulated, image, write
 from tests.support.requirements import require
 
@@ -66,6 +67,65 @@ def test_parts_come_in_the_order_asked_for(tmp_path: Path) -> None:
             ]
             np.testing.assert_array_equal(target[0].numpy(), expected)
     assert read_parts(reader, [], []) == []
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "stored": {"values": "stored"},
+    "display": {"values": "display"},
+    "modality": {"values": "modality"},
+    "normalized": {"values": "modality", "normalize": (3.0, 7.0)},
+    "rgb": {"values": "display", "color": "rgb"},
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # files that are odd in some other way
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("where", ["bundled", "samples"])
+def test_parts_of_files_of_all_kinds_are_what_their_frames_have_there(
+    where: str,
+    kind: str,
+    compiled: bool,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not compiled:
+        without(monkeypatch)
+    index, _ = scan(request.getfixturevalue(where))
+    reader = FrameReader(index, options=PixelOptions(**KINDS[kind]))
+    groups = index.values("frame_values", np.arange(len(index)))
+    positions = np.unique(np.asarray(groups), return_index=True)[1].tolist()
+    chance, by_rows = np.random.default_rng(len(kind)), 0
+    for position in positions:
+        pixel = index.image_pixel(position)
+        if pixel.rows * pixel.columns > 1 << 19:
+            continue
+        (frame,) = reader.read_many([position])
+        if isinstance(frame, Frame):
+            by_rows += reads_rows(index.locate([position])[0], pixel)
+            check_parts(reader, position, frame, (pixel.rows, pixel.columns), chance)
+    assert by_rows > 20
+
+
+def check_parts(
+    reader: FrameReader,
+    position: int,
+    frame: Frame,
+    shape: tuple[int, int],
+    chance: np.random.Generator,
+) -> None:
+    parts = [Part(position, 0, 0, *shape)]
+    for _ in range(3):
+        top, left = chance.integers(0, shape).tolist()
+        size = chance.integers(1, (shape[0] - top + 1, shape[1] - left + 1)).tolist()
+        parts.append(Part(position, top, left, *size))
+    channels = len(frame.image)
+    out = [torch.empty((channels, p.rows, p.columns), dtype=reader.dtype) for p in parts]
+    for part, target, found in zip(parts, out, read_parts(reader, parts, out), strict=True):
+        assert isinstance(found, Frame), found
+        expected = frame.image[:, *part.slices]
+        assert torch.equal(expected.nan_to_num(), target.nan_to_num()), part
+        assert found.voi == frame.voi, part
 
 
 def test_an_error_is_of_its_frame_alone(tmp_path: Path) -> None:

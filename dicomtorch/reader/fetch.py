@@ -27,12 +27,13 @@ from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.limits import LIMITS, Limits
 from dicomtorch.reader.cache import EXPENSIVE, FrameCache, reduced_key
 from dicomtorch.reader.choice import ChosenBackends
+from dicomtorch.reader.given import GivenReader
 from dicomtorch.reader.inflated import inflated_range
 from dicomtorch.reader.kept import KeptRanges, stored_key
 from dicomtorch.reader.open_files import OpenFiles, identity_of, is_inflated
 from dicomtorch.reader.rows import rows_of
 from dicomtorch.reader.threads import FEW, decode_pool, usable_threads, worthwhile_threads
-from dicomtorch.reader.web import FrameSource, WantedFrame, frames_of, given_frame, wanted_frame
+from dicomtorch.reader.web import FrameSource, WantedFrame, frames_of
 from dicomtorch.storage.base import ByteRange, Identity, Scratch, Storage
 from dicomtorch.storage.choose import remember, storage_for
 from dicomtorch.storage.local import LocalStorage
@@ -69,7 +70,7 @@ class FrameFetcher:
         self.giver: FrameSource | None = frames_of(index.root) if is_web(index.root) else None
         # Where frames are given, nobody asks for ranges.
         self.storage = storage or (LocalStorage() if self.giver else storage_for(index.root))
-        self.kept = KeptRanges.of(self.storage)
+        self.kept = KeptRanges.of(self.giver or self.storage)
         self._renew()
 
     def _renew(self) -> None:
@@ -146,10 +147,9 @@ class FrameFetcher:
     ) -> None:
         """Asks for all of several frames that are read now, so that none is waited for alone."""
         if self.giver is not None:
-            self.giver.need(self._not_decoded(located))
-            return
-        assert isinstance(self.storage, RemoteStorage)
-        self.storage.need(self._ranges(located) if ranges is None else ranges())
+            self.giver.need(self._asked(self.giver, located))
+        elif isinstance(self.storage, RemoteStorage):
+            self.storage.need(self._ranges(located) if ranges is None else ranges())
 
     def _ranges(self, located: Sequence[FrameLocation]) -> list[ByteRange]:
         """What has to be read of frames whose values or bytes are not kept."""
@@ -214,17 +214,19 @@ class FrameFetcher:
         """
         located = (index or self.index).locate(positions)
         if self.giver is not None:
-            apart = [wanted_frame(index, one) for one in located] if index else []
-            self.giver.will_need(apart or self._not_decoded(located), is_known=is_known)
+            self.giver.will_need(self._asked(self.giver, located, index), is_known=is_known)
         elif isinstance(self.storage, RemoteStorage):
             ranges = self._ranges(located) if index is None else map(self.byte_range, located)
             self.storage.will_need(list(ranges), is_known=is_known)
         else:
             self.storage.will_need([self.byte_range(where) for where in located])
 
-    def _not_decoded(self, located: Sequence[FrameLocation]) -> list[WantedFrame]:
-        """What a source that gives frames is asked for: what is not in the cache of decoded ones."""
-        return [wanted_frame(self.index, one) for one in located if not self.is_decoded(one)]
+    def _asked(
+        self, giver: FrameSource, located: Sequence[FrameLocation], index: FrameIndex | None = None
+    ) -> list[WantedFrame]:
+        """What a source that gives frames is asked for: what is neither in the cache of decoded ones nor kept."""
+        left = located if index else [one for one in located if not self.is_decoded(one)]
+        return GivenReader(giver, self.kept, index or self.index).missing(left)
 
     def byte_range(
         self, where: FrameLocation, pixel: ImagePixel | None = None, rows: range | None = None
@@ -298,7 +300,8 @@ class FrameFetcher:
     ) -> memoryview | bytes:
         """The bytes of a frame that a decoder takes, in `scratch` or memory of this thread that the next overwrites."""
         if self.giver is not None:
-            return given_frame(self.giver.take(wanted_frame(self.index, where)), pixel)
+            given = GivenReader(self.giver, self.kept, self.index)
+            return given.read(where, pixel, scratch or self._local.scratch)
         offset, length, fragments, bit_offset, _ = where.span
         if where.deflated:
             data = inflated_range(where, files)

@@ -1,8 +1,9 @@
 """What is kept of frames on a disk of this machine, and what names it.
 
-Encoded frames of remote objects are kept as they came where `storage_options` has `range_cache`: the same files, folder
-rules and bounds as those of decoded frames (`cache`), below a folder of their own. An entry is named by the address of
-the object and its version, so that one that changed is asked for again once the index says so.
+Encoded frames of remote objects and of DICOMweb servers are kept as they came where `storage_options` has
+`range_cache`: the same files, folder rules and bounds as those of decoded frames (`cache`), below a folder of their
+own. An entry is named by the address of the object and its version, so that one that changed is asked for again once
+the index says so. The version of an instance of a DICOMweb server is the checksum of the header that was scanned.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from typing import Any
 import numpy as np
 
 from dicomtorch.backends.base import Backend
+from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.index.location import FrameLocation
 from dicomtorch.index.purge import RANGES
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.reader.cache import FrameCache, frame_key
 from dicomtorch.reader.open_files import OpenFiles, identity_of
+from dicomtorch.reader.web import FrameSource, WebFrames
 from dicomtorch.storage.base import ByteRange, Scratch, Storage
 from dicomtorch.storage.remote import RemoteStorage
 
@@ -28,7 +31,7 @@ _FIRST_BYTES = 4096  # of a frame, whose checksum is in the key of its decoded v
 
 
 class KeptRanges:
-    """Ranges that were read before; shared by threads and processes, picklable.
+    """Ranges and frames that were read before; shared by threads and processes, picklable.
 
     Args:
         folder: Below which they are.
@@ -42,11 +45,11 @@ class KeptRanges:
         self._cache = FrameCache(Path(folder) / RANGES, max_bytes)
 
     @classmethod
-    def of(cls, storage: Storage) -> KeptRanges | None:
-        """Those that the options of a storage ask for."""
-        if not isinstance(storage, RemoteStorage) or storage.settings.range_cache is None:
+    def of(cls, source: Storage | FrameSource) -> KeptRanges | None:
+        """Those that the options of a storage, or of a source of frames, ask for."""
+        if not isinstance(source, RemoteStorage | WebFrames) or source.settings.range_cache is None:
             return None
-        return cls(storage.settings.range_cache, storage.settings.range_cache_bytes)
+        return cls(source.settings.range_cache, source.settings.range_cache_bytes)
 
     def read(self, wanted: ByteRange, scratch: Scratch) -> memoryview | None:
         """A range, in `scratch` or memory of its own; `None` if it is not there in whole."""
@@ -60,6 +63,24 @@ class KeptRanges:
         if wanted.length <= _MOST:
             self._cache.write(_key(wanted), np.frombuffer(data, np.uint8))
 
+    def has_frame(self, index: FrameIndex, where: FrameLocation) -> bool:
+        """Whether a frame that a server gave is there, whole or not."""
+        return bool(where.version) and self._cache.has(_frame_key(index, where))
+
+    def read_frame(
+        self, index: FrameIndex, where: FrameLocation, scratch: Scratch
+    ) -> memoryview | None:
+        """The bytes of a frame that a server gave, in `scratch` or memory of its own; `None` if it is not there."""
+        if not where.version:
+            return None
+        found = self._cache.read_array(_frame_key(index, where), scratch, _MOST)
+        return None if found is None else found.data.cast("B")
+
+    def write_frame(self, index: FrameIndex, where: FrameLocation, data: memoryview) -> None:
+        """Keeps a frame that is what the index says, if there is room, and the scan said which version it is."""
+        if where.version and len(data) <= _MOST:
+            self._cache.write(_frame_key(index, where), np.frombuffer(data, np.uint8))
+
     def missing(self, ranges: list[ByteRange]) -> list[ByteRange]:
         """Those that are not there."""
         return [wanted for wanted in ranges if not self._cache.has(_key(wanted))]
@@ -70,6 +91,15 @@ def _key(wanted: ByteRange) -> bytes:
     name, identity, offset, length = wanted
     text = repr((name, identity.version, identity.size, offset, length))
     return hashlib.sha256(b"range" + text.encode()).digest()
+
+
+def _frame_key(index: FrameIndex, where: FrameLocation) -> bytes:
+    """What names a frame that a server gives, 32 bytes."""
+    paths: Any = index.files["path"]
+    pixel = index.image_pixel(where.position)
+    about = (where.version, where.span.offset, pixel.transfer_syntax_uid, pixel.native_bits)
+    text = repr((index.root, paths[where.file], *about))
+    return hashlib.sha256(b"given" + text.encode()).digest()
 
 
 def stored_key(

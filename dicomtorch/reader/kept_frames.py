@@ -60,6 +60,17 @@ class KeptFrames(FrameSource):
         found = data and _frame(data, len(block[1]), wanted.number - block[1].start)
         return found or self._source.take(wanted)  # which says what is wrong
 
+    def take_many(self, wanted: Sequence[WantedFrame]) -> list[GivenFrame | DicomTorchError]:
+        """Several frames, or what is wrong with each."""
+        self.need(wanted)
+        found: list[GivenFrame | DicomTorchError] = []
+        for one in wanted:
+            try:
+                found.append(self.take(one))
+            except DicomTorchError as error:
+                found.append(error)
+        return found
+
     def _block(self, wanted: WantedFrame) -> _Block:
         """Which frames of its instance a frame is asked for with."""
         many = self._source.frames_per_request

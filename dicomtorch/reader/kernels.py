@@ -47,6 +47,7 @@ from dicomtorch.reader.templates import (
 from dicomtorch.storage.base import Storage
 from dicomtorch.storage.local import LocalStorage
 from dicomtorch.storage.remote import RemoteStorage
+from dicomtorch.storage.web import is_web
 
 ABI = 2
 _OWN = "dicomtorch.backends."
@@ -199,7 +200,7 @@ class PlainReader:
         dtype: Of the tensors.
 
     Attributes:
-        is_used: Whether there are kernels, and they can read from `storage`, or what it gives.
+        is_used: Whether there are kernels, and they can read from `storage`, or what it or a server gives.
         reads_files: Whether they read from `storage` themselves.
     """
 
@@ -207,8 +208,11 @@ class PlainReader:
         self._index = index
         self._dtype = dtype
         self._converts = kernels().module is not None
-        self.reads_files = type(storage) is LocalStorage and self._converts
-        self.is_used = self.reads_files or (isinstance(storage, RemoteStorage) and self._converts)
+        self._is_given = is_web(index.root)
+        is_local = type(storage) is LocalStorage and not self._is_given
+        self.reads_files = is_local and self._converts
+        comes = isinstance(storage, RemoteStorage) or self._is_given
+        self.is_used = self.reads_files or (comes and self._converts)
         self._kinds: dict[Any, PlainKind] = {}
 
     def kind(
@@ -402,6 +406,8 @@ class PlainReader:
         """Whether each frame lies in one piece, on whole bytes, inside a file or archive where it is not deflated."""
         values, files = self._index.values, self._index.files
         file = np.asarray(values("file", positions))
+        if self._is_given:  # what comes of each is looked at
+            return np.ones(len(positions), np.bool_)
         fragments = np.asarray(values("fragments", positions))
         # Of some frames it is only known that they are items; that it is one is looked at when it is read.
         whole: npt.NDArray[np.bool_] = (fragments == is_rle) | (fragments == -is_rle)

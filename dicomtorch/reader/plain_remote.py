@@ -16,6 +16,7 @@ from torch import Tensor
 from dicomtorch.errors import DicomTorchError
 from dicomtorch.reader.fetch import FrameFetcher
 from dicomtorch.reader.kernels import PlainReader
+from dicomtorch.reader.plain_given import read_plain_given
 from dicomtorch.reader.templates import Template
 from dicomtorch.storage.base import ByteRange
 from dicomtorch.storage.remote import RemoteStorage
@@ -35,12 +36,14 @@ def read_plain_remote(
 
     Args:
         plain: Of the index.
-        fetcher: Of the same index, its files in a `RemoteStorage`.
+        fetcher: Of the same index, its files in a `RemoteStorage` or its frames given by a server.
         positions: Frames.
         templates: How each is converted, `None` for those that are left out.
         out: (B, C, H, W), contiguous; frame k goes into `out[k]`.
         num_threads: At most so many at once.
     """
+    if fetcher.giver is not None:
+        return read_plain_given(plain, fetcher, positions, templates, out, num_threads)
     results: list[bool | DicomTorchError] = [False] * len(positions)
     batch = plain.batch(positions, templates, out)
     if batch is None or fetcher.kept is not None:

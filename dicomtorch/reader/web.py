@@ -90,6 +90,9 @@ class FrameSource(Protocol):
     def take(self, wanted: WantedFrame) -> GivenFrame:
         """One frame."""
 
+    def take_many(self, wanted: Sequence[WantedFrame]) -> Sequence[GivenFrame | DicomTorchError]:
+        """Several frames that are read right away, or what is wrong with each."""
+
 
 class WebFrames(FrameSource):
     """A source that gives frames, and no ranges. Picklable; in a forked process it begins anew.
@@ -103,14 +106,15 @@ class WebFrames(FrameSource):
 
     Attributes:
         root: As given.
-        frames_per_request: As the options say.
+        settings: How it is asked.
+        frames_per_request: As these say.
     """
 
     def __init__(self, root: bytes, client: WebClient | None = None) -> None:
         self.root = root
         self._client = client or client_for(root)
         self._url = real_url(root, self._client.settings)
-        settings = self._client.settings
+        self.settings = settings = self._client.settings
         self.frames_per_request = settings.frames_per_request
         self._together = _Together(settings.frames_per_request)
         self._sizes: dict[str, int] = {}  # bytes of a frame of instances of which some came
@@ -144,6 +148,11 @@ class WebFrames(FrameSource):
         except StatusError as error:
             raise StorageError(*error.args) from error
 
+    def take_many(self, wanted: Sequence[WantedFrame]) -> list[GivenFrame | DicomTorchError]:
+        """Several frames, asked for together, or what is wrong with each."""
+        found: list[Any] = self._ahead.take_many(wanted)
+        return [StorageError(*one.args) if isinstance(one, StatusError) else one for one in found]
+
     def group(self, wanted: WantedFrame) -> Hashable:
         """Of which instance a frame is; see `ahead.Planner`."""
         return wanted.instance
@@ -158,7 +167,7 @@ class WebFrames(FrameSource):
 
     def _frames_like(self, wanted: WantedFrame) -> int:
         """Frames like this one that a request has: within a share of the budget, so that several are under way."""
-        share = int(self._client.settings.prefetch_bytes) // _SHARES
+        share = int(self.settings.prefetch_bytes) // _SHARES
         return max(1, min(self._together.most, share // max(self.size(wanted), 1)))
 
     def size(self, wanted: WantedFrame) -> int:

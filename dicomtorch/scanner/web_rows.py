@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -85,6 +87,7 @@ class WebReader:
 
     def described(self, header: Mapping[str, Any], rows: FileRows) -> Described:
         """An instance with its header; what is wrong with it is in `rows`."""
+        rows.version = _checksum(header)
         try:
             found = self._header(header)
         except StorageError as error:
@@ -215,6 +218,12 @@ class WebReader:
             raise StorageError(f"the server gave no RTSTRUCT where one is ({file.reason})")
         rows.size, rows.version = size, version
         rows.deflated, rows.mask_object = file.deflated, file.mask_object
+
+
+def _checksum(header: Mapping[str, Any]) -> str:
+    """What tells this header of an instance from another one: a server says of no instance that it was changed."""
+    text = json.dumps(header, sort_keys=True, separators=(",", ":"))
+    return f"header {hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def _available(header: Mapping[str, Any]) -> str:

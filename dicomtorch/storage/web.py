@@ -123,6 +123,8 @@ class WebSettings:
         io_threads: Requests at once, 1 to 64.
         frames_per_request: Frames of one instance that are asked for together, 1 to 1,000.
         prefetch_bytes: What may be held that was asked for ahead.
+        range_cache: A folder for encoded frames as they came; `None`: none.
+        range_cache_bytes: What they may take.
         timeout: Seconds that a server may keep silent.
         connect_timeout: Seconds until a connection is there.
         max_retries: How often what failed for no reason of the request is asked for again.
@@ -137,6 +139,8 @@ class WebSettings:
     io_threads: int = 8
     frames_per_request: int = 30
     prefetch_bytes: int = 256 << 20
+    range_cache: str | None = None
+    range_cache_bytes: int = 50_000_000_000
     timeout: float = 30.0
     connect_timeout: float = 5.0
     max_retries: int = 5
@@ -182,7 +186,12 @@ class WebSettings:
                 raise OptionError(
                     f"storage_options[{name!r}] must be a whole number of {low} to {high}"
                 )
-        for name in ("timeout", "connect_timeout", "prefetch_bytes", "most_bytes"):
+        if given.get("range_cache") is not None:
+            given["range_cache"] = os.path.abspath(
+                os.path.expanduser(os.fspath(given["range_cache"]))
+            )
+        numbers = ("timeout", "connect_timeout", "prefetch_bytes", "most_bytes")
+        for name in (*numbers, "range_cache_bytes"):
             value = given.get(name, 1)
             if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
                 raise OptionError(f"storage_options[{name!r}] must be a number above 0")

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydicom.uid import RLELossless
 
 from dicomtorch import DicomFrames, FrameIndex, scan
 from dicomtorch.errors import DicomTorchError, SourceError
 from dicomtorch.reader.fetch import FrameFetcher
-from tests.support.orthanc import OPTIONS, PASSWORD, Orthanc, orthanc
+from dicomtorch.storage.web import client_for
+from tests.support.orthanc import AUTHORIZATION, OPTIONS, PASSWORD, Orthanc, orthanc
 from tests.support.phantoms import ct, ct_pixels, write
 from tests.support.requirements import require, samples_folder
 
@@ -83,6 +85,32 @@ def test_a_series_is_its_files(server: Orthanc, tmp_path: Path) -> None:
     again, refreshed = scan(address, index=web.index)
     assert again.table["SOPInstanceUID"].equals(web.index.table["SOPInstanceUID"])
     assert (refreshed.read, len(again)) == (0, 75)
+
+
+def test_frames_are_kept_on_this_machine(server: Orthanc, tmp_path: Path) -> None:
+    random = np.random.default_rng(0).integers(0, 2000, (40, 32, 32), np.int16)
+    native, rle = (ct(random, k, StudyInstanceUID="1.2.3.5") for k in (91, 92))
+    rle.compress(RLELossless, generate_instance_uid=False)
+    for k, one in enumerate((native, rle)):
+        assert server.takes(write(one, tmp_path / "files" / f"{k}.dcm").read_bytes())
+    address = f"{server.address}/studies/1.2.3.5"
+    options = {**OPTIONS, "range_cache": str(tmp_path / "kept")}
+    for expected in (4, 0):  # the second scan finds the headers that the first one found
+        index, _ = scan(address, storage_options=options)
+        client = client_for(index.root)
+        before = client.requests
+        frames = DicomFrames(index, values="stored")
+        ours = by_uid(index)
+        for one in (native, rle):
+            batch = frames[[ours[one.SOPInstanceUID, k][0] for k in range(40)]][0]
+            assert torch.equal(batch[:, 0].to(torch.int16), torch.from_numpy(random))
+        assert client.requests - before == expected
+    names = [str(path.relative_to(tmp_path)) for path in (tmp_path / "kept").rglob("*")]
+    assert len([name for name in names if name.endswith(".frame")]) == 80
+    held = b"".join(path.read_bytes() for path in (tmp_path / "kept").rglob("*") if path.is_file())
+    for text in (PASSWORD, AUTHORIZATION.split()[1], str(native.SOPInstanceUID)):
+        assert text.encode() not in held
+        assert not [name for name in names if text in name]
 
 
 def test_wrong_credentials_are_said(server: Orthanc) -> None:

@@ -14,7 +14,7 @@ from dicomtorch.reader.web import (
     GivenFrame,
     WantedFrame,
     given_frame,
-    wanted_frame,
+    wanted_frames,
 )
 from dicomtorch.storage.base import Scratch
 
@@ -37,10 +37,10 @@ class GivenReader:
 
     def missing(self, located: Sequence[FrameLocation]) -> list[WantedFrame]:
         """What the source is asked for: frames that are not kept, as often as there."""
-        return [wanted_frame(self._index, where) for where in located if not self._is_kept(where)]
-
-    def _is_kept(self, where: FrameLocation) -> bool:
-        return self._kept is not None and self._kept.has_frame(self._index, where)
+        index, kept = self._index, self._kept
+        if kept is not None:
+            located = [where for where in located if not kept.has_frame(index, where)]
+        return wanted_frames(index, located)
 
     def read(self, where: FrameLocation, pixel: ImagePixel, scratch: Scratch) -> memoryview:
         """The bytes of a frame that a decoder takes, in `scratch` or memory of their own.
@@ -51,14 +51,15 @@ class GivenReader:
         """
         data = self._found(where, scratch)
         if data is None:
-            data = self._checked(where, pixel, self._source.take(wanted_frame(self._index, where)))
+            (wanted,) = wanted_frames(self._index, [where])
+            data = self._checked(where, pixel, self._source.take(wanted))
         return data
 
     def read_many(self, located: Sequence[FrameLocation]) -> list[memoryview | DicomTorchError]:
         """The bytes of several frames, asked for together, each in memory of its own, or what is wrong with it."""
         found = {k: self._found(where, Scratch()) for k, where in enumerate(located)}
         left = [k for k, data in found.items() if data is None]
-        wanted = [wanted_frame(self._index, located[k]) for k in left]
+        wanted = wanted_frames(self._index, [located[k] for k in left])
         results: dict[int, memoryview | DicomTorchError] = {
             k: data for k, data in found.items() if data is not None
         }

@@ -344,14 +344,21 @@ def _restored(root: bytes, client: WebClient) -> WebFrames:
     return frames_of(root)
 
 
-def wanted_frame(index: FrameIndex, where: FrameLocation) -> WantedFrame:
-    """How the server of an index is asked for a frame."""
+def wanted_frames(index: FrameIndex, located: Sequence[FrameLocation]) -> list[WantedFrame]:
+    """How the server of an index is asked for frames."""
     files: Any = index.files
-    size = where.span.length
-    if not size:
-        size = index.image_pixel(where.position).native_bits // (8 * _RATIO)
-    count = int(files["found_frames"][where.file])
-    return WantedFrame(files["path"][where.file].decode(), where.span.offset, size, count)
+    about: dict[int, tuple[str, int]] = {}  # looked up once for each instance
+    found = []
+    for where in located:
+        known = about.get(where.file)
+        if known is None:
+            count = int(files["found_frames"][where.file])
+            known = about[where.file] = files["path"][where.file].decode(), count
+        size = where.span.length
+        if not size:
+            size = index.image_pixel(where.position).native_bits // (8 * _RATIO)
+        found.append(WantedFrame(known[0], where.span.offset, size, known[1]))
+    return found
 
 
 def given_frame(given: GivenFrame, pixel: ImagePixel) -> memoryview:

@@ -43,6 +43,7 @@ from dicomtorch.reader.templates import (
     decoded_template,
     scaled,
     template,
+    together,
 )
 from dicomtorch.storage.base import Storage
 from dicomtorch.storage.local import LocalStorage
@@ -405,9 +406,9 @@ class PlainReader:
     ) -> npt.NDArray[np.bool_]:
         """Whether each frame lies in one piece, on whole bytes, inside a file or archive where it is not deflated."""
         values, files = self._index.values, self._index.files
-        file = np.asarray(values("file", positions))
         if self._is_given:  # what comes of each is looked at
             return np.ones(len(positions), np.bool_)
+        file = np.asarray(values("file", positions))
         fragments = np.asarray(values("fragments", positions))
         # Of some frames it is only known that they are items; that it is one is looked at when it is read.
         whole: npt.NDArray[np.bool_] = (fragments == is_rle) | (fragments == -is_rle)
@@ -439,16 +440,3 @@ class PlainReader:
         jobs["template"] = numbers
         jobs["number"] = self._index.values("length", positions)
         return jobs
-
-
-def together(templates: list[Template]) -> tuple[Record, Record]:
-    """Records of several templates, and the taps of all."""
-    if len(templates) == 1:
-        return templates[0][:2]
-    table = np.concatenate([each.record for each in templates])
-    lengths = [len(each.taps) for each in templates]
-    if any(lengths):
-        before = np.cumsum(lengths) - lengths
-        table["row_at"] += before
-        table["column_at"] += before
-    return table, np.concatenate([each.taps for each in templates])

@@ -268,3 +268,16 @@ def scaled(
             record["low"], record["high"] = operands
     record["flags"] = flags
     return record
+
+
+def together(templates: list[Template]) -> tuple[Record, Record]:
+    """Records of several templates, and the taps of all."""
+    if len(templates) == 1:
+        return templates[0][:2]
+    table = np.concatenate([each.record for each in templates])
+    lengths = [len(each.taps) for each in templates]
+    if any(lengths):
+        before = np.cumsum(lengths) - lengths
+        table["row_at"] += before
+        table["column_at"] += before
+    return table, np.concatenate([each.taps for each in templates])

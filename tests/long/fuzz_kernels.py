@@ -69,8 +69,8 @@ def fuzz(seed: int, seconds: float, folder: Path) -> dict[str, int]:
     """Calls with right and wrong jobs, from two threads, while files change; counts what came of them."""
     import dicomtorch_kernels as kernels
 
-    from dicomtorch.reader.kernels import JOB, together
-    from dicomtorch.reader.templates import TEMPLATE
+    from dicomtorch.reader.kernels import JOB
+    from dicomtorch.reader.templates import TEMPLATE, together
     from tests.support.kernel_jobs import (
         ODD,
         expected,

@@ -181,6 +181,8 @@ def redacting() -> bool:
 def escaped(path: str | bytes) -> str:
     """A path as text: control characters and what is not UTF-8 escaped."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    if text.isprintable():  # nearly always
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

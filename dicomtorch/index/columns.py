@@ -18,7 +18,6 @@ from dicomtorch.errors import IndexFileError
 from dicomtorch.model.schema import Column
 
 _MOST_SHOWN = 10  # distinct values
-_AT_ONCE = 1 << 16  # texts that are moved together: positions take sixteen times the bytes
 
 Ints = npt.NDArray[np.integer[Any]]
 Rows = npt.NDArray[np.int64] | slice
@@ -61,17 +60,11 @@ class Packed(Sequence[bytes]):
 
     def take(self, rows: Ints) -> Packed:
         """The values at `rows`, packed anew."""
-        starts = self.offsets[rows]
-        lengths = self.offsets[rows + 1] - starts
-        offsets = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        data = np.empty(offsets[-1], np.uint8)
-        for first in range(0, len(rows), _AT_ONCE):
-            ends = offsets[first : first + _AT_ONCE + 1]
-            some = slice(first, first + _AT_ONCE)
-            shifts = np.repeat(starts[some] - ends[:-1], lengths[some])
-            data[ends[0] : ends[-1]] = self.data[np.arange(ends[0], ends[-1]) + shifts]
-        return Packed(offsets, data)
+        offsets, data = (
+            pa.py_buffer(np.ascontiguousarray(part)) for part in (self.offsets, self.data)
+        )
+        every = pa.Array.from_buffers(pa.large_binary(), len(self), [None, offsets, data])
+        return arrow_to_packed(every.take(_to_arrow(rows, pa.int64())))
 
     @staticmethod
     def concatenate(parts: Sequence[Packed]) -> Packed:

@@ -16,8 +16,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dicomtorch.errors import OptionError, escaped
+from dicomtorch.errors import OptionError, SourceError, escaped, printable
 from dicomtorch.index.columns import ColumnData, Texts, to_arrow
+from dicomtorch.index.csv_text import write_csv
 from dicomtorch.index.drafts import whole_file
 from dicomtorch.model.schema import Column
 from dicomtorch.model.shown import CODED, shown, shown_uid
@@ -48,10 +49,10 @@ _SHARED = """
     InStackPositionNumber TemporalPositionIndex FrameTime time TriggerTime EchoTime DiffusionBValue
     NominalPercentageOfCardiacPhase ComplexImageComponent KVP BurnedInAnnotation RecognizableVisualFeatures
 """
-_FORMULA_LETTERS: Final = "=+@\t\r\n-"
-_FORMULA = rf"\A([{_FORMULA_LETTERS}])"
-_BEGINS_FORMULA = np.isin(np.arange(256), list(_FORMULA_LETTERS.encode()))
-_ROWS: Final = 1 << 16  # of a CSV file that are made together
+_LINES: Final = 1 << 14  # of a CSV file that are made together
+_ROW_GROUP: Final = 1 << 17  # rows of a Parquet file that are
+_OTHER_BITS: Final = ~(0xF << 76 | 3 << 62)
+_HASHED_KIND: Final = 8 << 76 | 2 << 62
 SHARED = frozenset(_SHARED.split())
 """Columns that identify nobody; free text, dates and times are not among them."""
 
@@ -128,9 +129,7 @@ def shared_names(names: Sequence[str], keep: Sequence[str]) -> list[str]:
     return [name for name in names if name in SHARED or name in HASHED or name in keep]
 
 
-def deidentified(
-    table: pa.Table, keep: Sequence[str], hashed_uid: Callable[[str], str]
-) -> pa.Table:
+def deidentified(table: pa.Table, keep: Sequence[str], hashed_uid: UIDHash) -> pa.Table:
     """The table of `shared_names` with hashes for UIDs, and without values that the standard does not name."""
     return _hashed(withhold(table, keep), hashed_uid)
 
@@ -145,14 +144,10 @@ def hash_uids(table: pa.Table, salt: bytes | None = None) -> pa.Table:
     return _hashed(table, UIDHash(salt))
 
 
-def _hashed(table: pa.Table, hashed_uid: Callable[[str], str]) -> pa.Table:
-    for k, name in enumerate(table.column_names):
-        if name in HASHED:
-            column = table.column(name).combine_chunks()
-            values = [hashed_uid(uid) for uid in column.dictionary.to_pylist()]
-            hashed = pa.array(values, pa.large_string()).take(column.indices)
-            table = table.set_column(k, name, hashed)
-    return table
+def _hashed(table: pa.Table, hashed_uid: UIDHash) -> pa.Table:
+    return _replaced(
+        table, [name for name in table.column_names if name in HASHED], hashed_uid.of_all
+    )
 
 
 def withhold(table: pa.Table, keep: Sequence[str] = ()) -> pa.Table:
@@ -162,14 +157,22 @@ def withhold(table: pa.Table, keep: Sequence[str] = ()) -> pa.Table:
         table: Some of the columns of an index.
         keep: Columns that stay as they are.
     """
-    for k, name in enumerate(table.column_names):
-        rule = _RULES.get(name)
-        if rule is not None and name not in keep:
-            column = table.column(name).combine_chunks()
-            values = [rule(value) for value in column.dictionary.to_pylist()]
-            table = table.set_column(
-                k, name, pa.array(values, pa.large_string()).take(column.indices)
-            )
+    for name, rule in _RULES.items():
+        if name in table.column_names and name not in keep:
+            table = _replaced(table, [name], partial(map, rule))
+    return table
+
+
+def _replaced(
+    table: pa.Table, names: Sequence[str], other: Callable[[list[str]], Iterable[str]]
+) -> pa.Table:
+    """The table with other distinct values in some of its columns."""
+    for name in names:
+        k = table.column_names.index(name)
+        column = table.column(name).combine_chunks()
+        values = pa.array(list(other(column.dictionary.to_pylist())), pa.large_string())
+        column = pa.DictionaryArray.from_arrays(column.indices, values)
+        table = table.set_column(k, table.field(k).with_type(column.type), column)
     return table
 
 
@@ -197,14 +200,24 @@ class UIDHash:
 
     def __call__(self, uid: str) -> str:
         """The UID for a UID, "" for ""; of several, between which there is a backslash, each for itself."""
-        # A UUID of the kind for hashes (version 8) as PS3.5 B.2 writes one.
-        if "\\" in uid:
-            return "\\".join(map(self, uid.split("\\")))
-        digest = hashlib.blake2b(uid.encode(), digest_size=16, key=self._key).digest()
-        number = int.from_bytes(digest, "big")
-        number = number & ~(0xF << 76) | 8 << 76
-        number = number & ~(3 << 62) | 2 << 62
-        return f"2.25.{number}" if uid else ""
+        return self.of_all([uid])[0]
+
+    def of_all(self, uids: Iterable[str]) -> list[str]:
+        """The same for each of many."""
+        keyed = hashlib.blake2b(digest_size=16, key=self._key)  # what the key makes is made once
+        return [
+            _uid_of(keyed.copy(), uid)
+            if "\\" not in uid
+            else "\\".join(_uid_of(keyed.copy(), one) for one in uid.split("\\"))
+            for uid in uids
+        ]
+
+
+def _uid_of(keyed: hashlib.blake2b, uid: str) -> str:
+    """A UUID of the kind for hashes (version 8) as PS3.5 B.2 writes one."""
+    keyed.update(uid.encode())
+    number = int.from_bytes(keyed.digest(), "big") & _OTHER_BITS | _HASHED_KIND
+    return f"2.25.{number}" if uid else ""
 
 
 def write_table(tables: Callable[[int], Iterator[pa.Table]], path: Path) -> None:
@@ -219,82 +232,33 @@ def write_table(tables: Callable[[int], Iterator[pa.Table]], path: Path) -> None
 
     Raises:
         OptionError: The suffix is none of these.
+        SourceError: There is no such folder.
         OSError: It could not be written.
     """
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".parquet", ".arrow"):
         raise OptionError(f"export writes .csv, .parquet or .arrow; got {path.suffix!r}")
+    if not path.parent.is_dir():
+        raise SourceError(
+            f"export: there is no folder {printable(path.parent)} to write {printable(path.name)} into; make it first"
+        )
     with whole_file(path) as file:
         if suffix == ".csv":
-            _write_csv(tables(_ROWS), file)
+            write_csv(tables(_LINES), file)
+        elif suffix == ".parquet":
+            _write_parquet(tables(_ROW_GROUP), file)
         else:
-            (table,) = tables(sys.maxsize)
-            _write(table, file, suffix)
+            (table,) = tables(
+                sys.maxsize
+            )  # of such a file the parts cannot have dictionaries of their own
+            with pa.ipc.new_file(file, table.schema) as writer:
+                writer.write_table(table)
 
 
-def _write_csv(tables: Iterable[pa.Table], file: Any) -> None:
-    """Text takes many times the memory of a column: some rows at a time."""
-    from pyarrow import csv
+def _write_parquet(tables: Iterator[pa.Table], file: Any) -> None:
+    from pyarrow import parquet
 
-    flat = map(_flat, tables)
-    first = next(flat)
-    with csv.CSVWriter(file, first.schema) as writer:
-        for table in itertools.chain([first], flat):
+    first = next(tables)
+    with parquet.ParquetWriter(file, first.schema) as writer:
+        for table in itertools.chain([first], tables):
             writer.write_table(table)
-
-
-def _write(table: pa.Table, file: Any, suffix: str) -> None:
-    if suffix == ".parquet":
-        from pyarrow import parquet
-
-        parquet.write_table(table, file)
-    else:
-        with pa.ipc.new_file(file, table.schema) as writer:
-            writer.write_table(table)
-
-
-def _flat(table: pa.Table) -> pa.Table:
-    """The table as columns that a CSV file can hold."""
-    for k, column in enumerate(table.columns):
-        if pa.types.is_fixed_size_list(column.type):
-            column = _joined(column.combine_chunks(), column.type.list_size)
-        elif pa.types.is_dictionary(column.type):
-            column = _harmless(column.cast(column.type.value_type))
-        elif pa.types.is_large_string(column.type):
-            column = _harmless(column)
-        table = table.set_column(k, table.column_names[k], column)
-    return table
-
-
-def _joined(lists: Any, width: int) -> pa.Array:
-    """Numbers of each row with backslashes between them; each number is written once."""
-    bits = np.asarray(lists.flatten()).view(np.int64).reshape(-1, width)
-    if len(bits) and (bits == bits[0]).all():
-        return _texts(bits[:1]).take(pa.array(np.zeros(len(bits), np.int64)))
-    return _texts(bits)
-
-
-def _texts(bits: npt.NDArray[np.int64]) -> pa.Array:
-    known, numbers = np.unique(bits, return_inverse=True)
-    texts = pa.array(list(map(repr, known.view(np.float64).tolist())), pa.large_string())
-    parts = [texts.take(pa.array(part)) for part in numbers.reshape(bits.shape).T]
-    return pc.binary_join_element_wise(*parts, pa.scalar("\\", pa.large_string()))
-
-
-def _harmless(text: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Text that no spreadsheet runs: whoever writes a file can write `=HYPERLINK(...)` into its attributes."""
-    if not any(map(_has_formula, text.chunks)):  # nearly always, and known in a tenth of the time
-        return text
-    return pc.replace_substring_regex(text, _FORMULA, r"'\1")
-
-
-def _has_formula(text: Any) -> bool:
-    """Whether some text begins as a formula does."""
-    width = np.dtype(np.int64 if pa.types.is_large_string(text.type) else np.int32)
-    _, offsets, letters = text.buffers()
-    if not len(text) or letters is None:
-        return False
-    ends: npt.NDArray[np.int64] = np.frombuffer(offsets, width)
-    ends = ends[text.offset : text.offset + len(text) + 1]
-    firsts = ends[:-1][ends[1:] > ends[:-1]]
-    return bool(_BEGINS_FORMULA[np.frombuffer(letters, np.uint8)[firsts]].any())

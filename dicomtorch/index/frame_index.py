@@ -364,6 +364,7 @@ class FrameIndex(Storable, Integrated):
 
         Raises:
             OptionError: The suffix is none of these, there is no column of `keep`, or `salt` is for nothing.
+            SourceError: There is no such folder.
             OSError: It could not be written; what was there stays.
         """
         if salt is not None and not deidentified:

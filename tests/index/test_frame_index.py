@@ -20,7 +20,6 @@ from dicomtorch.errors import (
     IndexFileError,
     OptionError,
 )
-from dicomtorch.index import columns
 from dicomtorch.index import files as index_file
 from dicomtorch.index.builder import FileRows, build_part, merge_parts
 from dicomtorch.index.columns import Packed, Texts
@@ -319,14 +318,20 @@ def test_many_texts_are_found_at_once() -> None:
     ]
 
 
-@given(st.lists(st.binary(max_size=9)), st.data(), st.integers(1, 5))
-def test_packed_values_are_taken(values: list[bytes], data: st.DataObject, at_once: int) -> None:
+@given(st.lists(st.binary(max_size=9)), st.data())
+def test_packed_values_are_taken(values: list[bytes], data: st.DataObject) -> None:
     numbers = st.integers(0, len(values) - 1) if values else st.nothing()
-    rows = data.draw(st.lists(numbers))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(columns, "_AT_ONCE", at_once)
-        taken = Packed.of(values).take(np.array(rows, np.int64))
+    rows = np.array(data.draw(st.lists(numbers)), np.int64)
+    taken = Packed.of(values).take(rows)
     assert list(taken) == [values[k] for k in rows]
+    some = np.array(
+        data.draw(st.lists(st.integers(0, len(rows) - 1) if len(rows) else st.nothing())), np.int64
+    )
+    assert list(taken.take(some)) == [values[k] for k in rows[some]]
+    first = len(values) // 2
+    part = Packed(Packed.of(values).offsets[first:], Packed.of(values).data)
+    later = rows[rows >= first]
+    assert list(part.take(later - first)) == [values[k] for k in later]
 
 
 def test_building_an_index_leaves_its_parts_as_they_are() -> None:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pytest
 from pyarrow import parquet
 
-from dicomtorch.errors import OptionError
+from dicomtorch.errors import OptionError, SourceError
 from dicomtorch.index import exports
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.schema import FRAME_COLUMNS
@@ -124,8 +124,9 @@ def test_what_cannot_be_written_is_refused(index: FrameIndex, tmp_path: Path) ->
         index.export(tmp_path / "x.xlsx")
     with pytest.raises(OptionError, match="no column nothing"):
         index.export(tmp_path / "x.csv", keep=["nothing"])
-    with pytest.raises(FileNotFoundError):
-        index.export(tmp_path / "nowhere" / "x.csv")
+    for suffix in (".csv", ".parquet", ".arrow"):
+        with pytest.raises(SourceError, match=r"no folder .*nowhere to write x\..*; make it first"):
+            index.export(tmp_path / "nowhere" / f"x{suffix}")
     assert not list(tmp_path.iterdir())
 
 

@@ -28,7 +28,9 @@ whoever wants it in the child would wait for ever. Nothing of the package is suc
 | `index.in_use` | shared `flock`s on stored indexes that are open | shared with the child, which has them open too |
 | `index.generation_store`, `index.purge`, `reader.cache`, `reader.room` | a `FileLock` each | see `index.locks` |
 | `storage.ahead` | the threads that wait for requests, and a lock around these | forgotten; the child asks anew |
+| `storage.uninterrupted` | the thread that makes calls for the main one, its queue, a lock for each | forgotten |
 | `storage.remote`, `storage.object_store`, `storage.file_system` | locks around what is made once | free in the child |
+| `storage.choose`, `storage.web` | locks around the storages and clients of this process | free in the child |
 | `storage.local` | a lock around seeking, on Windows only | Windows does not fork |
 
 Connections of obstore hang in a forked child whose parent used them: there `storage.client` refuses at once.

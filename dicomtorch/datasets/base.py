@@ -306,7 +306,7 @@ class SampleDataset(Dataset[Sample_co], Generic[Asked, Sample_co, Batch_co]):
 
     def will_need(self, indices: Sequence[Any]) -> None:
         """Says which samples are asked for soon, so that the system reads them into its cache; `FrameLoader` does."""
-        self._reader.will_need(self._reads([self._asked(i) for i in indices]))
+        self._reader.will_need(self._reads(self._all_asked(indices)))
 
     def needed_frames(self, indices: Sequence[Any]) -> list[int]:
         """The positions in the index of the frames that samples are of, each once."""

@@ -302,7 +302,7 @@ class DicomFrames(ImageDataset[Sample_co, Batch_co]):
         return (asked,)
 
     def _needed(self, asked: Iterable[int]) -> list[int]:
-        frames = super()._needed(asked)
+        frames = list(dict.fromkeys(asked))
         if isinstance(self._reader, ContextReader):
             frames = np.unique(self._reader.neighbours(frames)).tolist()
         return frames

@@ -30,19 +30,18 @@ from dicomtorch.reader.choice import ChosenBackends
 from dicomtorch.reader.given import GivenReader
 from dicomtorch.reader.inflated import inflated_range
 from dicomtorch.reader.kept import KeptRanges, stored_key
-from dicomtorch.reader.open_files import OpenFiles, identity_of, is_inflated
+from dicomtorch.reader.objects import KnownObjects
+from dicomtorch.reader.open_files import OpenFiles, is_inflated
 from dicomtorch.reader.rows import rows_of
 from dicomtorch.reader.threads import FEW, decode_pool, usable_threads, worthwhile_threads
 from dicomtorch.reader.web import FrameSource, WantedFrame, frames_of
-from dicomtorch.storage.base import ByteRange, Identity, Scratch, Storage
+from dicomtorch.storage.base import ByteRange, Scratch, Storage
 from dicomtorch.storage.choose import remember, storage_for
 from dicomtorch.storage.local import LocalStorage
 from dicomtorch.storage.remote import RemoteStorage
 from dicomtorch.storage.web import is_web
 
 Array = npt.NDArray[Any]
-
-_MOST_OBJECTS = 8192  # whose names are kept
 
 
 class FrameFetcher:
@@ -76,7 +75,7 @@ class FrameFetcher:
     def _renew(self) -> None:
         self._local = _Local()
         self._limits = self.index.limits
-        self.objects: dict[int, tuple[bytes, Identity]] = {}
+        self.objects = KnownObjects(self.index)
 
     def restricted(self, rows: npt.NDArray[np.int64]) -> FrameFetcher:
         """A fetcher of some positions of this one's index."""
@@ -203,15 +202,19 @@ class FrameFetcher:
         *,
         is_known: bool = False,
     ) -> None:
-        """Asks the storage to have frames at hand soon, of this index or of another one of the same scan.
-
-        It may not, and nothing is said of errors.
+        """Asks the storage to have frames at hand soon, of this index or another of its scan; it says no errors.
 
         Args:
             positions: Each as often as it is read.
             index: Of the positions.
             is_known: These reads may have been told before.
         """
+        is_kept = self.cache is not None or self.kept is not None
+        if isinstance(self.storage, RemoteStorage) and index is None and not is_kept:
+            known = self.objects.ranges(np.asarray(positions, np.int64))
+            if known is not None:
+                self.storage.will_need(known, is_known=is_known)
+                return
         located = (index or self.index).locate(positions)
         if self.giver is not None:
             self.giver.will_need(self._asked(self.giver, located, index), is_known=is_known)
@@ -238,17 +241,7 @@ class FrameFetcher:
         if where.container == DEFLATED or (where.container and where.deflated):
             member = self.index.member(where.file)
             start, length = member.offset, member.length
-        return ByteRange(*self._object(where), start, length)
-
-    def _object(self, where: FrameLocation) -> tuple[bytes, Identity]:
-        """What is opened for a frame, and what it must be; the last ones are kept."""
-        known = self.objects.get(where.file)
-        if known is None:
-            if len(self.objects) >= _MOST_OBJECTS:
-                self.objects.clear()
-            known = self.index.object_path(where.file), identity_of(where)
-            self.objects[where.file] = known
-        return known
+        return ByteRange(*self.objects.of(where), start, length)
 
     def encoded(self, position: int) -> bytes:
         """The code stream of one frame as the file has it: fragments joined, nothing decoded.

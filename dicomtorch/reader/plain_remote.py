@@ -65,17 +65,10 @@ def read_plain_remote(
 
 def _ranges(fetcher: FrameFetcher, positions: npt.NDArray[np.int64]) -> list[ByteRange]:
     """Where the bytes of frames are that lie in one piece and are not deflated."""
-    values, objects = fetcher.index.values, fetcher.objects
-    columns = (
-        np.asarray(values(name, positions)).tolist() for name in ("file", "offset", "length")
-    )
-    try:  # nearly always: they were asked for ahead
-        return [
-            ByteRange(*objects[file], offset, length)
-            for file, offset, length in zip(*columns, strict=True)
-        ]
-    except KeyError:
-        return [fetcher.byte_range(where) for where in fetcher.index.locate(positions)]
+    known = fetcher.objects.ranges(positions)
+    if known is not None:  # nearly always: they were asked for ahead
+        return known
+    return [fetcher.byte_range(where) for where in fetcher.index.locate(positions)]
 
 
 def _parts(ranges: Sequence[ByteRange]) -> Iterator[slice]:

@@ -311,10 +311,9 @@ class FrameReader:
             return results
         at = np.asarray(positions, np.int64)
         groups = np.asarray(self.index.values("frame_values", at)).tolist()
-        found = [
-            self._plain_kind(group, position, sample)
-            for group, position in zip(groups, positions, strict=True)
-        ]
+        alike = dict(zip(reversed(groups), reversed(positions), strict=True))
+        kinds = {group: self._plain_kind(group, at, sample) for group, at in alike.items()}
+        found = [kinds[group] for group in groups]
         shape = out.shape[1:]
         templates = [kind.template if kind.shape == shape else None for kind in found]
         threads = num_threads or usable_threads()

@@ -158,12 +158,15 @@ class WebFrames(FrameSource):
         return wanted.instance
 
     def requests(self, reads: dict[WantedFrame, int]) -> Iterator[_FrameRequest]:
-        """The requests for frames of one instance, all but the last one full."""
-        wanted = list(reads)
-        most = self._frames_like(wanted[0])
-        for first in range(0, len(wanted), most):
-            some = wanted[first : first + most]
-            yield _FrameRequest(self, {one: reads[one] for one in some}, most)
+        """The requests for frames: those of one instance together, all but the last one full."""
+        of_instance: dict[str, list[WantedFrame]] = {}
+        for one in reads:
+            of_instance.setdefault(one.instance, []).append(one)
+        for wanted in of_instance.values():
+            most = self._frames_like(wanted[0])
+            for first in range(0, len(wanted), most):
+                some = wanted[first : first + most]
+                yield _FrameRequest(self, {one: reads[one] for one in some}, most)
 
     def _frames_like(self, wanted: WantedFrame) -> int:
         """Frames like this one that a request has: within a share of the budget, so that several are under way."""

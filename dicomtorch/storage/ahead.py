@@ -10,14 +10,15 @@ import os
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections import Counter, deque
-from collections.abc import Hashable, Iterable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Final, Generic, Protocol, TypeVar
 
 from dicomtorch._forks import ForkedLock
 from dicomtorch.errors import DicomTorchError, StorageError
+from dicomtorch.storage.uninterrupted import uninterrupted
 
 Wanted = TypeVar("Wanted", bound=Hashable)
 Given = TypeVar("Given")
@@ -75,7 +76,7 @@ class Request(ABC, Generic[Wanted, Given]):
         self.begun = False
         self.came = 0.0
         self.error: BaseException | None = None
-        self.waiters: list[_Waiter] = []
+        self.waiters: tuple[_Waiter, ...] = ()
 
     def add(self, wanted: Wanted, reads: int) -> None:
         """Takes one more before it begins, where there is room."""
@@ -105,14 +106,15 @@ class Planner(Protocol[Wanted, Given]):
         """Equal for things that may share a request."""
 
     def requests(self, reads: dict[Wanted, int], /) -> Iterable[Request[Wanted, Given]]:
-        """The requests for things of one group, with how often each is read."""
+        """The requests for several things, with how often each is read; things of different groups share none."""
 
 
 class Ahead(Generic[Wanted, Given]):
     """What was asked for ahead. Used by several threads; a forked child begins anew.
 
     What several samples will read, as overlapping clips do, is kept after the first of them while the budget has room
-    for it.
+    for it. No interrupt breaks off what changes the requests (see `uninterrupted`): one that is asked for in part would
+    be waited for without end.
 
     Args:
         planner: Makes requests.
@@ -130,7 +132,7 @@ class Ahead(Generic[Wanted, Given]):
     def _begin(self) -> None:
         self._process = os.getpid()
         self._where: dict[Wanted, Request[Wanted, Given]] = {}
-        self._queue: deque[Request[Wanted, Given]] = deque()
+        self._queue: OrderedDict[Request[Wanted, Given], None] = OrderedDict()
         self._open: dict[Hashable, Request[Wanted, Given]] = {}  # of these some wait and have room
         # All that they asked for was read, the longest ago first.
         self._kept: dict[int, Request[Wanted, Given]] = {}
@@ -146,60 +148,76 @@ class Ahead(Generic[Wanted, Given]):
             now: Right away, whatever is held for later.
             is_known: These reads may have been told before.
         """
-        with self._lock:
-            self._ask(wanted, now, is_known or now)
-            self._start()
 
-    def _ask(self, wanted: Sequence[Wanted], now: bool, is_known: bool) -> None:
+        def ask() -> None:
+            with self._lock:
+                self._ask(Counter(wanted), now, is_known or now)
+                self._start()
+
+        uninterrupted(ask)
+
+    def _ask(self, wanted: Mapping[Wanted, int], now: bool, is_known: bool) -> None:
         """Puts requests into the queue; starting one may let go of what is kept, so that it comes after looking."""
         if self._process != os.getpid():
             self._begin()
         self._forget()
-        groups: dict[Hashable, dict[Wanted, int]] = {}
-        for one, reads in Counter(wanted).items():
+        new: dict[Wanted, int] = {}
+        for one, reads in wanted.items():
             known = self._where.get(one)
             if known is None:
-                groups.setdefault(self._planner.group(one), {})[one] = reads
+                new[one] = reads
                 continue
             before = known.reads[one]
-            known.reads[one] = max(before, reads) if is_known else before + reads
+            if not is_known or reads > before:
+                known.reads[one] = reads if is_known else before + reads
             if now and not known.begun:
                 self._hasten(known)
-        made = [one for group, of in groups.items() for one in self._requests(group, of, now)]
-        if now:
-            self._queue.extendleft(reversed(made))
-        else:
-            self._queue.extend(made)
+        if new and self._open:
+            self._join_open(new, now)
+        if new:
+            self._enter(list(self._planner.requests(new)), now)
 
     def _hasten(self, request: Request[Wanted, Given]) -> None:
-        self._queue.remove(request)
-        self._queue.appendleft(request)
+        self._queue.move_to_end(request, last=False)
         request.is_urgent = True
 
-    def _requests(
-        self, group: Hashable, reads: dict[Wanted, int], now: bool
-    ) -> list[Request[Wanted, Given]]:
-        """New requests for things of one group, as far as none that waits has room for them."""
-        waiting = self._open.get(group)
-        if waiting is not None:
-            self._join(waiting, reads)
+    def _enter(self, made: list[Request[Wanted, Given]], now: bool) -> None:
+        """Takes new requests into the queue."""
+        if now:
+            made.reverse()  # each goes before the others
+        for request in made:
+            self._queue[request] = None
+            if now:
+                self._hasten(request)
+            for one in request.reads:
+                self._where[one] = request
+            if request.room:
+                self._open[request.group] = request
+
+    def _join_open(self, new: dict[Wanted, int], now: bool) -> None:
+        """Moves out of `new` what requests that wait have room for."""
+        groups: dict[Hashable, dict[Wanted, int]] = {}
+        for one, reads in new.items():
+            groups.setdefault(self._planner.group(one), {})[one] = reads
+        for group, of in groups.items():
+            waiting = self._open.get(group)
+            if waiting is None:
+                continue
+            for one in self._join(waiting, of):
+                del new[one]
             if now:
                 self._hasten(waiting)
-        made = list(self._planner.requests(reads)) if reads else []
-        for request in made:
-            request.is_urgent = now
-            self._where.update(dict.fromkeys(request.reads, request))
-            if request.room:
-                self._open[group] = request
-        return made
 
-    def _join(self, request: Request[Wanted, Given], reads: dict[Wanted, int]) -> None:
-        """Moves what a request has room for from `reads` into it."""
-        for one in list(islice(reads, request.room)):
-            request.add(one, reads.pop(one))
+    def _join(self, request: Request[Wanted, Given], reads: dict[Wanted, int]) -> Sequence[Wanted]:
+        """Puts things of its group into a request, as many as it has room for, and says which."""
+        joined: list[Wanted] = []
+        for one in islice(reads, request.room):
+            request.add(one, reads[one])
             self._where[one] = request
+            joined.append(one)
         if not request.room:
             self._close(request)
+        return joined
 
     def _close(self, request: Request[Wanted, Given]) -> None:
         """Nothing joins it any more."""
@@ -243,14 +261,15 @@ class Ahead(Generic[Wanted, Given]):
         """The request that is made next, if the budget has room for it or somebody waits."""
         if not self._queue:
             return None
-        request = self._queue[0]
+        request = next(iter(self._queue))
         length = request.size
         while self._kept and self._held + self._kept_bytes + length > self._budget:
             self._drop(self._let_go(next(iter(self._kept))))
         if self._held and self._held + length > self._budget and not request.is_urgent:
             return None
-        self._queue.popleft()
-        self._close(request)
+        del self._queue[request]
+        if request.room:
+            self._close(request)
         request.begun = True
         self._held += length
         return request
@@ -282,7 +301,7 @@ class Ahead(Generic[Wanted, Given]):
             self._all_read(request)
         for waiter in request.waiters:
             waiter.tell()
-        request.waiters.clear()
+        request.waiters = ()
 
     def take(self, wanted: Wanted) -> Given | None:
         """What was asked for, once it is there; `None` if it was not, or was read already.
@@ -290,20 +309,27 @@ class Ahead(Generic[Wanted, Given]):
         Raises:
             DicomTorchError: It could not be had.
         """
+        taken = uninterrupted(lambda: self._take(wanted))
+        if taken is None:
+            return None
+        request, waiter = taken
+        if waiter is not None:
+            waiter.lock.acquire()
+        return request.part(wanted)
+
+    def _take(self, wanted: Wanted) -> tuple[Request[Wanted, Given], _Waiter | None] | None:
+        """The request that has it, and who waits for it; `None`: it is asked for by who wants it."""
         with self._lock:
             request = self._where.get(wanted) if self._process == os.getpid() else None
             if request is None:
                 return None
             is_alone = sum(request.reads.values()) == 1 and not request.waiters
             if is_alone and not request.begun:  # who wants it begins with it
-                self._queue.remove(request)
+                del self._queue[request]
                 self._close(request)
                 del self._where[wanted]
                 return None
-            waiter = self._taken({wanted: request})
-        if waiter is not None:
-            waiter.lock.acquire()
-        return request.part(wanted)
+            return request, self._taken({wanted: request})
 
     def take_many(self, wanted: Sequence[Wanted]) -> list[Given | Exception]:
         """All that is wanted once it is there, or what is wrong with each; what was not asked for is now.
@@ -311,11 +337,15 @@ class Ahead(Generic[Wanted, Given]):
         Args:
             wanted: One may be there twice.
         """
-        once = dict.fromkeys(wanted)
-        with self._lock:
-            self._ask(list(once), now=True, is_known=True)
-            requests = {one: self._where[one] for one in once}
-            waiter = self._taken(requests)
+        once = dict.fromkeys(wanted, 1)
+
+        def take() -> tuple[dict[Wanted, Request[Wanted, Given]], _Waiter | None]:
+            with self._lock:
+                self._ask(once, now=True, is_known=True)
+                requests = {one: self._where[one] for one in once}
+                return requests, self._taken(requests)
+
+        requests, waiter = uninterrupted(take)
         if waiter is not None:
             waiter.lock.acquire()
         found: dict[Wanted, Given | Exception] = {}
@@ -330,10 +360,12 @@ class Ahead(Generic[Wanted, Given]):
         """Takes what was asked for; what waits for those that are not there yet, if there are any."""
         pending: dict[int, Request[Wanted, Given]] = {}
         for wanted, request in requests.items():
-            if wanted not in request.reads:  # let go of with something else, as after an error
+            reads = request.reads.get(wanted)
+            if reads is None:  # let go of with something else, as after an error
                 continue
-            request.reads[wanted] -= 1
-            if not request.reads[wanted]:
+            if reads > 1:
+                request.reads[wanted] = reads - 1
+            else:
                 del self._where[wanted], request.reads[wanted]
             was_unread = bool(request.unread)
             request.unread.discard(wanted)
@@ -350,7 +382,7 @@ class Ahead(Generic[Wanted, Given]):
         waiter = _Waiter(len(pending)) if pending else None
         for request in pending.values():
             assert waiter is not None
-            request.waiters.append(waiter)
+            request.waiters += (waiter,)
         self._start()
         return waiter
 

@@ -18,8 +18,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
+from dicomtorch._forks import ForkedLock
 from dicomtorch.errors import OptionError
 from dicomtorch.storage.address import HTTP, OBJECT_STORES, has_user, parse, scheme_of
 from dicomtorch.storage.base import Identity, Storage
@@ -31,6 +32,7 @@ from dicomtorch.storage.remote import RemoteStorage
 from dicomtorch.storage.web import is_web
 
 _of_place: dict[str, RemoteStorage] = {}
+_lock: Final = ForkedLock()
 
 
 def storage_for(
@@ -66,6 +68,13 @@ def storage_for(
             "storage_options"
         )
     base = parse(root).base
+    with _lock:
+        return _storage_of(base, options, queries)
+
+
+def _storage_of(
+    base: str, options: Mapping[str, Any] | None, queries: Mapping[bytes, bytes] | None
+) -> RemoteStorage:
     known = _of_place.get(base)
     if known is not None and options is None and not queries:
         return known

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from dicomtorch._forks import ForkedLock
+from dicomtorch.storage.uninterrupted import uninterrupted
 
 KEPT_BYTES: Final = 256 << 20
 """That are kept of one kind by a process; what is larger is kept alone."""
@@ -37,8 +38,8 @@ class KeptBytes:
             with self._making[hash(key) % _LOCKS]:
                 data = self._find(key)
                 if data is None:
-                    data = make()
-                    self._keep(key, data)
+                    made = data = make()
+                    uninterrupted(lambda: self._keep(key, made))
         return data
 
     def holds(self, key: object) -> bool:

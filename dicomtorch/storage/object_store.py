@@ -67,11 +67,13 @@ class ObjectStoreClient:
     @property
     def _open(self) -> Any:
         use_connections()  # each time: a store that a fork copied hangs
-        if self._store is None:
+        store = self._store
+        if store is None:
             with self._lock:
-                if self._store is None:
-                    self._store = self._make()
-        return self._store
+                store = self._store
+                if store is None:
+                    store = self._store = self._make()
+        return store
 
     def _make(self) -> Any:
         module: Any = import_optional("obstore.store", "remote")
@@ -132,13 +134,19 @@ class ObjectStoreClient:
             try:
                 result = self._obstore.get(self._open, key, options=options)
                 data = memoryview(result.bytes())
-                found, (start, stop) = _identity(result.meta), result.range
+                meta, (start, stop) = result.meta, result.range
+                found = _known(meta, identity) or _identity(meta)
             except Exception as error:
                 told = self._told(error, identity)
                 if left and self._may_pass(error):
                     continue
                 raise told from None
-            if identity is not None and identity.size >= 0 and not found.matches(identity):
+            if (
+                found is not identity
+                and identity is not None
+                and identity.size >= 0
+                and not found.matches(identity)
+            ):
                 raise StaleIndexError(changed(identity, found))
             expected = max(0, min(length, found.size - offset))
             if start == offset and len(data) == expected == stop - start:
@@ -217,6 +225,14 @@ def _endpoint(scheme: str, config: Mapping[str, Any]) -> str:
     """Where a bucket is, as far as options or environment say so."""
     named = [os.environ.get(name) for name in _ENDPOINTS] if scheme == "s3" else []
     return next((str(one) for one in (config.get("endpoint"), *named) if one), "")
+
+
+def _known(meta: Mapping[str, Any], identity: Identity | None) -> Identity | None:
+    """What is known of an object, if obstore says just that, as it nearly always does; else `None`."""
+    if identity is None or not identity.version or identity.mtime_ns:
+        return None
+    is_same = meta["e_tag"] == identity.version and meta["size"] == identity.size
+    return identity if is_same else None
 
 
 def _identity(meta: Mapping[str, Any]) -> Identity:

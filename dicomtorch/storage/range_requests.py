@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 
 from dicomtorch.storage.ahead import Ahead, Request
-from dicomtorch.storage.base import ByteRange
+from dicomtorch.storage.base import ByteRange, Identity
 from dicomtorch.storage.spans import coalesce
 
 Fetch = Callable[[ByteRange], memoryview]
@@ -26,6 +26,8 @@ class _RangeRequest(Request[ByteRange, memoryview]):
         self._data = self._fetch(self._whole)
 
     def given(self, wanted: ByteRange) -> memoryview:
+        if wanted.length == self.size:
+            return self._data
         start = wanted.offset - self._whole.offset
         return self._data[start : start + wanted.length]
 
@@ -40,15 +42,17 @@ class _Ranges:
         return wanted[:2]
 
     def requests(self, reads: dict[ByteRange, int]) -> Iterator[_RangeRequest]:
-        group = list(reads)
-        if len(group) == 1:
-            yield _RangeRequest(self._fetch, group[0], reads)
-            return
-        for block in coalesce([one[2:] for one in group]):
-            whole = group[0]._replace(offset=block.offset, length=block.length)
-            yield _RangeRequest(
-                self._fetch, whole, {group[k]: reads[group[k]] for k in block.numbers}
-            )
+        of_object: dict[tuple[bytes, Identity], list[ByteRange]] = {}
+        for one in reads:
+            of_object.setdefault(one[:2], []).append(one)
+        for group in of_object.values():
+            if len(group) == 1:
+                yield _RangeRequest(self._fetch, group[0], {group[0]: reads[group[0]]})
+                continue
+            for block in coalesce([one[2:] for one in group]):
+                whole = group[0]._replace(offset=block.offset, length=block.length)
+                within = {group[k]: reads[group[k]] for k in block.numbers}
+                yield _RangeRequest(self._fetch, whole, within)
 
 
 def ranges_ahead(fetch: Fetch, at_once: int, budget: int) -> Ahead[ByteRange, memoryview]:

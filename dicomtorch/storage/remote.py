@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from dicomtorch._forks import ForkedLock
@@ -14,6 +15,8 @@ from dicomtorch.storage.base import ByteRange, Identity, Scratch
 from dicomtorch.storage.client import Answer, Buffer, Client, Settings
 from dicomtorch.storage.range_requests import ranges_ahead
 from dicomtorch.storage.spans import coalesce
+from dicomtorch.storage.tally import Tally
+from dicomtorch.storage.uninterrupted import uninterrupted
 from dicomtorch.storage.words import REFRESH
 
 MakeClient = Callable[[str, Settings, Mapping[bytes, bytes]], Client]
@@ -80,8 +83,6 @@ class RemoteStorage:
         base: As given.
         settings: As given.
         queries: As given.
-        requests: Made by this object so far in this process, repeats within the client not counted.
-        bytes_read: What came.
     """
 
     is_remote = True
@@ -102,8 +103,7 @@ class RemoteStorage:
     def _renew(self) -> None:
         self._client: Client | None = None
         self._lock = ForkedLock()
-        self.requests = 0
-        self.bytes_read = 0
+        self._tally = Tally()
         settings = self.settings
         self._ahead = ranges_ahead(self._fetched, settings.io_threads, settings.prefetch_bytes)
 
@@ -116,11 +116,25 @@ class RemoteStorage:
         return f"RemoteStorage({printable(self.base)})"
 
     @property
+    def requests(self) -> int:
+        """Made by this object so far in this process, repeats within the client not counted."""
+        return self._tally.requests
+
+    @property
+    def bytes_read(self) -> int:
+        """What came."""
+        return self._tally.size
+
+    @property
     def client(self) -> Client:
         """Of this process."""
-        if self._client is None:
-            self._client = self._make(self.base, self.settings, self.queries)
-        return self._client
+        client = self._client
+        if client is None:
+            with self._lock:
+                client = self._client
+                if client is None:
+                    client = self._client = self._make(self.base, self.settings, self.queries)
+        return client
 
     def open(self, name: bytes, identity: Identity | None = None) -> RemoteObject:
         """Opens an object; with an identity nothing is asked for yet."""
@@ -134,7 +148,7 @@ class RemoteStorage:
         Raises:
             StorageError: It is not there, or not for this user.
         """
-        self._count()
+        self._tally.add(1, 0)
         return self.client.head(name)
 
     def begin(self, name: bytes, identity: Identity, length: int) -> Answer:
@@ -168,11 +182,11 @@ class RemoteStorage:
         Raises:
             StorageError: There is nothing, or nothing for this user.
         """
-        self._count()
+        self._tally.add(1, 0)
         found = 0
         for found, item in enumerate(self.client.listed(prefix), 1):
             if found % 1000 == 0:
-                self._count()
+                self._tally.add(1, 0)
             yield item
         if not found:
             yield prefix, self.head(prefix)
@@ -229,15 +243,16 @@ class RemoteStorage:
     def _at_once(self, ask: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
         """What `ask` gives for each, in order; no more at once than the settings say."""
         waiting = iter(items)
-        running: list[Future[Any]] = [
-            request_pool().submit(ask, item)
-            for item in itertools.islice(waiting, self.settings.io_threads)
-        ]
+
+        def begin(most: int) -> list[Future[Any]]:
+            some = itertools.islice(waiting, most)
+            return [request_pool().submit(ask, item) for item in some]
+
+        running = uninterrupted(partial(begin, self.settings.io_threads))
         running.reverse()
         while running:
             result = running.pop().result()
-            for item in itertools.islice(waiting, 1):
-                running.insert(0, request_pool().submit(ask, item))
+            running[:0] = uninterrupted(partial(begin, 1))
             yield result
 
     def take_many(self, ranges: Sequence[ByteRange]) -> list[memoryview | Exception]:
@@ -259,25 +274,24 @@ class RemoteStorage:
 
     def _fetched(self, wanted: ByteRange) -> memoryview:
         """All bytes of a range."""
-        data = self._get(wanted).data
+        data, _ = self._get(wanted)
         if len(data) < wanted.length:
             raise StaleIndexError(
                 f"the object ends {wanted.length - len(data)} bytes before byte {wanted.offset + wanted.length}, to "
                 f"which it reached when it was indexed; {REFRESH}"
             )
-        return memoryview(data)
+        return data if type(data) is memoryview else memoryview(data)
 
     def _get(self, wanted: ByteRange) -> Answer:
         name, identity, offset, length = wanted
-        self._count()  # also one that is refused
-        answer = self.client.get(name, offset, length, identity)
-        with self._lock:
-            self.bytes_read += len(answer.data)
+        client = self._client or self.client
+        try:
+            answer = client.get(name, offset, length, identity)
+        except BaseException:
+            self._tally.add(1, 0)
+            raise
+        self._tally.add(1, len(answer.data))
         return answer
-
-    def _count(self) -> None:
-        with self._lock:
-            self.requests += 1
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("base", "settings", "_make", "queries")

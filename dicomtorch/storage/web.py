@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
+from dicomtorch._forks import ForkedLock
 from dicomtorch.errors import OptionError, StorageError, import_optional
 from dicomtorch.storage.multipart import (
     DamagedAnswerError,
@@ -22,6 +23,7 @@ from dicomtorch.storage.multipart import (
     shown_type,
     split,
 )
+from dicomtorch.storage.tally import Tally
 
 Read = TypeVar("Read")
 
@@ -205,17 +207,23 @@ class WebClient:
 
     Args:
         settings: How.
-
-    Attributes:
-        requests: Made in this process so far, repeats not counted.
-        bytes_read: What came.
     """
 
     def __init__(self, settings: WebSettings) -> None:
         self.settings = settings
-        self.requests = self.bytes_read = 0
+        self._tally = Tally()
         self._pool: tuple[int, Any] = (0, None)
         import_optional("urllib3", "remote")
+
+    @property
+    def requests(self) -> int:
+        """Made in this process so far, repeats not counted."""
+        return self._tally.requests
+
+    @property
+    def bytes_read(self) -> int:
+        """What came."""
+        return self._tally.size
 
     def get(self, url: str, accept: str) -> WebAnswer:
         """The answer to GET; see `read`."""
@@ -278,8 +286,7 @@ class WebClient:
             raise _Unanswered(
                 f"the server did not answer in whole ({type(error).__name__})"
             ) from None
-        self.requests += 1
-        self.bytes_read += len(data)
+        self._tally.add(1, len(data))
         return WebAnswer(response.status, response.headers.get("Content-Type", ""), data)
 
     def _body(self, response: Any) -> bytes:
@@ -364,15 +371,17 @@ def real_url(address: bytes, settings: WebSettings) -> str:
 
 
 _of_place: dict[str, WebClient] = {}
+_lock: Final = ForkedLock()
 
 
 def client_for(address: bytes, options: Mapping[str, Any] | None = None) -> WebClient:
     """The client of the server of an address; without options with those that were given last in this process."""
     place = "/".join(address.decode("utf-8", "surrogateescape").split("/", 3)[:3])
-    known = _of_place.get(place)
-    if known is None or options is not None:
-        known = _of_place[place] = WebClient(WebSettings.of(options))
-    return known
+    with _lock:
+        known = _of_place.get(place)
+        if known is None or options is not None:
+            known = _of_place[place] = WebClient(WebSettings.of(options))
+        return known
 
 
 def remember_client(address: bytes, client: WebClient) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -19,11 +18,13 @@ from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.reader.open_files import KeptFiles, OpenFiles
 from dicomtorch.reader.reader import Frame, FrameReader
+from dicomtorch.reader.threads import FEW, worthwhile_threads
 from dicomtorch.series.levels import SlideLevel
 
 _TRUE = torch.ones((), dtype=torch.bool)
 _MOST_LOCATED = 1 << 14  # frames whose place is remembered
 _MOST_DECODERS = 256
+_NO_VOI = AppliedVOI()
 _LARGE = 1 << 20  # pixels of a frame that may be decoded by several threads
 
 
@@ -188,7 +189,7 @@ class RegionReader:
             and reader.dtype != torch.bfloat16
         )
         self._located: dict[int, FrameLocation] = {}
-        self._decoders: dict[tuple[int, tuple[int, ...]], _Decoder] = {}
+        self._decoders: dict[tuple[int, tuple[int, ...] | None], _Decoder] = {}
         self._dtype = _raw(torch.empty(0, dtype=reader.dtype)).dtype
 
     def read(
@@ -209,7 +210,7 @@ class RegionReader:
         Returns:
             For each box its tensor, or what is wrong with a frame of it.
         """
-        results: list[Frame | DicomTorchError] = [Frame(image, AppliedVOI()) for image in out]
+        results: list[Frame | DicomTorchError] = [Frame(image, _NO_VOI) for image in out]
         targets = [_raw(image) for image in out]
         uses: dict[int, list[tuple[int, Patch]]] = {}
         for k, each in enumerate(found):
@@ -220,28 +221,42 @@ class RegionReader:
         located = self._locate(sorted(uses))
 
         def work(n: int, files: OpenFiles) -> None:
-            used = uses[located[n].position]
+            position = located[n].position
+            used = uses[position]
             frame = self._frame(located[n], files, _memory(targets, used))
             for k, patch in used:
                 if isinstance(frame, DicomTorchError):
                     results[k] = frame
-                elif len(frame.image) != len(out[k]):
-                    results[k] = self._of_other_channels(patch.position, len(out[k]))
-                else:
-                    part = frame.image[(slice(None), *patch.of_frame)]
-                    if not frame.is_there:
-                        targets[k][(slice(None), *patch.of_box)] = part
-                    if isinstance(results[k], Frame):
-                        results[k] = Frame(out[k], frame.voi)
+                    continue
+                image, voi, is_there = frame
+                if len(image) != len(targets[k]):
+                    results[k] = self._of_other_channels(position, len(targets[k]))
+                    continue
+                if not is_there:
+                    (rows, columns), (of_rows, of_columns) = patch.of_box, patch.of_frame
+                    targets[k][:, rows, columns] = image[:, of_rows, of_columns]
+                if voi is not _NO_VOI and isinstance(results[k], Frame):
+                    results[k] = Frame(out[k], voi)
 
-        if len(located) == 1 and self._is_small(boxes[0]):
-            with KeptFiles(self.reader.index, self.reader.fetcher.storage) as files:
-                work(0, files)
+        fetcher = self.reader.fetcher
+        if self._are_quick(located):
+            with KeptFiles(fetcher.index, fetcher.storage) as files:
+                for n in range(len(located)):
+                    work(n, files)
             return results
         # Of tiles that overlap the later one is above, so they are read one after the other.
         apart = all(box.level.is_aligned for box in boxes)
-        self.reader.fetcher.each(located, work, None if apart else 1)
+        fetcher.each(located, work, None if apart else 1)
         return results
+
+    def _are_quick(self, located: Sequence[FrameLocation]) -> bool:
+        """Whether frames take less than it takes to open their file again, or to wake up a thread."""
+        fetcher = self.reader.fetcher
+        if fetcher.is_remote or len(located) > FEW:
+            return False
+        pixels = [fetcher.index.image_pixel(where.position) for where in located]
+        small = all(pixel.rows * pixel.columns < _LARGE for pixel in pixels)
+        return small and worthwhile_threads(pixels) == 1
 
     def tile(self, box: Box, position: int, out: npt.NDArray[Any]) -> bool:
         """Reads a box that is one stored frame.
@@ -263,8 +278,7 @@ class RegionReader:
         where = self._located.get(position) or self._locate([position])[0]
         fetcher, target = self.reader.fetcher, out if out.shape[2] > 1 else out[:, :, 0]
         try:
-            known = self._decoders.get((where.value_group, target.shape))
-            pixel, backend, fits = known or self._decoder(where, target)
+            pixel, backend, fits = self._decoder(where, target)
             files = KeptFiles(fetcher.index, fetcher.storage)
             try:
                 stored = fetcher.stored(where, files, pixel, backend, target if fits else None)
@@ -278,18 +292,19 @@ class RegionReader:
             target[...] = stored
         return True
 
-    def _decoder(self, where: FrameLocation, target: npt.NDArray[Any]) -> _Decoder:
+    def _decoder(self, where: FrameLocation, target: npt.NDArray[Any] | None) -> _Decoder:
         """How the frames of a kind are decoded into arrays of a shape; remembered, as `_locate` does."""
+        key = where.value_group, None if target is None else target.shape
+        known = self._decoders.get(key)
+        if known is not None:
+            return known
         recipe = self.reader.recipe(where)
-        found = _Decoder(recipe.values.pixel, recipe.backend, _fits(target, recipe.values.pixel))
+        pixel = recipe.values.pixel
+        found = _Decoder(pixel, recipe.backend, target is not None and _fits(target, pixel))
         if len(self._decoders) >= _MOST_DECODERS:
             self._decoders.clear()
-        self._decoders[where.value_group, target.shape] = found
+        self._decoders[key] = found
         return found
-
-    def _is_small(self, box: Box) -> bool:
-        """Whether a frame of the level takes less than waking up threads does."""
-        return math.prod(box.level.tile) < _LARGE
 
     def _locate(self, positions: list[int]) -> list[FrameLocation]:
         """As `index.locate`, which takes as long as all else does around the decoding of a tile."""
@@ -314,17 +329,14 @@ class RegionReader:
         reader = self.reader
         if self._copies:
             try:
-                recipe = reader.recipe(where)
-                pixel = recipe.values.pixel
-                if out is not None and not _fits(out, pixel):
-                    out = None
-                stored = reader.fetcher.stored(where, files, pixel, recipe.backend, out)
+                pixel, backend, fits = self._decoder(where, out)
+                stored = reader.fetcher.stored(where, files, pixel, backend, out if fits else None)
             except DicomTorchError as error:
                 return reader.fetcher.named(error, where.position)
-            if np.can_cast(stored.dtype, self._dtype):
+            if stored.dtype == self._dtype or np.can_cast(stored.dtype, self._dtype):
                 image = stored[None] if stored.ndim == 2 else stored.transpose(2, 0, 1)
                 there = out is not None and (stored is out or stored.base is out)
-                return _Read(image, AppliedVOI(), there)
+                return _Read(image, _NO_VOI, there)
         (frame,) = reader.read_many([where.position], num_threads=1)
         return _Read(_raw(frame.image), frame.voi) if isinstance(frame, Frame) else frame
 

@@ -17,11 +17,13 @@ import io
 import json
 import os
 import pickle
+import queue
 import resource
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -475,14 +477,12 @@ def spawning(index: FrameIndex) -> bytes:
     return buffer.getvalue()
 
 
-def _evict(place: Place) -> Action:
-    """All of one eviction: a full cache of rows / 10 entries is listed, and a tenth of it removed in portions."""
+def _full_cache(folder: Path, count: int) -> tuple[Path, int]:
+    """(a folder, bytes) of a frame cache that so many entries fill, the first the oldest."""
     from dicomtorch.reader.cache import FrameCache
 
-    folder = Path(tempfile.mkdtemp(dir=place.folder))
+    folder = Path(tempfile.mkdtemp(dir=folder))
     cache = FrameCache(folder, 1 << 40)
-    values = np.zeros(8, np.int16)
-    count = max(place.rows // 10, 1000)
     size = 0
     for k in range(count):
         key = k.to_bytes(32, "big")[::-1]
@@ -492,6 +492,15 @@ def _evict(place: Place) -> Action:
         os.utime(path, (k, k))
         size += 160
     (cache.folder / "used").write_bytes(b"%020d" % size)
+    return folder, size
+
+
+def _evict(place: Place) -> Action:
+    """All of one eviction: a full cache of rows / 10 entries is listed, and a tenth of it removed in portions."""
+    from dicomtorch.reader.cache import FrameCache
+
+    folder, size = _full_cache(place.folder, max(place.rows // 10, 1000))
+    values = np.zeros(8, np.int16)
     small = FrameCache(folder, size)
 
     def run() -> object:
@@ -503,6 +512,59 @@ def _evict(place: Place) -> Action:
         return None
 
     return run
+
+
+def _write_on(
+    folder: Path, size: int, writer: int, barrier: Any, report: Callable[[Any], Any]
+) -> None:
+    """Writes into a full cache until a tenth of it is gone, and reports seconds of each write."""
+    from dicomtorch.reader.cache import FrameCache
+
+    cache = FrameCache(folder, size)
+    values = np.zeros(8, np.int16)
+    took: list[float] = []
+    barrier.wait()
+    gone, end = cache.folder / "evicted", time.monotonic() + 60
+    while not gone.exists() or int(gone.read_bytes() or 0) < 0.09 * size:
+        assert time.monotonic() < end, "a tenth of the cache does not go"
+        began = time.perf_counter()
+        cache.write(b"%032d" % (writer << 40 | len(took)), values)
+        took.append(time.perf_counter() - began)
+    report(took)
+
+
+def waits(folder: Path, kind: str, writers: int, entries: int = 10**5) -> list[float]:
+    """Seconds of each write of some "threads" or "processes" while a tenth of a full cache is removed."""
+    from multiprocessing import get_context
+
+    path, size = _full_cache(folder, entries)
+    context = get_context("spawn")
+    maker: Any = threading if kind == "threads" else context
+    results: Any = queue.Queue() if kind == "threads" else context.Queue()
+    barrier = maker.Barrier(writers)
+    make = threading.Thread if kind == "threads" else context.Process
+    running = [
+        make(target=_write_on, args=(path, size, k, barrier, results.put)) for k in range(writers)
+    ]
+    for one in running:
+        one.start()
+    took = [second for _ in running for second in results.get(timeout=90)]
+    for one in running:
+        one.join()
+    shutil.rmtree(path)
+    return took
+
+
+def print_waits(folder: Path) -> None:
+    """The longest waits of writers for an eviction of 10^4 of 10^5 entries."""
+    print("| Writers | writes | longest, ms | next | 99 %, ms |")
+    print("|---|---|---|---|---|")
+    for kind, writers in (("threads", 1), ("threads", 2), ("threads", 4), ("processes", 2)):
+        took = np.sort(waits(folder, kind, writers))[::-1] * 1000
+        print(
+            f"| {writers} {kind} | {len(took):,} | {took[0]:.1f} | {took[1]:.1f} | {took[len(took) // 100]:.1f} |",
+            flush=True,
+        )
 
 
 STEPS: dict[str, Callable[[Place], Action]] = {
@@ -650,6 +712,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         step, rows, folder = options.child
         print(json.dumps(dataclasses.asdict(measure(step, int(rows), Path(folder)))))
         return 0
+    if options.waits:
+        with tempfile.TemporaryDirectory(dir=options.folder) as made:
+            print_waits(Path(made))
+        return 0
     sizes = options.rows or [10**4, 10**5, 10**6] + [10**7] * options.full
     with tempfile.TemporaryDirectory(dir=options.folder) as made:
         folder = options.keep or Path(made)
@@ -681,6 +747,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--keep", type=Path, help="the same, and leave it there for the next time")
     parser.add_argument("--twice", action="store_true", help="the second run of each counts")
     parser.add_argument("--verbose", action="store_true", help="wall time, to stderr")
+    parser.add_argument("--waits", action="store_true", help="of writers to a full frame cache")
     parser.add_argument("--growth", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     return parser

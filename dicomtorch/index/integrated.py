@@ -26,6 +26,8 @@ class Integrated:
         Its columns are "index", the position here, and those of `meta` that identify nobody, to filter, sort and split
         by; a row that is taken has them beside "image", "mask" where there are masks, and all keys of `meta`. Pickled,
         it is the path of the index and not a copy of its columns, until a method of it makes other columns.
+        `save_to_disk` of that library writes no dataset that decodes: `with_format(None).save_to_disk(path)` writes the
+        columns, and the index is what to keep for the frames.
 
         Args:
             keep: Further columns, of which you know that they identify nobody, or may: joined labels, UIDs.

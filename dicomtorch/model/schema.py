@@ -7,6 +7,7 @@ group, then top level); a name in snake_case is ours.
 from __future__ import annotations
 
 import math
+import textwrap
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -60,14 +61,29 @@ class Column:
         return np.dtype(self.kind.partition("[")[0])
 
 
+_WIDTH = 100  # of a terminal
+
+
 class Columns(tuple[Column, ...]):
-    """The columns of a table; shown as one."""
+    """The columns of a table; shown are their names, by kind."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
-        width = max((len(column.name) for column in self), default=0)
-        return "\n".join(f"{column.name:{width}}  {column.kind}" for column in self)
+        names: dict[str, list[str]] = {}
+        for column in self:
+            names.setdefault(column.kind, []).append(column.name)
+        width = max(map(len, names), default=0) + 2
+        return "\n".join(
+            textwrap.fill(
+                " ".join(some),
+                _WIDTH,
+                initial_indent=kind.ljust(width),
+                subsequent_indent=" " * width,
+                break_long_words=False,
+            )
+            for kind, some in names.items()
+        )
 
 
 def _columns(**kinds: Kind) -> tuple[Column, ...]:

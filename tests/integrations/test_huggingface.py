@@ -90,3 +90,16 @@ def test_workers_that_are_spawned(frames: DicomFrames, tmp_path: Path) -> None:
     loader: Any = DataLoader(data, 4, num_workers=1, multiprocessing_context="spawn")
     images = torch.cat([batch["image"] for batch in loader])
     np.testing.assert_array_equal(images, frames[:][0])
+
+
+def test_its_columns_are_kept_without_what_decodes(frames: DicomFrames, tmp_path: Path) -> None:
+    """A dataset with a transform is not written by that library, whatever the transform is."""
+    import datasets
+
+    rows = frames.index.to_hf()
+    with pytest.raises(TypeError, match="JSON serializable"):
+        rows.save_to_disk(tmp_path / "rows")
+    rows.with_format(None).save_to_disk(tmp_path / "columns")
+    back = datasets.load_from_disk(tmp_path / "columns")
+    assert back["index"][:] == list(range(len(frames)))
+    assert back["Modality"][:] == list(frames.index.column("Modality"))

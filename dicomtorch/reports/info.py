@@ -242,7 +242,9 @@ def _overview(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _asked(epoch: dict[str, int]) -> str:
     unsized = (
-        f", and {format_count(epoch['unsized'], 'compressed frame')}" if epoch["unsized"] else ""
+        f", and what {format_count(epoch['unsized'], 'compressed frame')} take"
+        if epoch["unsized"]
+        else ""
     )
     return f"{format_count(epoch['requests'], 'request')}, {format_bytes(epoch['bytes'])}{unsized}"
 

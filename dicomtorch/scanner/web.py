@@ -56,6 +56,9 @@ _logger = logging.getLogger("dicomtorch")
 
 JSON: Final = "application/dicom+json"
 _PAGE: Final = 1000
+_OTHER_ADDRESS: Final = (
+    ": the address may not be that of its DICOMweb services, which often ends with /dicom-web"
+)
 _LONGEST: Final = 64  # characters of a UID (PS3.5 section 9.1)
 _BETWEEN_CHECKPOINTS: Final = 30.0  # seconds, and at most a tenth of the time
 _FEW: Final = 3  # new instances of a series that are asked for one by one
@@ -228,8 +231,9 @@ class _Server:
                     continue
                 yield from self._instances(f"/studies/{uid}")
         except StorageError as error:
+            hint = _OTHER_ADDRESS if getattr(error, "status", 0) in (400, 404, 405) else ""
             raise SourceError(
-                f"{printable(self.root)} gives no list of instances: {error}"
+                f"{printable(self.root)} gives no list of instances: {error}{hint}"
             ) from error
 
     def _instances(self, below: str) -> Iterator[Instance]:
@@ -308,7 +312,7 @@ class _Server:
             header = found.get(one.uid) if isinstance(found, dict) else None
             if header is None:
                 why = (
-                    str(found)
+                    f"its header was not given: {found}"
                     if isinstance(found, StorageError)
                     else "the server does not describe it"
                 )
@@ -369,8 +373,7 @@ def _items_of(answer: WebAnswer) -> list[Any]:
         if media_type(answer.content_type).endswith("json"):
             raise DamagedAnswerError("the answer of the server is no JSON") from error
         raise StorageError(
-            f"the server answered with {shown_type(answer.content_type)} and not with JSON: the address may not be "
-            "that of its DICOMweb services, which often ends with /dicom-web"
+            f"the server answered with {shown_type(answer.content_type)} and not with JSON{_OTHER_ADDRESS}"
         ) from error
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
         raise StorageError("the answer of the server is no list of data sets")

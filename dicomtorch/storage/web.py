@@ -167,7 +167,7 @@ class WebSettings:
         if given.keys() - known:
             raise OptionError(
                 f"storage_options of DICOMweb addresses are {', '.join(sorted(known))}; got "
-                f"{', '.join(sorted(map(str, given.keys() - known)))}"
+                f"{', '.join(sorted(map(str, given.keys() - known)))}. Headers go into 'headers'"
             )
         headers = given.get("headers", {})
         if not isinstance(headers, Mapping) or not all(
@@ -282,12 +282,27 @@ class WebClient:
             finally:
                 response.release_conn()
         except urllib3.exceptions.HTTPError as error:
-            # Without its text, which has the address.
-            raise _Unanswered(
-                f"the server did not answer in whole ({type(error).__name__})"
-            ) from None
+            raise _Unanswered(self._no_answer(error)) from None
         self._tally.add(1, len(data))
         return WebAnswer(response.status, response.headers.get("Content-Type", ""), data)
+
+    def _no_answer(self, error: Exception) -> str:
+        """What happened, without the text of an error, which has the address."""
+        from urllib3 import exceptions
+
+        name = type(error).__name__
+        if isinstance(error, exceptions.NameResolutionError):
+            return f"no server of this name was found ({name})"
+        if isinstance(error, exceptions.SSLError):
+            return (
+                f"no encrypted connection could be made ({name}): it speaks no TLS, or its certificate is not trusted "
+                "(storage_options={'ca_certs': file})"
+            )
+        if isinstance(error, exceptions.NewConnectionError):
+            return f"nothing answers at this host and port ({name})"
+        if isinstance(error, exceptions.ReadTimeoutError):
+            return f"the server did not answer within {self.settings.timeout:g} s ({name})"
+        return f"the server did not answer in whole ({name})"
 
     def _body(self, response: Any) -> bytes:
         most = self.settings.most_bytes
@@ -334,7 +349,7 @@ def _refused(status: int) -> StatusError:
     if status in (401, 403):
         what = (
             f"the server answered {status}: credentials are missing, wrong or expired; give them in "
-            "storage_options={'headers': {'Authorization': ...}}"
+            "storage_options={'headers': {'Authorization': ...}}, or --storage-option headers.Authorization=env:NAME"
         )
     elif status < 400:
         what = f"the server answered {status} and names another address; give that one"

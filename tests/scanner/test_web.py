@@ -306,6 +306,32 @@ def test_lists_that_are_none(server: Server) -> None:
         DicomFrames(server.address)
 
 
+def test_addresses_of_something_else_are_told(server: Server) -> None:
+    options = OPTIONS | {"max_retries": 0}
+    host = server.address.partition("://")[2]
+    for address, message in (
+        ("dicomweb+http://127.0.0.1:1/web", "nothing answers at this host and port"),
+        ("dicomweb+https://no-such-host.invalid/web", "no server of this name was found"),
+        (f"dicomweb+https://{host}", "no encrypted connection could be made.*ca_certs"),
+    ):
+        with pytest.raises(SourceError, match=message) as caught:
+            scan(address, storage_options=options)
+        assert TOKEN.split()[1] not in str(list(chain(caught.value)))
+    for status in (400, 404, 405, 200):  # the last is a page
+        server.faults.status = {"/studies": [status]}
+        with pytest.raises(
+            SourceError, match="DICOMweb services, which often ends with /dicom-web"
+        ):
+            scan(server.address, storage_options=options)
+    server.faults.status = {"/metadata": [404]}
+    _, report = scan(server.address, storage_options=options)
+    assert {one.reason for one in report.findings if one.file_class == "unreadable"} == {
+        "its header was not given: the server answered 404"
+    }
+    with pytest.raises(OptionError, match=r"got Authorization.* Headers go into 'headers'"):
+        scan(server.address, storage_options={"Authorization": TOKEN})
+
+
 FAULTS: tuple[dict[str, Any], ...] = (
     *({"status": {"/frames/": [status]}} for status in (302, 401, 403, 404, 406, 500, 503)),
     {"cut": 99},

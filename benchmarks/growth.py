@@ -644,10 +644,10 @@ def measure(step: str, rows: int, folder: Path, *, is_warm: bool = False) -> Cos
 def growth(step: str, folder: Path, repeats: int = 3) -> tuple[Cost, Cost]:
     """What a step costs with 10^4 and with 10^5 rows, in this process: the least of several times.
 
-    Where CPU time grows by more than `MOST_GROWTH`, all of it again, twice at most: others may have used the caches.
+    Where CPU time grows by more than `MOST_GROWTH`, all of it again, up to four times: others use caches, too.
     """
     costs: dict[int, list[Cost]] = {10**4: [], 10**5: []}
-    for _ in range(3):
+    for _ in range(5):
         for rows, found in costs.items():
             found += [measure(step, rows, folder, is_warm=bool(found)) for _ in range(repeats)]
         few, many = map(_least, costs.values())

@@ -20,7 +20,7 @@ from dicomtorch.index.locks import FileLock
 from dicomtorch.index.private import open_private
 
 _PORTION = 0.02  # seconds
-_LEAST = 256  # entries of a portion, however long they take
+_LEAST = 16  # entries of a portion, however long they take; of a slow disk many would keep a writer waiting
 _KEPT = 0.9  # of what a cache may take: so that evicting, which lists all entries, is rare
 _LOCK_SECONDS = 10.0
 

@@ -14,6 +14,7 @@ whoever wants it in the child would wait for ever. Nothing of the package is suc
 | `scanner.web` | the threads of one scan of a server | the child begins a scan of its own |
 | `masks.gridded`, `masks.dose`, `masks.contour_painter` | locks around what is made once | free in the child |
 | `pixels.slots` | the lock around the segments of a worker | made anew; the child has segments of its own |
+| `datasets.masked` | the lock around the masks that were painted last | free in the child (`ForkedLock`) |
 | `datasets.samples` | the lock around the global random generators | made anew |
 | `viewer.aside` | the lock around the child that runs code of users | free in the child (`ForkedLock`) |
 | `viewer.server`, `viewer.notebook` | threads that answer a browser or a notebook | the child has none |

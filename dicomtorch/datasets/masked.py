@@ -10,15 +10,22 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dicomtorch._forks import ForkedLock
 from dicomtorch.masks.layers import MaskOutput
 from dicomtorch.masks.mask_index import MaskIndex
 from dicomtorch.masks.shape_index import ShapeIndex
 from dicomtorch.pixels.resize import resize_nearest, resized
+from dicomtorch.reader.reader import fresh
 
 Areas = npt.NDArray[np.int64]
 
 MASK_KEYS = ("mask_known", "mask_area", "mask_present")
 """What `meta` has of masks."""
+
+
+_MOST_KEPT = 64 << 20  # bytes of masks of whole frames; the newest one aside
+_FEW = 16  # labels up to which a pass for each takes less than one of `bincount`, which makes integers of all
+_OWN = ("_whole", "_lock")  # of each process
 
 
 class Mask(NamedTuple):
@@ -119,6 +126,18 @@ class MaskSource:
         kinds = {"uint8": torch.uint8, "int32": torch.int32, "float32": torch.float32}
         self.dtype = kinds[masks.dtype(output).name]
         self.channels = masks.channels(output)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._whole: dict[int, Tensor] = {}
+        self._lock = ForkedLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in _OWN}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
 
     def shape(self, position: int) -> tuple[int, int, int]:
         """(1 or K, H, W) of the mask of a frame."""
@@ -143,6 +162,32 @@ class MaskSource:
                 target[k] = resize_nearest(whole, self.size)
         return areas if self.size is None else None
 
+    def whole(self, position: int) -> Tensor:
+        """(1 or K, H, W), the mask of a frame that parts are taken of; not to be changed.
+
+        Those that were painted last are kept: what is painted for one part takes much longer than the part.
+
+        Args:
+            position: Of the frame.
+
+        Raises:
+            DicomTorchError: It cannot be made; the message names the frame.
+        """
+        with self._lock:
+            found = self._whole.get(position)
+        if found is not None:
+            return found
+        made = fresh(self.shape(position), self.dtype)
+        self.read([position], made[None])
+        with self._lock:
+            self._whole[position] = made
+            kept = sum(each.nbytes for each in self._whole.values())
+            for oldest in list(self._whole)[:-1]:
+                if kept <= _MOST_KEPT:
+                    break
+                kept -= self._whole.pop(oldest).nbytes
+        return made
+
     def finished(
         self, image: Tensor, positions: Sequence[int], areas: Areas | None, axis: int = 0
     ) -> Mask:
@@ -163,7 +208,7 @@ class MaskSource:
     def _areas(self, mask: Any, axis: int) -> Any:
         if self.output == "labels":
             numbers = self.masks.labels.numbers
-            if mask.dtype == np.uint8:
+            if mask.dtype == np.uint8 and len(numbers) > _FEW:
                 return np.bincount(mask.reshape(-1), minlength=256)[list(numbers)]
             return np.array([np.count_nonzero(mask == number) for number in numbers])
         return np.array([np.count_nonzero(part) for part in np.moveaxis(mask, axis, 0)])

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import get_worker_info
 
 from dicomtorch.batches.metadata import FrameMeta
 from dicomtorch.datasets.drawn import DrawnDataset
@@ -22,8 +21,8 @@ from dicomtorch.errors import OptionError
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.frame import AppliedVOI
 from dicomtorch.model.mask_object import KINDS
-from dicomtorch.pixels.memory import new_batch
 from dicomtorch.pixels.resize import resized
+from dicomtorch.reader.reader import fresh
 from dicomtorch.reader.windows import read_windows, window_shape
 from dicomtorch.series.geometry import Floats, Ints, to_ras
 from dicomtorch.series.stacks import Stack, StackList
@@ -82,8 +81,7 @@ class StackDataset(DrawnDataset[int, Sample_co, Batch_co]):
 
     def _scratch(self, shape: tuple[int, ...]) -> Tensor:
         """Memory for slices of which a part is kept; in a worker not of the segments that batches are sent in."""
-        fresh = torch.empty if get_worker_info() else new_batch
-        return fresh(shape, dtype=self._reader.dtype)
+        return fresh(shape, self._reader.dtype)
 
     def _read_slices(
         self, positions: Sequence[int], windows: Ints | None, out: Sequence[Tensor] | Tensor

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Unpack
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from dicomtorch.batches.metadata import FrameMeta
@@ -20,7 +19,7 @@ from dicomtorch.datasets.stacked import VOLUME_KEYS, StackDataset, to_stack
 from dicomtorch.errors import GeometryError, OptionError, format_count
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.model.frame import AppliedVOI
-from dicomtorch.reader.reader import Frame
+from dicomtorch.reader.reader import Frame, fresh
 from dicomtorch.series.geometry import Floats, Ints, shifted
 from dicomtorch.series.search import stacks
 from dicomtorch.series.stacks import OnGap, Stack
@@ -254,7 +253,7 @@ class VolumeCrops(StackDataset[Any, Any]):
         assert masks is not None
         stack, start, _, low, high = self._box(asked)
         positions = self._positions(asked)
-        whole = torch.empty((len(out), len(positions), *stack.shape[1:]), dtype=masks.dtype)
+        whole = fresh((len(out), len(positions), *stack.shape[1:]), masks.dtype)
         masks.read(positions, whole.movedim(1, 0))
         part = whole[:, :, low[1] : high[1], low[2] : high[2]]
         first, end = (low - start).tolist(), (high - start).tolist()

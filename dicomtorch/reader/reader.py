@@ -56,7 +56,7 @@ class Frame:
 
 
 def fresh(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Memory for one frame, in a worker not of the segments that are for whole batches."""
+    """Memory for what is no batch: in a worker not of the segments that batches are sent in."""
     return torch.empty(shape, dtype=dtype) if get_worker_info() else new_batch(shape, dtype)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pydicom
 import pytest
@@ -13,12 +15,14 @@ from dicomtorch import (
     DicomClips,
     DicomCrops,
     DicomFrames,
+    DicomPatches,
     DicomVolumes,
     FrameLoader,
     MaskIndex,
     scan,
 )
 from dicomtorch.batches.collate import FrameSamples, collate_frames
+from dicomtorch.datasets import masked
 from dicomtorch.errors import OptionError, PixelValueError, SourceError
 from dicomtorch.pixels.slots import SharedBatch
 from tests.support.mask_phantoms import segmentation, series, square, structures
@@ -459,3 +463,66 @@ def test_masks_of_a_batch_of_32_reach_the_process_uncopied(tmp_path):
             np.testing.assert_array_equal(mask[0], pixels)
         position += 32
     assert position == count
+
+
+@pytest.fixture
+def painted(monkeypatch):
+    """The frames whose masks were painted, in order."""
+    frames, paint = [], MaskIndex.mask
+
+    def watched(self, position, *arguments):
+        frames.append(position)
+        return paint(self, position, *arguments)
+
+    monkeypatch.setattr(MaskIndex, "mask", watched)
+    return frames
+
+
+def test_masks_of_frames_are_painted_once_for_their_patches(folder, painted):
+    patches = DicomPatches(folder, (5, 7), per_frame=4, masks=True, labels=LABELS, seed=3)
+    whole = DicomFrames(folder, masks=True, labels=LABELS)
+    masks = [patches[k][1] for k in range(len(patches))]
+    assert painted == list(range(6))
+    for k, mask in enumerate(masks):
+        meta = patches[k][2]
+        (position,) = meta["frames"]
+        top, left, rows, columns = meta["window"]
+        expected = whole[position][1][:, top : top + rows, left : left + columns]
+        assert torch.equal(mask, expected)
+        assert meta["mask_area"] == tuple(int((expected == n).sum()) for n in LABELS.values())
+    masks[0].fill_(99)  # it is the sample's own
+    assert torch.equal(patches[0][1], patches[0:1][1][0])
+    assert not (patches[1][1] == 99).any()
+
+
+def test_few_masks_of_whole_frames_are_kept(folder, painted, monkeypatch):
+    monkeypatch.setattr(masked, "_MOST_KEPT", 2 * 12 * 16)
+    patches = DicomPatches(folder, (5, 7), per_frame=1, masks=True, labels=LABELS, seed=3)
+    for k in (0, 1, 0, 1, 2, 1, 2, 0):
+        patches[k]
+    assert painted == [0, 1, 2, 0]
+    monkeypatch.setattr(masked, "_MOST_KEPT", 0)
+    for k in (3, 3, 4, 3):  # the newest one is always kept
+        patches[k]
+    assert painted[4:] == [3, 4, 3]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_paint_for_themselves(folder, method):
+    patches = DicomPatches(folder, (5, 7), per_frame=4, masks=True, labels=LABELS, seed=3)
+    expected = torch.stack([patches[k][1] for k in range(len(patches))])
+    loader = DataLoader(patches, 4, num_workers=1, multiprocessing_context=method)
+    assert torch.equal(torch.cat([batch[1] for batch in loader]), expected)
+    assert len(pickle.dumps(patches)) < 1 << 20
+
+
+@pytest.mark.parametrize("few", [0, 16])
+def test_areas_are_counted_alike(folder, few, monkeypatch):
+    monkeypatch.setattr(masked, "_FEW", few)
+    crops = DicomCrops(
+        folder, {"SOPInstanceUID": [DicomFrames(folder)[1][1]["SOPInstanceUID"]], "x": [5], "y": [5]},
+        (6, 6), masks=True, labels=LABELS,
+    )  # fmt: skip
+    _, mask, meta = crops[0]
+    assert meta["mask_area"] == tuple(int((mask == n).sum()) for n in LABELS.values())
+    assert meta["mask_area"][0]

@@ -7,6 +7,7 @@ Two columns of three rows, `["CT", "MR", "CT"]` and `[512, 512, 512]`, give the 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -79,8 +80,10 @@ def pieces(codes: Codes, rows: Codes | None = None) -> list[Codes]:
     order = np.argsort(codes, kind="stable")
     if not len(order):
         return []
-    ends = np.flatnonzero(np.diff(codes[order])) + 1
-    return np.split(order if rows is None else rows[order], ends)
+    ends = (np.flatnonzero(np.diff(codes[order])) + 1).tolist()
+    ordered = order if rows is None else rows[order]
+    # `np.split` takes five times as long for a million pieces.
+    return [ordered[first:end] for first, end in pairwise((0, *ends, len(ordered)))]
 
 
 def _is_constant(values: npt.NDArray[Any]) -> bool:

@@ -74,21 +74,17 @@ def _stacks(
         sizes = [slices.index.gather(name, positions) for name in ("Rows", "Columns")]
     else:
         sizes = windows[:, 2:].T.tolist()
+    if windows is None:
+        of_sheets: Sequence[Ints | None] = [None] * len(rows)
+    else:
+        of_sheets = [windows[k : k + 1] if is_sheet[k] else None for k in range(len(rows))]
     spacing = zip(between.tolist(), *pixel.T.tolist(), strict=True)
+    # Rows of arrays are made faster by going through them than by asking for each.
+    columns = (positions[:, None], affines, spacing, zip(*sizes, strict=True), place[:, None])
     return [
-        Stack(
-            positions=positions[k : k + 1],
-            affine=affines[k],
-            spacing=steps,
-            shape=(1, *size),
-            origins=place[k : k + 1],
-            orientation=orientation[k],
-            report=report,
-            separated_by=names,
-            windows=windows[k : k + 1] if windows is not None and is_sheet[k] else None,
-        )
-        for k, (steps, size, (report, names)) in enumerate(
-            zip(spacing, zip(*sizes, strict=True), said, strict=True)
+        Stack(position, affine, steps, (1, *size), origin, plane, report, names, windows=window)
+        for position, affine, steps, size, origin, plane, (report, names), window in zip(
+            *columns, orientation, said, of_sheets, strict=True
         )
     ]
 

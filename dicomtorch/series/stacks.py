@@ -108,7 +108,7 @@ class StackReport:
         return "; ".join(parts)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Stack:
     """Slices of one volume.
 

@@ -42,7 +42,8 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks")
 
 ENDED = r"misbehaving ended its process.*SIGSEGV"
 LATE = r"Limits\.decode_seconds"
-LIMITS = Limits(decode_seconds=0.3)
+# Frames take no time here, but a busy machine may be slow to wake up the process that decodes them.
+LIMITS = Limits(decode_seconds=1.5)
 WAYS = (misbehaving.FINE, misbehaving.CRASH, misbehaving.HANG, misbehaving.FINE)
 SAID = ("", ENDED, LATE, "")
 

@@ -281,7 +281,7 @@ def test_a_killed_worker_leaves_nothing() -> None:
     again = DataLoader(Numbers(80), batch_size=4, num_workers=2, collate_fn=only)
     assert all(all_equal(batch, 4.0 * k) for k, batch in enumerate(again))
     del again
-    for _ in range(100):  # a busy machine takes a while to end a worker
+    for _ in range(300):  # a busy machine takes a while to end a worker
         gc.collect()
         pool.give_back()
         left = [each for each in attached.attached.mappings() if id(each) not in known]

@@ -22,7 +22,6 @@ Areas = npt.NDArray[np.int64]
 MASK_KEYS = ("mask_known", "mask_area", "mask_present")
 """What `meta` has of masks."""
 
-
 _MOST_KEPT = 64 << 20  # bytes of masks of whole frames; the newest one aside
 _FEW = 16  # labels up to which a pass for each takes less than one of `bincount`, which makes integers of all
 _OWN = ("_whole", "_lock")  # of each process

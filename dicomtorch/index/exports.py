@@ -248,9 +248,8 @@ def write_table(tables: Callable[[int], Iterator[pa.Table]], path: Path) -> None
         elif suffix == ".parquet":
             _write_parquet(tables(_ROW_GROUP), file)
         else:
-            (table,) = tables(
-                sys.maxsize
-            )  # of such a file the parts cannot have dictionaries of their own
+            # The parts of such a file cannot have dictionaries of their own.
+            (table,) = tables(sys.maxsize)
             with pa.ipc.new_file(file, table.schema) as writer:
                 writer.write_table(table)
 

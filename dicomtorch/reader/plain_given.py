@@ -17,10 +17,9 @@ from dicomtorch.reader.given import GivenReader
 from dicomtorch.reader.kernels import PlainReader
 from dicomtorch.reader.templates import Template
 
-_AT_ONCE: Final = 32 << 20  # bytes of stored values whose frames wait for each other
-_ITEM: Final = struct.Struct(
-    "<HHI"
-)  # tag and length (PS3.5 A.4), which frames of files have before them
+_AT_ONCE: Final = 32 << 20  # bytes of frames that wait for each other
+_ITEM: Final = struct.Struct("<HHI")
+"""Tag and length of an item (PS3.5 A.4), which frames of files have before them."""
 
 
 def read_plain_given(
@@ -48,7 +47,8 @@ def read_plain_given(
     given = GivenReader(fetcher.giver, fetcher.kept, fetcher.index)
     numbers = batch.which.tolist()
     located = fetcher.index.locate(positions[batch.which])
-    parts = list(_parts(numbers, templates))
+    nbytes = {id(one): one.nbytes for one in templates if one is not None}
+    parts = list(parts_of([nbytes[id(templates[number])] for number in numbers]))
     if len(parts) > 1:
         fetcher.need(located)
     rle = {id(one): one.is_rle for one in templates if one is not None}
@@ -69,10 +69,8 @@ def read_plain_given(
     return results
 
 
-def _parts(numbers: Sequence[int], templates: Sequence[Template | None]) -> Iterator[slice]:
-    """Frames that are waited for together."""
-    nbytes = {id(one): one.nbytes for one in templates if one is not None}
-    sizes = [nbytes[id(templates[number])] for number in numbers]
+def parts_of(sizes: Sequence[int]) -> Iterator[slice]:
+    """Frames of these bytes that are waited for together."""
     bounds = np.flatnonzero(np.diff(np.cumsum(sizes) // _AT_ONCE)) + 1
-    for first, end in itertools.pairwise((0, *bounds.tolist(), len(numbers))):
+    for first, end in itertools.pairwise((0, *bounds.tolist(), len(sizes))):
         yield slice(first, end)

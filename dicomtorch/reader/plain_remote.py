@@ -6,8 +6,7 @@ that make batches share one interpreter's lock.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +15,10 @@ from torch import Tensor
 from dicomtorch.errors import DicomTorchError
 from dicomtorch.reader.fetch import FrameFetcher
 from dicomtorch.reader.kernels import PlainReader
-from dicomtorch.reader.plain_given import read_plain_given
+from dicomtorch.reader.plain_given import parts_of, read_plain_given
 from dicomtorch.reader.templates import Template
 from dicomtorch.storage.base import ByteRange
 from dicomtorch.storage.remote import RemoteStorage
-
-_AT_ONCE = 32 << 20  # bytes of encoded frames that wait for each other
 
 
 def read_plain_remote(
@@ -50,7 +47,7 @@ def read_plain_remote(
         return results
     assert isinstance(fetcher.storage, RemoteStorage)
     ranges = _ranges(fetcher, positions[batch.which])
-    parts = list(_parts(ranges))
+    parts = list(parts_of([one.length for one in ranges]))
     if len(parts) > 1:
         fetcher.storage.need(ranges)
     for part in parts:
@@ -69,11 +66,3 @@ def _ranges(fetcher: FrameFetcher, positions: npt.NDArray[np.int64]) -> list[Byt
     if known is not None:  # nearly always: they were asked for ahead
         return known
     return [fetcher.byte_range(where) for where in fetcher.index.locate(positions)]
-
-
-def _parts(ranges: Sequence[ByteRange]) -> Iterator[slice]:
-    """Ranges that are waited for together."""
-    ends = np.cumsum([one.length for one in ranges])
-    bounds = np.flatnonzero(np.diff(ends // _AT_ONCE)) + 1
-    for first, end in itertools.pairwise((0, *bounds.tolist(), len(ranges))):
-        yield slice(first, end)

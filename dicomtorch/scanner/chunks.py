@@ -23,15 +23,13 @@ from dicomtorch.scanner.worker import EntryReader, Job, scan_chunk
 _SMALLEST: Final = 16  # files in a chunk
 _FIRST: Final = 128
 _LARGEST: Final = 256
-_LARGEST_FAST: Final = (
-    2048  # where files are read so fast that engines take longer to pass on a call
-)
+_LARGEST_FAST: Final = 2048
+"""The same where files are read so fast that engines take longer to pass on a call."""
 _FAST: Final = 0.1  # seconds that all workers take for such a chunk
 _MOST_AHEAD: Final = 16384  # files that are listed and in no chunk yet
 _IN_FLIGHT: Final = 32  # chunks at least that an executor has at a time
-_BEFORE_ANY: Final = (
-    4  # the same, until one tells how fast files are read; then one more for each answer
-)
+_BEFORE_ANY: Final = 4
+"""The same until one tells how fast files are read; then one more for each answer."""
 _MOST_FAILURES: Final = 100  # before anything was read: it is not the files then
 
 Number = tuple[int, ...]

@@ -35,9 +35,8 @@ _AGAIN: Final = frozenset({408, 429, 502, 503, 504})
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _PIECE: Final = 1 << 20
 _LONGEST_WAIT: Final = 10.0  # seconds between two tries
-MOST_DAMAGED: Final = (
-    3  # times that a damaged answer is asked for again: a server may give no other
-)
+MOST_DAMAGED: Final = 3
+"""Times that a damaged answer is asked for again: a server may give no other."""
 
 
 _DEFAULTS: Final = {

@@ -34,22 +34,27 @@ TOGETHER = 16  # batches at least that are asked for at once: what waits in them
 def epoch(folder: Path, images: Any, count: int, rate: float, faults: str) -> dict[str, Any]:
     """Reads frames in random order, and says how many are wrong or lost, what failed, and how long it took."""
     order = np.random.default_rng(2).permutation(count).tolist()
-    wrong = read = 0
     with http_server(folder, rate=rate, faults=faults) as address:
         options = {"timeout": TIMEOUT}
         index, _ = scan(address, storage_options=options)
         frames = DicomFrames(index, values="stored", storage_options=options)
         counts(address)
         began = time.perf_counter()
-        for batch, _ in FrameLoader(frames, BATCH, sampler=order):
-            expected = images[order[read : read + len(batch)]]
-            same = (batch[:, 0].to(torch.int16) == torch.from_numpy(expected)).flatten(1).all(1)
-            wrong += int((~same).sum())
-            read += len(batch)
+        wrong, lost = wrong_and_lost(frames, images, order)
         seconds = time.perf_counter() - began
         seen = counts(address)
     failed = {name: seen[name] for name in faults.split(",") if name}
-    return {"frames": read, "wrong": wrong, "lost": count - read, "seconds": seconds, **failed}
+    return {"frames": count - lost, "wrong": wrong, "lost": lost, "seconds": seconds, **failed}
+
+
+def wrong_and_lost(frames: DicomFrames, images: Any, order: list[int]) -> tuple[int, int]:
+    """How many frames of an epoch are not the images that they should be, and how many did not come."""
+    wrong = read = 0
+    for batch, _ in FrameLoader(frames, BATCH, sampler=order):
+        expected = torch.from_numpy(images[order[read : read + len(batch)]])
+        wrong += int((batch[:, 0].to(torch.int16) != expected).flatten(1).any(1).sum())
+        read += len(batch)
+    return wrong, len(order) - read
 
 
 def main() -> int:

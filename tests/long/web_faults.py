@@ -18,17 +18,15 @@ import time
 from typing import Any
 
 import numpy as np
-import torch
 from pydicom.dataset import Dataset
 
-from dicomtorch import DicomFrames, FrameLoader, scan
+from dicomtorch import DicomFrames, scan
 from dicomtorch.errors import StorageError
+from tests.long.remote_faults import SIDE, SLOWER, TIMEOUT, wrong_and_lost
 from tests.support.dicomweb_server import PASSING, Server, dicomweb_server
 from tests.support.phantoms import ct
 
-FRAMES_OF_INSTANCE, SIDE, BATCH = 40, 64, 50
-TIMEOUT = 3.0
-SLOWER = 3.0
+FRAMES_OF_INSTANCE = 40
 FORBIDDEN = "403"
 
 
@@ -58,7 +56,7 @@ def epoch(
         wrong, lost, refused = (
             _refused(frames, images, order, server)
             if FORBIDDEN in kinds
-            else (*_read(frames, images, order), 0)
+            else (*wrong_and_lost(frames, images, order), 0)
         )
         seconds = time.perf_counter() - began
         return {
@@ -70,15 +68,6 @@ def epoch(
             "requests": len(server.requests),
             **server.failed,
         }
-
-
-def _read(frames: DicomFrames, images: Any, order: list[int]) -> tuple[int, int]:
-    wrong = read = 0
-    for batch, _ in FrameLoader(frames, BATCH, sampler=order):
-        expected = torch.from_numpy(images[order[read : read + len(batch)]])
-        wrong += int((batch[:, 0].to(torch.int16) != expected).flatten(1).any(1).sum())
-        read += len(batch)
-    return wrong, len(order) - read
 
 
 def _refused(

@@ -22,7 +22,7 @@ from dicomtorch import (
 )
 from dicomtorch.errors import StaleIndexError
 from dicomtorch.index.frame_index import FrameIndex
-from dicomtorch.reader import plain_remote
+from dicomtorch.reader import plain_given
 from dicomtorch.reader.reader import Frame
 from tests.reader.conftest import Calls
 from tests.support.http_server import counts, http_server
@@ -93,7 +93,7 @@ def test_a_batch_is_one_call_and_large_ones_some(
     expected, _ = frames[:]
     assert counted.from_memory == [13]
     counted.from_memory.clear()
-    monkeypatch.setattr(plain_remote, "_AT_ONCE", 5000)
+    monkeypatch.setattr(plain_given, "_AT_ONCE", 5000)
     counts(address)
     got, _ = frames[:]
     assert torch.equal(got, expected)

@@ -28,6 +28,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -535,8 +536,6 @@ def _write_on(
 
 def waits(folder: Path, kind: str, writers: int, entries: int = 10**5) -> list[float]:
     """Seconds of each write of some "threads" or "processes" while a tenth of a full cache is removed."""
-    from multiprocessing import get_context
-
     path, size = _full_cache(folder, entries)
     context = get_context("spawn")
     maker: Any = threading if kind == "threads" else context
@@ -642,22 +641,29 @@ def measure(step: str, rows: int, folder: Path, *, is_warm: bool = False) -> Cos
 
 
 def growth(step: str, folder: Path, repeats: int = 3) -> tuple[Cost, Cost]:
-    """What a step costs with 10^4 and with 10^5 rows, in this process: the least of several times.
+    """What a step costs with 10^4 and with 10^5 rows, in this process: of several times the least CPU time and the most memory.
 
-    Where CPU time grows by more than `MOST_GROWTH`, all of it again, up to four times: others use caches, too.
+    Memory that an earlier time left free is not counted again. Where CPU time grows by more than `MOST_GROWTH`, all of
+    it again, up to four times: others use caches, too.
     """
     costs: dict[int, list[Cost]] = {10**4: [], 10**5: []}
     for _ in range(5):
         for rows, found in costs.items():
             found += [measure(step, rows, folder, is_warm=bool(found)) for _ in range(repeats)]
-        few, many = map(_least, costs.values())
+        few, many = map(_of_several, costs.values())
         if many.cpu <= MOST_GROWTH * max(few.cpu, LEAST_CPU):
             break
     return few, many
 
 
-def _least(costs: Sequence[Cost]) -> Cost:
-    return Cost(*(min(getattr(one, name) for one in costs) for name in ("cpu", "peak", "kept")))
+def _of_several(costs: Sequence[Cost]) -> Cost:
+    cpu, peak, kept = zip(*map(dataclasses.astuple, costs), strict=True)
+    return Cost(min(cpu), max(peak), max(kept))
+
+
+def _print_growth(step: str, folder: Path) -> None:
+    pair = [dataclasses.asdict(one) for one in growth(step, folder)]
+    print(json.dumps([step, *pair]), flush=True)
 
 
 def trim() -> None:
@@ -704,9 +710,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measures and prints."""
     options = _parser().parse_args(argv)
     if options.growth:
-        for step in STEPS:
-            pair = [dataclasses.asdict(one) for one in growth(step, options.growth)]
-            print(json.dumps([step, *pair]), flush=True)
+        for step in STEPS:  # each in memory that no other has used
+            child = get_context("fork").Process(target=_print_growth, args=(step, options.growth))
+            child.start()
+            child.join()
+            if child.exitcode:
+                return 1
         return 0
     if options.child:
         step, rows, folder = options.child

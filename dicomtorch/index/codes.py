@@ -38,7 +38,13 @@ def numbered(columns: Iterable[Any], count: int) -> Codes:
             if count == 0 or _is_constant(part):
                 continue
             inverse = _dense(part)
-            codes = _dense(codes * (int(inverse.max()) + 1) + inverse) if codes.any() else inverse
+            if codes.any():  # a million rows more at a time are 8 MB
+                codes *= int(inverse.max()) + 1
+                codes += inverse
+                del inverse
+                codes = _dense(codes, in_place=True)
+            else:
+                codes = inverse
     return codes
 
 
@@ -92,14 +98,16 @@ def _is_constant(values: npt.NDArray[Any]) -> bool:
     return values.dtype.kind == "f" and bool(np.isnan(values[0]) and np.isnan(values).all())
 
 
-def _dense(values: npt.NDArray[Any]) -> Codes:
-    """The rank of each value among the distinct ones."""
+def _dense(values: npt.NDArray[Any], *, in_place: bool = False) -> Codes:
+    """The rank of each value among the distinct ones; `in_place` if nobody needs the values any more."""
     if values.dtype.kind in "iu" and values.dtype != np.uint64 and len(values):
         low = int(values.min())
         span = int(values.max()) - low + 1
         if span <= max(_SMALL, 2 * len(values)):  # a table: several times faster than sorting
-            at = values.astype(np.int64) - low
+            at = values.astype(np.int64, copy=not in_place)
+            at -= low
             there = np.zeros(span, np.bool_)
             there[at] = True
-            return (np.cumsum(there) - 1)[at]
+            ranks = np.cumsum(there, dtype=np.int32 if span < 1 << 31 else np.int64)
+            return np.asarray(np.subtract(ranks[at], 1, dtype=np.int64))
     return np.unique(values, return_inverse=True)[1].reshape(-1).astype(np.int64, copy=False)

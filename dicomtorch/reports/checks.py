@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from typing import Literal
@@ -139,8 +140,8 @@ def _windows(index: FrameIndex) -> list[Remark]:
     """Series with several windows: their display values cannot be compared."""
     chosen = index.select(_windowed(index))
     names = ("WindowCenter", "WindowWidth", "windows", "VOILUTFunction")
-    columns = [*map(chosen.column, names), _lut_contents(chosen)]
-    mapping = numbered(columns, len(chosen))
+    columns = itertools.chain(map(chosen.column, names), map(_lut_contents, [chosen]))
+    mapping = numbered(columns, len(chosen))  # one column after the other is in memory
     voi = _has_voi(chosen)
     mapping = np.where(voi, mapping, -1)  # a function alone says nothing
     series = numbered([chosen.column("SeriesInstanceUID")], len(chosen))

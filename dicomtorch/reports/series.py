@@ -82,7 +82,7 @@ def describe_series(index: FrameIndex) -> list[SeriesReport]:
     if not len(index):
         return []
     found = stacks(index, on_gap="keep")
-    codes = numbered([index.column(name) for name in _SERIES], len(index))
+    codes = numbered(map(index.column, _SERIES), len(index))
     first, counts = firsts(codes), np.bincount(codes)
     order = np.argsort(first)
     files, modalities = (index.gather(name, first[order]) for name in ("file", "Modality"))

@@ -119,11 +119,10 @@ def _middle(points: Floats) -> Floats:
 
 def _skewed(orientation: Floats, oriented: Bools) -> Bools:
     row, column = orientation[:, :3], orientation[:, 3:]
-    with np.errstate(invalid="ignore"):  # infinite where it is none
-        products = (dot(row, row) - 1, dot(column, column) - 1, dot(row, column))
     right = oriented.copy()
-    for product in products:
-        right &= np.abs(product) < SKEW
+    for one, other, wanted in ((row, row, 1), (column, column, 1), (row, column, 0)):
+        with np.errstate(invalid="ignore"):  # infinite where it is none
+            right &= np.abs(dot(one, other) - wanted) < SKEW
     return oriented & ~right
 
 

@@ -23,6 +23,9 @@ from dicomtorch.series.keys import CONTENT, DIFFERING, DIRECTION
 from dicomtorch.series.slices import Slices
 from dicomtorch.series.stacks import Stack, StackReport
 
+_DIFFERING = tuple(
+    name for name in DIFFERING if name not in ("PixelSpacing", "ImageOrientationPatient")
+)
 _AT_ONCE = 1 << 15  # slices whose numbers lie beside each other
 
 Bools = npt.NDArray[np.bool_]
@@ -156,23 +159,15 @@ def _may_part(slices: Slices, rows: Ints) -> Bools:
     """Which sets have content that may part them (rule 3b), or directions that may be alike but for rounding."""
     found = np.zeros(len(rows), np.bool_)
     for name in (*CONTENT, DIRECTION):
-        found |= _varies(slices, name, rows)
+        found |= slices.vary(name, rows)
     return found
 
 
-def _varies(slices: Slices, name: str, rows: Ints) -> Bools:
-    codes = slices.codes(name)
-    if codes is None:
-        return np.zeros(len(rows), np.bool_)
-    there = codes[rows]
-    return np.asarray((there != there[:, :1]).any(axis=1))
-
-
 def _differing(slices: Slices, rows: Ints) -> list[tuple[str, ...]]:
-    """The columns of `DIFFERING` that vary in each set."""
+    """The columns of `DIFFERING` that vary in each set; the plane is one."""
     names: list[tuple[str, ...]] = [()] * len(rows)
-    for name in DIFFERING:
-        for k in np.flatnonzero(_varies(slices, name, rows)).tolist():
+    for name in _DIFFERING:
+        for k in np.flatnonzero(slices.vary(name, rows)).tolist():
             names[k] = (*names[k], name)
     return names
 

@@ -44,7 +44,6 @@ class Slices:
         place: (n, 3), Image Position (Patient).
         orientation: (n, 6), Image Orientation (Patient).
         pixel: (n, 2), Pixel Spacing.
-        in_file: (n,), slices of the file that each one is in.
     """
 
     def __init__(self, index: FrameIndex, *, sheets: bool = True) -> None:
@@ -60,17 +59,20 @@ class Slices:
         self.is_sheet: npt.NDArray[np.bool_] = mosaic != ""
         if sheets and self.is_sheet.any():
             self._unfold(mosaic)
-        files = np.asarray(index.column("file"))[self.rows]
-        self.in_file = np.bincount(files, minlength=1)[files]
-        if not self._all_frames(files):
-            self.in_file = np.maximum(self.in_file, np.asarray(index.files["frames"])[files])
         self._codes: dict[str, Codes | None] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def _all_frames(self, files: Ints) -> bool:
-        return len(self.index) == int(np.asarray(self.index.files["frames"]).sum())
+    @lazy
+    def in_file(self) -> Ints:
+        """(n,), slices of the file that each one is in."""
+        frames = np.asarray(self.index.files["frames"])
+        files = np.asarray(self.index.column("file"))[self.rows]
+        slices: Ints = np.bincount(files, minlength=1)[files]
+        if len(self.index) != int(frames.sum()):  # frames that were left out count, too
+            slices = np.maximum(slices, frames[files])
+        return slices
 
     def _unfold(self, mosaic: Texts) -> None:
         """A slice for each tile of each sheet, in the place of the sheet."""
@@ -130,9 +132,8 @@ class Slices:
             else:
                 columns = [self.index.column(name)]
             codes: Codes | None = _one_number(columns, len(columns[0]) if columns else 0)
-            if codes is not None and name != "window":
-                codes = codes[self.rows]
-            self._codes[name] = codes
+            is_of_frames = name != "window" and self.windows is not None
+            self._codes[name] = codes[self.rows] if codes is not None and is_of_frames else codes
         return self._codes[name]
 
     def is_constant(self, name: str) -> bool:
@@ -140,6 +141,19 @@ class Slices:
         if name in self._codes:
             return self._codes[name] is None
         return _is_constant(plain(self.index.column(name)))
+
+    def vary(self, name: str, sets: Ints) -> npt.NDArray[np.bool_]:
+        """(k,), in which of (k, n) sets of slices a column differs, as `codes` would; numbers are not made for that."""
+        values = plain(self.index.column(name))
+        if values.strides[0] == 0:
+            return np.zeros(len(sets), np.bool_)
+        there = values[self.rows[sets]]
+        there = np.round(there, _ROUNDED) if values.ndim > 1 else there
+        first = there[:, :1]
+        differ = there != first
+        if there.dtype.kind == "f":
+            differ &= ~(np.isnan(there) & np.isnan(first))
+        return np.asarray(differ.any(axis=tuple(range(1, differ.ndim))), np.bool_)
 
     def numbers(self, name: str, chosen: Ints) -> Floats:
         """A column of numbers at `chosen` slices, nan where absent; times of day after midnight are a day later."""

@@ -641,7 +641,7 @@ def measure(step: str, rows: int, folder: Path, *, is_warm: bool = False) -> Cos
 
 
 def growth(step: str, folder: Path, repeats: int = 3) -> tuple[Cost, Cost]:
-    """What a step costs with 10^4 and with 10^5 rows, in this process: of several times the least CPU time and the most memory.
+    """What a step costs with 10^4 and with 10^5 rows, in this process: the least CPU time of several, the most memory.
 
     Memory that an earlier time left free is not counted again. Where CPU time grows by more than `MOST_GROWTH`, all of
     it again, up to four times: others use caches, too.

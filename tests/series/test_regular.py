@@ -14,6 +14,7 @@ from dicomtorch.index.columns import Packed, Texts
 from dicomtorch.index.frame_index import FrameIndex
 from dicomtorch.series import regular, search
 from dicomtorch.series.search import stacks
+from dicomtorch.series.slices import Slices
 from dicomtorch.series.stacks import Stack, StackList
 
 Change = Callable[[dict[str, Any], np.random.Generator], object]
@@ -223,3 +224,28 @@ def test_localizers_of_a_series_are_named(monkeypatch: pytest.MonkeyPatch) -> No
     assert count == len(found) == 3
     assert [len(stack.report.localizers) for stack in found if len(stack) == 11] == [1]
     assert_same(found, alone(monkeypatch, index))
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("EchoTime", [1.0, 1.0, np.nan, np.nan, np.nan, 2.0]),
+        ("KVP", [0.0, -0.0, 80.0, 80.0, 80.0, np.nan]),
+        ("AcquisitionNumber", [3, 3, 3, 4, -1, -1]),
+        ("ConvolutionKernel", [0, 0, 1, 1, 0, 1]),
+        ("DiffusionGradientOrientation", [0.1, 0.1 + 1e-12, 0.1, 0.2, np.nan, np.nan]),
+    ],
+)
+def test_what_varies_is_what_has_several_codes(name: str, values: list[float]):
+    generation = synthetic(len(values))
+    column: Any = np.array(values)
+    if name == "ConvolutionKernel":
+        column = Texts(column.astype(np.int32), Packed.of([b"A", b"B"]))
+    elif name == "DiffusionGradientOrientation":
+        column = np.stack([column, np.zeros(6), np.zeros(6)], axis=1)
+    frames = generation.frames | {name: column}
+    slices = Slices(FrameIndex(dataclasses.replace(generation, frames=frames)))
+    sets = np.array([[a, b] for a in range(6) for b in range(6)])
+    codes = slices.codes(name)
+    assert codes is not None
+    assert slices.vary(name, sets).tolist() == (codes[sets[:, 0]] != codes[sets[:, 1]]).tolist()

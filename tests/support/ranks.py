@@ -205,8 +205,9 @@ def main() -> None:
     dist.init_process_group("gloo")
     frames = DicomFrames(folder)
     result: Found = {}
-    warnings.simplefilter("error", UserWarning)
-    warnings.filterwarnings("ignore", "'set_vital' is deprecated")  # torchdata's
+    warnings.simplefilter("error")
+    # What torchdata and MONAI ask of torch.
+    warnings.filterwarnings("ignore", r"('set_vital'|`torch\.jit\.\w+`) is deprecated")
     for drop_last in (False, True):
         found: Found = {}
         for name, make in loaders(frames, drop_last).items():

@@ -20,6 +20,7 @@ from dicomtorch.backends.rle import rle_segments
 from dicomtorch.errors import DecodeError
 from dicomtorch.model.frame import Reduced
 from dicomtorch.model.image import ImagePixel
+from dicomtorch.model.samples import new_samples
 from dicomtorch.model.syntaxes import (
     DEFLATED_IMAGE_FRAME,
     ENCAPSULATED_UNCOMPRESSED,
@@ -158,7 +159,7 @@ def _target(pixel: ImagePixel, dtype: str, out: Array | None) -> Array:
         and out.flags.c_contiguous
     ):
         return out if out.dtype == wanted else out.view(wanted)
-    return np.empty(pixel.shape, wanted)
+    return new_samples(pixel.shape, wanted)
 
 
 def _decode_jpeg(data: Buffer, pixel: ImagePixel, stream: JPEGStream, out: Array | None) -> Array:

@@ -14,12 +14,12 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from dicomtorch.model.samples import new_samples
 from dicomtorch.pixels import slots
 from dicomtorch.pixels.pool import HAS_PRIVATE, NUMPY, PrivatePool, keepers, with_memory
 
@@ -92,7 +92,7 @@ def new_picture(shape: tuple[int, int, int], dtype: torch.dtype) -> Picture:
     """
     if dtype in NUMPY and _is_plain(math.prod(shape) * dtype.itemsize):
         try:
-            samples: npt.NDArray[Any] = np.empty(shape, NUMPY[dtype])
+            samples = new_samples(shape, NUMPY[dtype])
             return Picture(torch.from_numpy(samples.transpose(2, 0, 1)), samples)
         except MemoryError:  # below there may be some
             pass

@@ -25,6 +25,7 @@ from dicomtorch.index.members import DEFLATED, WEB
 from dicomtorch.model.frame import Reduced
 from dicomtorch.model.image import ImagePixel
 from dicomtorch.model.limits import LIMITS, Limits
+from dicomtorch.model.samples import new_samples
 from dicomtorch.reader.cache import EXPENSIVE, FrameCache, reduced_key
 from dicomtorch.reader.choice import ChosenBackends
 from dicomtorch.reader.given import GivenReader
@@ -434,5 +435,5 @@ class _Local(threading.local):
             return None
         if self._decoded.shape != pixel.shape or self._decoded.dtype != pixel.stored_dtype:
             check_claim(pixel, limits)
-            self._decoded = np.empty(pixel.shape, pixel.stored_dtype)
+            self._decoded = new_samples(pixel.shape, pixel.stored_dtype)
         return self._decoded

@@ -16,12 +16,16 @@ def test_measures_tiles_regions_epochs_and_indexing(
     output = tmp_path / "slides.json"
     sizes = ["--tiles", "4", "--many", "25", "--calls", "3", "--rounds", "1"]
     arguments = ["--data", str(tmp_path / "data"), *sizes, "--output", str(output)]
+    arguments += ["--processes", "2"]
     assert slides.main(arguments) == 0
     results = json.loads(output.read_text())
-    assert set(results["epoch"]) == {"DicomTiles", "DicomFrames"}
+    assert [set(one) for one in results["epoch"]] == [{"DicomTiles", "DicomFrames"}]
     assert results["index"]["tiles"] == 25
     shown = capsys.readouterr().out
     assert "25 tiles: indexed in" in shown
     assert str(tmp_path) not in output.read_text()
     if "tile" in results:  # where wsidicom is installed
-        assert all(len(seconds) == 3 for seconds in results["region of 512"].values())
+        assert [len(seconds) for one in results["region of 512"] for seconds in one.values()] == [
+            3
+        ] * 4
+        assert "processes" in shown

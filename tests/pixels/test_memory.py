@@ -367,6 +367,11 @@ def test_a_picture_is_one_memory(shape: tuple[int, int, int], dtype: torch.dtype
     assert samples.dtype.itemsize == dtype.itemsize
 
 
+def test_a_small_picture_begins_where_decoders_keep_it_in_the_caches() -> None:
+    pictures = [new_picture((64, 64, 3), torch.uint8) for _ in range(8)]
+    assert {one.image.data_ptr() % 32 for one in pictures} == {16}
+
+
 def test_a_picture_where_memory_is_from_somewhere_else() -> None:
     own = torch.zeros(4 * 5 * 3)
     with buffers.allocated_by(lambda shape, dtype: own.to(dtype).view(shape)):

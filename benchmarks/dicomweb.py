@@ -85,7 +85,7 @@ def in_batches(frames: DicomFrames) -> Callable[[], None]:
 def one_by_one(frames: DicomFrames) -> DicomFrames:
     """The same frames without one call of the kernels for all of a batch."""
     reader: Any = frames._reader
-    reader._plain.is_used = False
+    reader.plain.is_used = False
     return frames
 
 

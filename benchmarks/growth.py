@@ -396,6 +396,15 @@ def series_of_slices(index: FrameIndex) -> object:
     return stacks(index)
 
 
+def _incomplete(place: Place) -> Action:
+    """A selection in which each series lacks slices, so that it is looked at by itself."""
+    from dicomtorch.series.search import stacks
+
+    index = place.index()
+    index = index.select(np.arange(len(index)) % 97 > 0)
+    return lambda: stacks(index, on_gap="keep")
+
+
 def _single(single_slices: bool) -> Callable[[Place], Action]:
     def prepare(place: Place) -> Action:
         from dicomtorch.series.search import stacks
@@ -578,6 +587,7 @@ STEPS: dict[str, Callable[[Place], Action]] = {
     "load of ten partitions, as kept": _partitions_again,
     "eviction of a tenth of the frame cache (rows / 10 entries)": _evict,
     "stacks, series of 200": _of_index(series_of_slices),
+    "stacks, series of 200 in a selection, slices missing": _incomplete,
     "stacks, series of one slice": _single(False),
     "stacks, series of one slice, single_slices": _single(True),
     "export CSV": _export(".csv"),

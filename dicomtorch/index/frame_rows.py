@@ -98,6 +98,21 @@ class FrameRows:
             return data
         return data.take(rows) if isinstance(data, Texts | Packed) else data[rows]
 
+    def column_at(self, name: str, positions: npt.NDArray[np.int64]) -> Any:
+        """A column at some positions, not negative, as `column` gives it; the others are not looked at.
+
+        Args:
+            name: Of the column.
+            positions: (n,) int64.
+        """
+        data, chosen = self._column(name)
+        rows = positions if chosen is None else chosen[positions]
+        if isinstance(data, Packed):
+            return data.take(rows)
+        if isinstance(data, Texts):
+            return Texts(_at(data.codes, rows), data.values)
+        return _at(data, rows)
+
     def values(self, name: str, positions: npt.NDArray[np.int64]) -> npt.NDArray[Any] | list[str]:
         """A column at some positions, not negative: (n,) or (n, numbers) int64, float64 or bool, or a list of n `str`.
 
@@ -253,3 +268,10 @@ class FrameRows:
                 f"keyword; index.columns lists what there is{joined}"
             )
         return data, self._rows
+
+
+def _at(values: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """Some rows of an array; of one with the same in all of them nothing is copied."""
+    if len(values) and values.strides[0] == 0:
+        return np.broadcast_to(values[0], (len(rows), *values.shape[1:]))
+    return values[rows]

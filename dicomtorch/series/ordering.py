@@ -50,7 +50,7 @@ def _portions(found: Sequence[Ints]) -> Iterator[slice]:
 
 def _earliest(slices: Slices, name: str, rows: Ints, starts: Ints) -> Floats:
     """The least value of each stack, of times within the day that it began; -inf where there is none."""
-    values = np.asarray(slices.index.column(name))[slices.rows[rows]].astype(np.float64)
+    values = np.asarray(slices.index.column_at(name, slices.rows[rows])).astype(np.float64)
     if name in TIMES_OF_DAY:
         of_stack = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(rows)))
         values = unwrapped_within(values, of_stack, len(starts))

@@ -206,10 +206,10 @@ class _Search:
         without a UID are no copies of each other.
         """
         slices, rows = self.slices, group.rows
-        column = slices.index.column("SOPInstanceUID")
+        column = slices.index.column_at("SOPInstanceUID", slices.rows[rows])
         assert isinstance(column, Texts)
-        uids = column.codes[slices.rows[rows]].astype(np.int64)
-        frames = np.asarray(slices.index.column("frame"))[slices.rows[rows]].astype(np.int64)
+        uids = column.codes.astype(np.int64)
+        frames = slices.index.column_at("frame", slices.rows[rows]).astype(np.int64)
         keys = (uids, frames, group.places)
         order = np.lexsort(keys[::-1])
         same = uids[order] != column.code("")

@@ -60,6 +60,7 @@ class Slices:
         if sheets and self.is_sheet.any():
             self._unfold(mosaic)
         self._codes: dict[str, Codes | None] = {}
+        self._constant: dict[str, bool] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -140,15 +141,19 @@ class Slices:
         """Whether a column is the same throughout; numbers are not made to know that."""
         if name in self._codes:
             return self._codes[name] is None
-        return _is_constant(plain(self.index.column(name)))
+        if name not in self._constant:
+            self._constant[name] = _is_constant(plain(self.index.column(name)))
+        return self._constant[name]
 
     def vary(self, name: str, sets: Ints) -> npt.NDArray[np.bool_]:
-        """(k,), in which of (k, n) sets of slices a column differs, as `codes` would; numbers are not made for that."""
-        values = plain(self.index.column(name))
-        if values.strides[0] == 0:
+        """(k,), in which of (k, n) sets of slices a column of the index differs, as `codes` would have it.
+
+        Only these slices are looked at, and no numbers are made.
+        """
+        if self.is_constant(name):
             return np.zeros(len(sets), np.bool_)
-        there = values[self.rows[sets]]
-        there = np.round(there, _ROUNDED) if values.ndim > 1 else there
+        values = _rounded(plain(self.index.column_at(name, self.rows[sets.ravel()])))
+        there = values.reshape(*sets.shape, *values.shape[1:])
         first = there[:, :1]
         differ = there != first
         if there.dtype.kind == "f":
@@ -157,7 +162,7 @@ class Slices:
 
     def numbers(self, name: str, chosen: Ints) -> Floats:
         """A column of numbers at `chosen` slices, nan where absent; times of day after midnight are a day later."""
-        values = np.asarray(self.index.column(name))[self.rows[chosen]]
+        values = np.asarray(self.index.column_at(name, self.rows[chosen]))
         numbers = values.astype(np.float64)
         if values.dtype.kind != "f":
             numbers[values < 0] = np.nan

@@ -166,7 +166,7 @@ def _is_ordered(slices: Slices, members: list[Ints]) -> bool:
     begins = np.append(0, np.cumsum([len(part) for part in members])[:-1])
     columns = []
     for name in ORDER:
-        values = np.asarray(slices.index.column(name))[rows].astype(np.float64)
+        values = np.asarray(slices.index.column_at(name, rows)).astype(np.float64)
         least = np.fmin.reduceat(values, begins)
         columns.append(np.where(np.isfinite(least), least, -np.inf))
     return len(np.unique(np.stack(columns, axis=1), axis=0)) == len(members)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.index import synthetic
 from dicomtorch.errors import (
     DicomTorchError,
     FrameIndexError,
@@ -316,6 +317,27 @@ def test_many_texts_are_found_at_once() -> None:
     assert [short.codes_of(one).tolist() for one in ([], ["a"], ["b", "", "a"])] == [
         *([], [1], [-1, 0, 1])
     ]
+
+
+@pytest.mark.parametrize("chosen", [None, [5, 0, 0, 3], []])
+def test_a_column_at_positions_is_that_of_these(chosen: list[int] | None) -> None:
+    index = FrameIndex(synthetic(6))
+    index = index.join({"SOPInstanceUID": [*index.column("SOPInstanceUID")], "label": [*"abcdef"]})
+    if chosen is not None:
+        index = index.select(np.array(chosen, np.int64))
+    for positions in ([], [0, 2, 2, 1], [3]):
+        at = np.array(positions if len(index) else [], np.int64)
+        for name in (one.name for one in index.columns):
+            found, whole = index.column_at(name, at), index.column(name)
+            assert type(found) is type(whole), name
+            if isinstance(whole, Texts):
+                assert found.tolist() == [whole[k] for k in at], name
+            elif isinstance(whole, Packed):
+                assert list(found) == [whole[k] for k in at], name
+            else:
+                np.testing.assert_array_equal(found, whole[at], err_msg=name)
+                assert found.dtype == whole.dtype, name
+                assert found.shape == whole[at].shape, name
 
 
 @given(st.lists(st.binary(max_size=9)), st.data())

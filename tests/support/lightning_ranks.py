@@ -67,6 +67,7 @@ def main() -> None:
         rest = run(folder, drop_last, resume=stopped)
         found[str(drop_last)] = {"whole": whole.seen, "rest": rest.seen}
     (out / f"{whole.global_rank}.json").write_text(json.dumps(found))
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

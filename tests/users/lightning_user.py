@@ -35,3 +35,4 @@ if __name__ == "__main__":
     trainer.fit(Network(), DataLoader(frames, batch_size=2, sampler=ShuffleSampler(frames)))
     if trainer.is_global_zero:
         print(trainer.global_step)
+    torch.distributed.destroy_process_group()  # else its threads may end the process when it exits

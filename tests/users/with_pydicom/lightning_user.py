@@ -47,3 +47,4 @@ if __name__ == "__main__":
     trainer.fit(Network(), DataLoader(Frames(sys.argv[1]), batch_size=2, shuffle=True))
     if trainer.is_global_zero:
         print(trainer.global_step)
+    torch.distributed.destroy_process_group()  # else its threads may end the process when it exits

@@ -11,6 +11,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, random_split
+from torch.utils.data._utils import signal_handling
 
 from dicomtorch import DicomFrames
 from dicomtorch.batches.metadata import BatchMeta
@@ -265,10 +267,23 @@ class Deadly(Dataset[Any]):
         return [new_batch((4, *SHAPE[1:]), torch.float32).fill_(indices[0])]
 
 
-def test_a_killed_worker_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    # torch says that a worker died from a handler of signals, at times in the middle of a finalizer. pytest would keep
-    # what comes of that, and with its frames the iterator of the loader and the batches that it has.
+@pytest.fixture
+def errors_where_they_belong(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """torch tells of a dead worker when it asks for a batch, and what a finalizer raises is not kept.
+
+    Its handler of signals raises wherever this process is by then: in a finalizer, or after the loop. multiprocessing
+    leaves a socket open when the other side is gone. pytest would keep what comes of that, and with its frames the
+    iterator of the loader and the batches that it has.
+    """
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    signal_handling._set_SIGCHLD_handler()  # which is done once
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGCHLD, before)
+
+
+@pytest.mark.usefixtures("errors_where_they_belong")
+def test_a_killed_worker_leaves_nothing() -> None:
     shared = set(os.listdir("/dev/shm"))
     known = set(map(id, attached.attached.mappings()))
     kept: list[torch.Tensor] = []

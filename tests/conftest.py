@@ -111,7 +111,7 @@ def memory_path(tmp_path: Path) -> Iterator[Path]:
     if not os.access(memory, os.W_OK):
         yield tmp_path
         return
-    with tempfile.TemporaryDirectory(prefix="dicomtorch-", dir=memory) as folder:
+    with tempfile.TemporaryDirectory(prefix="dicomtorch-tests-", dir=memory) as folder:
         yield Path(folder)
 
 

@@ -99,11 +99,17 @@ class FrameRows:
         return data.take(rows) if isinstance(data, Texts | Packed) else data[rows]
 
     def column_at(self, name: str, positions: npt.NDArray[np.int64]) -> Any:
-        """A column at some positions, not negative, as `column` gives it; the others are not looked at.
+        """A column at some positions, not negative; the others are not looked at, which `column` does of a selection.
 
         Args:
             name: Of the column.
             positions: (n,) int64.
+
+        Returns:
+            An array, (n,) or (n, width), or a `Texts` sequence of `str`; not to be written to.
+
+        Raises:
+            OptionError: There is no such column.
         """
         data, chosen = self._column(name)
         rows = positions if chosen is None else chosen[positions]

@@ -311,10 +311,14 @@ def test_a_killed_worker_leaves_nothing() -> None:
 
 
 def left_in_shared_memory(before: set[str]) -> set[str]:
-    """Names that were not there before and stay: those that others make are gone in no time, for torch removes them."""
+    """Names that were not there before and stay: those that others make are gone in no time, for torch removes them.
+
+    Tests that run beside this one have folders there.
+    """
     left = set(os.listdir("/dev/shm")) - before
     for _ in range(20):
-        left = {name for name in left & set(os.listdir("/dev/shm")) if not name.startswith("sem.")}
+        left &= set(os.listdir("/dev/shm"))
+        left = {name for name in left if not name.startswith(("sem.", "dicomtorch-tests-"))}
         if not left:
             break
         time.sleep(0.1)

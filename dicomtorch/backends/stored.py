@@ -364,10 +364,8 @@ def bounded(decoded: Array, precision: int, *, signed: bool, lossless: bool) -> 
 def _same_memory(one: Array, other: Array) -> bool:
     if one.nbytes != other.nbytes or not np.may_share_memory(one, other):
         return False  # nearly always one or the other, and ten times as fast to see
-    if other.base is one and other.flags.c_contiguous:
-        return other.dtype == one.dtype
     return bool(
-        one.ctypes.data == other.ctypes.data
+        one.__array_interface__["data"][0] == other.__array_interface__["data"][0]
         and one.dtype == other.dtype
         and one.strides == other.strides
     )

@@ -140,8 +140,8 @@ def _windows(index: FrameIndex) -> list[Remark]:
     """Series with several windows: their display values cannot be compared."""
     chosen = index.select(_windowed(index))
     names = ("WindowCenter", "WindowWidth", "windows", "VOILUTFunction")
-    columns = itertools.chain(map(chosen.column, names), map(_lut_contents, [chosen]))
-    mapping = numbered(columns, len(chosen))  # one column after the other is in memory
+    columns = itertools.chain([_lut_contents(chosen)], map(chosen.column, names))
+    mapping = numbered(columns, len(chosen))  # one column after the other is gathered
     voi = _has_voi(chosen)
     mapping = np.where(voi, mapping, -1)  # a function alone says nothing
     series = numbered([chosen.column("SeriesInstanceUID")], len(chosen))
